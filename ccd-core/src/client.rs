@@ -1,0 +1,119 @@
+//! What a client can ask a node for, and what it hears.
+
+use crate::configuration::RestoreFlag;
+use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
+use crate::ids::{Generation, NodeId, Position, RequestId};
+use crate::time::Date;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// Names a waiting request on one node; the driver that made it routes the reply by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientToken(pub u64);
+
+/// A request, with how long its client is ready to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The request is answered within this time, if only with [`Refusal::TimedOut`] or [`Refusal::Unknown`].
+    pub timeout: Duration,
+    pub body: RequestBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// Rows that match. Strict unless `stale`: then the local copy answers even if it may be old.
+    Query { pattern: Pattern, stale: bool },
+    /// All keys with their formats.
+    Keys { stale: bool },
+    /// The whole database, for checkpoint, verify and diff.
+    Snapshot { stale: bool },
+    Update(UpdateRequest),
+    /// What became of an earlier update of this client.
+    Outcome { request: RequestId },
+    /// Compares the members' copies (patent: verify).
+    Verify,
+    /// This node leaves the cluster gracefully, and stays out until `Join`.
+    Leave,
+    /// This node takes part again.
+    Join,
+    /// This node tries to take over now. With `force` it does so against the vote rule, recorded as such.
+    Takeover { force: bool },
+}
+
+/// An update as a client asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    pub request: RequestId,
+    pub who: Who,
+    pub date: Date,
+    pub reason: Option<String>,
+    pub preconditions: Vec<Precondition>,
+    pub ops: Vec<Op>,
+    /// Answer [`Refusal::Busy`] rather than wait for a round under way.
+    pub no_wait: bool,
+    /// Say what would happen, change nothing.
+    pub dry_run: bool,
+}
+
+/// The answer to a [`Request`].
+pub type Reply = Result<Answer, Refusal>;
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Rows { position: Position, rows: Vec<Row> },
+    Keys { position: Position, keys: Vec<(Key, Vec<String>, u64)> },
+    Snapshot(Database),
+    /// The update is durable on every replica of the configuration and will not be lost.
+    Committed { position: Position, removed: u64 },
+    /// `dry_run`: it would have been applied.
+    WouldApply { removed: u64 },
+    /// [`RequestBody::Outcome`]: the update is part of the database since this generation, or never was applied as
+    /// far as this node's records reach.
+    Outcome { committed: Option<Generation> },
+    Verified(Vec<VerifiedCopy>),
+    /// Leave, join and takeover: done.
+    Done,
+}
+
+/// One member's word on its copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedCopy {
+    pub node: NodeId,
+    pub position: Position,
+    /// BLAKE3 of the content in canonical text form, computed anew; `None` if the node did not answer in time.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The update itself is wrong.
+    #[error("{0}")]
+    Op(OpError),
+    /// This node does not serve; the text says why and what is missing. Nothing was changed.
+    #[error("not serving: {why}")]
+    NotServing { why: String },
+    /// The vote rule does not allow it; the text names the missing evidence.
+    #[error("no quorum: {why}")]
+    NoQuorum { why: String },
+    /// An update is in progress and the client asked not to wait.
+    #[error("an update is in progress")]
+    Busy,
+    /// A member refused or failed, and every member is back at its shadow. Nothing was changed.
+    #[error("rolled back: {why}")]
+    RolledBack { why: String },
+    /// Not started within its time-out. Nothing was changed.
+    #[error("timed out before it was started")]
+    TimedOut,
+    /// The update may or may not become part of the database; ask by its request id.
+    #[error("outcome unknown: {why}")]
+    Unknown { why: String },
+    /// Refused for safety; the text says what would make it safe.
+    #[error("refused: {why}")]
+    Unsafe { why: String },
+}
+
+/// How a restore is flagged: kept here so that clients need not name the configuration module.
+pub type Restore = RestoreFlag;

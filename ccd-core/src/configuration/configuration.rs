@@ -1,0 +1,137 @@
+//! A configuration: the facts that the cluster last agreed on.
+//!
+//! Configurations form one chain: the successor of epoch `e` is decided once, by the voters of epoch `e`
+//! (see `votes.rs`), and gets epoch `e + 1`. Only an operator's override jumps further.
+
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position};
+use crate::time::Date;
+use alloc::string::String;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// Where an update must be durable before it is acked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// On the local copy of every member (Figs. 1 to 5).
+    Paired,
+    /// On every in-sync device; the owner alone serves (Fig. 7).
+    Solo(NodeId),
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paired => f.write_str("paired"),
+            Self::Solo(owner) => write!(f, "solo({owner})"),
+        }
+    }
+}
+
+/// The fourth column of the consistency record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestoreFlag {
+    /// `4`: all nodes were active at the last restore.
+    #[default]
+    AllActive,
+    /// `3`: not all were; until all nodes have been active once, nothing restarts unattended.
+    NotAllActive,
+}
+
+impl RestoreFlag {
+    pub const fn digit(self) -> char {
+        match self {
+            Self::AllActive => '4',
+            Self::NotAllActive => '3',
+        }
+    }
+}
+
+/// How a configuration came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decider {
+    /// By the voters of the one before it.
+    Votes,
+    /// By an operator's override, whatever the voters said.
+    Operator,
+}
+
+/// What the cluster last agreed on. Stored on every replica that takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    pub epoch: Epoch,
+    pub mode: Mode,
+    /// The nodes that serve. In solo mode the owner alone.
+    pub members: NodeSet,
+    /// All nodes of the cluster when this was decided, members or not.
+    pub nodes: NodeSet,
+    /// Paired: the devices that vote. Solo: the devices that also hold every update.
+    pub devices: DeviceSet,
+    /// The state that this configuration starts from. A replica older than this cannot serve it.
+    pub base: Position,
+    pub restore: RestoreFlag,
+    pub decider: Decider,
+    /// Who proposed it, when by its clock, and why: for people.
+    pub proposer: NodeId,
+    pub date: Date,
+    pub reason: String,
+}
+
+impl Configuration {
+    /// The state before any configuration was decided: all nodes and both devices must agree on the first.
+    pub fn genesis(nodes: NodeSet, devices: DeviceSet) -> Self {
+        Self {
+            epoch: Epoch(0),
+            mode: Mode::Paired,
+            members: NodeSet::EMPTY,
+            nodes,
+            devices,
+            base: Position::EMPTY,
+            restore: RestoreFlag::AllActive,
+            decider: Decider::Votes,
+            proposer: nodes.lowest().expect("a cluster has at least one node"),
+            date: Date(0),
+            reason: String::new(),
+        }
+    }
+
+    pub fn is_genesis(&self) -> bool {
+        self.epoch == Epoch(0)
+    }
+
+    /// The master: the lowest-numbered member (the owner, in solo mode). `None` only for genesis.
+    pub fn master(&self) -> Option<NodeId> {
+        match self.mode {
+            Mode::Paired => self.members.lowest(),
+            Mode::Solo(owner) => Some(owner),
+        }
+    }
+
+    /// The devices that hold every update of this configuration: none in paired mode.
+    pub fn written_devices(&self) -> DeviceSet {
+        match self.mode {
+            Mode::Paired => DeviceSet::EMPTY,
+            Mode::Solo(_) => self.devices,
+        }
+    }
+
+    pub fn owner(&self) -> Option<NodeId> {
+        match self.mode {
+            Mode::Paired => None,
+            Mode::Solo(owner) => Some(owner),
+        }
+    }
+}
+
+impl fmt::Display for Configuration {
+    /// `epoch 6, solo(0), devices primary secondary`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, {}", self.epoch, self.mode)?;
+        if self.mode == Mode::Paired {
+            write!(f, " {{{}}}", self.members)?;
+        }
+        for role in self.devices.iter() {
+            write!(f, " {role}")?;
+        }
+        Ok(())
+    }
+}

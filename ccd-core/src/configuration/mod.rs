@@ -1,0 +1,14 @@
+//! What the cluster last agreed on, who may decide what comes next, and how that is voted.
+//!
+//! ```text
+//! configuration.rs  the agreed facts: epoch, mode, members, devices in sync
+//! votes.rs          THE rule (DESIGN §7): weights, arbiter, "do these voters decide?"
+//! ballot.rs         Paxos ballots: what a voter has promised and accepted
+//! ```
+
+mod ballot;
+#[allow(clippy::module_inception)]
+mod configuration;
+
+pub use ballot::{Ballot, BallotBlock, Claim};
+pub use configuration::{Configuration, Decider, Mode, RestoreFlag};

@@ -1,0 +1,401 @@
+//! The names of things: nodes, replicas, and the two numbers that give a replica its age.
+//!
+//! Every other file of the workspace uses these types; none of them can be mixed up with another, and none
+//! knows anything about how it is stored.
+
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// Most nodes a cluster can have; node numbers are `0..NODES_MAX`.
+pub const NODES_MAX: usize = 32;
+
+/// The number of a server of the cluster, `0..=31`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct NodeId(u8);
+
+impl NodeId {
+    /// Returns the node with this number, or `None` if the number is 32 or more.
+    pub const fn new(number: u8) -> Option<Self> {
+        if (number as usize) < NODES_MAX { Some(Self(number)) } else { None }
+    }
+
+    /// The number, `0..=31`; also the index of the node's area in a shared region.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// All node numbers in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..NODES_MAX as u8).map(Self)
+    }
+}
+
+impl TryFrom<u8> for NodeId {
+    type Error = NodeIdOutOfRange;
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or(NodeIdOutOfRange { number })
+    }
+}
+
+impl From<NodeId> for u8 {
+    fn from(node: NodeId) -> Self {
+        node.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// A node number was not in `0..=31`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node number {number} is not between 0 and 31")]
+pub struct NodeIdOutOfRange {
+    pub number: u8,
+}
+
+/// A set of nodes, one bit each.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeSet(u32);
+
+impl NodeSet {
+    pub const EMPTY: Self = Self(0);
+
+    pub const fn of(node: NodeId) -> Self {
+        Self(1 << node.0)
+    }
+    pub const fn contains(self, node: NodeId) -> bool {
+        self.0 & (1 << node.0) != 0
+    }
+    pub fn insert(&mut self, node: NodeId) {
+        self.0 |= 1 << node.0;
+    }
+    pub fn remove(&mut self, node: NodeId) {
+        self.0 &= !(1 << node.0);
+    }
+    #[must_use]
+    pub const fn with(self, node: NodeId) -> Self {
+        Self(self.0 | 1 << node.0)
+    }
+    #[must_use]
+    pub const fn without(self, node: NodeId) -> Self {
+        Self(self.0 & !(1 << node.0))
+    }
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+    pub const fn is_superset(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// How many nodes are in the set.
+    pub const fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+    /// The lowest-numbered node of the set.
+    pub fn lowest(self) -> Option<NodeId> {
+        self.iter().next()
+    }
+    /// The nodes in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = NodeId> {
+        NodeId::all().filter(move |node| self.contains(*node))
+    }
+    /// One bit a node, node 0 lowest; the form stored on disk.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+impl FromIterator<NodeId> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        nodes.into_iter().fold(Self::EMPTY, Self::with)
+    }
+}
+
+/// Members as Fig. 6 writes them: `0,1,2,3`.
+impl fmt::Display for NodeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, node) in self.iter().enumerate() {
+            if position > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{node}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for NodeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{self}}}")
+    }
+}
+
+/// Which of the two shared devices (Fig. 7, 704 and 706).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceRole {
+    Primary,
+    Secondary,
+}
+
+impl DeviceRole {
+    /// In the order in which they are fenced and claimed.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Secondary];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
+}
+
+impl fmt::Display for DeviceRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A set of the two devices.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceSet {
+    pub primary: bool,
+    pub secondary: bool,
+}
+
+impl DeviceSet {
+    pub const EMPTY: Self = Self { primary: false, secondary: false };
+
+    pub const fn contains(self, role: DeviceRole) -> bool {
+        match role {
+            DeviceRole::Primary => self.primary,
+            DeviceRole::Secondary => self.secondary,
+        }
+    }
+    #[must_use]
+    pub const fn with(mut self, role: DeviceRole) -> Self {
+        match role {
+            DeviceRole::Primary => self.primary = true,
+            DeviceRole::Secondary => self.secondary = true,
+        }
+        self
+    }
+    #[must_use]
+    pub const fn without(mut self, role: DeviceRole) -> Self {
+        match role {
+            DeviceRole::Primary => self.primary = false,
+            DeviceRole::Secondary => self.secondary = false,
+        }
+        self
+    }
+    pub const fn is_empty(self) -> bool {
+        !self.primary && !self.secondary
+    }
+    pub const fn count(self) -> usize {
+        self.primary as usize + self.secondary as usize
+    }
+    /// Primary before secondary.
+    pub fn iter(self) -> impl Iterator<Item = DeviceRole> {
+        DeviceRole::ALL.into_iter().filter(move |role| self.contains(*role))
+    }
+}
+
+impl FromIterator<DeviceRole> for DeviceSet {
+    fn from_iter<I: IntoIterator<Item = DeviceRole>>(roles: I) -> Self {
+        roles.into_iter().fold(Self::EMPTY, Self::with)
+    }
+}
+
+impl fmt::Debug for DeviceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// One place that stores the database, seen from the node that drives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Replica {
+    /// The node's own local copy: a region on a file.
+    Local,
+    /// A shared device.
+    Device(DeviceRole),
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.pad("local copy"),
+            Self::Device(role) => role.fmt(f),
+        }
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// Number of a reconfiguration that opened the database for writing. 0 is the state before the first.
+    Epoch
+);
+number!(
+    /// Number of an update (the patent's generation number). 0 is the empty database.
+    Generation
+);
+number!(
+    /// Distinguishes one run of a node from its earlier ones; chosen at random when the daemon starts.
+    Incarnation
+);
+
+/// The age of a replica, ordered lexicographically: epoch first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    pub epoch: Epoch,
+    pub generation: Generation,
+}
+
+impl fmt::Display for Stamp {
+    /// As the patent's table writes it: `epoch/generation`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.epoch, self.generation)
+    }
+}
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// BLAKE3 chain over update records: equal stamp and lineage means equal content.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lineage(pub [u8; 32]);
+
+impl Lineage {
+    /// The lineage of the empty database.
+    pub const EMPTY: Self = Self([0; 32]);
+}
+
+impl fmt::Display for Lineage {
+    /// The whole hash in hexadecimal; `{:.12}` shortens it for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(64);
+        for byte in &self.0[..digits.min(64) / 2] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:.8}")
+    }
+}
+
+/// Where a replica stands: how old it is and which history led there.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    pub stamp: Stamp,
+    pub lineage: Lineage,
+}
+
+impl Position {
+    /// The empty database, before any configuration.
+    pub const EMPTY: Self =
+        Self { stamp: Stamp { epoch: Epoch(0), generation: Generation(0) }, lineage: Lineage::EMPTY };
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:.12}", self.stamp, self.lineage)
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:?}", self.stamp, self.lineage)
+    }
+}
+
+/// Identity of a cluster, made once by `ccdadm setup`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId(pub [u8; 16]);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Names one update of one client, so that asking again is safe: the same id is applied once.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Random, one for each attached client.
+    pub client: u128,
+    /// Counts the client's updates.
+    pub sequence: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}-{}", self.client, self.sequence)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{:x}-{}", self.client & 0xffff, self.sequence)
+    }
+}

@@ -1,0 +1,27 @@
+//! The pure part of ccd: no clock, no input or output, no threads, no operating system.
+//!
+//! ```text
+//!   ids, time            names and numbers that everything uses
+//!     ↑
+//!   database             Fig. 6: rows, formats, queries, transactions, text form, consistency record
+//!     ↑
+//!   configuration        what the cluster agreed on, the vote rule, ballots
+//!     ↑
+//!   replica, client      what the protocol asks of a disk, what a client asks of the protocol
+//!     ↑
+//!   protocol             the node as a state machine: events in, actions out
+//! ```
+//!
+//! Imports run upwards in this drawing and never back. The crate is `no_std` so that the compiler itself
+//! keeps clocks, files, sockets, threads and randomly ordered maps out.
+#![no_std]
+
+extern crate alloc;
+
+pub mod client;
+pub mod configuration;
+pub mod database;
+pub mod ids;
+pub mod protocol;
+pub mod replica;
+pub mod time;

@@ -1,0 +1,130 @@
+//! What the protocol asks of a replica, and what comes back. Executed by `ccd-disk` on a region, real or simulated.
+//!
+//! Every operation is one ticket; operations on one replica are executed in the order they were asked for,
+//! those on different replicas side by side. A failed write or flush poisons the replica: every later write
+//! fails with [`ReplicaErrorKind::Poisoned`] until an [`ReplicaOp::Open`] succeeds.
+
+use crate::configuration::{BallotBlock, Configuration};
+use crate::database::{Database, Record};
+use crate::ids::{Incarnation, NodeId, NodeSet, Position, Stamp};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// One thing to do on one replica.
+#[derive(Clone, Debug)]
+pub enum ReplicaOp {
+    /// Opens or re-opens the region, checks that it is ours, and reads the control blocks of all areas.
+    /// Answers [`ReplicaAnswer::Survey`].
+    Open,
+    /// Reads the control blocks of all areas. Answers [`ReplicaAnswer::Survey`].
+    Survey,
+    /// Reads the newest state over all areas. Answers [`ReplicaAnswer::Loaded`].
+    Load,
+    /// Appends one record to this node's own journal, durably; `then_survey` reads the other nodes' ballot
+    /// blocks *after* the append is durable (the claim check of a solo owner).
+    /// Answers [`ReplicaAnswer::Appended`].
+    Append { record: Arc<Record>, then_survey: bool },
+    /// Writes the whole database as a checkpoint of this node's own area and starts its journal anew. What the
+    /// area held before is gone once this is durable. Answers [`ReplicaAnswer::Written`].
+    WriteImage { database: Database },
+    /// Writes a checkpoint of a position that the journal has already reached and trims the journal up to
+    /// it; appends go on in between. Answers [`ReplicaAnswer::Written`] when the trim is durable.
+    Checkpoint { database: Database },
+    /// Writes a configuration into this node's own ring. Answers [`ReplicaAnswer::Written`].
+    WriteConfiguration { configuration: Configuration },
+    /// Writes this node's own ballot block, then reads all areas' control blocks.
+    /// Answers [`ReplicaAnswer::Survey`].
+    WriteBallot { ballot: BallotBlock },
+    /// Writes this node's own heartbeat block, then reads all areas' control blocks.
+    /// Answers [`ReplicaAnswer::Survey`].
+    WriteHeartbeat { heartbeat: Heartbeat },
+    /// Stores a branch that lost, so that an operator can look at it (local copy only).
+    /// Answers [`ReplicaAnswer::Written`].
+    KeepBranch { database: Database, reason: String },
+}
+
+/// The answer to a [`ReplicaOp`].
+#[derive(Clone, Debug)]
+pub enum ReplicaAnswer {
+    Written,
+    Appended { survey: Option<Survey>, journal_used_percent: u8 },
+    Survey(Survey),
+    Loaded(Loaded),
+}
+
+/// The newest state found on a replica.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The area it was found in.
+    pub area: NodeId,
+    /// The newest valid checkpoint of that area.
+    pub checkpoint: Database,
+    /// The journal after the checkpoint, in order; applies cleanly.
+    pub records: Vec<Record>,
+    /// Where the records lead: the position of the state.
+    pub position: Position,
+    /// Positions of the newest state of every readable area that has one.
+    pub heads: Vec<(NodeId, Position)>,
+    /// Damage that was found before a tail, if any: people are told, and the copy may need repair.
+    pub damage: Option<String>,
+}
+
+/// The control blocks of all areas of a region: heartbeats, ballots, configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// One for each area of the region, in node order.
+    pub areas: Vec<AreaSurvey>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AreaSurvey {
+    pub node: NodeId,
+    pub heartbeat: Option<Heartbeat>,
+    pub ballot: Option<BallotBlock>,
+    /// The newest valid entry of the configuration ring. Not read (`None`) by `Append`'s claim check.
+    pub configuration: Option<Configuration>,
+    /// Some control block of the area holds neither zeros nor a valid block, even on reading again.
+    pub damaged: bool,
+}
+
+/// What a node writes at every heartbeat into its own area of every device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub incarnation: Incarnation,
+    /// Counts up within the incarnation: a heartbeat that does not change is standing still.
+    pub sequence: u64,
+    /// The state of the node's copy.
+    pub stamp: Stamp,
+    /// Whether the node serves clients now.
+    pub serving: bool,
+    /// The nodes it hears over the network.
+    pub hears: NodeSet,
+}
+
+/// Why an operation on a replica failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ReplicaError {
+    pub kind: ReplicaErrorKind,
+    /// What failed, on what, and why: for people.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaErrorKind {
+    /// The device is missing, or reading or writing failed.
+    Io,
+    /// It did not answer within its deadline.
+    TimedOut,
+    /// An earlier write failed; only `Open` clears it.
+    Poisoned,
+    /// The region is another cluster's, another device's, or no region at all.
+    Foreign,
+    /// The content is damaged where it must not be.
+    Damaged,
+    /// The record or image does not fit.
+    Full,
+    /// The device refused the write: this node is fenced (reservation conflict).
+    Fenced,
+}

@@ -1,0 +1,2 @@
+//! `ccdd`: the daemon of a node.
+fn main() {}
