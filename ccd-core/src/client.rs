@@ -24,14 +24,23 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestBody {
     /// Rows that match. Strict unless `stale`: then the local copy answers even if it may be old.
-    Query { pattern: Pattern, stale: bool },
+    Query {
+        pattern: Pattern,
+        stale: bool,
+    },
     /// All keys with their formats.
-    Keys { stale: bool },
+    Keys {
+        stale: bool,
+    },
     /// The whole database, for checkpoint, verify and diff.
-    Snapshot { stale: bool },
+    Snapshot {
+        stale: bool,
+    },
     Update(UpdateRequest),
     /// What became of an earlier update of this client.
-    Outcome { request: RequestId },
+    Outcome {
+        request: RequestId,
+    },
     /// Compares the members' copies (patent: verify).
     Verify,
     /// This node leaves the cluster gracefully, and stays out until `Join`.
@@ -39,7 +48,9 @@ pub enum RequestBody {
     /// This node takes part again.
     Join,
     /// This node tries to take over now. With `force` it does so against the vote rule, recorded as such.
-    Takeover { force: bool },
+    Takeover {
+        force: bool,
+    },
 }
 
 /// An update as a client asks for it.
@@ -62,16 +73,29 @@ pub type Reply = Result<Answer, Refusal>;
 
 #[derive(Clone, Debug)]
 pub enum Answer {
-    Rows { position: Position, rows: Vec<Row> },
-    Keys { position: Position, keys: Vec<(Key, Vec<String>, u64)> },
+    Rows {
+        position: Position,
+        rows: Vec<Row>,
+    },
+    Keys {
+        position: Position,
+        keys: Vec<(Key, Vec<String>, u64)>,
+    },
     Snapshot(Database),
     /// The update is durable on every replica of the configuration and will not be lost.
-    Committed { position: Position, removed: u64 },
+    Committed {
+        position: Position,
+        removed: u64,
+    },
     /// `dry_run`: it would have been applied.
-    WouldApply { removed: u64 },
+    WouldApply {
+        removed: u64,
+    },
     /// [`RequestBody::Outcome`]: the update is part of the database since this generation, or never was applied as
     /// far as this node's records reach.
-    Outcome { committed: Option<Generation> },
+    Outcome {
+        committed: Option<Generation>,
+    },
     Verified(Vec<VerifiedCopy>),
     /// Leave, join and takeover: done.
     Done,

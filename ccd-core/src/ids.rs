@@ -17,7 +17,11 @@ pub struct NodeId(u8);
 impl NodeId {
     /// Returns the node with this number, or `None` if the number is 32 or more.
     pub const fn new(number: u8) -> Option<Self> {
-        if (number as usize) < NODES_MAX { Some(Self(number)) } else { None }
+        if (number as usize) < NODES_MAX {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 
     /// The number, `0..=31`; also the index of the node's area in a shared region.
@@ -188,7 +192,10 @@ pub struct DeviceSet {
 }
 
 impl DeviceSet {
-    pub const EMPTY: Self = Self { primary: false, secondary: false };
+    pub const EMPTY: Self = Self {
+        primary: false,
+        secondary: false,
+    };
 
     pub const fn contains(self, role: DeviceRole) -> bool {
         match role {
@@ -220,7 +227,9 @@ impl DeviceSet {
     }
     /// Primary before secondary.
     pub fn iter(self) -> impl Iterator<Item = DeviceRole> {
-        DeviceRole::ALL.into_iter().filter(move |role| self.contains(*role))
+        DeviceRole::ALL
+            .into_iter()
+            .filter(move |role| self.contains(*role))
     }
 }
 
@@ -347,8 +356,13 @@ pub struct Position {
 
 impl Position {
     /// The empty database, before any configuration.
-    pub const EMPTY: Self =
-        Self { stamp: Stamp { epoch: Epoch(0), generation: Generation(0) }, lineage: Lineage::EMPTY };
+    pub const EMPTY: Self = Self {
+        stamp: Stamp {
+            epoch: Epoch(0),
+            generation: Generation(0),
+        },
+        lineage: Lineage::EMPTY,
+    };
 }
 
 impl fmt::Display for Position {

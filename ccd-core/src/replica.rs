@@ -48,7 +48,10 @@ pub enum ReplicaOp {
 #[derive(Clone, Debug)]
 pub enum ReplicaAnswer {
     Written,
-    Appended { survey: Option<Survey>, journal_used_percent: u8 },
+    Appended {
+        survey: Option<Survey>,
+        journal_used_percent: u8,
+    },
     Survey(Survey),
     Loaded(Loaded),
 }

@@ -57,7 +57,9 @@ impl Database {
     /// Applies a record: `Updates` without checking preconditions again, `Open` by taking the new epoch. `Rollback` is
     /// not applied here: who keeps the shadow goes back to it.
     pub fn apply(&self, record: &Record) -> Result<Self, ApplyError> {
-        Ok(Self { position: record.next })
+        Ok(Self {
+            position: record.next,
+        })
     }
 
     /// Rows of the pattern's key that match, in order.

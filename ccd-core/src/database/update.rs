@@ -1,9 +1,9 @@
 //! What changes a database: operations, updates, and the records that journals hold.
 
+use super::{Content, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp};
 use crate::time::Date;
-use super::{Content, Key, Pattern, Row};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,182 @@
+//! The contract of the state machine with whoever drives it: the daemon, or the simulator.
+//!
+//! The driver calls [`Node::handle`](super::Node::handle) with one event at a time and executes the actions it
+//! returns, in order: it may do so side by side only where the replica or the receiver differs. It calls `handle` with
+//! [`Event::Timer`] when [`Node::next_deadline`](super::Node::next_deadline) has come. Every action with a
+//! [`Ticket`] is answered by exactly one event with that ticket, also when it failed.
+
+use super::Message;
+use crate::client::{ClientToken, Reply, Request};
+use crate::configuration::Configuration;
+use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use crate::time::Date;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// What a node is told before it starts; the same on every node but for `me` and `incarnation`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub me: NodeId,
+    pub cluster: ClusterId,
+    pub nodes: NodeSet,
+    pub devices: DeviceSet,
+    /// Random; differs from every earlier run of this node.
+    pub incarnation: Incarnation,
+    pub heartbeat: Duration,
+    pub lease: Duration,
+    /// How long one operation on a replica may take before the driver answers it with `TimedOut`.
+    pub disk_deadline: Duration,
+}
+
+/// Pairs an action with the event that tells how it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The deadline has come. Harmless at any other time.
+    Timer,
+    /// From a peer whose identity the driver has proven.
+    Message { from: NodeId, message: Message },
+    /// A client of this node asks; it is answered by one [`Action::Reply`].
+    Client {
+        client: ClientToken,
+        request: Request,
+        date: Date,
+    },
+    /// The client is gone; its waiting requests need no answer. What it asked for may still be done.
+    ClientGone { client: ClientToken },
+    /// An [`Action::Replica`] is done.
+    Replica {
+        ticket: Ticket,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    },
+    /// An [`Action::Fence`] is done.
+    Fenced {
+        ticket: Ticket,
+        result: Result<(), ReplicaError>,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send to a peer; may be dropped if there is no connection.
+    Send {
+        to: NodeId,
+        message: Message,
+    },
+    /// Do this on a replica, after what was asked of the same replica before.
+    Replica {
+        ticket: Ticket,
+        replica: Replica,
+        op: ReplicaOp,
+    },
+    /// Keep these nodes from writing to this device. Where reservations are not available this is done at once,
+    /// and only leases and ballots protect (DESIGN §10).
+    Fence {
+        ticket: Ticket,
+        device: DeviceRole,
+        victims: NodeSet,
+    },
+    Reply {
+        client: ClientToken,
+        reply: Reply,
+    },
+    /// Persist a decision record, for `ccdadm why`.
+    Record(Decision),
+}
+
+/// One decision: what was seen, which rule was applied, what follows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Decision {
+    pub kind: DecisionKind,
+    /// The configuration it was decided in, or that came of it.
+    pub configuration: Option<Configuration>,
+    /// The evidence and the rule in one or a few sentences.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionKind {
+    Start,
+    Propose,
+    Decided,
+    Opened,
+    Sealed,
+    Refused,
+    StoppedServing,
+    Degraded,
+    BranchKept,
+    Left,
+    Override,
+    Damage,
+}
+
+/// What the node is and sees, for `ccdadm status`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    pub me: NodeId,
+    pub state: ServingState,
+    /// Why it is not serving, or what is degraded; empty if all is well.
+    pub verdict: String,
+    pub configuration: Option<Configuration>,
+    pub position: crate::ids::Position,
+    pub rows: u64,
+    pub date: Date,
+    pub nodes: Vec<NodeStatus>,
+    pub devices: Vec<DeviceStatus>,
+    /// What single loss the cluster would survive right now, and go on taking updates.
+    pub survives: Vec<(Part, bool)>,
+}
+
+/// Something that can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Part {
+    Node(NodeId),
+    Device(DeviceRole),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServingState {
+    /// Reading its replicas.
+    Starting,
+    /// No configuration that it may serve.
+    Waiting,
+    /// Deciding or installing a configuration.
+    Reconfiguring,
+    /// Queries and updates.
+    Serving,
+    /// Left by `ccdctl leave`.
+    Left,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NodeStatus {
+    pub id: NodeId,
+    pub member: bool,
+    /// Heard over the network within a lease (always true for the node itself).
+    pub heard: bool,
+    /// Its heartbeat on some device moves.
+    pub seen_on_disk: bool,
+    pub serving: bool,
+    pub position: Option<crate::ids::Position>,
+    /// What is left of the lease this node holds from that one.
+    pub lease: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceStatus {
+    pub role: DeviceRole,
+    /// Operations on it succeed.
+    pub usable: bool,
+    /// It is part of the configuration: votes, and in solo mode holds every update.
+    pub in_sync: bool,
+    /// The last error, if it is not usable.
+    pub error: Option<String>,
+}

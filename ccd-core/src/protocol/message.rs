@@ -1,0 +1,198 @@
+//! What nodes say to each other. Messages may be lost, delayed, repeated and reordered; each names what it is about
+//! (epoch, ballot, position or request), so a stale one is recognised.
+
+use crate::client::{Refusal, UpdateRequest, VerifiedCopy};
+use crate::configuration::{Ballot, Configuration};
+use crate::database::Record;
+use crate::ids::{DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of a database image in one [`Message::ImageChunk`].
+pub const IMAGE_CHUNK_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Sent to every node at every heartbeat interval.
+    Heartbeat(PeerState),
+    /// Answers a heartbeat. With `lease` it is a promise: the sender takes part in no configuration without the
+    /// receiver for one lease from now.
+    HeartbeatAck {
+        incarnation: Incarnation,
+        echo: u64,
+        epoch: Epoch,
+        lease: bool,
+    },
+    /// A decided configuration, for a node that does not know it yet.
+    Decided(Configuration),
+
+    /// Paxos phase 1 among nodes: seals the receiver for the successor of `instance`.
+    Prepare {
+        instance: Epoch,
+        ballot: Ballot,
+    },
+    Promise {
+        instance: Epoch,
+        ballot: Ballot,
+        promise: Promise,
+    },
+    /// Phase 2.
+    Accept {
+        instance: Epoch,
+        ballot: Ballot,
+        configuration: Configuration,
+    },
+    Accepted {
+        instance: Epoch,
+        ballot: Ballot,
+    },
+    /// Refuses phase 1 or 2; the receiver's own position, and what stands in the way.
+    BallotRefused {
+        instance: Epoch,
+        ballot: Ballot,
+        obstacle: Obstacle,
+    },
+
+    /// Tells a member of a decided configuration to make itself ready at its base.
+    Install(Configuration),
+    /// The sender holds the configuration and its base, both durable.
+    Installed {
+        epoch: Epoch,
+    },
+    /// All are ready and all foreign leases have run out: serve.
+    Open {
+        epoch: Epoch,
+    },
+
+    /// Asks for what follows `have`, or for the bytes of an image from `offset` on.
+    Fetch {
+        have: Position,
+        image: Option<(Position, u64)>,
+    },
+    /// The records after `have`, up to the sender's committed position.
+    Tail {
+        have: Position,
+        records: Vec<Record>,
+    },
+    /// Part of the image of the database at `position`; `ancestor` tells whether the receiver's copy is known to be
+    /// an earlier state of it, and so can be replaced without keeping it.
+    ImageChunk {
+        position: Position,
+        total: u64,
+        offset: u64,
+        bytes: Vec<u8>,
+        ancestor: bool,
+    },
+
+    /// FREEZE_REQ and UPDATE_REQ in one (Fig. 3, steps 3 and 4).
+    UpdateReq {
+        epoch: Epoch,
+        record: Record,
+    },
+    UpdateAck {
+        epoch: Epoch,
+        position: Position,
+    },
+    UpdateNack {
+        epoch: Epoch,
+        position: Position,
+        why: String,
+    },
+    /// UNFREEZE_REQ (step 6) for the round that leads to `position`.
+    Unfreeze {
+        epoch: Epoch,
+        position: Position,
+        commit: bool,
+    },
+    /// UNFREEZE_ACK; only asked for after a rollback.
+    UnfreezeAck {
+        epoch: Epoch,
+        position: Position,
+    },
+
+    /// A client's update, on its way to the master (Fig. 3, step 2).
+    Forward {
+        update: UpdateRequest,
+        timeout: Duration,
+    },
+    ForwardReply {
+        request: RequestId,
+        outcome: ForwardOutcome,
+    },
+
+    VerifyReq {
+        serial: u64,
+        position: Position,
+    },
+    VerifyAck {
+        serial: u64,
+        copy: VerifiedCopy,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForwardOutcome {
+    Committed {
+        position: Position,
+        removed: u64,
+    },
+    WouldApply {
+        removed: u64,
+    },
+    Refused(Refusal),
+    /// The receiver is not the master, or not open: ask again when the next configuration is.
+    NotMaster,
+}
+
+/// What a node tells the others about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerState {
+    pub incarnation: Incarnation,
+    /// The sender's clock, sent back in the answer; means nothing to anyone else.
+    pub echo: u64,
+    /// The newest configuration the sender knows to be decided.
+    pub epoch: Epoch,
+    /// Whether it serves that configuration.
+    pub serving: bool,
+    /// The durable state of its copy.
+    pub position: Position,
+    /// It holds no configuration: a new or replaced local copy.
+    pub blank: bool,
+    /// It wants to be a member. A node that left says no.
+    pub willing: bool,
+    /// Its replicas are read; before that it decides nothing.
+    pub ready: bool,
+    /// The devices it can use now.
+    pub devices: DeviceSet,
+    /// The nodes it hears.
+    pub hears: NodeSet,
+}
+
+/// A node's vote in phase 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    pub accepted: Option<(Ballot, Configuration)>,
+    /// The newest durable state of its copy, prepared rounds included.
+    pub position: Position,
+    /// The round it rolled back from this position, if that was the last thing it did.
+    pub rolled_back: Option<Position>,
+    /// For whom it has promised to wait, and how long from now.
+    pub leases: Vec<(NodeId, Duration)>,
+}
+
+/// Why a node refused to take part in a ballot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// It has promised a higher ballot.
+    Promised(Ballot),
+    /// It knows a later configuration.
+    Later(Configuration),
+    /// It knows only an earlier configuration, or none: it must be told first.
+    Behind { epoch: Epoch },
+    /// Its local copy is new: what it once promised is not known, so it cannot vote here.
+    Blank,
+    /// Its local copy cannot be written.
+    Failed(String),
+}
