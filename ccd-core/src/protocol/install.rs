@@ -242,6 +242,14 @@ impl Node {
         self.requests_after_opening();
     }
 
+    fn opening_done(&mut self) {
+        self.waiting = (alloc::string::String::new(), self.now);
+        self.last_proposed.clear();
+        self.lease_lost = None;
+        self.look = true;
+        self.impatient = false;
+    }
+
     /// A member of a decided configuration is told to make itself ready.
     pub(super) fn on_install(&mut self, from: NodeId, configuration: Configuration) {
         if configuration.epoch < self.known.epoch {
@@ -361,6 +369,7 @@ impl Node {
             // Rounds may have been prepared since: the coordinator opens first.
             self.serving = Some(epoch);
             self.opened = Some(epoch);
+            self.opening_done();
             let text = format!("opened {} at {} as member", self.known, open.next);
             self.record(DecisionKind::Opened, text);
             self.beat();
