@@ -231,6 +231,7 @@ impl Node {
         self.catch_up = None;
         self.serving = Some(self.known.epoch);
         self.opened = Some(self.known.epoch);
+        self.opening_done();
         let text = format!(
             "opened {} at {}: {}",
             self.known,

@@ -220,6 +220,7 @@ impl Node {
     pub fn next_deadline(&self) -> Time {
         let mut deadline = self.next_beat;
         for due in [
+            self.next_silence(),
             self.proposal_deadline(),
             self.install_deadline(),
             self.requests.next_deadline(),

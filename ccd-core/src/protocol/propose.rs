@@ -100,14 +100,11 @@ impl Node {
             "proposes members {{{}}}, devices {:?} as successor of epoch {instance} (round {}): {}",
             want.members, want.devices, ballot.round, want.why
         );
-        self.record(
-            if forced {
-                DecisionKind::Override
-            } else {
-                DecisionKind::Propose
-            },
-            text,
-        );
+        if forced || self.last_proposed != want.why {
+            self.last_proposed = want.why.clone();
+            let kind = if forced { DecisionKind::Override } else { DecisionKind::Propose };
+            self.record(kind, text);
+        }
         self.member = None;
         self.proposal = Some(Proposal {
             instance,
