@@ -17,10 +17,10 @@ mod tests;
 mod text;
 
 pub use options::{Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options};
-pub use text::{INIT_BYTES_MAX, StaticFormat, StaticRow};
+pub use text::INIT_BYTES_MAX;
 
+use crate::database::{Key, Row, format_text};
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, NodeId, NodeSet};
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -68,8 +68,8 @@ pub struct ClusterInit {
     nodes: Vec<NodeInit>,
     devices: Vec<DeviceInit>,
     options: Options,
-    formats: Vec<StaticFormat>,
-    rows: Vec<StaticRow>,
+    formats: Vec<(Key, Vec<String>)>,
+    rows: Vec<Row>,
 }
 
 /// What is wrong with an init database.
@@ -104,33 +104,26 @@ impl fmt::Display for InitError {
 impl ClusterInit {
     /// Reads and checks the text form.
     pub fn parse(text: &str) -> Result<Self, InitError> {
-        let mut formats = Vec::new();
-        let mut rows = Vec::new();
-        for line in text::lines(text)? {
-            match line {
-                Line::Format(line, format) => rows::add_format(&mut formats, line, format)?,
-                Line::Row(line, row) => {
+        let mut formats = rows::reserved_formats();
+        let mut numbered = Vec::new();
+        for (line, content) in text::lines(text)? {
+            match content {
+                Line::Format(key, columns) => rows::add_format(&mut formats, line, key, columns)?,
+                Line::Row(row) => {
                     rows::check_shape(&formats, line, &row)?;
-                    if rows.iter().any(|(_, earlier)| *earlier == row) {
-                        return Err(InitError::new(
-                            Some(line),
-                            format!("row {:?}", row.to_line()),
-                            "it is there twice",
-                        ));
-                    }
-                    rows.push((line, row));
+                    rows::add_row(&mut numbered, line, row)?;
                 }
             }
         }
-        let (name, id) = rows::cluster(&rows)?;
-        let devices = rows::devices(&rows)?;
+        let (name, id) = rows::cluster(&numbered)?;
+        let devices = rows::devices(&numbered)?;
         let options = options::Given(
-            rows::of_key(&rows, "OPTION")
+            rows::of_key(&numbered, "OPTION")
                 .map(|(line, values)| (line, values[0].as_str(), values[1].as_str()))
                 .collect(),
         )
         .check(!devices.is_empty())?;
-        let nodes = rows::nodes(&rows, options.port)?;
+        let nodes = rows::nodes(&numbered, options.port)?;
         if !devices.is_empty() && nodes.len() != 2 {
             return Err(InitError::new(
                 None,
@@ -148,7 +141,7 @@ impl ClusterInit {
             devices,
             options,
             formats,
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
+            rows: numbered.into_iter().map(|(_, row)| row).collect(),
         })
     }
 
@@ -185,48 +178,41 @@ impl ClusterInit {
     pub fn options(&self) -> &Options {
         &self.options
     }
-    /// The formats that the file itself defines. [`RESERVED`] has the others.
-    pub fn formats(&self) -> &[StaticFormat] {
+    /// The columns of every key that is defined: the reserved ones first, then the file's own.
+    pub fn formats(&self) -> &[(Key, Vec<String>)] {
         &self.formats
     }
     /// All rows in the order of the file.
-    pub fn rows(&self) -> &[StaticRow] {
+    pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
     /// The text form: keys together, the reserved ones first, each with its format row.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for format in self.all_formats() {
-            let mut rows = self.rows.iter().filter(|row| row.key == format.key).peekable();
-            if rows.peek().is_none() && RESERVED.iter().any(|(key, _)| *key == format.key) {
+        for (key, columns) in &self.formats {
+            let mut rows = self.rows.iter().filter(|row| row.key == *key).peekable();
+            if rows.peek().is_none() && is_reserved(key) {
                 continue;
             }
-            text.push_str(&format.to_line());
+            text.push_str(&format_text(key, columns));
             text.push('\n');
             for row in rows {
-                text.push_str(&row.to_line());
+                text.push_str(&row.to_text());
                 text.push('\n');
             }
         }
         text
     }
 
-    /// Reserved formats, then the file's own.
-    pub fn all_formats(&self) -> Vec<StaticFormat> {
-        let reserved = RESERVED.iter().map(|(key, columns)| StaticFormat {
-            key: (*key).to_owned(),
-            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
-        });
-        let own = self.formats.iter().filter(|format| !is_reserved(&format.key));
-        reserved.chain(own.cloned()).collect()
-    }
-
     /// What nodes compare when they meet. Comments, the order of rows and format rows of reserved keys do not
     /// matter; everything else does.
     pub fn digest(&self) -> [u8; 32] {
-        let mut lines: Vec<String> = self.all_formats().iter().map(StaticFormat::to_line).collect();
-        lines.extend(self.rows.iter().map(StaticRow::to_line));
+        let formats = self
+            .formats
+            .iter()
+            .map(|(key, columns)| format_text(key, columns));
+        let mut lines: Vec<String> = formats.chain(self.rows.iter().map(Row::to_text)).collect();
         lines.sort();
         let mut hasher = blake3::Hasher::new_derive_key("ccd init database digest, version 1");
         for line in lines {

@@ -17,10 +17,17 @@ use support::*;
 /// One thing done to a region.
 #[derive(Clone, Debug)]
 enum Act {
-    Append { payload_len: usize },
+    Append {
+        payload_len: usize,
+    },
     Rollback,
-    Checkpoint { image_len: usize, appends_between: usize },
-    WriteImage { image_len: usize },
+    Checkpoint {
+        image_len: usize,
+        appends_between: usize,
+    },
+    WriteImage {
+        image_len: usize,
+    },
     Configuration,
     Ballot,
     Heartbeat,
@@ -108,9 +115,15 @@ impl Run {
         match act {
             Act::Append { payload_len } => self.append(*payload_len),
             Act::Rollback => {
-                let Some(undone) = self.expected.records.last().cloned() else { return };
+                let Some(undone) = self.expected.records.last().cloned() else {
+                    return;
+                };
                 // What a checkpoint already holds is refused.
-                if self.region.append_entry(&rollback(undone.next, undone.prev)).is_ok() {
+                if self
+                    .region
+                    .append_entry(&rollback(undone.next, undone.prev))
+                    .is_ok()
+                {
                     self.expected.records.pop();
                     self.expected.position = undone.prev;
                     self.branch = self.branch.wrapping_add(1);
@@ -118,7 +131,10 @@ impl Run {
                     self.acked();
                 }
             }
-            Act::Checkpoint { image_len, appends_between } => self.checkpoint(*image_len, *appends_between),
+            Act::Checkpoint {
+                image_len,
+                appends_between,
+            } => self.checkpoint(*image_len, *appends_between),
             Act::WriteImage { image_len } => {
                 self.branch = self.branch.wrapping_add(1);
                 self.generation = 3;
@@ -130,22 +146,41 @@ impl Run {
             }
             Act::Configuration => {
                 self.expected.configuration_epoch += 1;
-                let mut configuration =
-                    Configuration::genesis(NodeSet::from_bits(3), DeviceSet { primary: true, secondary: true });
+                let mut configuration = Configuration::genesis(
+                    NodeSet::from_bits(3),
+                    DeviceSet {
+                        primary: true,
+                        secondary: true,
+                    },
+                );
                 configuration.epoch = Epoch(self.expected.configuration_epoch);
-                self.region.execute(ReplicaOp::WriteConfiguration { configuration }).unwrap();
+                self.region
+                    .execute(ReplicaOp::WriteConfiguration { configuration })
+                    .unwrap();
                 self.acked();
             }
             Act::Ballot => {
                 self.expected.ballot_round += 1;
-                let promised = Ballot { round: self.expected.ballot_round, node: node(0) };
-                let ballot = BallotBlock { instance: Epoch(1), promised, accepted: None };
+                let promised = Ballot {
+                    round: self.expected.ballot_round,
+                    node: node(0),
+                };
+                let ballot = BallotBlock {
+                    instance: Epoch(1),
+                    promised,
+                    accepted: None,
+                };
                 self.region.execute(ReplicaOp::WriteBallot { ballot }).unwrap();
                 self.acked();
             }
             Act::Heartbeat => {
-                let heartbeat = Heartbeat { incarnation: Incarnation(1), ..Heartbeat::default() };
-                self.region.execute(ReplicaOp::WriteHeartbeat { heartbeat }).unwrap();
+                let heartbeat = Heartbeat {
+                    incarnation: Incarnation(1),
+                    ..Heartbeat::default()
+                };
+                self.region
+                    .execute(ReplicaOp::WriteHeartbeat { heartbeat })
+                    .unwrap();
                 self.acked();
             }
         }
@@ -165,7 +200,11 @@ fn found(device: &MemoryDevice) -> (Expected, Position, Option<String>) {
         configuration_epoch: own.configuration.as_ref().map_or(0, |found| found.epoch.0),
         ballot_round: own.ballot.as_ref().map_or(0, |found| found.promised.round),
     };
-    assert_eq!(area.image, image(area.base(), area.image.len()), "the image is the one of its position");
+    assert_eq!(
+        area.image,
+        image(area.base(), area.image.len()),
+        "the image is the one of its position"
+    );
     (expected, area.base(), area.damage)
 }
 
@@ -196,10 +235,33 @@ fn device_after(start: &MemoryDevice, log: &[LoggedWrite], cut: usize, tear: Tea
 }
 
 fn tears() -> Vec<Tear> {
-    let mut tears = vec![Tear { sector_bytes: 4096, kept: 0 }, Tear { sector_bytes: 4096, kept: u64::MAX }];
-    for kept in [0b1, 0b10, 0x55, 0xAA, 0x1111_1111_1111_1111, 0x0F0F_0F0F_0F0F_0F0F, !1] {
-        tears.push(Tear { sector_bytes: 512, kept });
-        tears.push(Tear { sector_bytes: 4096, kept });
+    let mut tears = vec![
+        Tear {
+            sector_bytes: 4096,
+            kept: 0,
+        },
+        Tear {
+            sector_bytes: 4096,
+            kept: u64::MAX,
+        },
+    ];
+    for kept in [
+        0b1,
+        0b10,
+        0x55,
+        0xAA,
+        0x1111_1111_1111_1111,
+        0x0F0F_0F0F_0F0F_0F0F,
+        !1,
+    ] {
+        tears.push(Tear {
+            sector_bytes: 512,
+            kept,
+        });
+        tears.push(Tear {
+            sector_bytes: 4096,
+            kept,
+        });
     }
     tears
 }
@@ -213,14 +275,28 @@ fn cut_everywhere(acts: &[Act], again: &[Act]) {
     }
     run.log.extend(run.device.take_log());
     for cut in 0..=run.log.len() {
-        let acked = run.acked.iter().rev().find(|(calls, _)| *calls <= cut).map(|(_, state)| state).unwrap();
-        let next = run.acked.iter().find(|(calls, _)| *calls > cut).map(|(_, state)| state);
+        let acked = run
+            .acked
+            .iter()
+            .rev()
+            .find(|(calls, _)| *calls <= cut)
+            .map(|(_, state)| state)
+            .unwrap();
+        let next = run
+            .acked
+            .iter()
+            .find(|(calls, _)| *calls > cut)
+            .map(|(_, state)| state);
         for tear in tears() {
             let device = device_after(&start, &run.log, cut, tear);
             let (found, base, damage) = found(&device);
             assert_eq!(damage, None, "cut {cut}, {tear:?}: a power cut is no damage");
-            let is_right = matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
-            assert!(is_right, "cut {cut}, {tear:?}: found {found:?} on {base}, acked {acked:?}, next {next:?}");
+            let is_right =
+                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
+            assert!(
+                is_right,
+                "cut {cut}, {tear:?}: found {found:?} on {base}, acked {acked:?}, next {next:?}"
+            );
             if cut % 5 == 0 && !again.is_empty() && tear.sector_bytes == 512 {
                 go_on(&device, &found, again);
             }
@@ -241,14 +317,37 @@ fn go_on(device: &MemoryDevice, found: &Expected, acts: &[Act]) {
     }
     run.log.extend(run.device.take_log());
     for cut in 0..=run.log.len() {
-        let acked = run.acked.iter().rev().find(|(calls, _)| *calls <= cut).map(|(_, state)| state).unwrap();
-        let next = run.acked.iter().find(|(calls, _)| *calls > cut).map(|(_, state)| state);
-        for tear in [Tear { sector_bytes: 512, kept: 0x33 }, Tear { sector_bytes: 4096, kept: !1 }] {
+        let acked = run
+            .acked
+            .iter()
+            .rev()
+            .find(|(calls, _)| *calls <= cut)
+            .map(|(_, state)| state)
+            .unwrap();
+        let next = run
+            .acked
+            .iter()
+            .find(|(calls, _)| *calls > cut)
+            .map(|(_, state)| state);
+        for tear in [
+            Tear {
+                sector_bytes: 512,
+                kept: 0x33,
+            },
+            Tear {
+                sector_bytes: 4096,
+                kept: !1,
+            },
+        ] {
             let device = device_after(&start, &run.log, cut, tear);
             let (found, base, damage) = self::found(&device);
             assert_eq!(damage, None, "second cut {cut}, {tear:?}");
-            let is_right = matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
-            assert!(is_right, "second cut {cut}, {tear:?}: found {found:?}, acked {acked:?}, next {next:?}");
+            let is_right =
+                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
+            assert!(
+                is_right,
+                "second cut {cut}, {tear:?}: found {found:?}, acked {acked:?}, next {next:?}"
+            );
         }
     }
 }
@@ -259,13 +358,24 @@ fn append(payload_len: usize) -> Act {
 
 #[test]
 fn every_cut_of_appends_and_rollbacks_leaves_an_acked_state() {
-    let acts = [append(10), append(9000), Act::Rollback, append(4000), append(30), Act::Rollback, append(20_000)];
+    let acts = [
+        append(10),
+        append(9000),
+        Act::Rollback,
+        append(4000),
+        append(30),
+        Act::Rollback,
+        append(20_000),
+    ];
     cut_everywhere(&acts, &[append(5), append(12_000), Act::Rollback, append(1)]);
 }
 
 #[test]
 fn every_cut_around_checkpoints_and_images_leaves_an_acked_state() {
-    let checkpoint = |image_len, appends_between| Act::Checkpoint { image_len, appends_between };
+    let checkpoint = |image_len, appends_between| Act::Checkpoint {
+        image_len,
+        appends_between,
+    };
     let acts = [
         append(10),
         checkpoint(9_000, 2),
@@ -277,12 +387,22 @@ fn every_cut_around_checkpoints_and_images_leaves_an_acked_state() {
         Act::WriteImage { image_len: 0 },
         append(8_000),
     ];
-    cut_everywhere(&acts, &[append(5), checkpoint(9_000, 1), Act::WriteImage { image_len: 5_000 }, append(1)]);
+    cut_everywhere(
+        &acts,
+        &[
+            append(5),
+            checkpoint(9_000, 1),
+            Act::WriteImage { image_len: 5_000 },
+            append(1),
+        ],
+    );
 }
 
 #[test]
 fn every_cut_around_control_blocks_leaves_the_new_one_or_the_one_before() {
-    let acts: Vec<Act> = (0..12).flat_map(|_| [Act::Ballot, Act::Configuration, Act::Heartbeat]).collect();
+    let acts: Vec<Act> = (0..12)
+        .flat_map(|_| [Act::Ballot, Act::Configuration, Act::Heartbeat])
+        .collect();
     cut_everywhere(&acts, &[Act::Ballot, Act::Configuration]);
 }
 

@@ -1,7 +1,7 @@
 //! The reserved rows, from text to types; called by `ClusterInit::parse` alone.
 
-use super::text::{StaticFormat, StaticRow};
 use super::{ADDRESSES_MAX, DeviceInit, InitError, NodeInit, RESERVED, check_name};
+use crate::database::{Key, Row};
 use crate::ids::{ClusterId, DeviceRole, NodeId};
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -10,79 +10,84 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 /// A row with the number of its line.
-pub(super) type Numbered = (u32, StaticRow);
+pub(super) type Numbered = (u32, Row);
 
-pub(super) fn is_reserved(key: &str) -> bool {
-    RESERVED.iter().any(|(reserved, _)| *reserved == key)
+pub(super) fn is_reserved(key: &Key) -> bool {
+    reserved_columns(key).is_some()
+}
+
+fn reserved_columns(key: &Key) -> Option<&'static [&'static str]> {
+    let found = RESERVED.iter().find(|(reserved, _)| *reserved == key.as_str());
+    found.map(|(_, columns)| *columns)
+}
+
+pub(super) fn reserved_formats() -> Vec<(Key, Vec<String>)> {
+    let owned = |columns: &[&str]| columns.iter().map(|column| (*column).to_owned()).collect();
+    RESERVED
+        .iter()
+        .map(|(key, columns)| (Key::new(key).expect("a reserved key is a key"), owned(columns)))
+        .collect()
 }
 
 pub(super) fn of_key<'a>(rows: &'a [Numbered], key: &'a str) -> impl Iterator<Item = (u32, &'a [String])> {
     rows.iter()
-        .filter(move |(_, row)| row.key == key)
+        .filter(move |(_, row)| row.key.as_str() == key)
         .map(|(line, row)| (*line, row.values.as_slice()))
 }
 
+/// The format row of a reserved key may be there, and then says what is known; no other key has two.
 pub(super) fn add_format(
-    formats: &mut Vec<StaticFormat>,
+    formats: &mut Vec<(Key, Vec<String>)>,
     line: u32,
-    format: StaticFormat,
+    key: Key,
+    columns: Vec<String>,
 ) -> Result<(), InitError> {
-    let fail = |why: String| {
-        Err(InitError::new(
-            Some(line),
-            format!("format of {}", format.key),
-            why,
-        ))
-    };
-    if formats.iter().any(|earlier| earlier.key == format.key) {
-        return fail("it is there twice".to_owned());
-    }
-    if let Some((_, columns)) = RESERVED.iter().find(|(key, _)| *key == format.key)
-        && *columns != format.columns
-    {
-        return fail(format!("this key has the columns {}", columns.join(":")));
-    }
-    for (index, column) in format.columns.iter().enumerate() {
-        if column.is_empty() || format.columns[..index].contains(column) {
-            return fail(format!("column name {column:?} is empty or there twice"));
+    let fail = |why: String| Err(InitError::new(Some(line), format!("format of {key}"), why));
+    match reserved_columns(&key) {
+        Some(known) if known == columns => Ok(()),
+        Some(known) => fail(format!("this key has the columns {}", known.join(":"))),
+        None if formats.iter().any(|(earlier, _)| *earlier == key) => fail("it is there twice".to_owned()),
+        None => {
+            formats.push((key, columns));
+            Ok(())
         }
     }
-    formats.push(format);
+}
+
+pub(super) fn add_row(rows: &mut Vec<Numbered>, line: u32, row: Row) -> Result<(), InitError> {
+    if rows.iter().any(|(_, earlier)| *earlier == row) {
+        let what = format!("row {:?}", row.to_text());
+        return Err(InitError::new(Some(line), what, "it is there twice"));
+    }
+    rows.push((line, row));
     Ok(())
 }
 
-/// A row has exactly the columns of its format, which stands before it or is a reserved one. The port of an
-/// address may be left out.
-pub(super) fn check_shape(formats: &[StaticFormat], line: u32, row: &StaticRow) -> Result<(), InitError> {
-    let reserved = RESERVED.iter().find(|(key, _)| *key == row.key);
-    let columns = match reserved {
-        Some((_, columns)) => columns.len(),
-        None => match formats.iter().find(|format| format.key == row.key) {
-            Some(format) => format.columns.len(),
-            None => {
-                return Err(InitError::new(
-                    Some(line),
-                    format!("key {:?}", row.key),
-                    format!(
-                        "no {}_fmt row before it, and it is none of the reserved keys {}",
-                        row.key,
-                        RESERVED.map(|(key, _)| key).join(", ")
-                    ),
-                ));
-            }
-        },
+/// A row has exactly the columns of its format, which stands before it or is a reserved one.
+pub(super) fn check_shape(formats: &[(Key, Vec<String>)], line: u32, row: &Row) -> Result<(), InitError> {
+    let Some((_, columns)) = formats.iter().find(|(key, _)| *key == row.key) else {
+        return Err(InitError::new(
+            Some(line),
+            format!("key {:?}", row.key.as_str()),
+            format!(
+                "no {}_fmt row before it, and it is none of the reserved keys {}",
+                row.key,
+                RESERVED.map(|(key, _)| key).join(", ")
+            ),
+        ));
     };
-    if row.values.len() == columns {
+    if row.values.len() == columns.len() {
         return Ok(());
     }
-    let wanted = match reserved {
-        Some((_, names)) => format!("{columns} ({})", names.join(", ")),
-        None => format!("{columns}"),
-    };
     Err(InitError::new(
         Some(line),
         format!("the {} row", row.key),
-        format!("it has {} columns, and its format {wanted}", row.values.len()),
+        format!(
+            "it has {} columns, and its format {} ({})",
+            row.values.len(),
+            columns.len(),
+            columns.join(", ")
+        ),
     ))
 }
 

@@ -101,25 +101,28 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ("OPTION:fencing:power", "\"power\" is neither scsi nor lease"),
         ("OPTION:port:0", "\"0\" is not a number from 1 to 65535"),
         ("OPTION:image_mib:99999", "is not a number from 1 to 1024"),
-        ("NODE:1:beta", "it is there twice"),
+        ("NODE:1:beta", "row \"NODE:1:beta\": it is there twice"),
         ("SITE:x", "no SITE_fmt row before it"),
         ("NODE_fmt:name:number", "this key has the columns number:name"),
-        ("SITE_fmt:a:a", "column name \"a\" is empty or there twice"),
-        ("SITE_fmt:a:", "column name \"\" is empty or there twice"),
-        ("X_fmt_fmt:a", "no key ends in _fmt"),
+        ("SITE_fmt:a:a", "names the column a twice"),
+        ("SITE_fmt:a:", "\"\" is no column name"),
+        ("X_fmt_fmt:a", "ends in _fmt, which marks format rows"),
         ("CCD_CHK:a:b", "an init database has no consistency record"),
-        ("1KEY:a", "a key is a letter followed by"),
-        ("just text", "a key is a letter followed by"),
+        ("1KEY:a", "must start with a letter"),
+        ("just text", "only letters, digits"),
         ("NODE", "no ':' and value follows it"),
         (
             "OPTION:fencing:%zz",
-            "'%' is not followed by two hexadecimal digits",
+            "a % is not followed by two hexadecimal digits",
         ),
         (
             "OPTION:fencing:%",
-            "'%' is not followed by two hexadecimal digits",
+            "a % is not followed by two hexadecimal digits",
         ),
-        ("OPTION:fencing:%ff", "are not UTF-8"),
+        (
+            "OPTION:fencing:%ff",
+            "a % is not followed by two hexadecimal digits",
+        ),
     ];
     for (row, expected) in table {
         let error = ClusterInit::parse(&with(row)).expect_err(row).to_string();

@@ -3,8 +3,8 @@
 use super::RawPosition;
 use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, seal};
 use crate::device::BLOCK_BYTES;
-use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag};
-use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
+use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag, Writers};
+use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
 use ccd_core::replica::Heartbeat;
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -122,10 +122,13 @@ struct RawConfiguration {
     decider: u8,
     proposer: u8,
     reason_len_bytes: U16,
+    base_writer_nodes: U32,
+    base_writer_devices: u8,
+    reserved: [u8; 3],
     reason: [u8; REASON_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == 80 + REASON_BYTES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == 88 + REASON_BYTES_MAX);
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -140,28 +143,20 @@ impl RawConfiguration {
             nodes: configuration.nodes.bits().into(),
             mode: u8::from(configuration.owner().is_some()),
             owner: configuration.owner().map_or(0, u8::from),
-            devices: DeviceRole::ALL
-                .into_iter()
-                .enumerate()
-                .map(|(bit, role)| u8::from(configuration.devices.contains(role)) << bit)
-                .sum(),
+            devices: device_bits(configuration.devices),
             restore: configuration.restore.digit() as u8,
             decider: u8::from(configuration.decider == Decider::Operator),
             proposer: configuration.proposer.into(),
             reason_len_bytes: (text.len() as u16).into(),
+            base_writer_nodes: configuration.base_writers.nodes.bits().into(),
+            base_writer_devices: device_bits(configuration.base_writers.devices),
+            reserved: [0; 3],
             reason,
         }
     }
 
     fn parse(&self) -> Option<Configuration> {
         let reason = self.reason.get(..self.reason_len_bytes.get().into())?;
-        let devices = match self.devices {
-            bits @ 0..=3 => DeviceSet {
-                primary: bits & 1 != 0,
-                secondary: bits & 2 != 0,
-            },
-            _ => return None,
-        };
         Some(Configuration {
             epoch: Epoch(self.epoch.get()),
             mode: match self.mode {
@@ -171,8 +166,12 @@ impl RawConfiguration {
             },
             members: NodeSet::from_bits(self.members.get()),
             nodes: NodeSet::from_bits(self.nodes.get()),
-            devices,
+            devices: devices_from_bits(self.devices)?,
             base: self.base.into(),
+            base_writers: Writers {
+                nodes: NodeSet::from_bits(self.base_writer_nodes.get()),
+                devices: devices_from_bits(self.base_writer_devices)?,
+            },
             restore: match self.restore {
                 b'4' => RestoreFlag::AllActive,
                 b'3' => RestoreFlag::NotAllActive,
@@ -301,6 +300,18 @@ impl Control for LastWords {
     }
 }
 
+/// Bit 0 primary, bit 1 secondary.
+fn device_bits(devices: DeviceSet) -> u8 {
+    u8::from(devices.primary) | u8::from(devices.secondary) << 1
+}
+
+fn devices_from_bits(bits: u8) -> Option<DeviceSet> {
+    (bits <= 3).then_some(DeviceSet {
+        primary: bits & 1 != 0,
+        secondary: bits & 2 != 0,
+    })
+}
+
 fn bool_from(byte: u8) -> Option<bool> {
     match byte {
         0 => Some(false),
@@ -328,7 +339,7 @@ mod tests {
         fn configuration()(
             epoch: u64, solo in proptest::option::of(node()), members: u32, nodes: u32,
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
-            operator: bool, proposer in node(), date: u64, reason in ".{0,100}",
+            operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -339,6 +350,10 @@ mod tests {
                 base: Position {
                     stamp: Stamp { epoch: Epoch(epoch / 2), generation: Generation(generation) },
                     lineage: Lineage(lineage),
+                },
+                base_writers: Writers {
+                    nodes: NodeSet::from_bits(writer_nodes),
+                    devices: devices_from_bits(writer_devices).unwrap(),
                 },
                 restore: if all_active { RestoreFlag::AllActive } else { RestoreFlag::NotAllActive },
                 decider: if operator { Decider::Operator } else { Decider::Votes },

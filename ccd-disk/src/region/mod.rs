@@ -219,6 +219,11 @@ impl Region {
         self.with_own(|own, handle| own.write_image(handle, position, image))
     }
 
+    /// Bytes of the largest encoded record that the journal takes: half of the ring.
+    pub fn record_bytes_max(&self) -> usize {
+        recovery::ring_of(&self.superblock, self.node).record_bytes_max()
+    }
+
     /// Where this node's own area stands.
     pub fn own_position(&mut self) -> Result<Position, RegionError> {
         self.with_own(|own, _| Ok(own.position()))

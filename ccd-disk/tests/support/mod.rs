@@ -1,9 +1,7 @@
 //! Regions on devices in memory, and entries of a made-up history for them: what the region tests share.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use ccd_core::ids::{
-    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, Replica, Stamp,
-};
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, Replica, Stamp};
 use ccd_disk::device::MemoryDevice;
 use ccd_disk::format::journal::{Entry, Step};
 use ccd_disk::format::superblock::Superblock;
@@ -31,7 +29,11 @@ pub fn device() -> MemoryDevice {
 }
 
 pub fn identity(number: u8) -> ExpectedIdentity {
-    ExpectedIdentity { cluster: CLUSTER, replica: REPLICA, node: node(number) }
+    ExpectedIdentity {
+        cluster: CLUSTER,
+        replica: REPLICA,
+        node: node(number),
+    }
 }
 
 pub fn open(device: &MemoryDevice, number: u8) -> Region {
@@ -53,7 +55,10 @@ pub fn position(epoch: u64, generation: u64, branch: u8) -> Position {
     let mut lineage = [branch; 32];
     lineage[..8].copy_from_slice(&generation.to_le_bytes());
     Position {
-        stamp: Stamp { epoch: Epoch(epoch), generation: Generation(generation) },
+        stamp: Stamp {
+            epoch: Epoch(epoch),
+            generation: Generation(generation),
+        },
         lineage: Lineage(lineage),
     }
 }
@@ -61,16 +66,30 @@ pub fn position(epoch: u64, generation: u64, branch: u8) -> Position {
 /// An update whose payload can be told from every other's.
 pub fn update(prev: Position, next: Position, payload_len: usize) -> Entry {
     let seed = next.stamp.generation.0 as u8 ^ next.lineage.0[31].rotate_left(4);
-    let payload = (0..payload_len).map(|index| (index as u8).wrapping_mul(31) ^ seed).collect();
-    Entry { step: Step::Updates, prev, next, payload }
+    let payload = (0..payload_len)
+        .map(|index| (index as u8).wrapping_mul(31) ^ seed)
+        .collect();
+    Entry {
+        step: Step::Updates,
+        prev,
+        next,
+        payload,
+    }
 }
 
 pub fn rollback(undone: Position, back_to: Position) -> Entry {
-    Entry { step: Step::Rollback, prev: undone, next: back_to, payload: vec![7; 40] }
+    Entry {
+        step: Step::Rollback,
+        prev: undone,
+        next: back_to,
+        payload: vec![7; 40],
+    }
 }
 
 /// An image that can be told from every other position's.
 pub fn image(position: Position, len: usize) -> Vec<u8> {
     let seed = position.stamp.generation.0 as u8 ^ position.lineage.0[31];
-    (0..len).map(|index| (index as u8).wrapping_mul(13) ^ seed).collect()
+    (0..len)
+        .map(|index| (index as u8).wrapping_mul(13) ^ seed)
+        .collect()
 }
