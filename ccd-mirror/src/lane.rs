@@ -7,6 +7,7 @@ use ccd_core::replica::ReplicaOp;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// An operation on its way to the thread. Serial numbers are unique within a lane and only ever rise.
 #[derive(Debug)]
@@ -112,6 +113,19 @@ impl Lane {
             waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             waiting.parked = false;
         }
+    }
+
+    /// As [`wait`](Self::wait), but sleeps no longer than this.
+    pub fn wait_for(&self, span: Duration) -> Option<Next> {
+        let mut waiting = self.lock();
+        if let Some(next) = waiting.next() {
+            return Some(next);
+        }
+        waiting.parked = true;
+        let woken = self.wake.wait_timeout(waiting, span);
+        let (mut waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        waiting.parked = false;
+        waiting.next()
     }
 
     pub fn note_step(&self, progress: Progress) {

@@ -130,6 +130,7 @@ impl Mirror {
             results: self.results_in.clone(),
             wake: self.wake.clone(),
             checkpoint: None,
+            pausing: false,
         };
         let name = match replica {
             Replica::Local => "ccd-local",

@@ -8,6 +8,8 @@ use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 pub enum StoreStep {
     /// So many of so many bytes are written.
     More { done_bytes: u64, total_bytes: u64 },
+    /// The image is still being made, elsewhere; ask again in a moment.
+    NotYet,
     /// The checkpoint is durable and the journal trimmed.
     Done,
 }

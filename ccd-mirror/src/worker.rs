@@ -9,6 +9,10 @@ use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the thread sleeps at most while a checkpoint's image is being made.
+const IMAGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// So many jobs may overtake a checkpoint before it gets a step: updates go first, but never starve it.
 const JOBS_PER_STEP_MAX: u32 = 8;
@@ -33,6 +37,8 @@ pub(crate) struct Worker<S> {
     pub wake: Arc<dyn Fn() + Send + Sync>,
     /// Serial of the checkpoint under way.
     pub checkpoint: Option<u64>,
+    /// Its image is not made yet.
+    pub pausing: bool,
 }
 
 impl<S: Store> Worker<S> {
@@ -42,6 +48,7 @@ impl<S: Store> Worker<S> {
         loop {
             let next = match self.checkpoint {
                 None => Some(self.lane.wait()),
+                Some(_) if self.pausing => self.lane.wait_for(IMAGE_PAUSE),
                 Some(_) => self.lane.take(),
             };
             match next {
@@ -91,6 +98,7 @@ impl<S: Store> Worker<S> {
 
     fn step(&mut self) {
         let Some(serial) = self.checkpoint else { return };
+        self.pausing = false;
         let result = match self.store.step_checkpoint() {
             Ok(StoreStep::More {
                 done_bytes,
@@ -100,6 +108,12 @@ impl<S: Store> Worker<S> {
                     done_bytes,
                     total_bytes,
                 });
+                return;
+            }
+            Ok(StoreStep::NotYet) => {
+                self.pausing = true;
+                let progress = self.lane.progress();
+                self.lane.note_step(progress);
                 return;
             }
             Ok(StoreStep::Done) => Ok(ReplicaAnswer::Written),
