@@ -17,7 +17,10 @@ pub fn keep(folder: &Path, database: &Database, reason: &str) -> io::Result<()> 
     fs::create_dir_all(folder)?;
     let position = database.position();
     let stamp = position.stamp;
-    let name = format!("{}-{}-{:.12}.ccd", stamp.epoch, stamp.generation, position.lineage);
+    let name = format!(
+        "{}-{}-{:.12}.ccd",
+        stamp.epoch, stamp.generation, position.lineage
+    );
     let path = folder.join(name);
     write_whole(&path, database.to_text().as_bytes(), 0o600)?;
     tracing::warn!(path = %path.display(), "a branch was kept: {reason}");
@@ -28,7 +31,11 @@ fn drop_oldest(folder: &Path) -> io::Result<()> {
     let mut kept = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "ccd") {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "ccd")
+        {
             kept.push((entry.metadata()?.modified()?, entry.path()));
         }
     }

@@ -364,7 +364,10 @@ impl Daemon {
 }
 
 fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, StartupError> {
-    let own = init.node(me).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let own = init
+        .node(me)
+        .map(|node| node.addresses.as_slice())
+        .unwrap_or_default();
     own.iter()
         .map(|address| {
             peers::bind(*address).map_err(|error| {

@@ -59,7 +59,8 @@ impl Decisions {
         match serde_json::to_string(&decision) {
             Ok(line) => {
                 if let Some(lines) = &self.lines
-                    && let Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) = lines.try_send(line)
+                    && let Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) =
+                        lines.try_send(line)
                 {
                     tracing::error!(line, "a decision record was not written: the disk is too slow");
                 }
@@ -97,7 +98,11 @@ struct Log {
 
 impl Log {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
         let len_bytes = file.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),

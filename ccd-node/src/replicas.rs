@@ -6,7 +6,9 @@ use ccd_core::ids::{DeviceRole, NodeId, Replica};
 use ccd_core::init::{ClusterInit, Fencing};
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_disk::driver::{BranchKeeper, Opener};
-use ccd_disk::{Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, RegionError, RegionId, ReplicaDriver};
+use ccd_disk::{
+    Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, RegionError, RegionId, ReplicaDriver,
+};
 use ccd_mirror::{Store, StoreStep};
 use std::fs::{self, File};
 use std::io;
@@ -46,15 +48,23 @@ impl RegionStore {
     pub fn local(places: &Places, init: &ClusterInit, node: NodeId) -> Self {
         let path = places.local_copy_path();
         let branches = places.branches_dir();
-        let keeper: BranchKeeper = Box::new(move |database, reason| branches::keep(&branches, database, reason));
-        Self::new(init, Replica::Local, node, opener(path, |_| Ok(Access::Exclusive)), keeper)
+        let keeper: BranchKeeper =
+            Box::new(move |database, reason| branches::keep(&branches, database, reason));
+        Self::new(
+            init,
+            Replica::Local,
+            node,
+            opener(path, |_| Ok(Access::Exclusive)),
+            keeper,
+        )
     }
 
     /// A shared device.
     pub fn device(init: &ClusterInit, role: DeviceRole, path: &str, node: NodeId) -> Self {
         let fencing = init.options().fencing;
         let opener = opener(PathBuf::from(path), move |path| access(path, fencing));
-        let keeper: BranchKeeper = Box::new(|_, _| Err(io::Error::other("branches are kept beside the local copy")));
+        let keeper: BranchKeeper =
+            Box::new(|_, _| Err(io::Error::other("branches are kept beside the local copy")));
         Self::new(init, Replica::Device(role), node, opener, keeper)
     }
 
@@ -161,7 +171,8 @@ const LOOP_MAJOR: u64 = 7;
 /// to open it too. A real device is on several machines, and on each of them it is one daemon's alone.
 fn access(path: &Path, fencing: Fencing) -> io::Result<Access> {
     let metadata = fs::metadata(path)?;
-    let is_loop = metadata.file_type().is_block_device() && nix::sys::stat::major(metadata.rdev()) == LOOP_MAJOR;
+    let is_loop =
+        metadata.file_type().is_block_device() && nix::sys::stat::major(metadata.rdev()) == LOOP_MAJOR;
     let stands_for_a_disk = metadata.is_file() || is_loop;
     Ok(if stands_for_a_disk && fencing == Fencing::Lease {
         Access::Shared
@@ -173,7 +184,7 @@ fn access(path: &Path, fencing: Fencing) -> io::Result<Access> {
 /// Why the local copy could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalCopyError {
-    #[error("cannot make the local copy {path}: {source}; is the file system full or read-only?")]
+    #[error("cannot make the local copy {}: {source}; is the file system full or read-only?", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("cannot make the local copy: {0}")]
     Region(#[from] RegionError),
@@ -209,7 +220,9 @@ pub fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Res
     let device = RawDevice::create_file(&unfinished, options.len_bytes()?).map_err(on_file)?;
     ccd_disk::create(Box::new(device), &options)?;
     fs::rename(&unfinished, &path).map_err(on_file)?;
-    File::open(&places.state).and_then(|folder| folder.sync_all()).map_err(on_file)?;
+    File::open(&places.state)
+        .and_then(|folder| folder.sync_all())
+        .map_err(on_file)?;
     Ok(true)
 }
 

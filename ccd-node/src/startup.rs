@@ -66,7 +66,9 @@ pub struct Startup {
 pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupError> {
     let init = read_init(&places).map_err(StartupError::configuration)?;
     let key = Authkey::read(&places).map_err(StartupError::configuration)?;
-    let me = this_node(&places, &init, node).map_err(StartupError::configuration)?.id;
+    let me = this_node(&places, &init, node)
+        .map_err(StartupError::configuration)?
+        .id;
     let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
     if init.options().fencing == Fencing::Scsi {
         return Err(StartupError::configuration(
@@ -85,10 +87,14 @@ pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupErr
     }
     let decisions_path = places.decisions_path();
     let decisions = Decisions::open(&decisions_path).map_err(|error| {
-        StartupError::new(Exit::Io, format!("cannot write {}: {error}", decisions_path.display()))
+        StartupError::new(
+            Exit::Io,
+            format!("cannot write {}: {error}", decisions_path.display()),
+        )
     })?;
     let mut incarnation = [0; 8];
-    replicas::random(&mut incarnation).map_err(|error| StartupError::new(Exit::Io, format!("/dev/urandom: {error}")))?;
+    replicas::random(&mut incarnation)
+        .map_err(|error| StartupError::new(Exit::Io, format!("/dev/urandom: {error}")))?;
     let options = init.options();
     let settings = Settings {
         me,
@@ -99,6 +105,7 @@ pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupErr
         heartbeat: options.heartbeat,
         lease: options.lease,
         disk_deadline: options.disk_deadline,
+        content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {
         me,
@@ -127,19 +134,29 @@ pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupErr
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| {
-        StartupError::new(
-            Exit::CannotCreate,
-            format!("cannot make the folder {}: {error}; make it, or name another with --state or --run", path.display()),
-        )
-    })
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|error| {
+            StartupError::new(
+                Exit::CannotCreate,
+                format!(
+                    "cannot make the folder {}: {error}; make it, or name another with --state or --run",
+                    path.display()
+                ),
+            )
+        })
 }
 
 /// One daemon for each state folder.
 fn lock(state: &Path) -> Result<File, StartupError> {
     let path = state.join("lock");
     let on_file = |error| {
-        StartupError::new(Exit::CannotCreate, format!("cannot use the state folder: {}: {error}", path.display()))
+        StartupError::new(
+            Exit::CannotCreate,
+            format!("cannot use the state folder: {}: {error}", path.display()),
+        )
     };
     let file = File::options()
         .create(true)

@@ -77,11 +77,11 @@ impl AccessRules {
     /// # Errors
     /// When a row names no right, or nobody.
     pub fn from_init(init: &ClusterInit) -> Result<Self, AccessError> {
-        let rows = init.rows().iter().filter(|row| row.key == "ACCESS");
+        let rows = init.rows().iter().filter(|row| row.key.as_str() == "ACCESS");
         let rules = rows
             .map(|row| {
                 let [right, subject, keys] = &row.values[..] else {
-                    return Err(AccessError::Right(row.to_line()));
+                    return Err(AccessError::Right(row.to_text()));
                 };
                 Ok(Rule {
                     right: match right.as_str() {

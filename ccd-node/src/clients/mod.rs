@@ -11,8 +11,8 @@
 mod access;
 mod serve;
 
-pub use access::{AccessError, AccessRules};
-pub use serve::{Sockets, bind, serve};
+pub use access::AccessRules;
+pub use serve::{Sockets, bind, serve, today};
 
 use crate::outbox::Outbox;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};

@@ -218,7 +218,7 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
 }
 
 /// The date by this machine's clock: for people.
-pub(crate) fn today() -> Date {
+pub fn today() -> Date {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Date(since.as_millis() as u64)
 }
