@@ -126,6 +126,17 @@ impl Node {
         }
         let (incarnation, echo, epoch) = (state.incarnation, state.echo, self.known.epoch);
         let (told, position, serving) = (state.epoch, state.position, state.serving);
+        // A peer that comes, leaves or changes is looked at now rather than at the next heartbeat.
+        self.look |= peer.state.as_ref().is_none_or(|last| {
+            (last.willing, last.ready, last.serving, last.epoch, last.hears)
+                != (
+                    state.willing,
+                    state.ready,
+                    state.serving,
+                    state.epoch,
+                    state.hears,
+                )
+        });
         peer.state = Some(state);
         self.send(
             from,
@@ -224,6 +235,16 @@ impl Node {
     pub(super) fn moves_on_disk(&self, node: NodeId) -> bool {
         (self.peers.get(&node).and_then(|peer| peer.moved_on_disk))
             .is_some_and(|moved| self.now.since(moved) < self.settings.lease)
+    }
+
+    /// When the first member that has not been seen lately will have been silent for a lease.
+    pub(super) fn next_silence(&self) -> Time {
+        (self.peers.iter())
+            .filter(|(node, _)| self.known.members.contains(**node))
+            .map(|(_, peer)| peer.alive_at + self.settings.lease)
+            .filter(|due| *due > self.now)
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     /// Not seen in any way for a whole lease.

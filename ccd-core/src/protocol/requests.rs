@@ -160,6 +160,7 @@ impl Node {
                 });
             }
             RequestBody::Leave => {
+                self.look = true;
                 self.willing = false;
                 self.requests.operator.push(Operator {
                     client,
@@ -261,9 +262,7 @@ impl Node {
             return;
         }
         if self.is_master() {
-            if !self.requests.queue.contains(&id) {
-                self.requests.queue.push_back(id);
-            }
+            self.requests.queue.push_back(id);
             return;
         }
         let (epoch, now) = (self.known.epoch, self.now);

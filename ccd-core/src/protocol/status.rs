@@ -30,7 +30,9 @@ impl Node {
         let linked = self.linked(node);
         let state = self.peer_state(node);
         let behind = state.is_some_and(|state| {
-            state.position != self.committed.position() && !self.history.has(state.position)
+            !self.known.members.contains(node)
+                && state.position != self.committed.position()
+                && !self.history.has(state.position)
         });
         let settled = self.now.since(self.started) > self.settings.lease * 3;
         Facts {
@@ -66,7 +68,10 @@ impl Node {
             me: self.me(),
             all: self.settings.nodes,
             known: &self.known,
-            serving: self.is_open(),
+            serving: self.is_open()
+                && self
+                    .lease_lost
+                    .is_none_or(|since| self.now.since(since) < self.settings.lease),
             blank: self.blank,
             ready: self.ready(),
             willing: self.willing,
