@@ -374,6 +374,10 @@ impl Node {
     }
 
     fn remember_finished(&mut self, request: RequestId, outcome: ForwardOutcome) {
+        // Nothing final was said of these: asking again must work.
+        if let ForwardOutcome::Refused(Refusal::TimedOut | Refusal::Unknown { .. } | Refusal::Busy) = outcome {
+            return;
+        }
         self.requests.finished.push_back((request, outcome));
         if self.requests.finished.len() > FINISHED_MAX {
             self.requests.finished.pop_front();
