@@ -55,6 +55,13 @@ pub enum Decider {
     Operator,
 }
 
+/// The replicas an update must be durable on before it is acked: local copies of nodes, or devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writers {
+    pub nodes: NodeSet,
+    pub devices: DeviceSet,
+}
+
 /// What the cluster last agreed on. Stored on every replica that takes part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -68,6 +75,8 @@ pub struct Configuration {
     pub devices: DeviceSet,
     /// The state that this configuration starts from. A replica older than this cannot serve it.
     pub base: Position,
+    /// Who wrote the updates of the epoch of `base`: any of them holds every update acked up to `base`.
+    pub base_writers: Writers,
     pub restore: RestoreFlag,
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
@@ -86,6 +95,7 @@ impl Configuration {
             nodes,
             devices,
             base: Position::EMPTY,
+            base_writers: Writers::default(),
             restore: RestoreFlag::AllActive,
             decider: Decider::Votes,
             proposer: nodes.lowest().expect("a cluster has at least one node"),
@@ -106,11 +116,17 @@ impl Configuration {
         }
     }
 
-    /// The devices that hold every update of this configuration: none in paired mode.
-    pub fn written_devices(&self) -> DeviceSet {
+    /// The replicas that hold every acked update of this configuration.
+    pub fn writers(&self) -> Writers {
         match self.mode {
-            Mode::Paired => DeviceSet::EMPTY,
-            Mode::Solo(_) => self.devices,
+            Mode::Paired => Writers {
+                nodes: self.members,
+                devices: DeviceSet::EMPTY,
+            },
+            Mode::Solo(_) => Writers {
+                nodes: NodeSet::EMPTY,
+                devices: self.devices,
+            },
         }
     }
 

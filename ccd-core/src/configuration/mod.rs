@@ -9,6 +9,7 @@
 mod ballot;
 #[allow(clippy::module_inception)]
 mod configuration;
+pub mod votes;
 
 pub use ballot::{Ballot, BallotBlock, Claim};
-pub use configuration::{Configuration, Decider, Mode, RestoreFlag};
+pub use configuration::{Configuration, Decider, Mode, RestoreFlag, Writers};

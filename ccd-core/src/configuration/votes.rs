@@ -1,0 +1,402 @@
+//! The vote rule (DESIGN §7): who may decide the successor of a configuration.
+//!
+//! > Voters that weigh more than half of the configuration's total, or exactly half with the arbiter among them,
+//! > decide.
+//!
+//! Takeover, restart, degrade and refuse are all this one question. Any two sets that decide have a voter in
+//! common, and every set that decides has one of the replicas that the configuration's updates are written to
+//! (both are tests below): so there is one successor, and it starts from every acked update.
+
+use super::{Configuration, Mode};
+use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
+use core::fmt;
+
+/// A set of voters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Voters {
+    pub nodes: NodeSet,
+    pub devices: DeviceSet,
+}
+
+impl Voters {
+    pub const NONE: Self = Self {
+        nodes: NodeSet::EMPTY,
+        devices: DeviceSet::EMPTY,
+    };
+
+    pub const fn new(nodes: NodeSet, devices: DeviceSet) -> Self {
+        Self { nodes, devices }
+    }
+
+    fn is_superset(self, other: Self) -> bool {
+        self.nodes.is_superset(other.nodes) && other.devices.iter().all(|role| self.devices.contains(role))
+    }
+}
+
+impl fmt::Display for Voters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for node in self.nodes.iter() {
+            write!(f, "{separator}node {node}")?;
+            separator = ", ";
+        }
+        for role in self.devices.iter() {
+            write!(f, "{separator}{role}")?;
+            separator = ", ";
+        }
+        if separator.is_empty() {
+            f.write_str("nobody")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// All voters of a configuration.
+///
+/// Solo: the owner and the devices. Paired with devices: the members and the devices. Without devices: all nodes of
+/// the cluster, members or not.
+pub fn voters(configuration: &Configuration) -> Voters {
+    let nodes = match configuration.mode {
+        _ if configuration.is_genesis() => configuration.nodes,
+        Mode::Solo(owner) => NodeSet::of(owner),
+        Mode::Paired if configuration.devices.is_empty() => configuration.nodes,
+        Mode::Paired => configuration.members,
+    };
+    Voters {
+        nodes,
+        devices: configuration.devices,
+    }
+}
+
+/// A device never outweighs a node, so that two live nodes never need one; a solo owner weighs as much as each of
+/// its devices, so that it survives losing either.
+fn node_weight(configuration: &Configuration) -> usize {
+    match configuration.mode {
+        Mode::Paired if !configuration.devices.is_empty() => 2,
+        _ => 1,
+    }
+}
+
+const DEVICE_WEIGHT: usize = 1;
+
+fn weight(configuration: &Configuration, ayes: Voters) -> usize {
+    ayes.nodes.count() * node_weight(configuration) + ayes.devices.count() * DEVICE_WEIGHT
+}
+
+/// The device whose side wins a tie: the primary, or the secondary once the primary is lost.
+pub fn arbiter(configuration: &Configuration) -> Option<DeviceRole> {
+    configuration.devices.iter().next()
+}
+
+/// Whether these voters decide the successor. The first configuration of a cluster needs every node and every
+/// device once: only so is it certain that nothing older exists anywhere.
+pub fn decide(configuration: &Configuration, ayes: Voters) -> bool {
+    let voters = voters(configuration);
+    let ayes = Voters {
+        nodes: ayes.nodes.intersection(voters.nodes),
+        devices: ayes
+            .devices
+            .iter()
+            .filter(|role| voters.devices.contains(*role))
+            .collect(),
+    };
+    if configuration.is_genesis() {
+        return ayes.is_superset(voters);
+    }
+    let (for_it, total) = (weight(configuration, ayes), weight(configuration, voters));
+    for_it * 2 > total
+        || for_it * 2 == total && arbiter(configuration).is_some_and(|a| ayes.devices.contains(a))
+}
+
+/// Whether a configuration may be proposed at all: its updates must reach a voter of every deciding set.
+pub fn admissible(configuration: &Configuration) -> bool {
+    match configuration.mode {
+        Mode::Solo(owner) => configuration.members == NodeSet::of(owner) && !configuration.devices.is_empty(),
+        Mode::Paired if configuration.devices.is_empty() => {
+            configuration.members.count() * 2 > configuration.nodes.count()
+        }
+        Mode::Paired => configuration.members.count() >= 2,
+    }
+}
+
+/// Whether the cluster goes on serving if, of these live voters, one part is lost.
+pub fn survives_loss(configuration: &Configuration, live: Voters, lost: Lost) -> bool {
+    let rest = match lost {
+        Lost::Node(node) => Voters {
+            nodes: live.nodes.without(node),
+            ..live
+        },
+        Lost::Device(role) => Voters {
+            devices: live.devices.without(role),
+            ..live
+        },
+    };
+    let someone_to_serve = match configuration.mode {
+        // Another node can take over a solo owner's devices, if it is up.
+        Mode::Solo(_) => !rest.nodes.is_empty() && !rest.devices.is_empty(),
+        Mode::Paired => {
+            !rest.nodes.intersection(configuration.members).is_empty()
+                && (rest.nodes.count() >= 2 && configuration.nodes.count() > 0 || !rest.devices.is_empty())
+        }
+    };
+    someone_to_serve && decide(configuration, rest)
+}
+
+/// A part that [`survives_loss`] takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    Node(NodeId),
+    Device(DeviceRole),
+}
+
+/// What is missing for these voters to decide, for people: `primary, or node 1 and secondary`.
+pub fn missing(configuration: &Configuration, ayes: Voters) -> alloc::string::String {
+    use alloc::string::ToString;
+    use alloc::vec::Vec;
+    let voters = voters(configuration);
+    let absent_nodes: Vec<NodeId> = voters.nodes.minus(ayes.nodes).iter().collect();
+    let absent_devices: Vec<DeviceRole> = voters
+        .devices
+        .iter()
+        .filter(|role| !ayes.devices.contains(*role))
+        .collect();
+    let absent = absent_nodes.len() + absent_devices.len();
+    // The smallest additions that decide, by number of parts; at most 34 voters, and single parts come first.
+    let with = |nodes: &[NodeId], devices: &[DeviceRole]| Voters {
+        nodes: nodes.iter().fold(ayes.nodes, |set, node| set.with(*node)),
+        devices: devices.iter().fold(ayes.devices, |set, role| set.with(*role)),
+    };
+    let mut ways: Vec<alloc::string::String> = Vec::new();
+    for count in 1..=absent {
+        for devices in 0..=absent_devices.len().min(count) {
+            let nodes = count - devices;
+            if nodes > absent_nodes.len() {
+                continue;
+            }
+            let device_choices: Vec<Vec<DeviceRole>> = match devices {
+                0 => alloc::vec![Vec::new()],
+                1 => absent_devices.iter().map(|role| alloc::vec![*role]).collect(),
+                _ => alloc::vec![absent_devices.clone()],
+            };
+            for choice in device_choices {
+                // Nodes weigh alike: which ones does not matter.
+                if decide(configuration, with(&absent_nodes[..nodes], &choice)) {
+                    let devices: DeviceSet = choice.iter().copied().collect();
+                    ways.push(if nodes == 0 || nodes == absent_nodes.len() {
+                        Voters {
+                            nodes: absent_nodes[..nodes].iter().copied().collect(),
+                            devices,
+                        }
+                        .to_string()
+                    } else {
+                        let any = Voters {
+                            nodes: absent_nodes.iter().copied().collect(),
+                            devices,
+                        };
+                        alloc::format!("{nodes} of {any}")
+                    });
+                }
+            }
+        }
+        if !ways.is_empty() {
+            break;
+        }
+    }
+    ways.join(", or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Epoch;
+    use alloc::vec::Vec;
+
+    const A: NodeId = NodeId::new(0).unwrap();
+    const B: NodeId = NodeId::new(1).unwrap();
+    const C: NodeId = NodeId::new(2).unwrap();
+    const P: DeviceRole = DeviceRole::Primary;
+    const S: DeviceRole = DeviceRole::Secondary;
+
+    fn set(nodes: &[NodeId]) -> NodeSet {
+        nodes.iter().copied().collect()
+    }
+    fn ayes(nodes: &[NodeId], devices: &[DeviceRole]) -> Voters {
+        Voters::new(set(nodes), devices.iter().copied().collect())
+    }
+    fn paired(members: &[NodeId], devices: &[DeviceRole]) -> Configuration {
+        Configuration {
+            epoch: Epoch(5),
+            members: set(members),
+            ..Configuration::genesis(set(members), devices.iter().copied().collect())
+        }
+    }
+    fn solo(owner: NodeId, devices: &[DeviceRole]) -> Configuration {
+        Configuration {
+            mode: Mode::Solo(owner),
+            members: NodeSet::of(owner),
+            ..paired(&[A, B], devices)
+        }
+    }
+    fn shapes() -> Vec<Configuration> {
+        let mut shapes = Vec::new();
+        for devices in [&[P, S][..], &[P], &[S]] {
+            shapes.push(paired(&[A, B], devices));
+            shapes.push(paired(&[A, B, C], devices));
+            shapes.push(solo(A, devices));
+        }
+        shapes.push(paired(&[A, B], &[]));
+        for nodes in 1..=5 {
+            let all: NodeSet = NodeId::all().take(nodes).collect();
+            for members in 1..=nodes {
+                let members: NodeSet = NodeId::all().take(members).collect();
+                shapes.push(Configuration {
+                    members,
+                    nodes: all,
+                    ..paired(&[A], &[])
+                });
+            }
+        }
+        shapes.retain(admissible);
+        shapes
+    }
+    /// Every subset of a configuration's voters.
+    fn subsets(configuration: &Configuration) -> Vec<Voters> {
+        let all = voters(configuration);
+        let nodes: Vec<NodeId> = all.nodes.iter().collect();
+        let devices: Vec<DeviceRole> = all.devices.iter().collect();
+        (0..1u32 << (nodes.len() + devices.len()))
+            .map(|bits| Voters {
+                nodes: nodes
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| bits >> i & 1 == 1)
+                    .map(|(_, n)| *n)
+                    .collect(),
+                devices: (devices.iter().enumerate())
+                    .filter(|(i, _)| bits >> (nodes.len() + i) & 1 == 1)
+                    .map(|(_, d)| *d)
+                    .collect(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_table_of_configurations_decides_as_designed() {
+        let both = [P, S];
+        #[rustfmt::skip]
+        let table: &[(Configuration, Voters, bool, &str)] = &[
+            (paired(&[A, B], &both), ayes(&[A], &[P]),    true,  "either node with the arbiter takes over"),
+            (paired(&[A, B], &both), ayes(&[B], &[P]),    true,  "either node with the arbiter takes over"),
+            (paired(&[A, B], &both), ayes(&[A], &[S]),    false, "a node with only the other device does not"),
+            (paired(&[A, B], &both), ayes(&[B], &[S]),    false, "a node with only the other device does not"),
+            (paired(&[A, B], &both), ayes(&[A, B], &[]),  true,  "two live nodes never need a device"),
+            (paired(&[A, B], &both), ayes(&[A], &[]),     false, "a node alone does not"),
+            (paired(&[A, B], &both), ayes(&[], &both),    false, "devices alone do not"),
+            (paired(&[A, B], &[P]),  ayes(&[A], &[P]),    true,  "secondary lost: the primary is arbiter"),
+            (paired(&[A, B], &[P]),  ayes(&[A], &[]),     false, "secondary lost: nobody without the primary"),
+            (paired(&[A, B], &[S]),  ayes(&[B], &[S]),    true,  "primary lost: the secondary is arbiter"),
+            (paired(&[A, B], &[S]),  ayes(&[B], &[P]),    false, "primary lost: its return says nothing"),
+            (paired(&[A, B], &[]),   ayes(&[A, B], &[]),  true,  "both lost: the two nodes go on"),
+            (paired(&[A, B], &[]),   ayes(&[A], &both),   false, "both lost: neither goes on alone"),
+            (solo(A, &both),         ayes(&[A], &[P]),    true,  "a solo owner survives losing the secondary"),
+            (solo(A, &both),         ayes(&[A], &[S]),    true,  "a solo owner survives losing the primary"),
+            (solo(A, &both),         ayes(&[], &both),    true,  "the other node needs both devices"),
+            (solo(A, &both),         ayes(&[B], &[P]),    false, "the other node with the primary only does not"),
+            (solo(A, &both),         ayes(&[B], &[S]),    false, "the other node with the secondary only does not"),
+            (solo(A, &both),         ayes(&[A], &[]),     false, "the owner without its devices does not"),
+            (solo(A, &[P]),          ayes(&[B], &[P]),    true,  "one recorded lost: the other device is enough"),
+            (solo(A, &[S]),          ayes(&[B], &[S]),    true,  "one recorded lost: the other device is enough"),
+            (solo(A, &[S]),          ayes(&[A], &[P]),    false, "one recorded lost: it says nothing when back"),
+            (paired(&[A, B, C], &[]), ayes(&[A, C], &[]), true,  "N nodes: more than half"),
+            (paired(&[A, B, C], &[]), ayes(&[C], &[]),    false, "N nodes: not fewer"),
+        ];
+        for (configuration, ayes, expected, rule) in table {
+            assert_eq!(
+                decide(configuration, *ayes),
+                *expected,
+                "{rule}: {configuration} by {ayes}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_configuration_needs_every_node_and_device() {
+        let genesis = Configuration::genesis(set(&[A, B]), [P, S].into_iter().collect());
+        for subset in subsets(&genesis) {
+            assert_eq!(decide(&genesis, subset), subset == voters(&genesis));
+        }
+    }
+
+    #[test]
+    fn any_two_deciding_sets_have_a_voter_in_common() {
+        for configuration in shapes() {
+            let deciding: Vec<Voters> = subsets(&configuration)
+                .into_iter()
+                .filter(|s| decide(&configuration, *s))
+                .collect();
+            assert!(!deciding.is_empty(), "{configuration} can never be left");
+            for one in &deciding {
+                for two in &deciding {
+                    let common = !one.nodes.intersection(two.nodes).is_empty()
+                        || one.devices.iter().any(|role| two.devices.contains(role));
+                    assert!(common, "{configuration}: {one} and {two}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_deciding_set_has_a_replica_that_updates_are_written_to() {
+        for configuration in shapes() {
+            let writers = configuration.writers();
+            for subset in subsets(&configuration)
+                .into_iter()
+                .filter(|s| decide(&configuration, *s))
+            {
+                let has_one = !subset.nodes.intersection(writers.nodes).is_empty()
+                    || subset.devices.iter().any(|role| writers.devices.contains(role));
+                assert!(has_one, "{configuration}: {subset} holds no acked update");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        #[rustfmt::skip]
+        let table = [
+            (paired(&[A, B], &[P, S]), ayes(&[B], &[S]), "node 0, or primary"),
+            (paired(&[A, B], &[P, S]), ayes(&[A], &[]),  "node 1, or primary"),
+            (solo(A, &[P, S]),         ayes(&[], &[S]),  "node 0, or primary"),
+            (paired(&[A, B], &[]),     ayes(&[A], &[]),  "node 1"),
+            (paired(&[A, B, C], &[]),  ayes(&[A], &[]),  "1 of node 1, node 2"),
+        ];
+        for (configuration, ayes, expected) in table {
+            assert_eq!(missing(&configuration, ayes), expected);
+        }
+    }
+
+    #[test]
+    fn a_healthy_pair_survives_any_single_loss_and_two_nodes_without_devices_none() {
+        let all = ayes(&[A, B], &[P, S]);
+        for lost in [Lost::Node(A), Lost::Node(B), Lost::Device(P), Lost::Device(S)] {
+            assert!(survives_loss(&paired(&[A, B], &[P, S]), all, lost), "{lost:?}");
+        }
+        assert!(!survives_loss(
+            &paired(&[A, B], &[]),
+            ayes(&[A, B], &[]),
+            Lost::Node(A)
+        ));
+        // A solo owner whose peer is down cannot itself be lost.
+        assert!(!survives_loss(
+            &solo(A, &[P, S]),
+            ayes(&[A], &[P, S]),
+            Lost::Node(A)
+        ));
+        assert!(survives_loss(
+            &solo(A, &[P, S]),
+            ayes(&[A], &[P, S]),
+            Lost::Device(P)
+        ));
+    }
+}
