@@ -120,7 +120,7 @@ impl RawDevice {
         let inside = offset
             .checked_add(len as u64)
             .is_some_and(|end| end <= self.len_bytes);
-        if offset % block != 0 || !(len as u64).is_multiple_of(block) || !inside {
+        if !offset.is_multiple_of(block) || !(len as u64).is_multiple_of(block) || !inside {
             let text = format!(
                 "transfer of {len} bytes at {offset} is not within {} bytes",
                 self.len_bytes
