@@ -45,6 +45,10 @@ pub enum ReplicaOp {
 }
 
 /// The answer to a [`ReplicaOp`].
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an answer is moved once, and never kept in bulk"
+)]
 #[derive(Clone, Debug)]
 pub enum ReplicaAnswer {
     Written,

@@ -1,11 +1,22 @@
 //! The database itself: a persistent structure, so that a clone (the shadow) costs nothing.
+//!
+//! What always holds: every row fits the format of its key and the limits of every row; no row stands twice; length
+//! and checksum are those of the text form. `admit.rs` changes a database, `image.rs` and `text.rs` write it down.
 
-use super::{Key, Pattern, Record, Row, Update};
+use super::error::OpError;
+use super::lines::{Lines, Measure};
+use super::outcomes::Outcomes;
+use super::pattern::Matcher;
+use super::row::{self, check_format};
+use super::{Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeSet, Position, RequestId};
 use crate::time::Date;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
 /// Formats and rows without their history: what a restore brings.
@@ -15,30 +26,45 @@ pub struct Content {
     pub rows: Vec<Row>,
 }
 
+/// The format and the rows of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) columns: Arc<[String]>,
+    pub(super) lines: Lines,
+}
+
+impl Table {
+    pub(super) fn new(key: &Key, columns: &[String]) -> Result<Self, super::RowError> {
+        check_format(key, columns)?;
+        Ok(Self {
+            columns: columns.into(),
+            lines: Lines::default(),
+        })
+    }
+
+    /// Of the format row and all rows; the format row does not count as a row.
+    pub(super) fn measure(&self, key: &Key) -> Measure {
+        let mut measure = self.lines.measure();
+        measure.add(Measure {
+            rows: 0,
+            ..Measure::of_line(&row::format_text(key, &self.columns))
+        });
+        measure
+    }
+}
+
 /// One version of the database.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Database {
-    position: Position,
+    pub(super) tables: RedBlackTreeMapSync<Key, Table>,
+    /// Of the text form without the consistency record.
+    pub(super) measure: Measure,
+    pub(super) outcomes: Outcomes,
+    pub(super) position: Position,
+    pub(super) date: Date,
+    pub(super) members: NodeSet,
+    pub(super) restore: RestoreFlag,
 }
-
-/// Why an update cannot be part of the database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum OpError {
-    #[error("no such key: {0:?}")]
-    NoSuchKey(Key),
-}
-
-/// A record does not continue this database.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
-    #[error("the record continues {expected}, the database is at {got}")]
-    NotNext { expected: Position, got: Position },
-}
-
-/// An image does not decode.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("damaged database image: {0}")]
-pub struct ImageError(pub String);
 
 impl Database {
     /// Stamp and lineage of this version.
@@ -46,92 +72,235 @@ impl Database {
         self.position
     }
 
-    /// Checks an update against this version (preconditions, formats, uniqueness, limits) and applies it. The result has
-    /// the next generation; `epoch` is not changed, the lineage not yet advanced: `Record::updates` does that. The
-    /// number is how many rows were removed.
-    pub fn admit(&self, update: &Update) -> Result<(Self, u64), OpError> {
-        let _ = update;
-        Ok((self.clone(), 0))
-    }
-
-    /// Applies a record: `Updates` without checking preconditions again, `Open` by taking the new epoch. `Rollback` is
-    /// not applied here: who keeps the shadow goes back to it.
-    pub fn apply(&self, record: &Record) -> Result<Self, ApplyError> {
-        Ok(Self {
-            position: record.next,
-        })
-    }
-
-    /// Rows of the pattern's key that match, in order.
+    /// Rows of the pattern's key that match, in byte order of their text.
     pub fn query(&self, pattern: &Pattern) -> Result<Vec<Row>, OpError> {
-        let _ = pattern;
-        Ok(Vec::new())
+        let table = self.table(&pattern.key)?;
+        let matcher = Matcher::new(pattern, &table.columns)?;
+        let lines = table
+            .lines
+            .starting_with(&matcher.prefix)
+            .filter(|line| matcher.matches(line));
+        Ok(lines.map(|line| Row::from_stored(&pattern.key, line)).collect())
+    }
+
+    /// Whether the very row is there.
+    pub fn contains(&self, row: &Row) -> bool {
+        self.tables
+            .get(&row.key)
+            .is_some_and(|table| table.lines.contains(&row.to_text()))
     }
 
     /// All keys with their columns and number of rows.
     pub fn keys(&self) -> Vec<(Key, Vec<String>, u64)> {
-        Vec::new()
+        let keys = self.tables.iter();
+        keys.map(|(key, table)| (key.clone(), table.columns.to_vec(), table.lines.measure().rows))
+            .collect()
+    }
+
+    /// The columns of a key, if it has a format.
+    pub fn columns(&self, key: &Key) -> Option<&[String]> {
+        self.tables.get(key).map(|table| &*table.columns)
     }
 
     /// The generation at which an update was applied, if it is one of the last that are remembered.
     pub fn outcome(&self, request: RequestId) -> Option<Generation> {
-        let _ = request;
-        None
+        self.outcomes.generation(request)
     }
 
+    /// Date of the last update, by the clock of the node whose client made it.
     pub fn date(&self) -> Date {
-        Date::default()
+        self.date
     }
+    /// Members of the cluster at the last update.
     pub fn members(&self) -> NodeSet {
-        NodeSet::EMPTY
+        self.members
     }
     pub fn restore_flag(&self) -> RestoreFlag {
-        RestoreFlag::AllActive
+        self.restore
     }
-    /// BLAKE3 of the canonical text form without the consistency record.
-    pub fn content_digest(&self) -> [u8; 32] {
-        [0; 32]
+    /// Bytes of the text form without the consistency record.
+    pub fn length_bytes(&self) -> u64 {
+        self.measure.length_bytes
+    }
+    /// Sum of these bytes.
+    pub fn checksum(&self) -> u64 {
+        self.measure.checksum
+    }
+    /// Rows of all keys, without format rows.
+    pub fn row_count(&self) -> u64 {
+        self.measure.rows
     }
 
-    /// The whole version as bytes: content, position, remembered outcomes. Canonical: equal versions, equal bytes.
-    pub fn to_image(&self) -> Vec<u8> {
-        Vec::new()
+    /// BLAKE3 of the canonical text form without the consistency record, computed anew.
+    pub fn content_digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.write_text(|piece| {
+            hasher.update(piece.as_bytes());
+        });
+        *hasher.finalize().as_bytes()
     }
-    pub fn from_image(image: &[u8]) -> Result<Self, ImageError> {
-        let _ = image;
-        Ok(Self::default())
+
+    /// Formats and rows without their history.
+    pub fn content(&self) -> Content {
+        let formats = self
+            .tables
+            .iter()
+            .map(|(key, table)| (key.clone(), table.columns.to_vec()));
+        Content {
+            formats: formats.collect(),
+            rows: self.rows().collect(),
+        }
+    }
+
+    /// All rows, in the order of the text form.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        self.tables
+            .iter()
+            .flat_map(|(key, table)| table.lines.iter().map(|line| Row::from_stored(key, line)))
+    }
+
+    /// Hands out the canonical text form without the consistency record, in pieces.
+    pub(super) fn write_text(&self, mut write: impl FnMut(&str)) {
+        for (key, table) in self.tables.iter() {
+            write(&row::format_text(key, &table.columns));
+            write("\n");
+            table.lines.pieces().for_each(&mut write);
+        }
+    }
+
+    pub(super) fn table(&self, key: &Key) -> Result<&Table, OpError> {
+        self.tables
+            .get(key)
+            .ok_or_else(|| OpError::NoSuchKey(key.clone()))
     }
 }
 
-impl Record {
-    /// The record of one round: `updates` (each admitted, in order) made `prev` into `next`. Returns the record and
-    /// the database at `record.next` (generation advanced by the number of updates, lineage chained over the record).
-    pub fn updates(
-        prev: &Database,
-        epoch: crate::ids::Epoch,
-        admitted: Database,
-        updates: Vec<Update>,
-        members: NodeSet,
-    ) -> (Self, Database) {
-        let _ = (prev, epoch, admitted, updates, members);
-        unreachable!()
+impl fmt::Debug for Database {
+    /// Where it stands and how much it holds; a whole database would drown every log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Database({:?}, {} keys, {} rows)",
+            self.position,
+            self.tables.size(),
+            self.measure.rows
+        )
     }
-    /// The record that opens a configuration with this epoch on this content.
-    pub fn open(at: Position, epoch: crate::ids::Epoch) -> Self {
-        let _ = (at, epoch);
-        unreachable!()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{figure_6, key, row, update};
+    use super::*;
+    use crate::database::Op;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn texts(database: &Database, pattern: Pattern) -> Vec<String> {
+        database
+            .query(&pattern)
+            .expect("a good pattern")
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
-    /// The record that undoes the round that led from `back_to` to `undone`.
-    pub fn rollback(undone: Position, back_to: Position) -> Self {
-        let _ = (undone, back_to);
-        unreachable!()
+
+    #[test]
+    fn query_matches_one_or_several_columns_exactly_or_with_a_wildcard() {
+        let database = figure_6();
+        let table: &[(&[&str], &[usize])] = &[
+            (&[], &[0, 1, 2, 3]),
+            (&["clust0"], &[0]),
+            (&["clust"], &[]),
+            (&["clust*"], &[0, 1, 2, 3]),
+            (&["*", "*", "sci"], &[0, 2]),
+            (&["clust*", "*", "sci"], &[0, 2]),
+            (&["*2", "*", "sci", "*bar*"], &[2]),
+            (&["clust3", "1", ""], &[3]),
+            (&["*", "*", "*", "foo,bar*"], &[0, 1, 2]),
+            (&["*", "*", "*", "foo"], &[3]),
+            (&["clust0", "4", "sci", "foo,bar,moo,boo"], &[0]),
+        ];
+        let all = texts(&database, Pattern::all(key("MY_KEY")));
+        for (columns, expected) in table {
+            let found = texts(
+                &database,
+                Pattern::positional(key("MY_KEY"), columns.iter().copied()),
+            );
+            assert_eq!(
+                found,
+                expected
+                    .iter()
+                    .map(|index| all[*index].clone())
+                    .collect::<Vec<_>>(),
+                "{columns:?}"
+            );
+        }
     }
-    pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+
+    #[test]
+    fn query_matches_by_column_name() {
+        let database = figure_6();
+        let by_name = Pattern::from_arguments(key("MY_KEY"), ["network_type=sci"]);
+        assert_eq!(texts(&database, by_name.clone()).len(), 2);
+        assert_eq!(
+            texts(&database, by_name.by_name("number_nodes", "3")),
+            ["MY_KEY:clust2:3:sci:foo,bar,moo"]
+        );
+        let positional_too = Pattern::positional(key("MY_KEY"), ["clust1"]).by_name("clustname", "clust2");
+        assert!(
+            texts(&database, positional_too).is_empty(),
+            "all of them must match"
+        );
+        let unknown = database.query(&Pattern::all(key("MY_KEY")).by_name("color", "red"));
+        assert!(matches!(unknown, Err(OpError::UnknownColumn { ref name, .. }) if name == "color"));
     }
-    /// Checks the lineage too: a record whose `next.lineage` does not follow from its content is an error.
-    pub fn decode(bytes: &[u8]) -> Result<Self, ImageError> {
-        let _ = bytes;
-        Err(ImageError(String::new()))
+
+    #[test]
+    fn query_refuses_an_unknown_key_and_too_many_columns() {
+        let database = figure_6();
+        assert_eq!(
+            database.query(&Pattern::all(key("OTHER"))),
+            Err(OpError::NoSuchKey(key("OTHER")))
+        );
+        let many = database.query(&Pattern::positional(key("MY_KEY"), ["*"; 5]));
+        let expected = super::super::RowError::ColumnCount {
+            key: key("MY_KEY"),
+            expected: 4,
+            got: 5,
+        };
+        assert_eq!(many, Err(OpError::Row(expected)));
+    }
+
+    #[test]
+    fn values_with_separators_are_matched_plain() {
+        let columns = vec!["node".into(), "address".into()];
+        let ops = vec![
+            Op::Format {
+                key: key("ADDRESS"),
+                columns,
+            },
+            Op::Add(row("ADDRESS:0:fe80%3A%3A1")),
+            Op::Add(row("ADDRESS:1:10.0.0.1")),
+        ];
+        let (database, _) = Database::default().admit(&update(1, ops)).expect("admitted");
+        for pattern in ["fe80::1", "fe80:*", "*::*"] {
+            let found = texts(&database, Pattern::positional(key("ADDRESS"), ["*", pattern]));
+            assert_eq!(found, ["ADDRESS:0:fe80%3A%3A1"], "{pattern}");
+        }
+    }
+
+    #[test]
+    fn keys_lists_formats_and_row_counts() {
+        let columns = ["clustname", "number_nodes", "network_type", "node_names"]
+            .map(String::from)
+            .to_vec();
+        assert_eq!(figure_6().keys(), [(key("MY_KEY"), columns, 4)]);
+    }
+
+    #[test]
+    fn a_database_may_be_shared_between_threads() {
+        fn shared<T: Send + Sync + Clone + 'static>() {}
+        shared::<Database>();
     }
 }

@@ -1,16 +1,44 @@
 //! The database of Fig. 6: keys with formats, entries in columns, and the consistency record.
 //!
 //! ```text
-//! row.rs        Key, Row, Pattern: checked once, at the edge; limits; separator encoding
+//! error.rs      why a key, row, update, record or image is refused
+//! row.rs        Key, Row: limits, separator encoding, text form of one row
+//! pattern.rs    Pattern: what query and remove match
+//! lines.rs      the rows of one key: a persistent sorted set of text lines
+//! outcomes.rs   which of the last updates were applied
+//! database.rs   Database: formats, rows, position; queries
 //! update.rs     Op, Precondition, Update, Record: what a journal holds and what travels to the members
-//! database.rs   Database: the persistent structure and how an update changes it
+//! admit.rs      how an update changes a database
+//! record.rs     records as bytes, and their lineage
+//! image.rs      a whole version as bytes
 //! ```
 
+mod admit;
 #[allow(clippy::module_inception)]
 mod database;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod image;
+mod lines;
+mod outcomes;
+mod pattern;
+mod record;
 mod row;
 mod update;
 
-pub use database::{ApplyError, Content, Database, ImageError, OpError};
-pub use row::{Key, Pattern, Row};
-pub use update::{Op, Precondition, Record, RecordBody, Update, Who};
+pub use database::{Content, Database};
+pub use error::{
+    ApplyError, BrokenRow, BrokenRows, ErrorClass, ImageError, KeyError, OpError, PROBLEMS_NAMED_MAX,
+    RowError,
+};
+pub use outcomes::OUTCOMES_MAX;
+pub use pattern::{Pattern, WILDCARD};
+pub use row::{
+    COLUMNS_MAX, FORMAT_SUFFIX, Key, RECORD_KEY, ROW_CHARACTERS_MAX, Row, SEPARATOR, check_format,
+    format_text, is_column_name,
+};
+pub use update::{
+    OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordBody, Update,
+    Who, at_most_operations_max,
+};

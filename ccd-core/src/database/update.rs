@@ -2,10 +2,11 @@
 
 use super::{Content, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
-use crate::ids::{Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp};
+use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Who asked for an update.
@@ -44,6 +45,17 @@ pub enum Precondition {
     RowAbsent(Row),
 }
 
+impl fmt::Display for Precondition {
+    /// As the file of `ccdadm apply` writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Generation(generation) => write!(f, "if generation = {generation}"),
+            Self::RowPresent(row) => write!(f, "if row present {row}"),
+            Self::RowAbsent(row) => write!(f, "if row absent {row}"),
+        }
+    }
+}
+
 /// One transaction: applied whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
@@ -52,8 +64,111 @@ pub struct Update {
     /// By the clock of the node the client is attached to; becomes the date of the consistency record.
     pub date: Date,
     pub reason: Option<String>,
+    #[serde(deserialize_with = "at_most_operations_max")]
     pub preconditions: Vec<Precondition>,
+    #[serde(deserialize_with = "at_most_operations_max")]
     pub ops: Vec<Op>,
+}
+
+/// Most bytes of an encoded record, and so of a transaction: what a member must be ready to receive, and a
+/// journal to hold, in one piece.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Room in a record for what is not its updates: two positions, members, checksum.
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
+
+/// Most operations and preconditions of one transaction. An operation can take one byte in a record and some two
+/// hundred in memory, so the bytes alone are no bound on memory.
+pub const OPERATIONS_MAX: usize = 1 << 18;
+
+/// Decodes a list of at most [`OPERATIONS_MAX`], and stops where it goes on.
+pub fn at_most_operations_max<'de, D, T>(decoder: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Bounded<T>(core::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {OPERATIONS_MAX} operations")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut taken = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if taken.len() == OPERATIONS_MAX {
+                    return Err(serde::de::Error::invalid_length(OPERATIONS_MAX + 1, &self));
+                }
+                taken.push(item);
+            }
+            Ok(taken)
+        }
+    }
+    decoder.deserialize_seq(Bounded(core::marker::PhantomData))
+}
+
+impl Update {
+    /// At least as many bytes as the update takes in a record. Who batches updates into a record keeps the sum
+    /// within [`RECORD_BATCH_BYTES_MAX`].
+    pub fn encoded_bytes_max(&self) -> usize {
+        let preconditions = self.preconditions.iter().map(|precondition| match precondition {
+            Precondition::Generation(_) => 16,
+            Precondition::RowPresent(row) | Precondition::RowAbsent(row) => 4 + row_bytes_max(row),
+        });
+        let ops = self.ops.iter().map(|op| match op {
+            Op::Add(row) => row_bytes_max(row),
+            Op::Remove(pattern) => pattern_bytes_max(pattern),
+            Op::Format { key, columns } => text_bytes_max(key.as_str()) + texts_bytes_max(columns),
+            Op::RemoveFormat(key) => text_bytes_max(key.as_str()),
+            Op::ReplaceKey { key, content } => text_bytes_max(key.as_str()) + content_bytes_max(content),
+            Op::ReplaceAll { content, .. } => 4 + content_bytes_max(content),
+            Op::Purify => 0,
+        });
+        let fixed =
+            128 + text_bytes_max(&self.who.program) + self.reason.as_deref().map_or(0, text_bytes_max);
+        fixed + preconditions.sum::<usize>() + ops.map(|bytes| bytes + 4).sum::<usize>()
+    }
+}
+
+/// Most bytes, by [`Update::encoded_bytes_max`], of all updates of one record.
+pub const RECORD_BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_OVERHEAD_BYTES;
+
+/// A length takes at most five bytes: nothing here is longer than 4 GiB.
+const LENGTH_BYTES_MAX: usize = 5;
+
+fn text_bytes_max(text: &str) -> usize {
+    LENGTH_BYTES_MAX + text.len()
+}
+
+fn texts_bytes_max(texts: &[String]) -> usize {
+    LENGTH_BYTES_MAX + texts.iter().map(|text| text_bytes_max(text)).sum::<usize>()
+}
+
+fn row_bytes_max(row: &Row) -> usize {
+    text_bytes_max(row.key.as_str()) + texts_bytes_max(&row.values)
+}
+
+fn pattern_bytes_max(pattern: &Pattern) -> usize {
+    let columns = pattern
+        .columns
+        .iter()
+        .map(|column| 1 + column.as_deref().map_or(0, text_bytes_max));
+    let named = pattern
+        .named
+        .iter()
+        .map(|(name, text)| text_bytes_max(name) + text_bytes_max(text));
+    text_bytes_max(pattern.key.as_str())
+        + 3 * LENGTH_BYTES_MAX
+        + columns.sum::<usize>()
+        + named.sum::<usize>()
+}
+
+fn content_bytes_max(content: &Content) -> usize {
+    let formats = content
+        .formats
+        .iter()
+        .map(|(key, columns)| text_bytes_max(key.as_str()) + texts_bytes_max(columns));
+    2 * LENGTH_BYTES_MAX + formats.sum::<usize>() + content.rows.iter().map(row_bytes_max).sum::<usize>()
 }
 
 /// What a journal holds and what an update request carries: one step of a replica from one position to the next.

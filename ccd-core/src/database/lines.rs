@@ -1,0 +1,361 @@
+//! A sorted set of text lines, persistent: the rows of one key, as the text form writes them.
+//!
+//! Lines are packed into chunks of a few KiB, and a red-black tree finds a chunk by its lower bound. A clone shares
+//! all of it and costs nothing; inserting or removing a line copies one chunk and the path to it, so the cost grows
+//! with the logarithm of the number of rows; writing the text form is copying the chunks in order. A hundred
+//! thousand rows of 100 bytes take little more than those ten million bytes.
+//!
+//! What always holds: chunks are not empty, and have at most `CHUNK_BYTES_MAX` bytes or a few long lines; every line ends in `\n` and contains no other; lines ascend strictly in
+//! byte order (as `LC_ALL=C sort` sorts), within and across chunks; a chunk's lower bound is at most its first line
+//! and more than the last line of the chunk before it; `measure` is that of all lines.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::ops::Bound;
+use rpds::RedBlackTreeMapSync;
+
+/// A chunk is split when it has more bytes than this: the bytes copied by an update.
+const CHUNK_BYTES_MAX: usize = 4096;
+/// How full chunks are made in bulk, so that the next insertions do not split each of them.
+const CHUNK_BYTES_BULK: usize = 3072;
+/// A chunk with fewer bytes than this is joined to a neighbour if the two fill no more than a bulk chunk.
+const CHUNK_BYTES_MIN: usize = 1024;
+const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_BULK && CHUNK_BYTES_BULK < CHUNK_BYTES_MAX);
+
+/// What the consistency record says about a text: kept up line by line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// How many lines.
+    pub rows: u64,
+    /// Bytes of the lines with their line breaks.
+    pub length_bytes: u64,
+    /// Sum of these bytes.
+    pub checksum: u64,
+}
+
+impl Measure {
+    /// Of one line, given without its line break.
+    pub fn of_line(line: &str) -> Self {
+        Self {
+            rows: 1,
+            length_bytes: line.len() as u64 + 1,
+            checksum: byte_sum(line.as_bytes()) + u64::from(b'\n'),
+        }
+    }
+    pub fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.length_bytes += other.length_bytes;
+        self.checksum += other.checksum;
+    }
+    pub fn subtract(&mut self, other: Self) {
+        self.rows -= other.rows;
+        self.length_bytes -= other.length_bytes;
+        self.checksum -= other.checksum;
+    }
+}
+
+/// The checksum of Fig. 6: the sum of the bytes.
+pub fn byte_sum(bytes: &[u8]) -> u64 {
+    // Blocks small enough for 32 bits, which the compiler turns into vector instructions.
+    bytes
+        .chunks(1 << 16)
+        .map(|block| u64::from(block.iter().map(|byte| u32::from(*byte)).sum::<u32>()))
+        .sum()
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    /// Lower bound → the lines up to the next bound.
+    chunks: RedBlackTreeMapSync<Box<str>, Box<str>>,
+    measure: Measure,
+}
+
+impl Lines {
+    /// Takes lines that are sorted, each with its line break. The caller has checked that.
+    pub fn from_sorted_text(text: &str) -> Self {
+        let mut lines = Self::default();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = if rest.len() <= CHUNK_BYTES_MAX {
+                rest.len()
+            } else {
+                // Lines are at most 4 KiB, usually far less: the next break is near.
+                let from = CHUNK_BYTES_BULK;
+                rest.as_bytes()[from..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(rest.len(), |at| from + at + 1)
+            };
+            let (chunk, after) = rest.split_at(end);
+            lines.put_chunk(chunk);
+            rest = after;
+        }
+        lines.measure = Measure {
+            rows: text.bytes().filter(|byte| *byte == b'\n').count() as u64,
+            length_bytes: text.len() as u64,
+            checksum: byte_sum(text.as_bytes()),
+        };
+        lines
+    }
+
+    pub fn measure(&self) -> Measure {
+        self.measure
+    }
+
+    pub fn contains(&self, line: &str) -> bool {
+        self.chunk_for(line)
+            .is_some_and(|(_, chunk)| find(chunk, line).is_ok())
+    }
+
+    /// Returns whether the line was not there before.
+    pub fn insert(&mut self, line: &str) -> bool {
+        let Some((bound, chunk)) = self.chunk_for(line) else {
+            // Before every bound: a new first chunk, which takes whatever else comes before the others.
+            self.chunks.insert_mut(Box::from(""), with_line("", 0, line));
+            self.measure.add(Measure::of_line(line));
+            return true;
+        };
+        let Err(at) = find(chunk, line) else { return false };
+        let grown = with_line(chunk, at, line);
+        let bound: Box<str> = bound.into();
+        match middle(&grown) {
+            Some(middle) if grown.len() > CHUNK_BYTES_MAX => {
+                let (left, right) = grown.split_at(middle);
+                self.put_chunk(right);
+                self.chunks.insert_mut(bound, left.into());
+            }
+            _ => self.chunks.insert_mut(bound, grown),
+        }
+        self.measure.add(Measure::of_line(line));
+        true
+    }
+
+    /// Returns whether the line was there.
+    pub fn remove(&mut self, line: &str) -> bool {
+        let Some((bound, chunk)) = self.chunk_for(line) else {
+            return false;
+        };
+        let Ok(at) = find(chunk, line) else { return false };
+        let mut shrunk = String::with_capacity(chunk.len() - line.len() - 1);
+        shrunk.push_str(&chunk[..at]);
+        shrunk.push_str(&chunk[at + line.len() + 1..]);
+        let bound: Box<str> = bound.into();
+        if shrunk.is_empty() {
+            self.chunks.remove_mut(&*bound);
+        } else if shrunk.len() < CHUNK_BYTES_MIN {
+            self.join(bound, shrunk);
+        } else {
+            self.chunks.insert_mut(bound, shrunk.into_boxed_str());
+        }
+        self.measure.subtract(Measure::of_line(line));
+        true
+    }
+
+    /// All lines in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.chunks.values().flat_map(|chunk| chunk.lines_of())
+    }
+
+    /// The lines that start with `prefix`, in order.
+    pub fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let first = self.chunk_for(prefix).map_or("", |(bound, _)| bound);
+        self.chunks
+            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
+            .flat_map(move |(_, chunk)| {
+                let from = find(chunk, prefix).unwrap_or_else(|at| at);
+                chunk[from..].lines_of()
+            })
+            .take_while(move |line| line.starts_with(prefix))
+    }
+
+    /// The text of all lines, in pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.chunks.values().map(|chunk| &**chunk)
+    }
+
+    fn chunk_for(&self, line: &str) -> Option<(&str, &str)> {
+        let mut before = self
+            .chunks
+            .range::<str, _>((Bound::Unbounded, Bound::Included(line)));
+        before.next_back().map(|(bound, chunk)| (&**bound, &**chunk))
+    }
+
+    /// Stores lines that have no chunk yet, under their first line.
+    fn put_chunk(&mut self, text: &str) {
+        let bound = text.lines_of().next().unwrap_or("");
+        self.chunks.insert_mut(bound.into(), text.into());
+    }
+
+    /// Stores a small chunk, joined to the one after it or before it if they fit into one.
+    fn join(&mut self, bound: Box<str>, text: String) {
+        let after = self
+            .chunks
+            .range::<str, _>((Bound::Excluded(&*bound), Bound::Unbounded))
+            .next();
+        if let Some((next, chunk)) = after
+            && text.len() + chunk.len() <= CHUNK_BYTES_BULK
+        {
+            let (next, joined) = (next.clone(), text + chunk);
+            self.chunks.remove_mut(&*next);
+            self.chunks.insert_mut(bound, joined.into_boxed_str());
+            return;
+        }
+        let before = self
+            .chunks
+            .range::<str, _>((Bound::Unbounded, Bound::Excluded(&*bound)))
+            .next_back();
+        if let Some((previous, chunk)) = before
+            && text.len() + chunk.len() <= CHUNK_BYTES_BULK
+        {
+            let (previous, joined) = (previous.clone(), String::from(&**chunk) + &text);
+            self.chunks.remove_mut(&*bound);
+            self.chunks.insert_mut(previous, joined.into_boxed_str());
+            return;
+        }
+        self.chunks.insert_mut(bound, text.into_boxed_str());
+    }
+}
+
+impl PartialEq for Lines {
+    /// Equal lines; how they are cut into chunks does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        self.chunks.ptr_eq(&other.chunks) || (self.measure == other.measure && self.iter().eq(other.iter()))
+    }
+}
+
+impl Eq for Lines {}
+
+trait LinesOf {
+    /// The lines without their line breaks. Unlike `str::lines` it cuts at `\n` alone.
+    fn lines_of(&self) -> impl Iterator<Item = &str>;
+}
+
+impl LinesOf for str {
+    fn lines_of(&self) -> impl Iterator<Item = &str> {
+        self.split_terminator('\n')
+    }
+}
+
+/// Where a line starts in a chunk (`Ok`), or would have to be inserted (`Err`): binary search over its bytes.
+fn find(chunk: &str, line: &str) -> Result<usize, usize> {
+    let bytes = chunk.as_bytes();
+    let line = line.as_bytes();
+    // Both always stand at the start of a line (or at the end of the chunk).
+    let (mut low, mut high) = (0, bytes.len());
+    while low < high {
+        let probe = low + (high - low) / 2;
+        let start = bytes[low..probe]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(low, |at| low + at + 1);
+        let end = bytes[start..high]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(high, |at| start + at);
+        match bytes[start..end].cmp(line) {
+            core::cmp::Ordering::Equal => return Ok(start),
+            core::cmp::Ordering::Less => low = (end + 1).min(high),
+            core::cmp::Ordering::Greater => high = start,
+        }
+    }
+    Err(low)
+}
+
+/// The start of a line near the middle of a chunk, if it has more than one line.
+fn middle(chunk: &str) -> Option<usize> {
+    let bytes = chunk.as_bytes();
+    let half = bytes.len() / 2;
+    let before = bytes[..half].iter().rposition(|byte| *byte == b'\n');
+    let after = || {
+        bytes[half..bytes.len() - 1]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map(|at| half + at)
+    };
+    before.or_else(after).map(|at| at + 1)
+}
+
+/// The chunk with a line inserted; exactly as long as it needs to be.
+fn with_line(chunk: &str, at: usize, line: &str) -> Box<str> {
+    let mut grown = String::with_capacity(chunk.len() + line.len() + 1);
+    grown.push_str(&chunk[..at]);
+    grown.push_str(line);
+    grown.push('\n');
+    grown.push_str(&chunk[at..]);
+    grown.into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn check(lines: &Lines, model: &BTreeSet<String>) {
+        assert!(lines.iter().eq(model.iter().map(String::as_str)));
+        let mut measure = Measure::default();
+        model.iter().for_each(|line| measure.add(Measure::of_line(line)));
+        assert_eq!(lines.measure(), measure);
+        let mut last: Option<&str> = None;
+        for (bound, chunk) in lines.chunks.iter() {
+            let chunk_lines: Vec<_> = chunk.lines_of().collect();
+            assert!(chunk.ends_with('\n') && chunk.len() <= CHUNK_BYTES_MAX + 3 * 3004);
+            assert!(&**bound <= chunk_lines[0] && last.is_none_or(|last| last < &**bound));
+            last = chunk_lines.last().copied();
+        }
+        let text: String = lines.pieces().collect();
+        assert_eq!(Lines::from_sorted_text(&text), *lines);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn lines_behave_as_a_sorted_set(steps in proptest::collection::vec(
+            (any::<bool>(), "[ab]{0,3}", prop_oneof![Just(0_usize), Just(700), Just(3000)]), 0..200
+        )) {
+            let mut lines = Lines::default();
+            let mut model = BTreeSet::new();
+            for (add, name, padding) in steps {
+                let line = name + &"x".repeat(padding);
+                let shadow = (lines.clone(), model.clone());
+                if add {
+                    prop_assert_eq!(lines.insert(&line), model.insert(line.clone()));
+                } else {
+                    prop_assert_eq!(lines.remove(&line), model.remove(&line));
+                }
+                prop_assert_eq!(lines.contains(&line), add);
+                prop_assert!(shadow.0.iter().eq(shadow.1.iter().map(String::as_str)), "the shadow changed");
+            }
+            check(&lines, &model);
+            for prefix in ["", "a", "ab", "bbb", "c"] {
+                let found = lines.starting_with(prefix).map(String::from).collect::<Vec<_>>();
+                let expected: Vec<_> = model.iter().filter(|line| line.starts_with(prefix)).cloned().collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn removing_most_lines_leaves_few_chunks() {
+        let mut lines = Lines::default();
+        let mut model = BTreeSet::new();
+        for number in 0..5000_u32 {
+            // A fixed permutation, so that insertions do not come in order.
+            let line = alloc::format!("KEY:{:05}:{}", number.wrapping_mul(2741) % 5000, "v".repeat(80));
+            assert_eq!(lines.insert(&line), model.insert(line));
+        }
+        check(&lines, &model);
+        assert!(lines.chunks.size() < 350, "{} chunks", lines.chunks.size());
+        let gone: Vec<_> = model
+            .iter()
+            .filter(|line| !line.contains(":000"))
+            .cloned()
+            .collect();
+        for line in gone {
+            assert!(lines.remove(&line) && model.remove(&line));
+        }
+        check(&lines, &model);
+        assert!(lines.chunks.size() < 20, "{} chunks", lines.chunks.size());
+    }
+}

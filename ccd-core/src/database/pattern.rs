@@ -1,0 +1,346 @@
+//! Patterns: what `query` and `remove` match, and how.
+//!
+//! A client fills in a [`Pattern`] without knowing the format; a database compiles it against the format into a
+//! [`Matcher`]. Matching takes time linear in the value for every wildcard of the pattern, whatever the pattern.
+
+use super::error::{OpError, RowError};
+use super::row::{self, COLUMNS_MAX, Key, ROW_CHARACTERS_MAX, SEPARATOR};
+use super::{Row, error::shortened};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// The wildcard unless the client sets another (`ccd_wildchar`).
+pub const WILDCARD: char = '*';
+
+/// What `query` and `remove` match: positional patterns, of which missing ones match anything, and patterns by
+/// column name. A row matches if all of them do. Patterns are plain text, not encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pattern {
+    pub key: Key,
+    pub columns: Vec<Option<String>>,
+    /// Column name and pattern. The server knows the format, and refuses an unknown name.
+    pub named: Vec<(String, String)>,
+    /// Matches any run of characters, also none. `None`: everything is matched exactly.
+    pub wildcard: Option<char>,
+}
+
+impl Pattern {
+    /// All rows of a key.
+    pub fn all(key: Key) -> Self {
+        Self {
+            key,
+            columns: Vec::new(),
+            named: Vec::new(),
+            wildcard: Some(WILDCARD),
+        }
+    }
+
+    /// Positional patterns, with the default wildcard.
+    pub fn positional<V: Into<String>>(key: Key, columns: impl IntoIterator<Item = V>) -> Self {
+        let columns = columns.into_iter().map(|column| Some(column.into())).collect();
+        Self {
+            columns,
+            ..Self::all(key)
+        }
+    }
+
+    /// This row and no other.
+    pub fn exact(row: &Row) -> Self {
+        Self {
+            wildcard: None,
+            ..Self::positional(row.key.clone(), row.values.iter().cloned())
+        }
+    }
+
+    /// Adds a pattern for the column of this name.
+    #[must_use]
+    pub fn by_name(mut self, name: impl Into<String>, pattern: impl Into<String>) -> Self {
+        self.named.push((name.into(), pattern.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn with_wildcard(mut self, wildcard: Option<char>) -> Self {
+        self.wildcard = wildcard;
+        self
+    }
+
+    /// Patterns as a command line gives them: `NAME=PATTERN`, where NAME could be a column, goes by name; anything
+    /// else is positional. A positional pattern that looks like that is written by its name: `NAME=a=b`.
+    pub fn from_arguments<V: AsRef<str>>(key: Key, arguments: impl IntoIterator<Item = V>) -> Self {
+        let mut pattern = Self::all(key);
+        for argument in arguments {
+            let argument = argument.as_ref();
+            match argument.split_once('=') {
+                Some((name, value)) if row::is_column_name(name) => {
+                    pattern.named.push((name.into(), value.into()));
+                }
+                _ => pattern.columns.push(Some(argument.into())),
+            }
+        }
+        pattern
+    }
+}
+
+impl fmt::Display for Pattern {
+    /// `KEY:clust*:*` and then ` column=pattern` for those by name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::from(self.key.as_str());
+        for column in &self.columns {
+            text.push(SEPARATOR);
+            match column {
+                Some(pattern) => row::push_encoded(&mut text, pattern),
+                None => text.push(self.wildcard.unwrap_or(WILDCARD)),
+            }
+        }
+        for (name, pattern) in &self.named {
+            text.push(' ');
+            text.push_str(name);
+            text.push('=');
+            row::push_encoded(&mut text, pattern);
+        }
+        f.write_str(&text)
+    }
+}
+
+/// A pattern resolved against the format of its key.
+#[derive(Debug)]
+pub(super) struct Matcher {
+    /// Every matching line starts with this; lines are sorted, so only a stretch of them is looked at.
+    pub(super) prefix: String,
+    /// What the columns must match; columns that may be anything are not listed.
+    columns: Vec<(usize, ColumnPattern)>,
+}
+
+impl Matcher {
+    pub(super) fn new(pattern: &Pattern, format: &[String]) -> Result<Self, OpError> {
+        let key = &pattern.key;
+        let (expected, got) = (format.len() as u64, pattern.columns.len() as u64);
+        if got > expected {
+            return Err(RowError::ColumnCount {
+                key: key.clone(),
+                expected,
+                got,
+            }
+            .into());
+        }
+        row::check_column_count(key, pattern.named.len())?;
+        let mut columns = Vec::new();
+        for (index, column) in pattern.columns.iter().enumerate() {
+            columns.extend(column.as_deref().map(|text| (index, text)));
+        }
+        for (name, text) in &pattern.named {
+            let index =
+                format
+                    .iter()
+                    .position(|column| column == name)
+                    .ok_or_else(|| OpError::UnknownColumn {
+                        key: key.clone(),
+                        name: shortened(name),
+                        columns: format.to_vec(),
+                    })?;
+            columns.push((index, text.as_str()));
+        }
+        for (_, text) in &columns {
+            let got = text.chars().count();
+            if got > ROW_CHARACTERS_MAX {
+                let (limit, got) = (ROW_CHARACTERS_MAX as u64, got as u64);
+                return Err(RowError::TooLong {
+                    key: key.clone(),
+                    limit,
+                    got,
+                }
+                .into());
+            }
+        }
+        let compiled: Vec<_> = columns
+            .iter()
+            .map(|(index, text)| (*index, ColumnPattern::new(text, pattern.wildcard)))
+            .collect();
+        let prefix = prefix(key, &compiled, format.len());
+        let columns = compiled
+            .into_iter()
+            .filter(|(_, column)| !column.matches_all())
+            .collect();
+        Ok(Self { prefix, columns })
+    }
+
+    /// Whether a stored line, `KEY:val:val` encoded, matches.
+    pub(super) fn matches(&self, line: &str) -> bool {
+        let mut values = [""; COLUMNS_MAX];
+        for (slot, value) in values.iter_mut().zip(line.split(SEPARATOR).skip(1)) {
+            *slot = value;
+        }
+        self.columns.iter().all(|(index, column)| {
+            values
+                .get(*index)
+                .is_some_and(|value| row::decoded(value).is_ok_and(|value| column.matches(&value)))
+        })
+    }
+}
+
+/// The longest text that every match starts with: the key, leading columns without wildcard, and the beginning of
+/// the next one.
+fn prefix(key: &Key, columns: &[(usize, ColumnPattern)], column_count: usize) -> String {
+    let mut prefix = String::from(key.as_str());
+    prefix.push(SEPARATOR);
+    for wanted in 0.. {
+        let Some((_, column)) = columns.iter().find(|(index, _)| *index == wanted) else {
+            break;
+        };
+        row::push_encoded(&mut prefix, &column.first);
+        if column.after_first.is_some() {
+            break;
+        }
+        if wanted + 1 < column_count {
+            prefix.push(SEPARATOR);
+        }
+    }
+    prefix
+}
+
+/// A pattern cut at its wildcards.
+#[derive(Debug, PartialEq, Eq)]
+struct ColumnPattern {
+    /// Before the first wildcard: the value starts with it, or is it if there is no wildcard.
+    first: String,
+    /// Between wildcards, in order; and after the last one, with which the value ends.
+    after_first: Option<(Vec<String>, String)>,
+}
+
+impl ColumnPattern {
+    fn new(text: &str, wildcard: Option<char>) -> Self {
+        let Some((first, rest)) = wildcard.and_then(|wildcard| text.split_once(wildcard)) else {
+            return Self {
+                first: text.into(),
+                after_first: None,
+            };
+        };
+        let mut middles: Vec<String> = wildcard.map_or_else(Vec::new, |wildcard| {
+            rest.split(wildcard).map(String::from).collect()
+        });
+        let last = middles.pop().unwrap_or_default();
+        middles.retain(|middle| !middle.is_empty());
+        Self {
+            first: first.into(),
+            after_first: Some((middles, last)),
+        }
+    }
+
+    fn matches_all(&self) -> bool {
+        self.first.is_empty()
+            && self
+                .after_first
+                .as_ref()
+                .is_some_and(|(middles, last)| middles.is_empty() && last.is_empty())
+    }
+
+    /// Each part is looked for once, at the first place it fits; taking a later one could never help.
+    fn matches(&self, value: &str) -> bool {
+        let Some((middles, last)) = &self.after_first else {
+            return value == self.first;
+        };
+        let Some(rest) = value.strip_prefix(self.first.as_str()) else {
+            return false;
+        };
+        let Some(mut rest) = rest.strip_suffix(last.as_str()) else {
+            return false;
+        };
+        for middle in middles {
+            match rest.find(middle.as_str()) {
+                Some(start) => rest = &rest[start + middle.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, value: &str) -> bool {
+        ColumnPattern::new(pattern, Some('*')).matches(value)
+    }
+
+    #[test]
+    fn the_wildcard_matches_any_run_of_characters_also_none() {
+        let table = [
+            ("*", "", true),
+            ("*", "sci", true),
+            ("sci", "sci", true),
+            ("sci", "scii", false),
+            ("s*", "sci", true),
+            ("*i", "sci", true),
+            ("s*i", "si", true),
+            ("s*i", "s", false),
+            ("*c*", "sci", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("ab*ba", "aba", false),
+            ("*foo*bar*", "xfoo,ybar", true),
+            ("*foo*bar*", "xbar,yfoo", false),
+            ("**", "x", true),
+            ("", "", true),
+            ("", "x", false),
+            ("é*ü", "éxü", true),
+            ("a.c", "abc", false),
+        ];
+        for (pattern, value, expected) in table {
+            assert_eq!(matches(pattern, value), expected, "{pattern:?} on {value:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_may_set_another_wildcard_or_none() {
+        assert!(ColumnPattern::new("a?c*", Some('?')).matches("abbc*"));
+        assert!(!ColumnPattern::new("a?c*", Some('?')).matches("abbcd"));
+        assert!(ColumnPattern::new("a*", None).matches("a*"));
+        assert!(!ColumnPattern::new("a*", None).matches("ab"));
+    }
+
+    #[test]
+    fn a_pattern_with_many_wildcards_takes_no_exponential_time() {
+        let pattern = "a*".repeat(500);
+        let value = "a".repeat(499) + "b";
+        assert!(!matches(&(pattern + "c"), &value));
+    }
+
+    #[test]
+    fn arguments_with_an_equals_sign_go_by_name() {
+        let key = Key::new("MY_KEY").expect("a good key");
+        let pattern = Pattern::from_arguments(
+            key.clone(),
+            ["clust*", "network_type=sci", "=x", "a b=c", "n=a=b"],
+        );
+        assert_eq!(
+            pattern.columns,
+            [Some("clust*".into()), Some("=x".into()), Some("a b=c".into())]
+        );
+        assert_eq!(
+            pattern.named,
+            [("network_type".into(), "sci".into()), ("n".into(), "a=b".into())]
+        );
+    }
+
+    /// The obvious way, exponential at worst.
+    fn slow(pattern: &[char], value: &[char]) -> bool {
+        match pattern.split_first() {
+            None => value.is_empty(),
+            Some(('*', rest)) => (0..=value.len()).any(|skipped| slow(rest, &value[skipped..])),
+            Some((c, rest)) => value.first() == Some(c) && slow(rest, &value[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_obvious_way(pattern in "[ab*]{0,8}", value in "[ab]{0,10}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(matches(&pattern, &value), slow(&chars(&pattern), &chars(&value)));
+        }
+    }
+}
