@@ -9,11 +9,10 @@ use super::random::Random;
 use super::server::replica;
 use super::world::CLUSTER;
 use ccd_core::ids::{DeviceRole, NodeId, Position};
-use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_core::time::Date;
-use ccd_disk::device::{BLOCK_BYTES, Blocks, MemoryDevice, MemoryHandle};
-use ccd_disk::format::header::RegionId;
-use ccd_disk::region::{ExpectedIdentity, MkfsOptions, Region, create};
+use ccd_disk::device::MemoryHandle;
+use ccd_disk::{BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -106,15 +105,11 @@ impl Blocks for PathBlocks {
     }
 }
 
-/// One node's region on one medium, as its process has it open.
+/// One node's region on one medium, as its process drives it.
 #[derive(Debug)]
 pub struct Store {
-    medium: MemoryDevice,
-    expected: ExpectedIdentity,
+    driver: ReplicaDriver,
     path: Path,
-    region: Option<Region>,
-    /// Branches that lost and were kept aside.
-    pub branches: Vec<Position>,
 }
 
 impl Store {
@@ -124,27 +119,12 @@ impl Store {
     }
 
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
-        match op {
-            ReplicaOp::Open => {
-                self.region = None;
-                let blocks = Box::new(PathBlocks { medium: self.medium.open(), path: self.path.clone() });
-                let region = self.region.insert(Region::open(blocks, self.expected)?);
-                region.execute(ReplicaOp::Open)
-            }
-            ReplicaOp::KeepBranch { database, .. } => {
-                self.branches.push(database.position());
-                Ok(ReplicaAnswer::Written)
-            }
-            op => match &mut self.region {
-                Some(region) => region.execute(op),
-                None => {
-                    let text = format!("{} is not open", self.expected.replica);
-                    Err(ReplicaError { kind: ReplicaErrorKind::Poisoned, text })
-                }
-            },
-        }
+        self.driver.execute(op)
     }
 }
+
+/// Positions of branches that lost and were kept aside.
+pub type Branches = Arc<Mutex<Vec<Position>>>;
 
 /// All media, and what is wrong with them.
 #[derive(Debug)]
@@ -159,6 +139,8 @@ pub struct Media {
     path_lost: Vec<[u32; 2]>,
     stalled: [Moment; 2],
     path_stalled: Vec<[Moment; 2]>,
+    /// Kept aside by each node.
+    branches: Vec<Branches>,
 }
 
 impl Media {
@@ -183,6 +165,7 @@ impl Media {
             path_lost: vec![[0; 2]; shape.nodes],
             stalled: [Moment::ZERO; 2],
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
+            branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
         }
     }
 
@@ -190,13 +173,24 @@ impl Media {
     pub fn store(&self, server: usize, slot: usize) -> Option<Store> {
         let medium = if slot == 0 { &self.locals[server] } else { self.devices.get(slot - 1)? };
         let node = NodeId::all().nth(server).expect("servers are numbered as nodes are");
-        Some(Store {
-            medium: medium.clone(),
-            expected: ExpectedIdentity { cluster: CLUSTER, replica: replica(slot), node },
-            path: Path(Arc::new(Mutex::new(Fault::None))),
-            region: None,
-            branches: Vec::new(),
-        })
+        let identity = ExpectedIdentity { cluster: CLUSTER, replica: replica(slot), node };
+        let path = Path(Arc::new(Mutex::new(Fault::None)));
+        let (medium, way) = (medium.clone(), path.clone());
+        let opener = move || {
+            let blocks = PathBlocks { medium: medium.open(), path: way.clone() };
+            Ok(Box::new(blocks) as Box<dyn Blocks>)
+        };
+        let branches = self.branches[server].clone();
+        let keeper = move |database: &ccd_core::database::Database, _: &str| {
+            branches.lock().unwrap_or_else(PoisonError::into_inner).push(database.position());
+            Ok(())
+        };
+        Some(Store { driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)), path })
+    }
+
+    /// The branches that a node has kept aside.
+    pub fn branches(&self, server: usize) -> Vec<Position> {
+        self.branches[server].lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The node's local copy is replaced by a new one.
