@@ -134,6 +134,9 @@ pub enum Refusal {
     /// The update may or may not become part of the database; ask by its request id.
     #[error("outcome unknown: {why}")]
     Unknown { why: String },
+    /// It does not fit; nothing was changed.
+    #[error("full: {why}")]
+    Full { why: String },
     /// Refused for safety; the text says what would make it safe.
     #[error("refused: {why}")]
     Unsafe { why: String },

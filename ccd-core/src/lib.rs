@@ -8,6 +8,7 @@
 //!   configuration        what the cluster agreed on, the vote rule, ballots
 //!     ↑
 //!   replica, client      what the protocol asks of a disk, what a client asks of the protocol
+//!   init                 the static rows that every node reads before anything runs
 //!     ↑
 //!   protocol             the node as a state machine: events in, actions out
 //! ```
@@ -22,6 +23,7 @@ pub mod client;
 pub mod configuration;
 pub mod database;
 pub mod ids;
+pub mod init;
 pub mod protocol;
 pub mod replica;
 pub mod time;

@@ -1,1 +1,24 @@
-//! ccd-disk
+//! A region on a block device or file: where one replica of the database lives.
+//!
+//! ```text
+//!   driver      ReplicaDriver: one replica that can be opened again; executes ccd-core's ReplicaOp
+//!     ↓
+//!   region      open, recovery, own area (append, checkpoint, image), survey, mkfs
+//!     ↓                      ↓
+//!   format (pure:            device (trait Blocks: RawDevice, MemoryDevice;
+//!   bytes ↔ checked types)   the only unsafe code)
+//! ```
+//!
+//! `docs/format.md` draws the format and argues why every crash is survived. `error` names what can fail.
+
+pub mod device;
+pub mod driver;
+pub mod error;
+pub mod format;
+pub mod region;
+
+pub use device::{Access, BLOCK_BYTES, Blocks, MemoryDevice, RawDevice};
+pub use driver::ReplicaDriver;
+pub use error::RegionError;
+pub use format::header::RegionId;
+pub use region::{ExpectedIdentity, MkfsOptions, Region, create};

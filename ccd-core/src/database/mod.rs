@@ -11,11 +11,16 @@
 //! admit.rs      how an update changes a database
 //! record.rs     records as bytes, and their lineage
 //! image.rs      a whole version as bytes
+//! date.rs       dates as Fig. 6 writes them
+//! consistency.rs  the consistency record
+//! text.rs       a whole version as text: writing, reading, purify, convert
 //! ```
 
 mod admit;
+mod consistency;
 #[allow(clippy::module_inception)]
 mod database;
+mod date;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -25,9 +30,12 @@ mod outcomes;
 mod pattern;
 mod record;
 mod row;
+mod text;
 mod update;
 
+pub use consistency::{ConsistencyRecord, IntegrityError, Mismatch, Proof, RecordError};
 pub use database::{Content, Database};
+pub use date::{date_text, parse_date};
 pub use error::{
     ApplyError, BrokenRow, BrokenRows, ErrorClass, ImageError, KeyError, OpError, PROBLEMS_NAMED_MAX,
     RowError,
@@ -38,6 +46,7 @@ pub use row::{
     COLUMNS_MAX, FORMAT_SUFFIX, Key, RECORD_KEY, ROW_CHARACTERS_MAX, Row, SEPARATOR, check_format,
     format_text, is_column_name,
 };
+pub use text::{ParsedText, Purified, RecordCheck, TextError, convert_text, purify_text};
 pub use update::{
     OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordBody, Update,
     Who, at_most_operations_max,

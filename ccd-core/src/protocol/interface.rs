@@ -28,6 +28,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How long one operation on a replica may take before the driver answers it with `TimedOut`.
     pub disk_deadline: Duration,
+    /// Most bytes the image of the database may have: what the smallest replica holds.
+    pub content_bytes_max: u64,
 }
 
 /// Pairs an action with the event that tells how it went.

@@ -113,7 +113,9 @@ pub enum Message {
     },
 
     /// A client's update, on its way to the master (Fig. 3, step 2).
+    /// Only the master of `epoch` takes it, so a late copy cannot be applied after its client heard the outcome.
     Forward {
+        epoch: Epoch,
         update: UpdateRequest,
         timeout: Duration,
     },
@@ -176,6 +178,8 @@ pub struct Promise {
     pub accepted: Option<(Ballot, Configuration)>,
     /// The newest durable state of its copy, prepared rounds included.
     pub position: Position,
+    /// Its copy is whole; a damaged one shows nothing.
+    pub evidence: bool,
     /// The round it rolled back from this position, if that was the last thing it did.
     pub rolled_back: Option<Position>,
     /// For whom it has promised to wait, and how long from now.

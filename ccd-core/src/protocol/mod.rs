@@ -1,43 +1,42 @@
-//! The node as a state machine.
+//! The node as a state machine: events in, actions out. No clock, no disk, no network.
+//!
+//! ```text
+//! interface.rs   the contract with the driver: Settings, Event, Action, Decision, Status
+//! message.rs     what nodes say to each other
+//! node.rs        Node: what it knows; how an event reaches the part that handles it
+//!
+//! replicas.rs    this node's replicas: open, load, survey; whom an answer is for
+//! peers.rs       heartbeats, leases (DESIGN §6)
+//! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
+//! vote.rs        this node as a voter                                 propose.rs  as a proposer (§7)
+//! evidence.rs    pure: which state a successor starts from
+//! install.rs     from decided to open (Fig. 4)
+//! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
+//! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)
+//! requests.rs    what clients wait for
+//! ```
+//!
+//! Each file says which fields of the node it owns; the others only read them.
 
+mod catch_up;
+mod evidence;
+mod history;
+mod install;
 mod interface;
 mod message;
+mod node;
+mod peers;
+mod plan;
+mod propose;
+mod replicas;
+mod requests;
+mod status;
+mod update;
+mod vote;
 
 pub use interface::{
     Action, Decision, DecisionKind, DeviceStatus, Event, NodeStatus, Part, ServingState, Settings, Status,
     Ticket,
 };
 pub use message::{ForwardOutcome, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise};
-
-use crate::time::Time;
-use alloc::vec::Vec;
-
-/// One node.
-#[derive(Debug)]
-pub struct Node {
-    settings: Settings,
-}
-
-impl Node {
-    /// A node that has just started and knows nothing: its first actions, asked for by the first
-    /// [`Event::Timer`], open its replicas.
-    pub fn new(settings: Settings, now: Time) -> Self {
-        let _ = now;
-        Self { settings }
-    }
-
-    /// Takes one event and appends what must be done to `actions`.
-    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
-        let _ = (now, event, actions, &self.settings);
-    }
-
-    /// When [`Event::Timer`] is due.
-    pub fn next_deadline(&self) -> Time {
-        Time::NEVER
-    }
-
-    pub fn status(&self, now: Time) -> Status {
-        let _ = now;
-        unreachable!()
-    }
-}
+pub use node::Node;

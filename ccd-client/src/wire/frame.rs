@@ -1,0 +1,117 @@
+//! Bytes to messages and back. Called by the library (`connection.rs`) and by the daemon's client server.
+//!
+//! Always holds: a length is checked before anything is allocated for it, and what does not decode to the last
+//! byte is refused.
+
+use super::{FromDaemon, ToDaemon};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Version of everything in this module; both sides must have the same.
+pub const VERSION: u8 = 1;
+
+/// The first bytes each way on a connection.
+pub const PREAMBLE: [u8; 4] = [b'c', b'c', b'd', VERSION];
+
+/// The length in front of every message.
+pub const FRAME_PREFIX_BYTES: usize = 4;
+
+/// Most bytes of one request: the largest transaction (16 MiB) and what surrounds it.
+pub const REQUEST_BYTES_MAX: usize = 17 << 20;
+
+/// Most bytes of one reply: the largest database image (`image_mib` ends at 1,024) and what surrounds it.
+pub const REPLY_BYTES_MAX: usize = (1024 + 1) << 20;
+
+const _: () = assert!(REPLY_BYTES_MAX <= u32::MAX as usize && REQUEST_BYTES_MAX < REPLY_BYTES_MAX);
+
+/// The other side does not speak this protocol, or not now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("the other side does not speak the ccd client protocol (its first bytes are {got:02x?})")]
+    NotCcd { got: [u8; 4] },
+    #[error("the other side speaks version {got} of the client protocol, this side version {VERSION}")]
+    OtherVersion { got: u8 },
+    #[error("a message of {got} bytes is more than the {max} that are allowed")]
+    TooLong { got: u64, max: u64 },
+    #[error("a message does not decode: {why}")]
+    Malformed { why: String },
+}
+
+/// Checks the other side's first four bytes.
+pub fn check_preamble(got: [u8; 4]) -> Result<(), WireError> {
+    match got {
+        PREAMBLE => Ok(()),
+        [b'c', b'c', b'd', version] => Err(WireError::OtherVersion { got: version }),
+        _ => Err(WireError::NotCcd { got }),
+    }
+}
+
+/// How many bytes of a request follow this prefix.
+pub fn request_len(prefix: [u8; FRAME_PREFIX_BYTES]) -> Result<usize, WireError> {
+    frame_len(prefix, REQUEST_BYTES_MAX)
+}
+
+/// How many bytes of a reply follow this prefix. Read them as they come rather than allocate them at once.
+pub fn reply_len(prefix: [u8; FRAME_PREFIX_BYTES]) -> Result<usize, WireError> {
+    frame_len(prefix, REPLY_BYTES_MAX)
+}
+
+/// A request with its prefix, ready to be sent.
+pub fn encode_request(request: &ToDaemon) -> Result<Vec<u8>, WireError> {
+    encode(request, REQUEST_BYTES_MAX)
+}
+
+/// A reply with its prefix, ready to be sent.
+pub fn encode_reply(reply: &FromDaemon) -> Result<Vec<u8>, WireError> {
+    encode(reply, REPLY_BYTES_MAX)
+}
+
+/// The bytes after the prefix.
+pub fn decode_request(bytes: &[u8]) -> Result<ToDaemon, WireError> {
+    decode(bytes)
+}
+
+/// The bytes after the prefix.
+pub fn decode_reply(bytes: &[u8]) -> Result<FromDaemon, WireError> {
+    decode(bytes)
+}
+
+fn frame_len(prefix: [u8; FRAME_PREFIX_BYTES], bytes_max: usize) -> Result<usize, WireError> {
+    let len_bytes = u32::from_le_bytes(prefix) as usize;
+    if len_bytes > bytes_max {
+        return Err(WireError::TooLong {
+            got: len_bytes as u64,
+            max: bytes_max as u64,
+        });
+    }
+    Ok(len_bytes)
+}
+
+fn encode<T: Serialize>(message: &T, bytes_max: usize) -> Result<Vec<u8>, WireError> {
+    let malformed = |error: postcard::Error| WireError::Malformed {
+        why: error.to_string(),
+    };
+    let mut frame = postcard::to_extend(message, vec![0; FRAME_PREFIX_BYTES]).map_err(malformed)?;
+    let body_bytes = frame.len() - FRAME_PREFIX_BYTES;
+    if body_bytes > bytes_max {
+        return Err(WireError::TooLong {
+            got: body_bytes as u64,
+            max: bytes_max as u64,
+        });
+    }
+    frame[..FRAME_PREFIX_BYTES].copy_from_slice(&(body_bytes as u32).to_le_bytes());
+    Ok(frame)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    let (message, rest) = postcard::take_from_bytes(bytes).map_err(|error| WireError::Malformed {
+        why: error.to_string(),
+    })?;
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(WireError::Malformed {
+            why: format!("{} bytes are left over", rest.len()),
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! The messages between clients and the daemon.
+//!
+//! `ccd_core::client` says what can be asked and answered; here is its form on the socket, with what the daemon
+//! answers by itself: status, decisions, permissions.
+
+use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
+use ccd_core::database::{Key, Row};
+use ccd_core::ids::{ClusterId, DeviceRole, Generation, NodeId, Position};
+use ccd_core::init::Fencing;
+use ccd_core::protocol::{Decision, Status};
+use ccd_core::time::Date;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A request on its way to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToDaemon {
+    /// Chosen by the client, unique on its connection; comes back in the answer.
+    pub id: u64,
+    pub body: Ask,
+}
+
+/// The answer to the request with this id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromDaemon {
+    pub id: u64,
+    pub body: Told,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// For the state machine. Of an update's `who`, the daemon keeps the program and fills in the rest from the
+    /// socket.
+    Request(Request),
+    /// Answered by [`Told::Status`], at once.
+    Status,
+    /// The last `count` decisions of this node; answered by [`Told::Decisions`].
+    Why { count: u32 },
+}
+
+/// What a request does: which socket takes it, and who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// Changes nothing. Both sockets; whoever may read.
+    Read,
+    /// Changes the database. `ccdd.sock`; whoever may write.
+    Write,
+    /// Changes who takes part. `control.sock`; root.
+    Control,
+}
+
+impl Ask {
+    pub fn service(&self) -> Service {
+        let Self::Request(request) = self else {
+            return Service::Read;
+        };
+        match &request.body {
+            RequestBody::Query { .. }
+            | RequestBody::Keys { .. }
+            | RequestBody::Snapshot { .. }
+            | RequestBody::Outcome { .. }
+            | RequestBody::Verify => Service::Read,
+            RequestBody::Update(_) => Service::Write,
+            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Service::Control,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    Rows {
+        position: Position,
+        rows: Vec<Row>,
+    },
+    Keys {
+        position: Position,
+        keys: Vec<(Key, Vec<String>, u64)>,
+    },
+    /// As `Database::to_image` writes it.
+    Snapshot {
+        image: Vec<u8>,
+    },
+    Committed {
+        position: Position,
+        removed: u64,
+    },
+    WouldApply {
+        removed: u64,
+    },
+    Outcome {
+        committed: Option<Generation>,
+    },
+    Verified(Vec<VerifiedCopy>),
+    Done,
+    /// The state machine's answer to a request that it did not do.
+    Refused(Refusal),
+    Status(Box<StatusReport>),
+    /// Oldest first.
+    Decisions(Vec<DatedDecision>),
+    /// The daemon did not take the request at all.
+    Failed(Fault),
+}
+
+impl From<Reply> for Told {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Err(refusal) => Self::Refused(refusal),
+            Ok(Answer::Rows { position, rows }) => Self::Rows { position, rows },
+            Ok(Answer::Keys { position, keys }) => Self::Keys { position, keys },
+            Ok(Answer::Snapshot(database)) => Self::Snapshot {
+                image: database.to_image(),
+            },
+            Ok(Answer::Committed { position, removed }) => Self::Committed { position, removed },
+            Ok(Answer::WouldApply { removed }) => Self::WouldApply { removed },
+            Ok(Answer::Outcome { committed }) => Self::Outcome { committed },
+            Ok(Answer::Verified(copies)) => Self::Verified(copies),
+            Ok(Answer::Done) => Self::Done,
+        }
+    }
+}
+
+/// Why the daemon did not hand a request to the state machine. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Fault {
+    /// The caller's user may not do this, or not on this socket.
+    #[error("not permitted: {why}")]
+    NotPermitted { why: String },
+    /// A request that decodes but makes no sense; the daemon closes the connection after it.
+    #[error("bad request: {why}")]
+    BadRequest { why: String },
+    /// The answer is larger than a reply may be.
+    #[error("the answer of {bytes} bytes is too large for the client protocol")]
+    TooLarge { bytes: u64 },
+    /// The daemon has as many requests waiting as it takes.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// Decision records could not be read, or the like.
+    #[error("internal error: {why}")]
+    Internal { why: String },
+}
+
+/// What `ccdadm status` shows: the state machine's status, and the names that only the daemon knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    pub cluster_name: String,
+    pub cluster_id: ClusterId,
+    pub status: Status,
+    /// Every node of the cluster, in order.
+    pub node_names: Vec<NodeName>,
+    /// Role and path of every device, as the init database names them.
+    pub device_paths: Vec<(DeviceRole, String)>,
+    pub fencing: Fencing,
+    pub lease: Duration,
+    /// Version of the daemon's program.
+    pub daemon_version: String,
+    pub daemon_pid: u32,
+    /// Since the daemon started.
+    pub uptime: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeName {
+    pub id: NodeId,
+    pub name: String,
+}
+
+/// A decision record as the daemon keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatedDecision {
+    pub date: Date,
+    /// The node that decided.
+    pub node: NodeId,
+    pub decision: Decision,
+}

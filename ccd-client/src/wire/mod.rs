@@ -1,0 +1,21 @@
+//! What clients and the daemon say to each other on `/run/ccd/ccdd.sock` and `/run/ccd/control.sock`.
+//!
+//! ```text
+//! frame.rs     preamble, framing, limits: bytes <-> one message
+//! message.rs   the messages: ToDaemon { id, Ask }, FromDaemon { id, Told }
+//! ```
+//!
+//! A connection starts with [`PREAMBLE`] each way: three letters and the version. Then frames follow: a length
+//! (u32, little-endian) and that many bytes of postcard. The client numbers its requests and may send the next
+//! one before the last is answered; the daemon answers each exactly once, in any order. Both sides use these
+//! functions and nothing else: the daemon on async sockets, the library on blocking ones. No function here does
+//! input or output.
+
+mod frame;
+mod message;
+
+pub use frame::{
+    FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, check_preamble,
+    decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
+};
+pub use message::{Ask, DatedDecision, Fault, FromDaemon, NodeName, Service, StatusReport, ToDaemon, Told};

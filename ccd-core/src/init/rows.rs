@@ -1,0 +1,239 @@
+//! The reserved rows, from text to types; called by `ClusterInit::parse` alone.
+
+use super::{ADDRESSES_MAX, DeviceInit, InitError, NodeInit, RESERVED, check_name};
+use crate::database::{Key, Row};
+use crate::ids::{ClusterId, DeviceRole, NodeId};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+/// A row with the number of its line.
+pub(super) type Numbered = (u32, Row);
+
+pub(super) fn is_reserved(key: &Key) -> bool {
+    reserved_columns(key).is_some()
+}
+
+fn reserved_columns(key: &Key) -> Option<&'static [&'static str]> {
+    let found = RESERVED.iter().find(|(reserved, _)| *reserved == key.as_str());
+    found.map(|(_, columns)| *columns)
+}
+
+pub(super) fn reserved_formats() -> Vec<(Key, Vec<String>)> {
+    let owned = |columns: &[&str]| columns.iter().map(|column| (*column).to_owned()).collect();
+    RESERVED
+        .iter()
+        .map(|(key, columns)| (Key::new(key).expect("a reserved key is a key"), owned(columns)))
+        .collect()
+}
+
+pub(super) fn of_key<'a>(rows: &'a [Numbered], key: &'a str) -> impl Iterator<Item = (u32, &'a [String])> {
+    rows.iter()
+        .filter(move |(_, row)| row.key.as_str() == key)
+        .map(|(line, row)| (*line, row.values.as_slice()))
+}
+
+/// The format row of a reserved key may be there, and then says what is known; no other key has two.
+pub(super) fn add_format(
+    formats: &mut Vec<(Key, Vec<String>)>,
+    line: u32,
+    key: Key,
+    columns: Vec<String>,
+) -> Result<(), InitError> {
+    let fail = |why: String| Err(InitError::new(Some(line), format!("format of {key}"), why));
+    match reserved_columns(&key) {
+        Some(known) if known == columns => Ok(()),
+        Some(known) => fail(format!("this key has the columns {}", known.join(":"))),
+        None if formats.iter().any(|(earlier, _)| *earlier == key) => fail("it is there twice".to_owned()),
+        None => {
+            formats.push((key, columns));
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn add_row(rows: &mut Vec<Numbered>, line: u32, row: Row) -> Result<(), InitError> {
+    if rows.iter().any(|(_, earlier)| *earlier == row) {
+        let what = format!("row {:?}", row.to_text());
+        return Err(InitError::new(Some(line), what, "it is there twice"));
+    }
+    rows.push((line, row));
+    Ok(())
+}
+
+/// A row has exactly the columns of its format, which stands before it or is a reserved one.
+pub(super) fn check_shape(formats: &[(Key, Vec<String>)], line: u32, row: &Row) -> Result<(), InitError> {
+    let Some((_, columns)) = formats.iter().find(|(key, _)| *key == row.key) else {
+        return Err(InitError::new(
+            Some(line),
+            format!("key {:?}", row.key.as_str()),
+            format!(
+                "no {}_fmt row before it, and it is none of the reserved keys {}",
+                row.key,
+                RESERVED.map(|(key, _)| key).join(", ")
+            ),
+        ));
+    };
+    if row.values.len() == columns.len() {
+        return Ok(());
+    }
+    Err(InitError::new(
+        Some(line),
+        format!("the {} row", row.key),
+        format!(
+            "it has {} columns, and its format {} ({})",
+            row.values.len(),
+            columns.len(),
+            columns.join(", ")
+        ),
+    ))
+}
+
+pub(super) fn cluster(rows: &[Numbered]) -> Result<(String, ClusterId), InitError> {
+    let mut found = of_key(rows, "CLUSTER");
+    let Some((line, values)) = found.next() else {
+        return Err(InitError::new(None, "the CLUSTER row", "it is missing"));
+    };
+    if let Some((line, _)) = found.next() {
+        return Err(InitError::new(
+            Some(line),
+            "the CLUSTER row",
+            "there is more than one",
+        ));
+    }
+    check_name(&values[0])
+        .map_err(|why| InitError::new(Some(line), format!("cluster name {:?}", values[0]), why))?;
+    let id = parse_cluster_id(&values[1]).ok_or_else(|| {
+        InitError::new(
+            Some(line),
+            format!("cluster id {:?}", values[1]),
+            "an id is 32 lower-case hexadecimal digits, not all zero",
+        )
+    })?;
+    Ok((values[0].clone(), id))
+}
+
+/// 32 lower-case hexadecimal digits, not all zero.
+fn parse_cluster_id(text: &str) -> Option<ClusterId> {
+    let digits = text.as_bytes();
+    if digits.len() != 32
+        || digits
+            .iter()
+            .any(|digit| !matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return None;
+    }
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    (id != [0; 16]).then_some(ClusterId(id))
+}
+
+pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit>, InitError> {
+    let mut nodes: Vec<NodeInit> = Vec::new();
+    for (line, values) in of_key(rows, "NODE") {
+        let fail = |why: String| Err(InitError::new(Some(line), format!("node {:?}", values[1]), why));
+        let number = values[0].parse().ok().and_then(NodeId::new);
+        let Some(id) = number.filter(|id| format!("{id}") == values[0]) else {
+            return fail(format!("its number {:?} is not between 0 and 31", values[0]));
+        };
+        if let Err(why) = check_name(&values[1]) {
+            return fail(why);
+        }
+        if nodes.iter().any(|node| node.id == id || node.name == values[1]) {
+            return fail(format!("another node has the number {id} or this name"));
+        }
+        nodes.push(NodeInit {
+            id,
+            name: values[1].clone(),
+            addresses: Vec::new(),
+        });
+    }
+    if nodes.is_empty() {
+        return Err(InitError::new(None, "the NODE rows", "there is none"));
+    }
+    let mut taken: Vec<SocketAddr> = Vec::new();
+    for (line, values) in of_key(rows, "ADDRESS") {
+        let fail = |why: String| {
+            Err(InitError::new(
+                Some(line),
+                format!("address {:?} of node {:?}", values[1], values[0]),
+                why,
+            ))
+        };
+        let Some(node) = nodes.iter_mut().find(|node| node.name == values[0]) else {
+            return fail("there is no such node".to_owned());
+        };
+        let Ok(ip) = values[1].parse::<IpAddr>() else {
+            return fail(
+                "it is not an IP address; names are not allowed, a resolver may be down when it matters"
+                    .to_owned(),
+            );
+        };
+        if ip.is_unspecified() || ip.is_multicast() {
+            return fail("it is not the address of one node".to_owned());
+        }
+        let port = match values[2].as_str() {
+            "" => default_port,
+            text => match text.parse::<u16>() {
+                Ok(port) if port != 0 => port,
+                _ => return fail(format!("its port {text:?} is not between 1 and 65535")),
+            },
+        };
+        let address = SocketAddr::new(ip, port);
+        if taken.contains(&address) {
+            return fail(format!("{address} is there twice"));
+        }
+        if node.addresses.len() == ADDRESSES_MAX {
+            return fail(format!("a node has at most {ADDRESSES_MAX} addresses"));
+        }
+        taken.push(address);
+        node.addresses.push(address);
+    }
+    if let Some(node) = nodes.iter().find(|node| node.addresses.is_empty()) {
+        return Err(InitError::new(
+            None,
+            format!("node {:?}", node.name),
+            "it has no ADDRESS row",
+        ));
+    }
+    nodes.sort_by_key(|node| node.id);
+    Ok(nodes)
+}
+
+pub(super) fn devices(rows: &[Numbered]) -> Result<Vec<DeviceInit>, InitError> {
+    let mut devices: Vec<DeviceInit> = Vec::new();
+    for (line, values) in of_key(rows, "DEVICE") {
+        let fail = |why: &str| Err(InitError::new(Some(line), format!("device {:?}", values[1]), why));
+        let Some(role) = DeviceRole::ALL.into_iter().find(|role| role.name() == values[0]) else {
+            return fail("its role is neither primary nor secondary");
+        };
+        if !values[1].starts_with('/') {
+            return fail("its path does not start with '/'");
+        }
+        if devices.iter().any(|device| device.role == role) {
+            return fail("there is another device of this role");
+        }
+        if devices.iter().any(|device| device.path == values[1]) {
+            return fail("primary and secondary are the same");
+        }
+        devices.push(DeviceInit {
+            role,
+            path: values[1].clone(),
+        });
+    }
+    devices.sort_by_key(|device| device.role);
+    if let [only] = devices.as_slice()
+        && only.role == DeviceRole::Secondary
+    {
+        return Err(InitError::new(
+            None,
+            "the secondary device",
+            "there is no primary; a single device is the primary",
+        ));
+    }
+    Ok(devices)
+}

@@ -1,0 +1,244 @@
+//! The table of what an init database may say, and what is said about the rest.
+
+use super::*;
+use alloc::string::ToString;
+use proptest::prelude::*;
+
+const PAIR: &str = "\
+# made by hand
+CLUSTER:prod:0123456789abcdef0123456789abcdef
+NODE:0:alpha
+NODE:1:beta
+ADDRESS:alpha:10.0.0.1:
+ADDRESS:alpha:fd00%3A%3A1:7000
+ADDRESS:beta:10.0.0.2:
+DEVICE:primary:/dev/disk/by-id/p
+DEVICE:secondary:/dev/disk/by-id/s
+OPTION:lease_ms:2000
+";
+
+fn with(change: &str) -> String {
+    format!("{PAIR}{change}\n")
+}
+
+#[test]
+fn a_pair_with_devices_is_read() {
+    let init = ClusterInit::parse(PAIR).expect("it is well-formed");
+    assert_eq!(init.name(), "prod");
+    assert_eq!(init.id().to_string(), "0123456789abcdef0123456789abcdef");
+    let alpha = init.node_named("alpha").expect("alpha is there");
+    assert_eq!(init.node_named("0"), Some(alpha));
+    assert_eq!(init.node_named("2"), None);
+    let addresses: Vec<String> = alpha.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.0.0.1:5640", "[fd00::1]:7000"]);
+    assert_eq!(init.node_set().count(), 2);
+    assert_eq!(init.device_set().count(), 2);
+    assert_eq!(init.devices()[1].path, "/dev/disk/by-id/s");
+    let options = init.options();
+    assert_eq!(options.lease.as_millis(), 2000);
+    assert_eq!(options.heartbeat.as_millis(), 100);
+    assert_eq!(options.request_timeout.as_millis(), 5000);
+    assert_eq!(options.disk_deadline.as_millis(), 2000);
+    assert_eq!(
+        (options.port, options.image_mib, options.journal_mib),
+        (5640, 32, 8)
+    );
+    assert_eq!(options.fencing, Fencing::Scsi);
+}
+
+#[test]
+fn every_wrong_row_is_refused_with_its_line_and_reason() {
+    // What is added to PAIR as its line 11, and what the error must say.
+    let table = [
+        (
+            "CLUSTER:other:0123456789abcdef0123456789abcdef",
+            "line 11: the CLUSTER row: there is more than one",
+        ),
+        ("NODE:1:gamma", "another node has the number 1"),
+        ("NODE:2:beta", "or this name"),
+        ("NODE:32:gamma", "\"32\" is not between 0 and 31"),
+        ("NODE:02:gamma", "\"02\" is not between 0 and 31"),
+        ("NODE:-1:gamma", "is not between 0 and 31"),
+        ("NODE:2:7up", "a name is a letter"),
+        ("NODE:2:a/b", "a name is a letter"),
+        (
+            "NODE:2",
+            "line 11: the NODE row: it has 1 columns, and its format 2 (number, name)",
+        ),
+        (
+            "ADDRESS:gamma:10.0.0.3:",
+            "address \"10.0.0.3\" of node \"gamma\": there is no such node",
+        ),
+        ("ADDRESS:beta:example.org:", "it is not an IP address"),
+        ("ADDRESS:beta:0.0.0.0:", "it is not the address of one node"),
+        ("ADDRESS:beta:10.0.0.1:", "10.0.0.1:5640 is there twice"),
+        ("ADDRESS:beta:10.0.0.3:0", "its port \"0\" is not between"),
+        ("ADDRESS:beta:10.0.0.3:65536", "its port \"65536\" is not between"),
+        ("ADDRESS:beta:10.0.0.3:x", "its port \"x\" is not between"),
+        ("ADDRESS:beta:10.0.0.3", "it has 2 columns, and its format 3"),
+        (
+            "DEVICE:tertiary:/dev/x",
+            "its role is neither primary nor secondary",
+        ),
+        ("DEVICE:primary:/dev/x", "there is another device of this role"),
+        ("DEVICE:primary:x", "its path does not start with '/'"),
+        (
+            "OPTION:lease:1",
+            "there is no such option; there are fencing, heartbeat_ms, lease_ms",
+        ),
+        ("OPTION:lease_ms:3000", "it is set twice"),
+        ("OPTION:heartbeat_ms:9", "\"9\" is not a number from 10 to 10000"),
+        ("OPTION:heartbeat_ms:+90", "is not a number from"),
+        ("OPTION:heartbeat_ms:1s", "is not a number from"),
+        (
+            "OPTION:heartbeat_ms:501",
+            "2000 ms is less than 4 heartbeats of 501 ms; set it to 2004 or more",
+        ),
+        (
+            "OPTION:disk_deadline_ms:2501",
+            "more than half of request_timeout_ms (5000)",
+        ),
+        ("OPTION:fencing:power", "\"power\" is neither scsi nor lease"),
+        ("OPTION:port:0", "\"0\" is not a number from 1 to 65535"),
+        ("OPTION:image_mib:99999", "is not a number from 1 to 1024"),
+        ("NODE:1:beta", "row \"NODE:1:beta\": it is there twice"),
+        ("SITE:x", "no SITE_fmt row before it"),
+        ("NODE_fmt:name:number", "this key has the columns number:name"),
+        ("SITE_fmt:a:a", "names the column a twice"),
+        ("SITE_fmt:a:", "\"\" is no column name"),
+        ("X_fmt_fmt:a", "ends in _fmt, which marks format rows"),
+        ("CCD_CHK:a:b", "an init database has no consistency record"),
+        ("1KEY:a", "must start with a letter"),
+        ("just text", "only letters, digits"),
+        ("NODE", "no ':' and value follows it"),
+        (
+            "OPTION:fencing:%zz",
+            "a % is not followed by two hexadecimal digits",
+        ),
+        (
+            "OPTION:fencing:%",
+            "a % is not followed by two hexadecimal digits",
+        ),
+        (
+            "OPTION:fencing:%ff",
+            "a % is not followed by two hexadecimal digits",
+        ),
+    ];
+    for (row, expected) in table {
+        let error = ClusterInit::parse(&with(row)).expect_err(row).to_string();
+        assert!(error.contains(expected), "{row}: {error}");
+    }
+    for (text, expected) in [
+        ("", "the CLUSTER row: it is missing"),
+        (
+            "CLUSTER:1:0123456789abcdef0123456789abcdef",
+            "line 1: cluster name \"1\"",
+        ),
+        ("CLUSTER:c:0123", "an id is 32 lower-case hexadecimal digits"),
+        (
+            "CLUSTER:c:0123456789ABCDEF0123456789abcdef",
+            "an id is 32 lower-case",
+        ),
+        ("CLUSTER:c:00000000000000000000000000000000", "not all zero"),
+        (
+            "CLUSTER:c:0123456789abcdef0123456789abcdef",
+            "the NODE rows: there is none",
+        ),
+        (
+            "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a",
+            "node \"a\": it has no ADDRESS row",
+        ),
+        (
+            "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:::1\n",
+            "it has 4 columns",
+        ),
+        (
+            "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\nDEVICE:primary:/p",
+            "shared devices are for exactly two nodes, and there are 1",
+        ),
+        (
+            "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\nOPTION:fencing:scsi",
+            "scsi needs devices",
+        ),
+    ] {
+        let error = ClusterInit::parse(text).expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let only_secondary = PAIR.replace("DEVICE:primary:/dev/disk/by-id/p\n", "");
+    let error = ClusterInit::parse(&only_secondary)
+        .expect_err("no primary")
+        .to_string();
+    assert!(error.contains("there is no primary"), "{error}");
+    let same = PAIR.replace("by-id/s", "by-id/p");
+    assert!(
+        ClusterInit::parse(&same)
+            .expect_err("one device")
+            .to_string()
+            .contains("are the same")
+    );
+}
+
+#[test]
+fn limits_are_kept() {
+    let long = with(&format!("SITE_fmt:a\nSITE:{}", "x".repeat(1020)));
+    assert!(
+        ClusterInit::parse(&long)
+            .expect_err("long")
+            .to_string()
+            .contains("1025 characters")
+    );
+    let wide = with(&format!("SITE_fmt{}", ":c".repeat(33)));
+    assert!(
+        ClusterInit::parse(&wide)
+            .expect_err("wide")
+            .to_string()
+            .contains("33 columns")
+    );
+    let huge = "#".repeat(INIT_BYTES_MAX + 1);
+    assert!(ClusterInit::parse(&huge).is_err());
+    let nodes: String = (0..33).map(|n| format!("NODE:{n}:n{n}\n")).collect();
+    let crowded = format!("CLUSTER:c:0123456789abcdef0123456789abcdef\n{nodes}");
+    assert!(ClusterInit::parse(&crowded).is_err());
+}
+
+#[test]
+fn a_deadline_that_is_not_given_follows_the_request_timeout() {
+    let init = ClusterInit::parse(&with("OPTION:request_timeout_ms:600")).expect("well-formed");
+    assert_eq!(init.options().disk_deadline.as_millis(), 300);
+}
+
+#[test]
+fn comments_and_order_leave_the_digest_alone_and_content_does_not() {
+    let init = ClusterInit::parse(PAIR).expect("well-formed");
+    let reordered: Vec<&str> = PAIR.lines().rev().collect();
+    let again = ClusterInit::parse(&format!("# other\n\n{}\r\n", reordered.join("\n"))).expect("well-formed");
+    assert_eq!(init.digest(), again.digest());
+    assert_eq!(init.options(), again.options());
+    let other = ClusterInit::parse(&with("OPTION:port:5641")).expect("well-formed");
+    assert_ne!(init.digest(), other.digest());
+    let own = ClusterInit::parse(&with("SITE_fmt:name\nSITE:here")).expect("well-formed");
+    let own_more = ClusterInit::parse(&with("SITE_fmt:name\nSITE:here\nSITE:there")).expect("well-formed");
+    assert_ne!(own.digest(), own_more.digest());
+}
+
+#[test]
+fn the_text_form_comes_back() {
+    let init = ClusterInit::parse(&with(
+        "SITE_fmt:name:place\nSITE:a%3Ab:c%25d\nACCESS:write:group=ops:*",
+    ))
+    .expect("well-formed");
+    let again = ClusterInit::parse(&init.to_text()).expect("its own text is well-formed");
+    assert_eq!(init.digest(), again.digest());
+    assert_eq!(init.nodes(), again.nodes());
+    assert!(init.to_text().contains("\nSITE:a%3Ab:c%25d\n"));
+    assert!(init.to_text().starts_with("CLUSTER_fmt:name:id\nCLUSTER:prod:"));
+}
+
+proptest! {
+    #[test]
+    fn damaged_text_never_panics(at in 0..PAIR.len(), bytes in proptest::collection::vec(any::<char>(), 0..4)) {
+        let mut text = PAIR.to_string();
+        text.replace_range(at..at + 1, &bytes.iter().collect::<String>());
+        let _ = ClusterInit::parse(&text);
+    }
+}

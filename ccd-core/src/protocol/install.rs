@@ -1,0 +1,388 @@
+//! From decided to open: the state is made ready on every replica that the configuration writes, leases of those left out
+//! run down, and then all members serve (Fig. 4, steps 414 to 420).
+//!
+//! Owns `install` (at the proposer), `member` (at the others), `serving` and `opened`.
+
+use super::Node;
+use super::interface::DecisionKind;
+use super::message::Message;
+use super::propose::Attempt;
+use super::replicas::Purpose;
+use crate::configuration::{Configuration, Mode};
+use crate::database::{Database, Record};
+use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};
+use crate::replica::ReplicaError;
+use crate::time::Time;
+use alloc::format;
+use alloc::sync::Arc;
+
+/// An installation that makes no progress for this many leases is given up, and a successor proposed.
+const PATIENCE_LEASES: u32 = 5;
+
+/// The proposer's side.
+#[derive(Debug)]
+pub(super) struct Install {
+    configuration: Configuration,
+    attempt: Attempt,
+    /// Devices that have not yet recorded the decision.
+    recording: usize,
+    /// Operations on this node's replicas not yet answered.
+    outstanding: usize,
+    installed: NodeSet,
+    /// Until when a node that is left out may still serve.
+    lease_until: Time,
+    progress_at: Time,
+    target: Option<(Database, Arc<Record>)>,
+    failed: bool,
+}
+
+impl Install {
+    pub fn new(
+        configuration: Configuration,
+        attempt: Attempt,
+        recording: usize,
+        lease_until: Time,
+        now: Time,
+    ) -> Self {
+        Self {
+            configuration,
+            attempt,
+            recording,
+            outstanding: 0,
+            installed: NodeSet::EMPTY,
+            lease_until,
+            progress_at: now,
+            target: None,
+            failed: false,
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.configuration.epoch
+    }
+}
+
+/// A member's side.
+#[derive(Debug)]
+pub(super) struct Member {
+    configuration: Configuration,
+    coordinator: NodeId,
+    outstanding: usize,
+    target: Option<(Database, Arc<Record>)>,
+    done: bool,
+}
+
+impl Member {
+    pub fn epoch(&self) -> Epoch {
+        self.configuration.epoch
+    }
+
+    pub fn coordinator(&self) -> NodeId {
+        self.coordinator
+    }
+}
+
+impl Node {
+    /// The database as it will be once the configuration is open, and the record that leads there.
+    fn target(&self, epoch: Epoch) -> Option<(Database, Arc<Record>)> {
+        let open = Record::open(self.head.position(), epoch);
+        let database = self.head.apply(&open).ok()?;
+        Some((database, Arc::new(open)))
+    }
+
+    pub(super) fn begin_install(&mut self, mut install: Install) {
+        let epoch = install.epoch();
+        self.blank = false;
+        self.store_configuration(Replica::Local, install.configuration.clone());
+        let Some((database, open)) = self.target(epoch) else {
+            return;
+        };
+        let replicas: alloc::vec::Vec<Replica> = match install.configuration.mode {
+            Mode::Paired => alloc::vec![Replica::Local],
+            Mode::Solo(_) => install
+                .configuration
+                .devices
+                .iter()
+                .map(Replica::Device)
+                .collect(),
+        };
+        let purpose = Purpose::Install { epoch };
+        for replica in replicas {
+            if self.replica(replica).usable() {
+                install.outstanding += self.bring(replica, &database, &open, &purpose);
+            } else {
+                install.failed = true;
+            }
+        }
+        install.target = Some((database, open));
+        let others = install.configuration.members.without(self.me());
+        for node in others.iter() {
+            self.send(node, Message::Install(install.configuration.clone()));
+        }
+        self.install = Some(install);
+        // So that the leases of the new configuration are there when it opens.
+        self.beat();
+    }
+
+    pub(super) fn on_decision_recorded(&mut self, attempt: Attempt) {
+        // A device that could not record it has failed, and is dropped when the state is written to it or, in
+        // paired mode, when its heartbeat is missed: either way before anything depends on it.
+        if let Some(install) = self.install.as_mut().filter(|install| install.attempt == attempt) {
+            install.recording = install.recording.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn on_install_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
+        let now = self.now;
+        let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) else {
+            return;
+        };
+        install.outstanding -= 1;
+        install.progress_at = now;
+        install.failed |= error.is_some();
+    }
+
+    pub(super) fn on_installed(&mut self, from: NodeId, epoch: Epoch) {
+        let now = self.now;
+        if let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) {
+            install.installed.insert(from);
+            install.progress_at = now;
+        } else if self.serving == Some(epoch) {
+            self.send(from, Message::Open { epoch });
+        }
+    }
+
+    pub(super) fn install_deadline(&self) -> Time {
+        self.install
+            .as_ref()
+            .map_or(Time::NEVER, |install| install.lease_until)
+    }
+
+    pub(super) fn repeat_install(&mut self) {
+        if let Some(install) = &self.install {
+            let missing = install
+                .configuration
+                .members
+                .without(self.me())
+                .minus(install.installed);
+            let configuration = install.configuration.clone();
+            for node in missing.iter() {
+                self.send(node, Message::Install(configuration.clone()));
+            }
+        }
+        if let Some(member) = self.member.as_ref().filter(|member| member.done) {
+            let (epoch, to) = (member.epoch(), member.coordinator);
+            if self.serving != Some(epoch) {
+                self.send(to, Message::Installed { epoch });
+            }
+        }
+    }
+
+    pub(super) fn drive_install(&mut self) {
+        let Some(install) = &self.install else {
+            return;
+        };
+        let epoch = install.epoch();
+        if self.sealed() || self.known.epoch != epoch {
+            self.install = None;
+            return;
+        }
+        let others = install.configuration.members.without(self.me());
+        let silent = others.iter().find(|node| self.silent(*node));
+        let stuck = self.now.since(install.progress_at) > self.settings.lease * PATIENCE_LEASES;
+        if install.failed || silent.is_some() || stuck {
+            let why = match silent {
+                _ if install.failed => "a replica could not be written".into(),
+                Some(node) => format!("node {node} went silent"),
+                None => format!("nodes {} do not get ready", others.minus(install.installed)),
+            };
+            self.record(
+                DecisionKind::Refused,
+                format!("epoch {epoch} was not opened: {why}"),
+            );
+            self.waiting = (format!("epoch {epoch} was not opened: {why}"), self.now);
+            self.install = None;
+            return;
+        }
+        let ready =
+            install.recording == 0 && install.outstanding == 0 && install.installed.is_superset(others);
+        if ready && self.now >= install.lease_until {
+            let Some((database, open)) = self.install.take().and_then(|install| install.target) else {
+                return;
+            };
+            for node in others.iter() {
+                self.send(node, Message::Open { epoch });
+            }
+            self.open(database, &open);
+        }
+    }
+
+    /// Serves the configuration from now on.
+    fn open(&mut self, database: Database, open: &Arc<Record>) {
+        if self.head.position() == open.prev {
+            self.history.push(Arc::clone(open));
+        }
+        self.head = database.clone();
+        self.committed = database;
+        self.rolled_back = None;
+        self.prepared = None;
+        self.round = None;
+        self.damaged = None;
+        self.catch_up = None;
+        self.serving = Some(self.known.epoch);
+        self.opened = Some(self.known.epoch);
+        let text = format!(
+            "opened {} at {}: {}",
+            self.known,
+            self.head.position(),
+            self.known.reason
+        );
+        self.record(DecisionKind::Opened, text);
+        self.beat();
+        self.requests_after_opening();
+    }
+
+    /// A member of a decided configuration is told to make itself ready.
+    pub(super) fn on_install(&mut self, from: NodeId, configuration: Configuration) {
+        if configuration.epoch < self.known.epoch {
+            self.send(from, Message::Decided(self.known.clone()));
+            return;
+        }
+        self.learn(configuration.clone());
+        if self.known.epoch != configuration.epoch
+            || self.sealed()
+            || !configuration.members.contains(self.me())
+            || !self.ready()
+            || self.serving == Some(configuration.epoch)
+        {
+            return;
+        }
+        if self
+            .member
+            .as_ref()
+            .is_some_and(|member| member.epoch() == configuration.epoch)
+        {
+            return;
+        }
+        if self.blank {
+            self.blank = false;
+            self.store_configuration(Replica::Local, configuration.clone());
+        }
+        self.member = Some(Member {
+            configuration,
+            coordinator: from,
+            outstanding: 0,
+            target: None,
+            done: false,
+        });
+    }
+
+    /// A member first gets the base, if it does not have it, then records the opening.
+    pub(super) fn drive_member(&mut self) {
+        let Some(member) = &self.member else {
+            return;
+        };
+        let (epoch, base, from) = (member.epoch(), member.configuration.base, member.coordinator);
+        if self.sealed() || self.known.epoch != epoch || !self.ready() {
+            self.member = None;
+            return;
+        }
+        if member.target.is_some() {
+            return;
+        }
+        let here = self.head.position();
+        let opened_before = here.stamp.epoch == epoch && here.stamp.generation == base.stamp.generation;
+        if here != base && !opened_before {
+            self.fetch_from(from);
+            return;
+        }
+        if self.catch_up_storing() {
+            return;
+        }
+        if opened_before {
+            // It was ready before it restarted.
+            let open = Arc::new(Record::open(base, epoch));
+            let database = self.head.clone();
+            if let Some(member) = &mut self.member {
+                member.target = Some((database, open));
+                member.done = true;
+            }
+            self.send(from, Message::Installed { epoch });
+            return;
+        }
+        let Some((database, open)) = self.target(epoch) else {
+            return;
+        };
+        let outstanding = self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
+        if let Some(member) = &mut self.member {
+            member.outstanding = outstanding;
+            member.target = Some((database, open));
+        }
+    }
+
+    pub(super) fn on_member_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
+        let Some(member) = self.member.as_mut().filter(|member| member.epoch() == epoch) else {
+            return;
+        };
+        if error.is_some() {
+            self.member = None;
+            return;
+        }
+        member.outstanding -= 1;
+        if member.outstanding > 0 {
+            return;
+        }
+        member.done = true;
+        let (to, target) = (member.coordinator, member.target.clone());
+        if let Some((database, open)) = target {
+            // From here on this copy says that it is of the new epoch, as its disk does.
+            if self.head.position() == open.prev {
+                self.history.push(open);
+            }
+            self.head = database.clone();
+            self.committed = database;
+            self.rolled_back = None;
+            self.prepared = None;
+            self.damaged = None;
+        }
+        self.send(to, Message::Installed { epoch });
+        self.beat();
+    }
+
+    pub(super) fn on_open(&mut self, epoch: Epoch) {
+        if self.sealed() || self.known.epoch != epoch {
+            return;
+        }
+        if let Some(member) = self
+            .member
+            .take_if(|member| member.epoch() == epoch && member.done)
+            && let Some((_, open)) = member.target
+        {
+            // Rounds may have been prepared since: the coordinator opens first.
+            self.serving = Some(epoch);
+            self.opened = Some(epoch);
+            let text = format!("opened {} at {} as member", self.known, open.next);
+            self.record(DecisionKind::Opened, text);
+            self.beat();
+            self.requests_after_opening();
+        }
+    }
+
+    /// A heartbeat says that a peer serves what this node knows.
+    pub(super) fn on_peer_serves(&mut self, from: NodeId, position: Position) {
+        if self.known.members.contains(self.me())
+            && self.known.members.contains(from)
+            && self.serving != Some(self.known.epoch)
+        {
+            // The word to open may have been lost.
+            self.on_open(self.known.epoch);
+        }
+        if self.serving.is_some() {
+            self.on_master_position(from, position);
+        } else if self.member.is_none() && self.proposal.is_none() && self.willing && self.ready() {
+            if self.head.position() != position {
+                self.fetch_from(from);
+            }
+        }
+    }
+}

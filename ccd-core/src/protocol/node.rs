@@ -1,0 +1,420 @@
+//! The node: what it knows, and how an event reaches the part that handles it.
+//!
+//! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
+
+use super::catch_up::{CatchUp, Snapshot};
+use super::history::History;
+use super::install::{Install, Member};
+use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
+use super::message::Message;
+use super::peers::Peer;
+use super::propose::{Attempt, Proposal};
+use super::replicas::{Purpose, ReplicaView};
+use super::requests::Requests;
+use super::update::{Prepared, Round};
+use crate::configuration::{BallotBlock, Configuration, Mode};
+use crate::database::Database;
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::time::{Date, Time};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// One node of a cluster. Pure: it learns the time and everything else from events, and acts only through actions.
+///
+/// ```text
+/// loop {
+///     wait for an event, at most until node.next_deadline();
+///     node.handle(now, event, &mut actions);
+///     execute the actions in order;
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Node {
+    pub(super) settings: Settings,
+    pub(super) now: Time,
+    /// The date the last event with one came with, for people.
+    pub(super) date: Date,
+    pub(super) actions: Vec<Action>,
+    pub(super) started: Time,
+    pub(super) next_beat: Time,
+
+    // What was agreed. `known` is the newest configuration known to be decided; genesis until then.
+    pub(super) known: Configuration,
+    /// The local copy holds no configuration: what it may have promised before it was replaced is not known.
+    pub(super) blank: bool,
+    /// This node's promises and votes, as its local copy holds them.
+    pub(super) ballot: Option<BallotBlock>,
+    /// The highest ballot round seen anywhere.
+    pub(super) round_max: u64,
+
+    // The content. `committed` is what queries see; `head` also has the prepared round, if there is one.
+    pub(super) head: Database,
+    pub(super) committed: Database,
+    pub(super) history: History,
+    /// The local copy was found damaged: its content is no evidence for anything until it is replaced.
+    pub(super) damaged: Option<String>,
+    /// The last thing this copy did was to roll back the round that led here.
+    pub(super) rolled_back: Option<Position>,
+
+    pub(super) replicas: BTreeMap<Replica, ReplicaView>,
+    /// What was asked of replicas: of which, whether it changes the state of an area, and what for.
+    pub(super) pending: BTreeMap<Ticket, (Replica, bool, Purpose)>,
+    pub(super) ticket_last: u64,
+
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// The operator did not take it out.
+    pub(super) willing: bool,
+    pub(super) force: bool,
+    pub(super) impatient: bool,
+
+    // Becoming part of a configuration.
+    pub(super) attempt: Attempt,
+    pub(super) proposal: Option<Proposal>,
+    pub(super) install: Option<Install>,
+    pub(super) member: Option<Member>,
+    pub(super) catch_up: Option<CatchUp>,
+    /// Why it does not serve, as `plan` last found; since when.
+    pub(super) waiting: (String, Time),
+    pub(super) back_off_until: Time,
+
+    // Serving.
+    /// The epoch of `known`, while this node serves it.
+    pub(super) serving: Option<Epoch>,
+    /// The epoch this node opened last and whose content it holds in memory ever since.
+    pub(super) opened: Option<Epoch>,
+    pub(super) round: Option<Round>,
+    pub(super) prepared: Option<Prepared>,
+    /// A reconfiguration is due as soon as the round under way has ended.
+    pub(super) hold_rounds: bool,
+    /// The prepared round went into an image, because the journal had no room.
+    pub(super) journal_was_full: bool,
+    pub(super) snapshot: Snapshot,
+    pub(super) requests: Requests,
+}
+
+impl Node {
+    /// A node that has just started and knows nothing: its first actions, asked for by the first
+    /// [`Event::Timer`], open its replicas.
+    pub fn new(settings: Settings, now: Time) -> Self {
+        let known = Configuration::genesis(settings.nodes, settings.devices);
+        let replicas = core::iter::once(Replica::Local)
+            .chain(settings.devices.iter().map(Replica::Device))
+            .map(|replica| (replica, ReplicaView::new(now)))
+            .collect();
+        let peers = settings
+            .nodes
+            .without(settings.me)
+            .iter()
+            .map(|node| (node, Peer::new(now)))
+            .collect();
+        Self {
+            now,
+            date: Date::default(),
+            actions: Vec::new(),
+            started: now,
+            next_beat: now,
+            known,
+            blank: true,
+            ballot: None,
+            round_max: 0,
+            head: Database::default(),
+            committed: Database::default(),
+            history: History::default(),
+            damaged: None,
+            rolled_back: None,
+            replicas,
+            pending: BTreeMap::new(),
+            ticket_last: 0,
+            peers,
+            willing: true,
+            force: false,
+            impatient: false,
+            attempt: Attempt(0),
+            proposal: None,
+            install: None,
+            member: None,
+            catch_up: None,
+            waiting: (String::from("starting: reading the replicas"), now),
+            back_off_until: now,
+            serving: None,
+            opened: None,
+            round: None,
+            prepared: None,
+            hold_rounds: false,
+            journal_was_full: false,
+            snapshot: None,
+            requests: Requests::default(),
+            settings,
+        }
+    }
+
+    /// Takes one event and appends what must be done to `actions`.
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Timer => {}
+            Event::Message { from, message } => self.on_message(from, message),
+            Event::Client {
+                client,
+                request,
+                date,
+            } => {
+                self.date = date;
+                self.on_request(client, request);
+            }
+            Event::ClientGone { client } => self.on_client_gone(client),
+            Event::Replica { ticket, result } => self.on_replica(ticket, result),
+            Event::Fenced { ticket, result } => self.on_fenced(ticket, result),
+        }
+        self.on_time();
+        actions.append(&mut self.actions);
+    }
+
+    /// Everything that depends on the time alone, or that an event may have made possible.
+    fn on_time(&mut self) {
+        if self.now >= self.next_beat {
+            self.next_beat = self.now + self.settings.heartbeat;
+            self.beat();
+            self.re_open_replicas();
+            self.repeat_what_was_not_answered();
+        }
+        self.drive_proposal();
+        self.drive_install();
+        self.drive_member();
+        self.plan();
+        self.drive_updates();
+        self.drive_requests();
+    }
+
+    /// Messages get lost: at every heartbeat, what is still waited for is asked for again.
+    fn repeat_what_was_not_answered(&mut self) {
+        self.repeat_proposal();
+        self.repeat_install();
+        self.repeat_catch_up();
+        self.repeat_round();
+        self.repeat_forwards();
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn next_deadline(&self) -> Time {
+        let mut deadline = self.next_beat;
+        for due in [
+            self.proposal_deadline(),
+            self.install_deadline(),
+            self.requests.next_deadline(),
+        ] {
+            if due > self.now {
+                deadline = deadline.min(due);
+            }
+        }
+        deadline
+    }
+
+    fn on_message(&mut self, from: NodeId, message: Message) {
+        if from == self.me() || !self.settings.nodes.contains(from) {
+            return;
+        }
+        self.heard(from);
+        match message {
+            Message::Heartbeat(state) => self.on_heartbeat(from, state),
+            Message::HeartbeatAck {
+                incarnation,
+                echo,
+                epoch,
+                lease,
+            } => {
+                self.on_heartbeat_ack(from, incarnation, echo, epoch, lease);
+            }
+            Message::Decided(configuration) => self.learn(configuration),
+            Message::Prepare { instance, ballot } => self.on_prepare(from, instance, ballot),
+            Message::Promise {
+                instance,
+                ballot,
+                promise,
+            } => {
+                self.on_promise(from, instance, ballot, promise);
+            }
+            Message::Accept {
+                instance,
+                ballot,
+                configuration,
+            } => {
+                self.on_accept(from, instance, ballot, configuration);
+            }
+            Message::Accepted { instance, ballot } => self.on_accepted(from, instance, ballot),
+            Message::BallotRefused {
+                instance,
+                ballot,
+                obstacle,
+            } => {
+                self.on_ballot_refused(from, instance, ballot, obstacle);
+            }
+            Message::Install(configuration) => self.on_install(from, configuration),
+            Message::Installed { epoch } => self.on_installed(from, epoch),
+            Message::Open { epoch } => self.on_open(epoch),
+            Message::Fetch { have, image } => self.on_fetch(from, have, image),
+            Message::Tail { have, records } => self.on_tail(from, have, records),
+            Message::ImageChunk {
+                position,
+                total,
+                offset,
+                bytes,
+                ancestor,
+            } => {
+                self.on_image_chunk(from, position, total, offset, bytes, ancestor);
+            }
+            Message::UpdateReq { epoch, record } => self.on_update_req(from, epoch, record),
+            Message::UpdateAck { epoch, position } => self.on_update_ack(from, epoch, position),
+            Message::UpdateNack { epoch, position, why } => {
+                self.on_update_nack(from, epoch, position, why);
+            }
+            Message::Unfreeze {
+                epoch,
+                position,
+                commit,
+            } => {
+                self.on_unfreeze(from, epoch, position, commit);
+            }
+            Message::UnfreezeAck { epoch, position } => self.on_unfreeze_ack(from, epoch, position),
+            Message::Forward {
+                epoch,
+                update,
+                timeout,
+            } => self.on_forward(from, epoch, update, timeout),
+            Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
+            Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
+            Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
+        }
+    }
+
+    // Small words that every part uses.
+
+    pub(super) fn me(&self) -> NodeId {
+        self.settings.me
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        self.actions.push(Action::Send { to, message });
+    }
+
+    pub(super) fn send_to_all(&mut self, message: &Message) {
+        for to in self.settings.nodes.without(self.me()).iter() {
+            self.send(to, message.clone());
+        }
+    }
+
+    pub(super) fn record(&mut self, kind: DecisionKind, text: String) {
+        let configuration = (!self.known.is_genesis()).then(|| self.known.clone());
+        self.actions.push(Action::Record(Decision {
+            kind,
+            configuration,
+            text,
+        }));
+    }
+
+    /// Whether this node has promised to take part in deciding the successor of `known`: then it acks nothing in it.
+    pub(super) fn sealed(&self) -> bool {
+        self.ballot
+            .as_ref()
+            .is_some_and(|ballot| ballot.instance >= self.known.epoch)
+            || self.proposal.is_some()
+    }
+
+    /// Serving the newest configuration it knows, and not about to leave it.
+    pub(super) fn is_open(&self) -> bool {
+        self.serving == Some(self.known.epoch) && !self.sealed()
+    }
+
+    pub(super) fn is_master(&self) -> bool {
+        self.known.master() == Some(self.me())
+    }
+
+    pub(super) fn usable_devices(&self) -> DeviceSet {
+        self.settings
+            .devices
+            .iter()
+            .filter(|role| self.replica(Replica::Device(*role)).usable())
+            .collect()
+    }
+
+    pub(super) fn replica(&self, replica: Replica) -> &ReplicaView {
+        &self.replicas[&replica]
+    }
+
+    pub(super) fn replica_mut(&mut self, replica: Replica) -> &mut ReplicaView {
+        self.replicas
+            .get_mut(&replica)
+            .expect("every configured replica has a view")
+    }
+
+    /// The local copy is read and can be written.
+    pub(super) fn ready(&self) -> bool {
+        self.replica(Replica::Local).loaded && self.replica(Replica::Local).usable()
+    }
+
+    /// Stops answering and acking at once, and says why.
+    pub(super) fn stop_serving(&mut self, why: &str) {
+        if let Some(epoch) = self.serving.take() {
+            let text = alloc::format!("stopped serving epoch {epoch}: {why}");
+            self.record(DecisionKind::StoppedServing, text);
+            self.waiting = (String::from(why), self.now);
+        }
+    }
+
+    /// Takes note of a configuration that was decided. A later one than any known replaces it: whoever holds an
+    /// earlier one starts over from here.
+    pub(super) fn learn(&mut self, configuration: Configuration) {
+        if configuration.epoch <= self.known.epoch {
+            return;
+        }
+        if self.serving.is_some() {
+            let why = alloc::format!(
+                "a later configuration was decided ({configuration}) by node {}: {}",
+                configuration.proposer,
+                configuration.reason
+            );
+            self.stop_serving(&why);
+        }
+        if self
+            .proposal
+            .as_ref()
+            .is_some_and(|proposal| proposal.instance < configuration.epoch)
+        {
+            self.proposal = None;
+        }
+        if self
+            .install
+            .as_ref()
+            .is_some_and(|install| install.epoch() < configuration.epoch)
+        {
+            self.install = None;
+        }
+        if self
+            .member
+            .as_ref()
+            .is_some_and(|member| member.epoch() < configuration.epoch)
+        {
+            self.member = None;
+        }
+        self.known = configuration;
+        // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed
+        // as a member of a configuration that was decided without its vote.
+        if !self.blank {
+            self.store_configuration(Replica::Local, self.known.clone());
+        }
+    }
+
+    /// Nodes of the configuration other than this one.
+    pub(super) fn other_members(&self) -> NodeSet {
+        self.known.members.without(self.me())
+    }
+
+    pub(super) fn solo(&self) -> bool {
+        matches!(self.known.mode, Mode::Solo(_))
+    }
+
+    pub(super) fn device_roles(&self) -> Vec<DeviceRole> {
+        self.settings.devices.iter().collect()
+    }
+}

@@ -1,0 +1,241 @@
+//! The built-in cluster membership monitor: heartbeats over the network and through the devices, and leases.
+//!
+//! Owns `peers`. A lease is asked for by a heartbeat and counts from when that was sent; it is granted by the answer
+//! and is waited out from when that was sent, so the holder's end is never later than the grantor's.
+
+use super::Node;
+use super::message::{Message, PeerState};
+use crate::configuration::Mode;
+use crate::configuration::votes::{self, Voters};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
+use crate::replica::Heartbeat;
+use crate::time::Time;
+use core::time::Duration;
+
+/// A holder counts its lease this much shorter, as a part of it, than the grantor does: clocks need not agree, but must run
+/// at the same rate within this margin (6 %).
+const DRIFT_MARGIN_DIVISOR: u32 = 16;
+
+/// What is known of another node.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// When its last message came; `None` until one came.
+    pub heard: Option<Time>,
+    /// What it said last.
+    pub state: Option<PeerState>,
+    /// Its last answer that granted a lease: when the heartbeat that was answered had been sent, and for which epoch.
+    granted: Option<(Time, Epoch)>,
+    /// Until when this node has promised to take part in no configuration without it.
+    pub promised_until: Time,
+    /// Its heartbeats on the devices: the last one, and when it was first seen.
+    disk: [Option<(Heartbeat, Time)>; 2],
+    /// When a heartbeat of it on a device was last seen to change.
+    pub moved_on_disk: Option<Time>,
+    /// When it was last seen alive in any way, or when this node started.
+    pub alive_at: Time,
+}
+
+impl Peer {
+    /// A node that has just started may have promised a lease before: the promise of its earlier self is assumed and
+    /// kept (see [`Node::assume_promises`]).
+    pub fn new(now: Time) -> Self {
+        Self {
+            heard: None,
+            state: None,
+            granted: None,
+            promised_until: now,
+            disk: [None, None],
+            moved_on_disk: None,
+            alive_at: now,
+        }
+    }
+
+    pub fn on_disk_heartbeat(&mut self, role: DeviceRole, heartbeat: &Heartbeat, now: Time) {
+        let slot = &mut self.disk[role as usize];
+        match slot {
+            Some((last, _)) if last == heartbeat => {}
+            // The first sight says nothing: it may be years old.
+            None => *slot = Some((heartbeat.clone(), now)),
+            Some(_) => {
+                *slot = Some((heartbeat.clone(), now));
+                self.moved_on_disk = Some(now);
+                self.alive_at = now;
+            }
+        }
+    }
+}
+
+impl Node {
+    /// A node that starts again does not remember whom it promised what: it waits as if it had promised everybody.
+    pub(super) fn promise_left(&self, to: NodeId) -> Duration {
+        let assumed = self.started + self.settings.lease;
+        self.peers.get(&to).map_or(Duration::ZERO, |peer| {
+            peer.promised_until.max(assumed).since(self.now)
+        })
+    }
+
+    pub(super) fn beat(&mut self) {
+        let state = self.own_state();
+        self.send_to_all(&Message::Heartbeat(state));
+        self.beat_devices();
+    }
+
+    fn own_state(&self) -> PeerState {
+        PeerState {
+            incarnation: self.settings.incarnation,
+            echo: self.now.nanos(),
+            epoch: self.known.epoch,
+            serving: self.is_open() && self.lease_holds(),
+            position: self.offered_position(),
+            blank: self.blank,
+            willing: self.willing,
+            ready: self.ready(),
+            devices: self.usable_devices(),
+            hears: self.heard_nodes(),
+        }
+    }
+
+    /// The newest state that another node may fetch from here: what is committed, and once this node acks nothing any
+    /// more, also what is prepared.
+    pub(super) fn offered_position(&self) -> Position {
+        if self.is_open() {
+            self.committed.position()
+        } else {
+            self.head.position()
+        }
+    }
+
+    pub(super) fn heard(&mut self, from: NodeId) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.heard = Some(now);
+            peer.alive_at = now;
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, from: NodeId, state: PeerState) {
+        let member = self.known.members.contains(from) && self.known.members.contains(self.me());
+        let lease = member && state.epoch == self.known.epoch && !self.known.is_genesis() && !self.sealed();
+        let lease_span = self.settings.lease;
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        if lease {
+            peer.promised_until = now + lease_span;
+        }
+        let (incarnation, echo, epoch) = (state.incarnation, state.echo, self.known.epoch);
+        let (told, position, serving) = (state.epoch, state.position, state.serving);
+        peer.state = Some(state);
+        self.send(
+            from,
+            Message::HeartbeatAck {
+                incarnation,
+                echo,
+                epoch,
+                lease,
+            },
+        );
+        if told < self.known.epoch {
+            self.send(from, Message::Decided(self.known.clone()));
+        }
+        if serving && told == self.known.epoch {
+            self.on_peer_serves(from, position);
+        }
+    }
+
+    pub(super) fn on_heartbeat_ack(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        echo: u64,
+        epoch: Epoch,
+        lease: bool,
+    ) {
+        if incarnation != self.settings.incarnation || !lease {
+            return;
+        }
+        let sent = Time::from_nanos(echo);
+        if let Some(peer) = self.peers.get_mut(&from)
+            && peer
+                .granted
+                .is_none_or(|(last, last_epoch)| (last_epoch, last) < (epoch, sent))
+        {
+            peer.granted = Some((sent, epoch));
+        }
+    }
+
+    /// When this node's lease ends: until then nobody opens a configuration without it.
+    pub(super) fn lease_until(&self) -> Time {
+        let configuration = &self.known;
+        let margin = self.settings.lease / DRIFT_MARGIN_DIVISOR;
+        let span = self.settings.lease.saturating_sub(margin);
+        let mut grants: alloc::vec::Vec<(Time, Voters)> = match configuration.mode {
+            Mode::Paired => (self.peers.iter())
+                .filter_map(|(node, peer)| {
+                    let (sent, epoch) = peer.granted?;
+                    let voter = Voters::new(NodeSet::of(*node), DeviceSet::EMPTY);
+                    (epoch == configuration.epoch).then_some((sent, voter))
+                })
+                .collect(),
+            Mode::Solo(_) => (configuration.devices.iter())
+                .filter_map(|role| {
+                    let (begun, claimed) = self.replica(Replica::Device(role)).clean_beat?;
+                    let voter = Voters::new(NodeSet::EMPTY, DeviceSet::EMPTY.with(role));
+                    (claimed < configuration.epoch).then_some((begun, voter))
+                })
+                .collect(),
+        };
+        // The latest time by which enough voters had granted: newest first until they decide.
+        grants.sort_by_key(|(sent, _)| core::cmp::Reverse(*sent));
+        let mut ayes = Voters::new(NodeSet::of(self.me()), DeviceSet::EMPTY);
+        if votes::decide(configuration, ayes) {
+            return Time::NEVER;
+        }
+        for (sent, voter) in grants {
+            ayes.nodes = ayes.nodes.union(voter.nodes);
+            ayes.devices = ayes.devices.iter().chain(voter.devices.iter()).collect();
+            if votes::decide(configuration, ayes) {
+                return sent + span;
+            }
+        }
+        Time::ZERO
+    }
+
+    pub(super) fn lease_holds(&self) -> bool {
+        self.now < self.lease_until()
+    }
+
+    /// Heard over the network within the last lease.
+    pub(super) fn hears(&self, node: NodeId) -> bool {
+        (self.peers.get(&node).and_then(|peer| peer.heard))
+            .is_some_and(|heard| self.now.since(heard) < self.settings.lease)
+    }
+
+    pub(super) fn heard_nodes(&self) -> NodeSet {
+        self.peers
+            .keys()
+            .copied()
+            .filter(|node| self.hears(*node))
+            .collect()
+    }
+
+    /// Its heartbeat on a device changed within the last lease.
+    pub(super) fn moves_on_disk(&self, node: NodeId) -> bool {
+        (self.peers.get(&node).and_then(|peer| peer.moved_on_disk))
+            .is_some_and(|moved| self.now.since(moved) < self.settings.lease)
+    }
+
+    /// Not seen in any way for a whole lease.
+    pub(super) fn silent(&self, node: NodeId) -> bool {
+        self.peers
+            .get(&node)
+            .is_some_and(|peer| self.now.since(peer.alive_at) >= self.settings.lease)
+    }
+
+    pub(super) fn peer_state(&self, node: NodeId) -> Option<&PeerState> {
+        self.hears(node)
+            .then(|| self.peers[&node].state.as_ref())
+            .flatten()
+    }
+}

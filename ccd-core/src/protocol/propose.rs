@@ -1,0 +1,842 @@
+//! This node as a proposer: decides the successor of the configuration it knows, by Paxos among its voters.
+//!
+//! ```text
+//! fence the others → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
+//!   → fetch what is missing of it → votes → decided: install.rs makes it ready and opens it
+//! ```
+//!
+//! Owns `proposal`, `attempt` and `back_off_until`.
+
+use super::Node;
+use super::evidence::{Evidence, Source, newest_state};
+use super::history::History;
+use super::install::Install;
+use super::interface::{Action, DecisionKind, Ticket};
+use super::message::{Message, Obstacle, Promise};
+use super::plan::Want;
+use super::replicas::{Purpose, replay};
+use crate::configuration::votes::{self, Voters};
+use crate::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag};
+use crate::database::Database;
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp, Survey};
+use crate::time::Time;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempt(pub u64);
+
+/// An override must not get the epoch of a configuration that voters decide elsewhere at the same time.
+const OVERRIDE_EPOCH_STEP: u64 = 1000;
+
+/// Once enough voters have promised, how many heartbeat intervals the others are waited for.
+const GRACE_BEATS: u32 = 2;
+
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub instance: Epoch,
+    pub ballot: Ballot,
+    attempt: Attempt,
+    want: Want,
+    begun: Time,
+    /// When enough voters had promised.
+    enough: Option<Time>,
+    phase: Phase,
+    /// What is still to be answered.
+    nodes_asked: NodeSet,
+    replicas_asked: BTreeSet<Replica>,
+    fences: BTreeSet<Ticket>,
+    promised: Voters,
+    voted: Voters,
+    failed: DeviceSet,
+    obstacles: Vec<String>,
+    evidence: Vec<Evidence>,
+    /// Content of devices that was read as evidence.
+    loaded: BTreeMap<DeviceRole, (Database, History)>,
+    accepted: Option<(Ballot, Configuration)>,
+    lease_until: Time,
+    /// When each device was claimed: a solo owner cannot have renewed its lease after that.
+    claimed_at: Time,
+    value: Option<Configuration>,
+    forced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Promising,
+    /// The state to start from is on another node.
+    Fetching {
+        from: NodeId,
+        position: Position,
+    },
+    Voting,
+}
+
+impl Proposal {
+    fn all_answered(&self) -> bool {
+        self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.fences.is_empty()
+    }
+}
+
+impl Node {
+    pub(super) fn propose(&mut self, want: Want) {
+        let forced = core::mem::take(&mut self.force);
+        self.impatient = false;
+        self.attempt.0 += 1;
+        self.round_max += 1;
+        let instance = self.known.epoch;
+        let ballot = Ballot {
+            round: self.round_max,
+            node: self.me(),
+        };
+        let text = format!(
+            "proposes members {{{}}}, devices {:?} as successor of epoch {instance} (round {}): {}",
+            want.members, want.devices, ballot.round, want.why
+        );
+        self.record(
+            if forced {
+                DecisionKind::Override
+            } else {
+                DecisionKind::Propose
+            },
+            text,
+        );
+        self.member = None;
+        self.proposal = Some(Proposal {
+            instance,
+            ballot,
+            attempt: self.attempt,
+            want,
+            begun: self.now,
+            enough: None,
+            phase: Phase::Promising,
+            nodes_asked: NodeSet::EMPTY,
+            replicas_asked: BTreeSet::new(),
+            fences: BTreeSet::new(),
+            promised: Voters::NONE,
+            voted: Voters::NONE,
+            failed: DeviceSet::EMPTY,
+            obstacles: Vec::new(),
+            evidence: Vec::new(),
+            loaded: BTreeMap::new(),
+            accepted: None,
+            lease_until: self.now,
+            claimed_at: self.now,
+            value: None,
+            forced,
+        });
+        self.ask_for_promises();
+    }
+
+    fn ask_for_promises(&mut self) {
+        let (instance, attempt) = (self.known.epoch, self.attempt);
+        let Some(ballot) = self.proposal.as_ref().map(|proposal| proposal.ballot) else {
+            return;
+        };
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: self.accepted_in(instance),
+        };
+        let mut replicas = BTreeSet::new();
+        if self.ready() && (!self.blank || self.known.is_genesis()) {
+            replicas.insert(Replica::Local);
+            self.store_ballot(block, Purpose::Promise(attempt));
+        } else if self.opened_as_owner() {
+            self.add_own_evidence();
+        }
+        let mut nodes = NodeSet::EMPTY;
+        for node in self
+            .settings
+            .nodes
+            .without(self.me())
+            .iter()
+            .filter(|node| self.hears(*node))
+        {
+            nodes.insert(node);
+        }
+        for node in nodes.iter() {
+            self.send(node, Message::Prepare { instance, ballot });
+        }
+        // Whoever is not to be a member is kept from writing to the device before it is claimed. Nodes heard here
+        // promise by message.
+        let victims = self.settings.nodes.without(self.me()).minus(nodes);
+        let roles: Vec<DeviceRole> = (self.device_roles().into_iter())
+            .filter(|role| {
+                self.known.devices.contains(*role) || self.known.base_writers.devices.contains(*role)
+            })
+            .filter(|role| self.replica(Replica::Device(*role)).usable())
+            .collect();
+        let mut fences = BTreeSet::new();
+        for device in roles {
+            self.ticket_last += 1;
+            let ticket = Ticket(self.ticket_last);
+            self.pending.insert(
+                ticket,
+                (Replica::Device(device), false, Purpose::Promise(attempt)),
+            );
+            fences.insert(ticket);
+            self.actions.push(Action::Fence {
+                ticket,
+                device,
+                victims,
+            });
+        }
+        if let Some(proposal) = &mut self.proposal {
+            proposal.nodes_asked = nodes;
+            proposal.replicas_asked = replicas;
+            proposal.fences = fences;
+        }
+    }
+
+    /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.
+    pub(super) fn opened_as_owner(&self) -> bool {
+        self.opened == Some(self.known.epoch) && self.known.owner() == Some(self.me())
+    }
+
+    /// The devices that are still claimed for a proposal that goes on.
+    fn current(&mut self, attempt: Attempt) -> Option<&mut Proposal> {
+        self.proposal
+            .as_mut()
+            .filter(|proposal| proposal.attempt == attempt)
+    }
+
+    pub(super) fn on_fenced(&mut self, ticket: Ticket, result: Result<(), ReplicaError>) {
+        let Some((replica, _, Purpose::Promise(attempt))) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let Replica::Device(role) = replica else {
+            return;
+        };
+        let instance = self.known.epoch;
+        let accepted = self.accepted_on_devices(instance);
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.fences.remove(&ticket);
+        if let Err(error) = result {
+            proposal.failed = proposal.failed.with(role);
+            proposal
+                .obstacles
+                .push(format!("fencing on the {role} failed: {error}"));
+            return;
+        }
+        proposal.replicas_asked.insert(replica);
+        let ballot = BallotBlock {
+            instance: proposal.instance,
+            promised: proposal.ballot,
+            accepted,
+        };
+        self.ask(
+            replica,
+            ReplicaOp::WriteBallot { ballot },
+            Purpose::Promise(attempt),
+        );
+    }
+
+    /// What this node has voted for in this instance, by its local copy or by its own blocks on the devices.
+    fn accepted_on_devices(&self, instance: Epoch) -> Option<(Ballot, Configuration)> {
+        let me = self.me();
+        (self.replicas.values())
+            .flat_map(|view| view.survey.areas.iter())
+            .filter(|area| area.node == me)
+            .filter_map(|area| area.ballot.as_ref())
+            .filter(|block| block.instance == instance)
+            .filter_map(|block| block.accepted.clone())
+            .chain(self.accepted_in(instance))
+            .max_by_key(|(ballot, _)| *ballot)
+    }
+
+    /// What another node's ballot block on a device says against this proposal, if anything.
+    fn conflict(survey: &Survey, me: NodeId, instance: Epoch, ballot: Ballot) -> Option<String> {
+        survey
+            .areas
+            .iter()
+            .filter(|area| area.node != me)
+            .find_map(|area| {
+                let block = area.ballot.as_ref()?;
+                if block.instance > instance {
+                    return Some(format!(
+                        "node {} decides on a later epoch {}",
+                        area.node, block.instance
+                    ));
+                }
+                (block.instance == instance && block.promised > ballot).then(|| {
+                    format!(
+                        "node {} has a higher ballot (round {})",
+                        area.node, block.promised.round
+                    )
+                })
+            })
+    }
+
+    pub(super) fn on_promise_stored(
+        &mut self,
+        replica: Replica,
+        attempt: Attempt,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let me = self.me();
+        let by_memory = self.opened_as_owner();
+        let now = self.now;
+        let head = self.head.position();
+        let (whole, rolled_back) = (self.damaged.is_none(), self.rolled_back);
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.replicas_asked.remove(&replica);
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        match (replica, result) {
+            (Replica::Local, Ok(_)) => {
+                proposal.promised.nodes.insert(me);
+                proposal.evidence.push(Evidence {
+                    source: Source::Node(me),
+                    position: head,
+                    whole,
+                    rolled_back,
+                });
+            }
+            (Replica::Device(role), Ok(ReplicaAnswer::Survey(survey))) => {
+                if let Some(conflict) = Self::conflict(&survey, me, instance, ballot) {
+                    self.abandon(&format!("on the {role}, {conflict}"));
+                    return;
+                }
+                for area in &survey.areas {
+                    if let Some(block) = area.ballot.as_ref().filter(|block| block.instance == instance) {
+                        proposal.take_accepted(block.accepted.clone());
+                    }
+                }
+                proposal.promised.devices = proposal.promised.devices.with(role);
+                proposal.claimed_at = now;
+                if by_memory {
+                    // Nobody else wrote here: what this node remembers is what the device holds, or more.
+                    proposal.evidence.push(Evidence {
+                        source: Source::Device(role),
+                        position: head,
+                        whole: true,
+                        rolled_back: None,
+                    });
+                } else {
+                    proposal.replicas_asked.insert(replica);
+                    self.ask(replica, ReplicaOp::Load, Purpose::Evidence(attempt));
+                }
+            }
+            (replica, Ok(_)) => proposal.obstacles.push(format!("the {replica} gave no survey")),
+            (replica, Err(error)) => {
+                if let Replica::Device(role) = replica {
+                    proposal.failed = proposal.failed.with(role);
+                }
+                proposal.obstacles.push(format!("the {replica} failed: {error}"));
+            }
+        }
+    }
+
+    /// A solo owner whose local copy cannot vote still knows the newest state.
+    fn add_own_evidence(&mut self) {
+        let (me, position, rolled_back) = (self.me(), self.head.position(), self.rolled_back);
+        if let Some(proposal) = &mut self.proposal {
+            proposal.evidence.push(Evidence {
+                source: Source::Node(me),
+                position,
+                whole: true,
+                rolled_back,
+            });
+        }
+    }
+
+    pub(super) fn on_evidence(
+        &mut self,
+        replica: Replica,
+        attempt: Attempt,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let Replica::Device(role) = replica else {
+            return;
+        };
+        if let Ok(ReplicaAnswer::Loaded(loaded)) = &result {
+            self.note_own_position(replica, loaded);
+        }
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.replicas_asked.remove(&replica);
+        match result {
+            Ok(ReplicaAnswer::Loaded(loaded)) => {
+                let (database, history) = replay(&loaded);
+                proposal.evidence.push(Evidence {
+                    source: Source::Device(role),
+                    position: database.position(),
+                    whole: loaded.damage.is_none(),
+                    rolled_back: None,
+                });
+                proposal.loaded.insert(role, (database, history));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                proposal.failed = proposal.failed.with(role);
+                proposal.obstacles.push(format!("the {role} failed: {error}"));
+            }
+        }
+    }
+
+    pub(super) fn on_promise(&mut self, from: NodeId, instance: Epoch, ballot: Ballot, promise: Promise) {
+        let now = self.now;
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        if proposal.instance != instance
+            || proposal.ballot != ballot
+            || proposal.phase != Phase::Promising
+            || proposal.promised.nodes.contains(from)
+        {
+            return;
+        }
+        proposal.nodes_asked.remove(from);
+        proposal.promised.nodes.insert(from);
+        proposal.take_accepted(promise.accepted);
+        proposal.evidence.push(Evidence {
+            source: Source::Node(from),
+            position: promise.position,
+            whole: promise.evidence,
+            rolled_back: promise.rolled_back,
+        });
+        // Leases of nodes that are to stay, or that have promised themselves, need no waiting: sorted out later.
+        for (node, left) in promise.leases {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.promised_until = peer.promised_until.max(now + left);
+            }
+        }
+    }
+
+    pub(super) fn on_ballot_refused(
+        &mut self,
+        from: NodeId,
+        instance: Epoch,
+        ballot: Ballot,
+        obstacle: Obstacle,
+    ) {
+        if let Obstacle::Later(configuration) = obstacle {
+            self.learn(configuration);
+            return;
+        }
+        if let Obstacle::Promised(promised) = &obstacle {
+            self.round_max = self.round_max.max(promised.round);
+        }
+        let known = self.known.clone();
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        if proposal.instance != instance || proposal.ballot != ballot {
+            return;
+        }
+        match obstacle {
+            Obstacle::Later(_) => {}
+            Obstacle::Promised(promised) => {
+                self.abandon(&format!(
+                    "node {from} has promised a higher ballot (round {})",
+                    promised.round
+                ));
+            }
+            // It is told; the next repetition asks it again.
+            Obstacle::Behind { .. } => self.send(from, Message::Decided(known)),
+            Obstacle::Blank => {
+                proposal.nodes_asked.remove(from);
+                proposal
+                    .obstacles
+                    .push(format!("node {from} has a new local copy and cannot vote yet"));
+            }
+            Obstacle::Failed(why) => {
+                proposal.nodes_asked.remove(from);
+                proposal
+                    .obstacles
+                    .push(format!("the local copy of node {from} failed: {why}"));
+            }
+        }
+    }
+
+    fn abandon(&mut self, why: &str) {
+        if let Some(proposal) = self.proposal.take() {
+            // Nodes back off for different times, the lower-numbered ones for shorter.
+            let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
+            self.back_off_until = self.now + self.settings.heartbeat * step;
+            let text = format!(
+                "gave up the proposal for epoch {}: {why}",
+                proposal.instance.next()
+            );
+            if self.waiting.0 != text {
+                self.record(DecisionKind::Refused, text.clone());
+            }
+            self.waiting = (text, self.now);
+        }
+    }
+
+    pub(super) fn proposal_deadline(&self) -> Time {
+        let grace = self.settings.heartbeat * GRACE_BEATS;
+        self.proposal
+            .as_ref()
+            .and_then(|p| p.enough)
+            .map_or(Time::NEVER, |enough| enough + grace)
+    }
+
+    pub(super) fn repeat_proposal(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        let (phase, asked, value) = (proposal.phase, proposal.nodes_asked, proposal.value.clone());
+        for node in asked.iter() {
+            match (phase, &value) {
+                (Phase::Voting, Some(configuration)) => {
+                    let configuration = configuration.clone();
+                    self.send(
+                        node,
+                        Message::Accept {
+                            instance,
+                            ballot,
+                            configuration,
+                        },
+                    );
+                }
+                _ => self.send(node, Message::Prepare { instance, ballot }),
+            }
+        }
+    }
+
+    pub(super) fn drive_proposal(&mut self) {
+        let grace = self.settings.heartbeat * GRACE_BEATS;
+        let patience = self.settings.disk_deadline + self.settings.lease;
+        let (now, head) = (self.now, self.head.position());
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let late = now.since(proposal.begun) > patience;
+        match proposal.phase {
+            Phase::Promising => {
+                let decides = proposal.forced || votes::decide(&self.known, proposal.promised);
+                let state = newest_state(&self.known, &proposal.evidence);
+                let enough = decides && (state.is_ok() || proposal.forced);
+                if enough && proposal.enough.is_none() {
+                    proposal.enough = Some(now);
+                }
+                let waited = proposal.enough.is_some_and(|since| now >= since + grace);
+                if enough && (proposal.all_answered() || waited) {
+                    self.choose();
+                } else if proposal.all_answered() || late {
+                    let mut why = if decides {
+                        state.err().unwrap_or_default()
+                    } else {
+                        let missing = votes::missing(&self.known, proposal.promised);
+                        format!(
+                            "no quorum: {} cannot decide; missing: {missing}",
+                            proposal.promised
+                        )
+                    };
+                    for obstacle in &proposal.obstacles {
+                        why = format!("{why}; {obstacle}");
+                    }
+                    self.abandon(&why);
+                }
+            }
+            Phase::Fetching { position, from } => {
+                if head == position {
+                    self.vote();
+                } else if late {
+                    self.abandon(&format!("could not fetch the state {position} from node {from}"));
+                }
+            }
+            Phase::Voting => {
+                if votes::decide(&self.known, proposal.voted) || proposal.forced && proposal.all_answered() {
+                    self.decided();
+                } else if proposal.all_answered() || late {
+                    let missing = votes::missing(&self.known, proposal.voted);
+                    let why = format!("too few votes: {}; missing: {missing}", proposal.voted);
+                    self.abandon(&why);
+                }
+            }
+        }
+    }
+
+    /// Enough voters are sealed: the state to start from can be chosen, and fetched if it is elsewhere.
+    fn choose(&mut self) {
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        if let Some((_, configuration)) = &proposal.accepted
+            && !proposal.forced
+        {
+            // Somebody may have decided it already: it is voted for again, whatever this node would like.
+            proposal.value = Some(configuration.clone());
+            self.ask_for_votes();
+            return;
+        }
+        let chosen = match newest_state(&self.known, &proposal.evidence) {
+            Ok(chosen) => chosen.clone(),
+            Err(_) => match proposal
+                .evidence
+                .iter()
+                .filter(|e| e.whole)
+                .max_by_key(|e| e.position.stamp)
+            {
+                Some(newest) => newest.clone(),
+                None => {
+                    self.abandon("not one whole replica could be read");
+                    return;
+                }
+            },
+        };
+        let head = self.head.position();
+        if chosen.position == head {
+            self.vote();
+            return;
+        }
+        match chosen.source {
+            Source::Device(role) => {
+                if let Some((database, history)) = proposal.loaded.remove(&role) {
+                    self.adopt_head(database, history, &format!("the {role}"));
+                }
+                self.vote();
+            }
+            Source::Node(from) if from == self.settings.me => self.vote(),
+            Source::Node(from) => {
+                proposal.phase = Phase::Fetching {
+                    from,
+                    position: chosen.position,
+                };
+                self.fetch_from(from);
+            }
+        }
+    }
+
+    /// The state is here: builds the configuration and asks for votes.
+    fn vote(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let known = &self.known;
+        let base = self.head.position();
+        let failed = proposal.failed;
+        let present = self.heard_nodes().with(self.me());
+        let members = proposal.want.members.intersection(present);
+        let devices: DeviceSet = proposal
+            .want
+            .devices
+            .iter()
+            .filter(|role| !failed.contains(*role))
+            .collect();
+        let alone = members.count() == 1 && !devices.is_empty();
+        let step = if proposal.forced {
+            OVERRIDE_EPOCH_STEP + self.me().index() as u64
+        } else {
+            1
+        };
+        let configuration = Configuration {
+            epoch: Epoch(known.epoch.0 + step),
+            mode: if alone {
+                Mode::Solo(self.me())
+            } else {
+                Mode::Paired
+            },
+            members,
+            // After an override the others have no vote until they are members again.
+            nodes: if proposal.forced {
+                members
+            } else {
+                self.settings.nodes
+            },
+            devices,
+            base,
+            base_writers: if base.stamp.epoch == known.epoch {
+                known.writers()
+            } else {
+                known.base_writers
+            },
+            restore: match (proposal.forced, members == self.settings.nodes) {
+                (_, true) => RestoreFlag::AllActive,
+                (true, false) => RestoreFlag::NotAllActive,
+                (false, false) => known.restore,
+            },
+            decider: if proposal.forced {
+                Decider::Operator
+            } else {
+                Decider::Votes
+            },
+            proposer: self.me(),
+            date: self.date,
+            reason: proposal.want.why.clone(),
+        };
+        if !votes::admissible(&configuration) && !proposal.forced {
+            self.abandon(&format!(
+                "too little is left to form a configuration ({configuration})"
+            ));
+            return;
+        }
+        let excluded = known.members.minus(members).minus(proposal.promised.nodes);
+        let mut lease_until = self.now;
+        for node in excluded.iter() {
+            lease_until = lease_until.max(self.promised_until(node));
+            if known.owner() == Some(node) || proposal.forced {
+                lease_until = lease_until.max(proposal.claimed_at + self.settings.lease);
+            }
+        }
+        if let Some(proposal) = &mut self.proposal {
+            proposal.lease_until = lease_until;
+            proposal.value = Some(configuration);
+        }
+        self.ask_for_votes();
+    }
+
+    fn ask_for_votes(&mut self) {
+        let able = self.ready() && (!self.blank || self.known.is_genesis());
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let Some(configuration) = proposal.value.clone() else {
+            return;
+        };
+        let (instance, ballot, attempt) = (proposal.instance, proposal.ballot, proposal.attempt);
+        let nodes = proposal.promised.nodes.without(ballot.node);
+        let devices = proposal.promised.devices;
+        proposal.phase = Phase::Voting;
+        proposal.begun = self.now;
+        proposal.nodes_asked = nodes;
+        proposal.replicas_asked = devices.iter().map(Replica::Device).collect();
+        if able {
+            proposal.replicas_asked.insert(Replica::Local);
+        }
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: Some((ballot, configuration.clone())),
+        };
+        if able {
+            self.store_ballot(block.clone(), Purpose::Accept(attempt));
+        }
+        for role in devices.iter() {
+            let op = ReplicaOp::WriteBallot {
+                ballot: block.clone(),
+            };
+            self.ask(Replica::Device(role), op, Purpose::Accept(attempt));
+        }
+        for node in nodes.iter() {
+            self.send(
+                node,
+                Message::Accept {
+                    instance,
+                    ballot,
+                    configuration: configuration.clone(),
+                },
+            );
+        }
+    }
+
+    pub(super) fn on_accept_stored(
+        &mut self,
+        replica: Replica,
+        attempt: Attempt,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let me = self.me();
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.replicas_asked.remove(&replica);
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        match (replica, result) {
+            (Replica::Local, Ok(_)) => proposal.voted.nodes.insert(me),
+            (Replica::Device(role), Ok(ReplicaAnswer::Survey(survey))) => {
+                if let Some(conflict) = Self::conflict(&survey, me, instance, ballot) {
+                    self.abandon(&format!("on the {role}, {conflict}"));
+                    return;
+                }
+                proposal.voted.devices = proposal.voted.devices.with(role);
+            }
+            (_, Ok(_)) => {}
+            (replica, Err(error)) => proposal.obstacles.push(format!("the {replica} failed: {error}")),
+        }
+    }
+
+    pub(super) fn on_accepted(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        if let Some(proposal) = &mut self.proposal
+            && proposal.instance == instance
+            && proposal.ballot == ballot
+            && proposal.phase == Phase::Voting
+        {
+            proposal.nodes_asked.remove(from);
+            proposal.voted.nodes.insert(from);
+        }
+    }
+
+    /// The successor is decided. It is recorded on its voters and on every replica it will write, and installed.
+    fn decided(&mut self) {
+        let Some(proposal) = self.proposal.take() else {
+            return;
+        };
+        let Some(configuration) = proposal.value else {
+            return;
+        };
+        let voters = self.known.devices;
+        let kind = if proposal.forced {
+            DecisionKind::Override
+        } else {
+            DecisionKind::Decided
+        };
+        let text = format!(
+            "decided {configuration} by {}: {}; starts from {}",
+            proposal.voted, configuration.reason, configuration.base
+        );
+        self.learn(configuration.clone());
+        self.record(kind, text);
+        self.send_to_all(&Message::Decided(configuration.clone()));
+        let mut recording = 0;
+        for role in self.device_roles() {
+            let replica = Replica::Device(role);
+            let takes_part = voters.contains(role) || configuration.devices.contains(role);
+            if takes_part && self.replica(replica).usable() {
+                let op = ReplicaOp::WriteConfiguration {
+                    configuration: configuration.clone(),
+                };
+                self.ask(replica, op, Purpose::Recorded(proposal.attempt));
+                recording += 1;
+            }
+        }
+        let mine = configuration.proposer == self.me()
+            && configuration.members.contains(self.me())
+            && configuration.base == self.head.position();
+        if mine {
+            self.begin_install(Install::new(
+                configuration,
+                proposal.attempt,
+                recording,
+                proposal.lease_until,
+                self.now,
+            ));
+        }
+    }
+
+    /// How long this node backs off after a failed proposal before it plans anew.
+    pub(super) fn backing_off(&self) -> bool {
+        self.now < self.back_off_until
+    }
+
+    /// What was last in the way of a configuration, for people.
+    pub(super) fn obstacle_text(&self) -> String {
+        self.waiting.0.to_string()
+    }
+}
+
+impl Proposal {
+    fn take_accepted(&mut self, accepted: Option<(Ballot, Configuration)>) {
+        if let Some((ballot, configuration)) = accepted
+            && self
+                .accepted
+                .as_ref()
+                .is_none_or(|(highest, _)| *highest < ballot)
+        {
+            self.accepted = Some((ballot, configuration));
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! This node's replicas: opening and loading them, what their control blocks say, and which part of the node an
+//! answer is for.
+//!
+//! Owns `replicas`, `pending` and `ticket_last`.
+
+use super::Node;
+use super::interface::{Action, DecisionKind, Ticket};
+use super::propose::Attempt;
+use crate::configuration::{Ballot, Configuration};
+use crate::database::Database;
+use crate::ids::{DeviceRole, Epoch, NodeId, Position, Replica};
+use crate::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
+use crate::time::Time;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::time::Duration;
+
+/// How long after a failure a replica is opened again.
+const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
+
+/// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
+const CHECKPOINT_AT_PERCENT: u8 = 50;
+
+/// What is known of one replica.
+#[derive(Debug)]
+pub(super) struct ReplicaView {
+    state: State,
+    /// When it became usable, or stopped being so.
+    pub since: Time,
+    /// The newest control blocks read from it.
+    pub survey: Survey,
+    /// Local copy: its content has been read.
+    pub loaded: bool,
+    /// The durable position of this node's own area; `None` while it is not known.
+    pub own: Option<Position>,
+    /// Writes of state under way, and where the last one leads.
+    writes_in_flight: usize,
+    leads_to: Position,
+    /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
+    /// node's control blocks spoke of then: a solo owner's lease.
+    pub clean_beat: Option<(Time, Epoch)>,
+    pub beat_in_flight: bool,
+    beat_sequence: u64,
+    checkpoint_in_flight: bool,
+    /// A whole image is being written to a device that is to come back.
+    pub prewrite_in_flight: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { open_at: Time, error: Option<String> },
+    Opening,
+    Open,
+}
+
+impl ReplicaView {
+    pub fn new(now: Time) -> Self {
+        Self {
+            state: State::Closed {
+                open_at: now,
+                error: None,
+            },
+            since: now,
+            survey: Survey::default(),
+            loaded: false,
+            own: None,
+            writes_in_flight: 0,
+            leads_to: Position::EMPTY,
+            clean_beat: None,
+            beat_in_flight: false,
+            beat_sequence: 0,
+            checkpoint_in_flight: false,
+            prewrite_in_flight: false,
+        }
+    }
+
+    pub fn usable(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// It has not been tried yet, so whether it is there is not known.
+    pub fn untried(&self) -> bool {
+        matches!(self.state, State::Opening | State::Closed { error: None, .. })
+    }
+
+    pub fn error(&self) -> Option<&str> {
+        match &self.state {
+            State::Closed { error, .. } => error.as_deref(),
+            State::Opening | State::Open => None,
+        }
+    }
+}
+
+/// Which part of the node asked for an operation, and what for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    Open,
+    Load,
+    Heartbeat {
+        begun: Time,
+    },
+    /// Nothing waits for it; a failure closes the replica all the same.
+    Unattended,
+    Checkpoint,
+    Prewrite,
+    /// A vote for a proposal of another node.
+    Vote {
+        to: NodeId,
+        instance: Epoch,
+        ballot: Ballot,
+        accept: bool,
+    },
+    /// This node's own proposal.
+    Promise(Attempt),
+    Evidence(Attempt),
+    Accept(Attempt),
+    Recorded(Attempt),
+    /// State of the configuration that this node installs, as its coordinator.
+    Install {
+        epoch: Epoch,
+    },
+    /// The same, as a member.
+    Member {
+        epoch: Epoch,
+    },
+    CatchUp {
+        position: Position,
+    },
+    /// The round that this node drives.
+    Round {
+        position: Position,
+    },
+    /// The same after its record did not fit the journal: the image has been written, the claim check comes next.
+    RoundImage {
+        position: Position,
+    },
+    RolledBack {
+        position: Position,
+    },
+    /// A round that another node drives.
+    Prepare {
+        position: Position,
+    },
+    UndoPrepared {
+        position: Position,
+    },
+}
+
+impl Node {
+    /// Asks for an operation on a replica.
+    pub(super) fn ask(&mut self, replica: Replica, op: ReplicaOp, purpose: Purpose) -> Ticket {
+        self.ticket_last += 1;
+        let ticket = Ticket(self.ticket_last);
+        let leads_to = match &op {
+            ReplicaOp::Append { record, .. } => Some(record.next),
+            ReplicaOp::WriteImage { database } => Some(database.position()),
+            _ => None,
+        };
+        if let Some(leads_to) = leads_to {
+            let view = self.replica_mut(replica);
+            view.own = None;
+            view.writes_in_flight += 1;
+            view.leads_to = leads_to;
+        }
+        self.pending
+            .insert(ticket, (replica, leads_to.is_some(), purpose));
+        self.actions.push(Action::Replica { ticket, replica, op });
+        ticket
+    }
+
+    /// An operation that changes the state of an area is answered: once all are, its position is known again.
+    fn on_state_written(&mut self, replica: Replica, done: bool) {
+        let view = self.replica_mut(replica);
+        view.writes_in_flight -= 1;
+        view.own = (done && view.writes_in_flight == 0).then_some(view.leads_to);
+    }
+
+    pub(super) fn store_configuration(&mut self, replica: Replica, configuration: Configuration) {
+        if self.replica(replica).usable() {
+            self.ask(
+                replica,
+                ReplicaOp::WriteConfiguration { configuration },
+                Purpose::Unattended,
+            );
+        }
+    }
+
+    /// Opens what is closed and due; called at every heartbeat.
+    pub(super) fn re_open_replicas(&mut self) {
+        let due: alloc::vec::Vec<Replica> = (self.replicas.iter())
+            .filter(|(_, view)| matches!(view.state, State::Closed { open_at, .. } if open_at <= self.now))
+            .map(|(replica, _)| *replica)
+            .collect();
+        for replica in due {
+            self.replica_mut(replica).state = State::Opening;
+            self.ask(replica, ReplicaOp::Open, Purpose::Open);
+        }
+    }
+
+    /// Writes this node's heartbeat to every device that has none in flight.
+    pub(super) fn beat_devices(&mut self) {
+        // A node that left must look as if it were down.
+        if !self.willing && self.serving.is_none() {
+            return;
+        }
+        for role in self.device_roles() {
+            let replica = Replica::Device(role);
+            let view = self.replica_mut(replica);
+            if !view.usable() || view.beat_in_flight {
+                continue;
+            }
+            view.beat_in_flight = true;
+            view.beat_sequence += 1;
+            let sequence = view.beat_sequence;
+            let heartbeat = crate::replica::Heartbeat {
+                incarnation: self.settings.incarnation,
+                sequence,
+                stamp: self.committed.position().stamp,
+                serving: self.is_open() && self.lease_holds(),
+                hears: self.heard_nodes(),
+            };
+            let begun = self.now;
+            self.ask(
+                replica,
+                ReplicaOp::WriteHeartbeat { heartbeat },
+                Purpose::Heartbeat { begun },
+            );
+        }
+    }
+
+    pub(super) fn on_replica(&mut self, ticket: Ticket, result: Result<ReplicaAnswer, ReplicaError>) {
+        let Some((replica, writes_state, purpose)) = self.pending.remove(&ticket) else {
+            return;
+        };
+        if writes_state {
+            self.on_state_written(replica, result.is_ok());
+        }
+        if let Purpose::Heartbeat { .. } = purpose {
+            self.replica_mut(replica).beat_in_flight = false;
+        }
+        if let Ok(
+            ReplicaAnswer::Survey(survey)
+            | ReplicaAnswer::Appended {
+                survey: Some(survey), ..
+            },
+        ) = &result
+        {
+            self.on_survey(replica, survey);
+        }
+        match &result {
+            Ok(ReplicaAnswer::Appended {
+                journal_used_percent, ..
+            }) => {
+                self.checkpoint_if_due(replica, *journal_used_percent);
+            }
+            // A record that does not fit leaves the replica as it was.
+            Err(error) if error.kind != ReplicaErrorKind::Full => self.on_failure(replica, &purpose, error),
+            Ok(_) | Err(_) => {}
+        }
+        self.dispatch(replica, purpose, result);
+    }
+
+    fn dispatch(&mut self, replica: Replica, purpose: Purpose, result: Result<ReplicaAnswer, ReplicaError>) {
+        match purpose {
+            Purpose::Open => self.on_opened(replica, result),
+            Purpose::Load => self.on_loaded(replica, result),
+            Purpose::Heartbeat { begun } => {
+                if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
+                    self.on_device_beat(role, begun, &survey);
+                }
+            }
+            Purpose::Unattended => {}
+            Purpose::Checkpoint => self.replica_mut(replica).checkpoint_in_flight = false,
+            Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
+            Purpose::Vote {
+                to,
+                instance,
+                ballot,
+                accept,
+            } => {
+                self.on_vote_stored(to, instance, ballot, accept, result.err());
+            }
+            Purpose::Promise(attempt) => self.on_promise_stored(replica, attempt, result),
+            Purpose::Evidence(attempt) => self.on_evidence(replica, attempt, result),
+            Purpose::Accept(attempt) => self.on_accept_stored(replica, attempt, result),
+            Purpose::Recorded(attempt) => self.on_decision_recorded(attempt),
+            Purpose::Install { epoch } => self.on_install_stored(epoch, result.err()),
+            Purpose::Member { epoch } => self.on_member_stored(epoch, result.err()),
+            Purpose::CatchUp { position } => self.on_catch_up_stored(position, result.err()),
+            Purpose::Round { position } => self.on_round_stored(replica, position, result),
+            Purpose::RoundImage { position } => self.on_round_image_stored(replica, position, result.err()),
+            Purpose::RolledBack { position } => self.on_rollback_stored(position, result.err()),
+            Purpose::Prepare { position } => self.on_prepared_stored(position, result.err()),
+            Purpose::UndoPrepared { position } => self.on_undo_stored(position, result.err()),
+        }
+    }
+
+    fn on_failure(&mut self, replica: Replica, purpose: &Purpose, error: &ReplicaError) {
+        let now = self.now;
+        let was_usable = self.replica(replica).usable();
+        let view = self.replica_mut(replica);
+        view.state = State::Closed {
+            open_at: now + RE_OPEN_AFTER,
+            error: Some(error.text.clone()),
+        };
+        // What the area holds after a failed write is not known until it is read again.
+        view.own = None;
+        view.clean_beat = None;
+        view.loaded = false;
+        if was_usable {
+            view.since = now;
+            let text = alloc::format!("the {replica} failed ({purpose:?}): {error}");
+            self.record(DecisionKind::Damage, text);
+            if replica == Replica::Local && !self.solo() {
+                self.stop_serving("the local copy cannot be written");
+            }
+        }
+    }
+
+    fn on_opened(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
+        if result.is_err() {
+            return;
+        }
+        let now = self.now;
+        let view = self.replica_mut(replica);
+        view.state = State::Open;
+        view.since = now;
+        self.ask(replica, ReplicaOp::Load, Purpose::Load);
+    }
+
+    fn on_loaded(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
+        let Ok(ReplicaAnswer::Loaded(loaded)) = result else {
+            return;
+        };
+        if let Some(damage) = &loaded.damage {
+            let text = alloc::format!("the {replica} is damaged: {damage}");
+            self.record(DecisionKind::Damage, text);
+        }
+        self.note_own_position(replica, &loaded);
+        self.replica_mut(replica).loaded = true;
+        if replica == Replica::Local && self.serving.is_none() && !self.opened_as_owner() {
+            self.take_local_copy(loaded);
+        }
+    }
+
+    /// Damage in an area makes its tail unknown; the next write there is then a whole image.
+    pub(super) fn note_own_position(&mut self, replica: Replica, loaded: &Loaded) {
+        let me = self.me();
+        let head = loaded
+            .heads
+            .iter()
+            .find(|(node, _)| *node == me)
+            .map(|(_, position)| *position);
+        let view = self.replica_mut(replica);
+        view.own =
+            (loaded.damage.is_none() && view.writes_in_flight == 0).then(|| head.unwrap_or(Position::EMPTY));
+    }
+
+    /// The local copy as it was found at the start, or after a failure.
+    fn take_local_copy(&mut self, loaded: Loaded) {
+        let survey = self
+            .replica(Replica::Local)
+            .survey
+            .areas
+            .iter()
+            .find(|area| area.node == self.me());
+        let (configuration, ballot) = survey.map_or((None, None), |area| {
+            (area.configuration.clone(), area.ballot.clone())
+        });
+        self.blank = configuration.is_none();
+        self.ballot = ballot;
+        self.round = None;
+        self.prepared = None;
+        self.rolled_back = None;
+        self.opened = None;
+        if let Some(configuration) = configuration
+            && configuration.epoch > self.known.epoch
+        {
+            self.known = configuration;
+        }
+        self.damaged = loaded.damage.clone();
+        let (mut head, mut history) = replay(&loaded);
+        if let Some(damage) = &self.damaged {
+            let op = ReplicaOp::KeepBranch {
+                database: head,
+                reason: alloc::format!("damaged: {damage}"),
+            };
+            self.ask(Replica::Local, op, Purpose::Unattended);
+            head = Database::default();
+            history = super::history::History::default();
+        }
+        self.head = head.clone();
+        self.committed = head;
+        self.history = history;
+        let text = alloc::format!(
+            "started on the local copy at {}, knowing {}{}",
+            self.head.position(),
+            if self.known.is_genesis() {
+                "no configuration".to_string()
+            } else {
+                self.known.to_string()
+            },
+            if self.blank { ": it is new" } else { "" },
+        );
+        self.record(DecisionKind::Start, text);
+    }
+
+    /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
+    fn on_survey(&mut self, replica: Replica, survey: &Survey) {
+        for area in &survey.areas {
+            if let Some(ballot) = &area.ballot {
+                self.round_max = self.round_max.max(ballot.promised.round);
+            }
+            if let Some(heartbeat) = &area.heartbeat
+                && area.node != self.me()
+                && let Replica::Device(role) = replica
+            {
+                let now = self.now;
+                if let Some(peer) = self.peers.get_mut(&area.node) {
+                    peer.on_disk_heartbeat(role, heartbeat, now);
+                }
+            }
+        }
+        let newest = (survey.areas.iter())
+            .filter_map(|area| area.configuration.as_ref())
+            .max_by_key(|configuration| configuration.epoch)
+            .filter(|configuration| configuration.epoch > self.known.epoch)
+            .cloned();
+        let full = survey
+            .areas
+            .iter()
+            .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
+        if full || self.replica(replica).survey.areas.is_empty() {
+            self.replica_mut(replica).survey = survey.clone();
+        }
+        if let Some(configuration) = newest
+            && replica != Replica::Local
+        {
+            self.learn(configuration);
+        }
+    }
+
+    /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
+    fn on_device_beat(&mut self, role: DeviceRole, begun: Time, survey: &Survey) {
+        let claimed = self.claimed_epoch(survey);
+        self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
+        if self.solo() && self.serving.is_some() && claimed >= self.known.epoch {
+            self.on_claim(role);
+        }
+    }
+
+    /// The highest epoch whose successor another node's control blocks mean to decide, or have decided.
+    pub(super) fn claimed_epoch(&self, survey: &Survey) -> Epoch {
+        (survey.areas.iter())
+            .filter(|area| area.node != self.settings.me)
+            .filter_map(|area| area.ballot.as_ref().map(|ballot| ballot.instance))
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn checkpoint_if_due(&mut self, replica: Replica, used_percent: u8) {
+        let view = self.replica(replica);
+        // Only a committed state is checkpointed: a prepared round may still be rolled back.
+        if used_percent < CHECKPOINT_AT_PERCENT || view.checkpoint_in_flight || self.serving.is_none() {
+            return;
+        }
+        self.replica_mut(replica).checkpoint_in_flight = true;
+        let database = self.committed.clone();
+        self.ask(replica, ReplicaOp::Checkpoint { database }, Purpose::Checkpoint);
+    }
+
+    /// Makes this node's own area of a replica hold `target`, which follows `base` by `records` (the last one opens the
+    /// configuration). Returns how many operations that takes, each answered with `purpose`.
+    pub(super) fn bring(
+        &mut self,
+        replica: Replica,
+        target: &Database,
+        open: &Arc<crate::database::Record>,
+        purpose: &Purpose,
+    ) -> usize {
+        let own = self.replica(replica).own;
+        if own == Some(target.position()) {
+            // Done before, by an attempt that was cut short; prove again that the replica can be written.
+            self.ask(replica, ReplicaOp::Survey, purpose.clone());
+            return 1;
+        }
+        let tail = own.and_then(|own| self.history.between(own, open.prev));
+        let mut operations = 0;
+        match tail {
+            Some(mut tail) => {
+                tail.push(Arc::clone(open));
+                for record in tail {
+                    self.ask(
+                        replica,
+                        ReplicaOp::Append {
+                            record,
+                            then_survey: false,
+                        },
+                        purpose.clone(),
+                    );
+                    operations += 1;
+                }
+            }
+            None => {
+                self.ask(
+                    replica,
+                    ReplicaOp::WriteImage {
+                        database: target.clone(),
+                    },
+                    purpose.clone(),
+                );
+                operations += 1;
+            }
+        }
+        operations
+    }
+}
+
+/// The database and its history from what was found on a replica.
+pub(super) fn replay(loaded: &Loaded) -> (Database, super::history::History) {
+    let mut head = loaded.checkpoint.clone();
+    let mut history = super::history::History::default();
+    for record in &loaded.records {
+        match head.apply(record) {
+            Ok(next) => {
+                head = next;
+                history.push(Arc::new(record.clone()));
+            }
+            // The region has checked the chain; what does not apply ends it here.
+            Err(_) => break,
+        }
+    }
+    (head, history)
+}

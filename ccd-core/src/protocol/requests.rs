@@ -1,0 +1,620 @@
+//! What clients wait for: queries until they can be answered strictly, updates until they are committed or refused, each
+//! at most until its time-out.
+//!
+//! Owns `requests`.
+
+use super::Node;
+use super::interface::Action;
+use super::message::{ForwardOutcome, Message};
+use crate::client::{Answer, ClientToken, Refusal, Reply, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use crate::database::Key;
+use crate::ids::{Epoch, NodeId, NodeSet, Position, RequestId};
+use crate::time::Time;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How many outcomes of forwarded updates are remembered within an epoch, in case the forward is repeated.
+const FINISHED_MAX: usize = 1024;
+
+/// A node that has not served for this many leases refuses at once instead of letting its clients wait.
+const HOPELESS_LEASES: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    reads: Vec<Read>,
+    updates: BTreeMap<RequestId, Pending>,
+    /// Updates that wait for a round, in order.
+    queue: VecDeque<RequestId>,
+    /// Oldest first.
+    finished: VecDeque<(RequestId, ForwardOutcome)>,
+    operator: Vec<Operator>,
+    verifications: Vec<Verification>,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Read {
+    client: ClientToken,
+    deadline: Time,
+    body: RequestBody,
+}
+
+#[derive(Debug)]
+struct Pending {
+    origins: Vec<Origin>,
+    update: UpdateRequest,
+    deadline: Time,
+    /// It was part of a round, or sent to a master: it may be applied whatever becomes of this node.
+    begun: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Client(ClientToken),
+    Node(NodeId),
+}
+
+#[derive(Debug)]
+struct Operator {
+    client: ClientToken,
+    deadline: Time,
+    wish: Wish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Out,
+    In,
+    Serve,
+}
+
+#[derive(Debug)]
+struct Verification {
+    client: ClientToken,
+    deadline: Time,
+    serial: u64,
+    waiting: NodeSet,
+    copies: Vec<VerifiedCopy>,
+}
+
+impl Requests {
+    pub fn next_deadline(&self) -> Time {
+        (self.reads.iter().map(|read| read.deadline))
+            .chain(self.updates.values().map(|pending| pending.deadline))
+            .chain(self.operator.iter().map(|operator| operator.deadline))
+            .chain(
+                self.verifications
+                    .iter()
+                    .map(|verification| verification.deadline),
+            )
+            .min()
+            .unwrap_or(Time::NEVER)
+    }
+
+    /// The update that waits longest for a round.
+    pub fn first_queued(&mut self) -> Option<(RequestId, &UpdateRequest)> {
+        while let Some(id) = self.queue.front().copied() {
+            if self.updates.contains_key(&id) {
+                return self.updates.get(&id).map(|pending| (id, &pending.update));
+            }
+            self.queue.pop_front();
+        }
+        None
+    }
+
+    pub fn take_queued(&mut self) {
+        self.queue.pop_front();
+    }
+
+    pub fn in_round(&mut self, ids: impl Iterator<Item = RequestId>) {
+        for id in ids {
+            if let Some(pending) = self.updates.get_mut(&id) {
+                pending.begun = true;
+            }
+        }
+    }
+}
+
+impl Node {
+    fn reply(&mut self, client: ClientToken, reply: Reply) {
+        self.actions.push(Action::Reply { client, reply });
+    }
+
+    fn not_serving(&self) -> Refusal {
+        Refusal::NotServing {
+            why: self.obstacle_text(),
+        }
+    }
+
+    pub(super) fn on_request(&mut self, client: ClientToken, request: Request) {
+        let deadline = self.now + request.timeout;
+        match request.body {
+            RequestBody::Query { stale: true, .. }
+            | RequestBody::Keys { stale: true }
+            | RequestBody::Snapshot { stale: true } => {
+                let reply = if self.damaged.is_some() || !self.was_read() {
+                    Err(self.not_serving())
+                } else {
+                    self.read(&request.body)
+                };
+                self.reply(client, reply);
+            }
+            body @ (RequestBody::Query { .. }
+            | RequestBody::Keys { .. }
+            | RequestBody::Snapshot { .. }
+            | RequestBody::Outcome { .. }) => self.requests.reads.push(Read {
+                client,
+                deadline,
+                body,
+            }),
+            RequestBody::Update(update) => self.take_update(Origin::Client(client), update, deadline),
+            RequestBody::Verify => {
+                // As a read: it starts when the node can be read.
+                self.requests.reads.push(Read {
+                    client,
+                    deadline,
+                    body: RequestBody::Verify,
+                });
+            }
+            RequestBody::Leave => {
+                self.willing = false;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Out,
+                });
+                self.beat();
+            }
+            RequestBody::Join => {
+                self.willing = true;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::In,
+                });
+                self.beat();
+            }
+            RequestBody::Takeover { force } => {
+                self.willing = true;
+                if !self.is_open() {
+                    self.impatient = true;
+                    self.force = force;
+                    self.back_off_until = self.now;
+                }
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Serve,
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_client_gone(&mut self, client: ClientToken) {
+        let requests = &mut self.requests;
+        requests.reads.retain(|read| read.client != client);
+        requests.operator.retain(|operator| operator.client != client);
+        requests
+            .verifications
+            .retain(|verification| verification.client != client);
+        for pending in requests.updates.values_mut() {
+            pending.origins.retain(|origin| *origin != Origin::Client(client));
+        }
+    }
+
+    /// The local copy's content was read, if only once.
+    fn was_read(&self) -> bool {
+        self.replica(crate::ids::Replica::Local).loaded || self.serving.is_some()
+    }
+
+    fn read(&self, body: &RequestBody) -> Reply {
+        let database = &self.committed;
+        let position = database.position();
+        match body {
+            RequestBody::Query { pattern, .. } => match database.query(pattern) {
+                Ok(rows) => Ok(Answer::Rows { position, rows }),
+                Err(error) => Err(Refusal::Op(error)),
+            },
+            RequestBody::Keys { .. } => Ok(Answer::Keys {
+                position,
+                keys: database.keys(),
+            }),
+            RequestBody::Snapshot { .. } => Ok(Answer::Snapshot(database.clone())),
+            RequestBody::Outcome { request } => Ok(Answer::Outcome {
+                committed: database.outcome(*request),
+            }),
+            _ => Ok(Answer::Done),
+        }
+    }
+
+    fn take_update(&mut self, origin: Origin, update: UpdateRequest, deadline: Time) {
+        let id = update.request;
+        if let Some(pending) = self.requests.updates.get_mut(&id) {
+            if !pending.origins.contains(&origin) {
+                pending.origins.push(origin);
+            }
+            pending.deadline = pending.deadline.max(deadline);
+            return;
+        }
+        if update.no_wait && self.is_open() && self.is_master() && self.round.is_some() {
+            self.answer_update(&[origin], id, Err(Refusal::Busy));
+            return;
+        }
+        self.requests.updates.insert(
+            id,
+            Pending {
+                origins: alloc::vec![origin],
+                update,
+                deadline,
+                begun: false,
+            },
+        );
+        self.route_update(id);
+    }
+
+    /// Puts an update where it is worked on next: this node's queue, or the master's.
+    fn route_update(&mut self, id: RequestId) {
+        if !self.is_open() {
+            return;
+        }
+        if self.is_master() {
+            if !self.requests.queue.contains(&id) {
+                self.requests.queue.push_back(id);
+            }
+            return;
+        }
+        let (epoch, now) = (self.known.epoch, self.now);
+        let Some(master) = self.known.master() else {
+            return;
+        };
+        if let Some(pending) = self.requests.updates.get_mut(&id) {
+            // Only what this node's own clients asked for is forwarded; other nodes forward theirs themselves.
+            if !pending
+                .origins
+                .iter()
+                .any(|origin| matches!(origin, Origin::Client(_)))
+            {
+                return;
+            }
+            pending.begun = true;
+            let (update, timeout) = (pending.update.clone(), pending.deadline.since(now));
+            self.send(
+                master,
+                Message::Forward {
+                    epoch,
+                    update,
+                    timeout,
+                },
+            );
+        }
+    }
+
+    pub(super) fn repeat_forwards(&mut self) {
+        if self.is_open() && !self.is_master() {
+            let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
+            for id in ids {
+                self.route_update(id);
+            }
+        }
+    }
+
+    /// A new configuration is open: what was begun in an earlier one is in the database now, or never will be.
+    pub(super) fn requests_after_opening(&mut self) {
+        self.requests.finished.clear();
+        self.requests.queue.clear();
+        let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
+        for id in ids {
+            if let Some(pending) = self.requests.updates.get_mut(&id) {
+                pending
+                    .origins
+                    .retain(|origin| matches!(origin, Origin::Client(_)));
+                if pending.origins.is_empty() {
+                    self.requests.updates.remove(&id);
+                    continue;
+                }
+            }
+            if self.committed.outcome(id).is_some() {
+                let position = self.committed.position();
+                self.finish_update(id, Ok((position, 0)));
+            } else if let Some(why) = self.rollback_under_way(id) {
+                self.finish_update(id, Err(Refusal::RolledBack { why }));
+            } else {
+                self.route_update(id);
+            }
+        }
+        self.round = None;
+        self.hold_rounds = false;
+    }
+
+    fn answer_update(
+        &mut self,
+        origins: &[Origin],
+        request: RequestId,
+        result: Result<(Position, u64), Refusal>,
+    ) {
+        for origin in origins {
+            match (*origin, &result) {
+                (Origin::Client(client), Ok((position, removed))) => {
+                    let answer = Answer::Committed {
+                        position: *position,
+                        removed: *removed,
+                    };
+                    self.reply(client, Ok(answer));
+                }
+                (Origin::Client(client), Err(refusal)) => self.reply(client, Err(refusal.clone())),
+                (Origin::Node(node), result) => {
+                    let outcome = match result {
+                        Ok((position, removed)) => ForwardOutcome::Committed {
+                            position: *position,
+                            removed: *removed,
+                        },
+                        Err(refusal) => ForwardOutcome::Refused(refusal.clone()),
+                    };
+                    self.remember_finished(request, outcome.clone());
+                    self.send(node, Message::ForwardReply { request, outcome });
+                }
+            }
+        }
+    }
+
+    fn remember_finished(&mut self, request: RequestId, outcome: ForwardOutcome) {
+        self.requests.finished.push_back((request, outcome));
+        if self.requests.finished.len() > FINISHED_MAX {
+            self.requests.finished.pop_front();
+        }
+    }
+
+    pub(super) fn finish_update(&mut self, id: RequestId, result: Result<(Position, u64), Refusal>) {
+        if let Some(pending) = self.requests.updates.remove(&id) {
+            self.answer_update(&pending.origins, id, result);
+        }
+        if self.requests.queue.front() == Some(&id) {
+            self.requests.queue.pop_front();
+        }
+    }
+
+    pub(super) fn finish_dry_run(&mut self, id: RequestId, removed: u64) {
+        let Some(pending) = self.requests.updates.remove(&id) else {
+            return;
+        };
+        self.requests.queue.retain(|queued| *queued != id);
+        for origin in pending.origins {
+            match origin {
+                Origin::Client(client) => self.reply(client, Ok(Answer::WouldApply { removed })),
+                Origin::Node(node) => {
+                    let outcome = ForwardOutcome::WouldApply { removed };
+                    self.remember_finished(id, outcome.clone());
+                    self.send(node, Message::ForwardReply { request: id, outcome });
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_forward(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        update: UpdateRequest,
+        timeout: Duration,
+    ) {
+        let request = update.request;
+        if epoch != self.known.epoch || !self.is_open() || !self.is_master() {
+            self.send(
+                from,
+                Message::ForwardReply {
+                    request,
+                    outcome: ForwardOutcome::NotMaster,
+                },
+            );
+            return;
+        }
+        let finished = self.requests.finished.iter().find(|(id, _)| *id == request);
+        if let Some(outcome) = finished.map(|(_, outcome)| outcome.clone()) {
+            self.send(from, Message::ForwardReply { request, outcome });
+            return;
+        }
+        let deadline = self.now + timeout;
+        self.take_update(Origin::Node(from), update, deadline);
+    }
+
+    pub(super) fn on_forward_reply(&mut self, request: RequestId, outcome: ForwardOutcome) {
+        match outcome {
+            // It is asked again at the next heartbeat, or when the next configuration opens.
+            ForwardOutcome::NotMaster => {}
+            ForwardOutcome::Committed { position, removed } => {
+                self.finish_update(request, Ok((position, removed)));
+            }
+            ForwardOutcome::WouldApply { removed } => self.finish_dry_run(request, removed),
+            // The master had no time left, but this copy of the request may not have been the only one.
+            ForwardOutcome::Refused(Refusal::TimedOut) => {
+                let why = String::from("the master did not finish it in time");
+                self.finish_update(request, Err(Refusal::Unknown { why }));
+            }
+            ForwardOutcome::Refused(refusal) => self.finish_update(request, Err(refusal)),
+        }
+    }
+
+    pub(super) fn drive_requests(&mut self) {
+        self.drive_reads();
+        self.drive_update_deadlines();
+        self.drive_operator();
+        self.drive_verifications();
+    }
+
+    /// It does not serve, and nothing suggests that it soon will.
+    fn hopeless(&self) -> bool {
+        self.serving.is_none()
+            && self.proposal.is_none()
+            && self.install.is_none()
+            && self.member.is_none()
+            && self.now.since(self.waiting.1) > self.settings.lease * HOPELESS_LEASES
+    }
+
+    fn drive_reads(&mut self) {
+        let hopeless = self.hopeless();
+        let now = self.now;
+        let mut waiting = core::mem::take(&mut self.requests.reads);
+        waiting.retain(|read| {
+            let key: Option<&Key> = match &read.body {
+                RequestBody::Query { pattern, .. } => Some(&pattern.key),
+                _ => None,
+            };
+            if self.can_read(key) {
+                if read.body == RequestBody::Verify {
+                    self.begin_verification(read.client, read.deadline);
+                } else {
+                    let reply = self.read(&read.body);
+                    self.reply(read.client, reply);
+                }
+                return false;
+            }
+            if hopeless || now >= read.deadline {
+                let refusal = if self.serving.is_some() && !hopeless {
+                    Refusal::TimedOut
+                } else {
+                    self.not_serving()
+                };
+                self.reply(read.client, Err(refusal));
+                return false;
+            }
+            true
+        });
+        waiting.append(&mut self.requests.reads);
+        self.requests.reads = waiting;
+    }
+
+    fn drive_update_deadlines(&mut self) {
+        let hopeless = self.hopeless();
+        let now = self.now;
+        let due: Vec<(RequestId, bool)> = (self.requests.updates.iter())
+            .filter(|(_, pending)| now >= pending.deadline || hopeless && !pending.begun)
+            .map(|(id, pending)| (*id, pending.begun))
+            .collect();
+        for (id, begun) in due {
+            let refusal = if begun {
+                let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
+                Refusal::Unknown { why }
+            } else if self.serving.is_some() {
+                Refusal::TimedOut
+            } else {
+                self.not_serving()
+            };
+            self.requests.queue.retain(|queued| *queued != id);
+            self.finish_update(id, Err(refusal));
+        }
+    }
+
+    fn obstacle_or_busy(&self) -> String {
+        if self.is_open() {
+            String::from("a member or replica is slow")
+        } else {
+            self.obstacle_text()
+        }
+    }
+
+    fn drive_operator(&mut self) {
+        if self.requests.operator.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let waiting = core::mem::take(&mut self.requests.operator);
+        for operator in waiting {
+            let late = now >= operator.deadline;
+            let open = self.is_open() && self.lease_holds();
+            let reply = match operator.wish {
+                Wish::Out => {
+                    let member = self.known.members.contains(self.me()) && self.serving.is_some();
+                    let alone = self.known.members.count() <= 1;
+                    if member && (alone || late) {
+                        // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
+                        self.stop_serving("left by request; `ccdctl join` takes part again");
+                    }
+                    (!member || alone || late).then_some(Ok(Answer::Done))
+                }
+                Wish::In | Wish::Serve if open => Some(Ok(Answer::Done)),
+                Wish::In if late => Some(Err(self.not_serving())),
+                Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
+                    Some(Err(Refusal::NoQuorum {
+                        why: self.obstacle_text(),
+                    }))
+                }
+                Wish::In | Wish::Serve => None,
+            };
+            match reply {
+                Some(reply) => self.reply(operator.client, reply),
+                None => self.requests.operator.push(operator),
+            }
+        }
+    }
+
+    /// Becoming part of a configuration, or about to be.
+    fn busy(&self) -> bool {
+        self.install.is_some() || self.member.is_some() || self.serving.is_some() || !self.ready()
+    }
+
+    fn begin_verification(&mut self, client: ClientToken, deadline: Time) {
+        self.requests.serial += 1;
+        let (serial, position) = (self.requests.serial, self.committed.position());
+        let waiting = self.other_members();
+        let copies = alloc::vec![self.own_copy()];
+        for to in waiting.iter() {
+            self.send(to, Message::VerifyReq { serial, position });
+        }
+        self.requests.verifications.push(Verification {
+            client,
+            deadline,
+            serial,
+            waiting,
+            copies,
+        });
+    }
+
+    fn own_copy(&self) -> VerifiedCopy {
+        VerifiedCopy {
+            node: self.me(),
+            position: self.committed.position(),
+            digest: Some(self.committed.content_digest()),
+        }
+    }
+
+    pub(super) fn on_verify_req(&mut self, from: NodeId, serial: u64, position: Position) {
+        // An update that is about to be committed here was committed there already.
+        if let Some(master) = self.known.master() {
+            self.on_master_position(master, position);
+        }
+        let copy = self.own_copy();
+        self.send(from, Message::VerifyAck { serial, copy });
+    }
+
+    pub(super) fn on_verify_ack(&mut self, from: NodeId, serial: u64, copy: VerifiedCopy) {
+        for verification in &mut self.requests.verifications {
+            if verification.serial == serial && verification.waiting.contains(from) && copy.node == from {
+                verification.waiting.remove(from);
+                verification.copies.push(copy.clone());
+            }
+        }
+    }
+
+    fn drive_verifications(&mut self) {
+        let now = self.now;
+        let running = core::mem::take(&mut self.requests.verifications);
+        for mut verification in running {
+            if verification.waiting.is_empty() || now >= verification.deadline {
+                for node in verification.waiting.iter() {
+                    verification.copies.push(VerifiedCopy {
+                        node,
+                        position: Position::EMPTY,
+                        digest: None,
+                    });
+                }
+                verification.copies.sort_by_key(|copy| copy.node);
+                self.reply(verification.client, Ok(Answer::Verified(verification.copies)));
+            } else {
+                self.requests.verifications.push(verification);
+            }
+        }
+    }
+}

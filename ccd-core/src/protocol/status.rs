@@ -1,0 +1,274 @@
+//! What the node tells people, and the view that its plans are made from.
+
+use super::Node;
+use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
+use super::plan::{Facts, Plan, View, plan};
+use super::replicas::Purpose;
+use crate::configuration::votes::{self, Lost, Voters};
+use crate::database::Database;
+use crate::ids::{DeviceSet, NodeId, Replica};
+use crate::replica::ReplicaOp;
+use crate::time::Time;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// A device that is to come back must have worked for this many leases, so that a flapping one does not
+/// reconfigure the cluster again and again.
+const RETURN_LEASES: u32 = 2;
+
+/// After this many leases of waiting for another node to act, this one acts.
+const PATIENCE_LEASES: u32 = 3;
+
+impl Node {
+    /// Two nodes are linked if each hears the other: a cut in one direction is a cut.
+    pub(super) fn linked(&self, node: NodeId) -> bool {
+        self.peer_state(node)
+            .is_some_and(|state| state.hears.contains(self.settings.me))
+    }
+
+    fn facts(&self, node: NodeId) -> Facts {
+        let linked = self.linked(node);
+        let state = self.peer_state(node);
+        let behind = state.is_some_and(|state| {
+            state.position != self.committed.position() && !self.history.has(state.position)
+        });
+        let settled = self.now.since(self.started) > self.settings.lease * 3;
+        Facts {
+            linked,
+            alive_apart: !linked && (self.moves_on_disk(node) || self.hears(node)),
+            silent: self.silent(node),
+            epoch: state.map(|state| state.epoch).unwrap_or_default(),
+            blank: state.is_some_and(|state| state.blank),
+            willing: state.is_some_and(|state| state.willing),
+            ready: state.is_some_and(|state| state.ready),
+            serving: state.is_some_and(|state| state.serving),
+            caught_up: state.is_some() && !behind,
+            settled,
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        let usable = self.usable_devices();
+        let stable = |role: &crate::ids::DeviceRole, leases: u32| {
+            self.now.since(self.replica(Replica::Device(*role)).since) >= self.settings.lease * leases
+        };
+        let by_all = |role: &crate::ids::DeviceRole| {
+            (self.peers.keys()).all(|node| {
+                !self.linked(*node)
+                    || self
+                        .peer_state(*node)
+                        .is_none_or(|state| state.devices.contains(*role))
+            })
+        };
+        let early = self.now.since(self.started) < self.settings.lease;
+        let committed = self.committed.position();
+        View {
+            me: self.me(),
+            all: self.settings.nodes,
+            known: &self.known,
+            serving: self.is_open(),
+            blank: self.blank,
+            ready: self.ready(),
+            willing: self.willing,
+            nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
+            usable,
+            usable_by_all: usable.iter().filter(by_all).collect(),
+            returned: usable.iter().filter(|role| stable(role, RETURN_LEASES)).collect(),
+            lost: (self.known.devices.iter())
+                .filter(|role| !usable.contains(*role) && stable(role, 1))
+                .collect(),
+            untried: (self.settings.devices.iter())
+                .filter(|role| early && self.replica(Replica::Device(*role)).untried())
+                .collect(),
+            prewritten: (usable.iter())
+                .filter(|role| {
+                    let own = self.replica(Replica::Device(*role)).own;
+                    !self.known.devices.contains(*role)
+                        && own.is_some_and(|own| own == committed || self.history.has(own))
+                })
+                .collect(),
+            patience_over: self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
+            impatient: self.impatient,
+        }
+    }
+
+    /// Looks at what is here, and does what must be done about it.
+    pub(super) fn plan(&mut self) {
+        self.hold_rounds = false;
+        if self.proposal.is_some() || self.install.is_some() || self.backing_off() {
+            return;
+        }
+        if self.member.is_some() && !self.coordinator_is_gone() {
+            return;
+        }
+        if self.force && !self.is_open() {
+            let want = super::plan::Want {
+                members: crate::ids::NodeSet::of(self.me()),
+                devices: self.usable_devices(),
+                why: "an operator's override".to_string(),
+            };
+            self.propose(want);
+            return;
+        }
+        match plan(&self.view()) {
+            Plan::Serve => {}
+            Plan::Wait(why) => {
+                // The numbers in it may change; what is waited for is what counts.
+                if self.waiting.0 != why {
+                    self.waiting = (why, self.now);
+                }
+                self.impatient = false;
+            }
+            Plan::Prewrite(devices) => self.prewrite(devices),
+            Plan::Propose(want) => {
+                let silent = self.other_members().iter().any(|node| self.silent(node));
+                if self.is_open() && self.round.is_some() && !silent {
+                    // Let the round under way end first.
+                    self.hold_rounds = true;
+                    return;
+                }
+                self.propose(want);
+            }
+        }
+    }
+
+    fn coordinator_is_gone(&self) -> bool {
+        self.member
+            .as_ref()
+            .is_some_and(|member| self.silent(member.coordinator()))
+    }
+
+    /// Writes a whole image to devices that are to become part of a solo configuration, while it goes on.
+    fn prewrite(&mut self, devices: DeviceSet) {
+        for role in devices.iter() {
+            let replica = Replica::Device(role);
+            if self.replica(replica).prewrite_in_flight {
+                continue;
+            }
+            self.replica_mut(replica).prewrite_in_flight = true;
+            let database: Database = self.committed.clone();
+            self.ask(replica, ReplicaOp::WriteImage { database }, Purpose::Prewrite);
+        }
+    }
+
+    /// What the node is and sees.
+    pub fn status(&self, now: Time) -> Status {
+        let serving = self.is_open() && now < self.lease_until();
+        let state = if !self.willing && self.serving.is_none() {
+            ServingState::Left
+        } else if serving {
+            ServingState::Serving
+        } else if self.proposal.is_some() || self.install.is_some() || self.member.is_some() {
+            ServingState::Reconfiguring
+        } else if !self.ready() && self.now.since(self.started) < self.settings.lease {
+            ServingState::Starting
+        } else {
+            ServingState::Waiting
+        };
+        let live = self.live_voters();
+        let configuration = (!self.known.is_genesis()).then(|| self.known.clone());
+        let survives = (self
+            .settings
+            .nodes
+            .iter()
+            .map(|node| (Part::Node(node), Lost::Node(node))))
+        .chain(
+            self.settings
+                .devices
+                .iter()
+                .map(|role| (Part::Device(role), Lost::Device(role))),
+        )
+        .map(|(part, lost)| (part, serving && votes::survives_loss(&self.known, live, lost)))
+        .collect();
+        Status {
+            me: self.me(),
+            state,
+            verdict: self.verdict(serving),
+            configuration,
+            position: self.committed.position(),
+            rows: self.committed.row_count(),
+            date: self.committed.date(),
+            nodes: self
+                .settings
+                .nodes
+                .iter()
+                .map(|node| self.node_status(node, serving))
+                .collect(),
+            devices: self
+                .settings
+                .devices
+                .iter()
+                .map(|role| self.device_status(role))
+                .collect(),
+            survives,
+        }
+    }
+
+    fn live_voters(&self) -> Voters {
+        let nodes = self
+            .settings
+            .nodes
+            .iter()
+            .filter(|node| *node == self.me() || self.linked(*node));
+        Voters::new(nodes.collect(), self.usable_devices())
+    }
+
+    fn verdict(&self, serving: bool) -> String {
+        if !serving {
+            return if self.serving.is_some() && !self.sealed() {
+                "the lease of this node has run out".to_string()
+            } else {
+                self.waiting.0.clone()
+            };
+        }
+        let absent = self.settings.nodes.minus(self.known.members);
+        let lost = self
+            .settings
+            .devices
+            .iter()
+            .find(|role| !self.known.devices.contains(*role));
+        match (absent.is_empty(), lost) {
+            (true, None) => String::new(),
+            (false, None) => format!("without node {absent}"),
+            (true, Some(role)) => format!("without the {role}"),
+            (false, Some(role)) => format!("without node {absent} and without the {role}"),
+        }
+    }
+
+    fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {
+        let me = node == self.me();
+        let state = self.peer_state(node);
+        NodeStatus {
+            id: node,
+            member: self.known.members.contains(node),
+            heard: me || self.linked(node),
+            seen_on_disk: !me && self.moves_on_disk(node),
+            serving: if me {
+                serving
+            } else {
+                state.is_some_and(|state| state.serving)
+            },
+            position: if me {
+                Some(self.committed.position())
+            } else {
+                state.map(|state| state.position)
+            },
+            lease: if me {
+                let until = self.lease_until();
+                (until != Time::NEVER).then(|| until.since(self.now))
+            } else {
+                Some(self.promise_left(node))
+            },
+        }
+    }
+
+    fn device_status(&self, role: crate::ids::DeviceRole) -> DeviceStatus {
+        let view = self.replica(Replica::Device(role));
+        DeviceStatus {
+            role,
+            usable: view.usable(),
+            in_sync: self.known.devices.contains(role) && !self.known.is_genesis(),
+            error: view.error().map(ToString::to_string),
+        }
+    }
+}

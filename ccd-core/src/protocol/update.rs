@@ -1,0 +1,665 @@
+//! Updates: two-phase commit among the members of a paired configuration (Fig. 3), and the claim check of a solo owner.
+//!
+//! Owns `round` (at the master or owner) and `prepared` (at the other members). One round at a time; what waits meanwhile
+//! goes into the next one together.
+
+use super::Node;
+use super::interface::DecisionKind;
+use super::message::Message;
+use super::plan::Want;
+use super::replicas::Purpose;
+use crate::client::Refusal;
+use crate::database::{Database, Key, Op, Record, RecordBody, Update};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Most updates that travel in one round.
+const ROUND_UPDATES_MAX: usize = 256;
+
+/// Most operations that travel in one round, unless a single update has more.
+const ROUND_OPS_MAX: usize = 4096;
+
+/// A round that this node drives.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub record: Arc<Record>,
+    database: Database,
+    /// What a rollback returns to.
+    shadow: Database,
+    requests: Vec<(RequestId, u64)>,
+    stored_locally: bool,
+    stored_on: DeviceSet,
+    acked: NodeSet,
+    /// A member refused: every member returns to its shadow, and then the clients hear why.
+    rollback: Option<Rollback>,
+}
+
+#[derive(Debug)]
+struct Rollback {
+    why: String,
+    stored: bool,
+    acked: NodeSet,
+}
+
+/// A round that another node drives: durable here, and waiting for its unfreeze.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    record: Arc<Record>,
+    stored: bool,
+    undone: bool,
+}
+
+/// Whether a query of this key must wait until the record is committed or rolled back.
+fn affects(record: &Record, key: Option<&Key>) -> bool {
+    let RecordBody::Updates { updates, .. } = &record.body else {
+        return false;
+    };
+    updates
+        .iter()
+        .flat_map(|update| &update.ops)
+        .any(|op| match (op, key) {
+            (_, None) | (Op::ReplaceAll { .. } | Op::Purify, _) => true,
+            (Op::Add(row), Some(key)) => row.key == *key,
+            (Op::Remove(pattern), Some(key)) => pattern.key == *key,
+            (
+                Op::Format { key: of, .. } | Op::RemoveFormat(of) | Op::ReplaceKey { key: of, .. },
+                Some(key),
+            ) => of == key,
+        })
+}
+
+impl Node {
+    /// Whether a strict query of this key (of all keys, if `None`) can be answered now.
+    pub(super) fn can_read(&self, key: Option<&Key>) -> bool {
+        self.is_open()
+            && self.lease_holds()
+            && !self
+                .prepared
+                .as_ref()
+                .is_some_and(|prepared| affects(&prepared.record, key))
+    }
+
+    pub(super) fn drive_updates(&mut self) {
+        self.commit_if_done();
+        self.finish_rollback_if_done();
+        self.degrade_if_stuck();
+        if self.round.is_none() && !self.hold_rounds {
+            self.start_round();
+        }
+    }
+
+    fn start_round(&mut self) {
+        if !self.is_open() || !self.is_master() || !self.lease_holds() {
+            return;
+        }
+        let shadow = self.committed.clone();
+        let mut admitted = shadow.clone();
+        let mut updates: Vec<Update> = Vec::new();
+        let mut requests = Vec::new();
+        let mut ops = 0;
+        while updates.len() < ROUND_UPDATES_MAX
+            && let Some((id, request)) = self.requests.first_queued()
+        {
+            if let Some(generation) = self.committed.outcome(id) {
+                let _ = generation;
+                let position = self.committed.position();
+                self.finish_update(id, Ok((position, 0)));
+                continue;
+            }
+            if updates.iter().any(|update| update.request == id) {
+                self.requests.take_queued();
+                continue;
+            }
+            ops += request.ops.len();
+            if !updates.is_empty() && ops > ROUND_OPS_MAX {
+                break;
+            }
+            let dry_run = request.dry_run;
+            let update = Update {
+                request: id,
+                who: request.who.clone(),
+                date: request.date,
+                reason: request.reason.clone(),
+                preconditions: request.preconditions.clone(),
+                ops: request.ops.clone(),
+            };
+            match admitted.admit(&update) {
+                // What an update of this round made so is told only once the round is committed: the next
+                // round looks again.
+                Err(_) | Ok(_) if !updates.is_empty() && dry_run => break,
+                Err(_) if !updates.is_empty() => break,
+                Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
+                Ok((_, removed)) if dry_run => self.finish_dry_run(id, removed),
+                Ok((next, _)) if next.image_len_bytes() > self.settings.content_bytes_max => {
+                    let why = format!(
+                        "the database would have {} bytes, and the replicas hold {}",
+                        next.image_len_bytes(),
+                        self.settings.content_bytes_max
+                    );
+                    if !updates.is_empty() {
+                        break;
+                    }
+                    self.finish_update(id, Err(Refusal::Full { why }));
+                }
+                Ok((next, removed)) => {
+                    self.requests.take_queued();
+                    requests.push((id, removed));
+                    updates.push(update);
+                    admitted = next;
+                }
+            }
+        }
+        if updates.is_empty() {
+            return;
+        }
+        let epoch = self.known.epoch;
+        let (record, database) = Record::updates(&shadow, epoch, admitted, updates, self.known.members);
+        let record = Arc::new(record);
+        self.requests.in_round(requests.iter().map(|(id, _)| *id));
+        self.head = database.clone();
+        self.history.push(Arc::clone(&record));
+        self.rolled_back = None;
+        let position = record.next;
+        let purpose = Purpose::Round { position };
+        if self.solo() {
+            for role in self.known.devices.iter() {
+                let op = ReplicaOp::Append {
+                    record: Arc::clone(&record),
+                    then_survey: true,
+                };
+                self.ask(Replica::Device(role), op, purpose.clone());
+            }
+        } else {
+            for to in self.other_members().iter() {
+                self.send(
+                    to,
+                    Message::UpdateReq {
+                        epoch,
+                        record: (*record).clone(),
+                    },
+                );
+            }
+            let op = ReplicaOp::Append {
+                record: Arc::clone(&record),
+                then_survey: false,
+            };
+            self.ask(Replica::Local, op, purpose);
+        }
+        self.round = Some(Round {
+            record,
+            database,
+            shadow,
+            requests,
+            stored_locally: false,
+            stored_on: DeviceSet::EMPTY,
+            acked: NodeSet::EMPTY,
+            rollback: None,
+        });
+    }
+
+    fn round_at(&mut self, position: Position) -> Option<&mut Round> {
+        self.round.as_mut().filter(|round| round.record.next == position)
+    }
+
+    pub(super) fn on_round_stored(
+        &mut self,
+        replica: Replica,
+        position: Position,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let epoch = self.known.epoch;
+        let Some(database) = self.round_at(position).map(|round| round.database.clone()) else {
+            return;
+        };
+        match (replica, result) {
+            (_, Err(error)) if error.kind == ReplicaErrorKind::Full => {
+                // The journal has no room until its checkpoint is done: an image holds the record as well.
+                let op = ReplicaOp::WriteImage { database };
+                self.ask(replica, op, Purpose::RoundImage { position });
+            }
+            // `on_failure` has closed the replica; what follows from that is decided in `drive_updates`.
+            (_, Err(_)) => {}
+            (Replica::Local, Ok(_)) => {
+                if let Some(round) = self.round_at(position) {
+                    round.stored_locally = true;
+                }
+            }
+            (
+                Replica::Device(role),
+                Ok(
+                    ReplicaAnswer::Appended {
+                        survey: Some(survey), ..
+                    }
+                    | ReplicaAnswer::Survey(survey),
+                ),
+            ) => {
+                if self.claimed_epoch(&survey) >= epoch {
+                    self.on_claim(role);
+                } else if let Some(round) = self.round_at(position) {
+                    round.stored_on = round.stored_on.with(role);
+                }
+            }
+            (Replica::Device(_), Ok(_)) => {}
+        }
+    }
+
+    pub(super) fn on_round_image_stored(
+        &mut self,
+        replica: Replica,
+        position: Position,
+        error: Option<ReplicaError>,
+    ) {
+        match (replica, error) {
+            (_, Some(error)) => {
+                if error.kind == ReplicaErrorKind::Full {
+                    let text = format!("the {replica} has no room for the database: {error}");
+                    self.record(DecisionKind::Damage, text);
+                }
+            }
+            (Replica::Local, None) => {
+                if let Some(round) = self.round_at(position) {
+                    round.stored_locally = true;
+                }
+            }
+            (Replica::Device(_), None) => {
+                self.ask(replica, ReplicaOp::Survey, Purpose::Round { position });
+            }
+        }
+    }
+
+    /// Another node means to decide the successor of this owner's configuration. Nothing is acked any more in this one:
+    /// the owner decides a successor itself, if it still can, and goes on in that.
+    pub(super) fn on_claim(&mut self, role: DeviceRole) {
+        if self.proposal.is_some() || self.install.is_some() || self.backing_off() || !self.is_open() {
+            return;
+        }
+        self.propose(Want {
+            members: self.known.members,
+            devices: self.known.devices,
+            why: format!("another node claimed the {role}, and this owner is still here"),
+        });
+    }
+
+    /// A solo owner's update waits for a device that failed: the configuration goes on without it, and the update is
+    /// acked in that one.
+    fn degrade_if_stuck(&mut self) {
+        if self.round.is_none() || !self.solo() || !self.is_open() || self.backing_off() {
+            return;
+        }
+        let usable = self.usable_devices();
+        let failed: Vec<DeviceRole> = self
+            .known
+            .devices
+            .iter()
+            .filter(|role| !usable.contains(*role))
+            .collect();
+        let Some(role) = failed.first() else {
+            return;
+        };
+        let devices: DeviceSet = self
+            .known
+            .devices
+            .iter()
+            .filter(|role| usable.contains(*role))
+            .collect();
+        if devices.is_empty() {
+            return;
+        }
+        let why = format!("the {role} failed under an update");
+        self.record(DecisionKind::Degraded, why.clone());
+        self.propose(Want {
+            members: self.known.members,
+            devices,
+            why,
+        });
+    }
+
+    fn commit_if_done(&mut self) {
+        if !self.is_open() {
+            return;
+        }
+        let others = self.other_members();
+        let done = self.round.as_ref().is_some_and(|round| {
+            round.rollback.is_none()
+                && if self.solo() {
+                    round.stored_on == self.known.devices
+                } else {
+                    round.stored_locally && round.acked.is_superset(others)
+                }
+        });
+        if !done {
+            return;
+        }
+        let Some(round) = self.round.take() else {
+            return;
+        };
+        let (epoch, position) = (self.known.epoch, round.record.next);
+        self.committed = round.database;
+        for (id, removed) in round.requests {
+            self.finish_update(id, Ok((position, removed)));
+        }
+        if !self.hold_rounds {
+            self.start_round();
+        }
+        // The record of a round that follows at once says that this one is committed.
+        if self.round.is_none() {
+            for to in others.iter() {
+                self.send(
+                    to,
+                    Message::Unfreeze {
+                        epoch,
+                        position,
+                        commit: true,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn repeat_round(&mut self) {
+        let Some(round) = &self.round else {
+            return;
+        };
+        if !self.is_open() || self.solo() {
+            return;
+        }
+        let (epoch, record, acked) = (self.known.epoch, Arc::clone(&round.record), round.acked);
+        match &round.rollback {
+            None => {
+                for to in self.other_members().minus(acked).iter() {
+                    self.send(
+                        to,
+                        Message::UpdateReq {
+                            epoch,
+                            record: (*record).clone(),
+                        },
+                    );
+                }
+            }
+            Some(rollback) => {
+                let waiting = self.other_members().minus(rollback.acked);
+                let position = record.next;
+                for to in waiting.iter() {
+                    self.send(
+                        to,
+                        Message::Unfreeze {
+                            epoch,
+                            position,
+                            commit: false,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_update_ack(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if epoch == self.known.epoch
+            && let Some(round) = self.round_at(position)
+        {
+            round.acked.insert(from);
+        }
+    }
+
+    /// A member could not do it: everybody returns to the shadow.
+    pub(super) fn on_update_nack(&mut self, from: NodeId, epoch: Epoch, position: Position, why: String) {
+        if epoch != self.known.epoch || !self.is_open() {
+            return;
+        }
+        let others = self.other_members();
+        let Some(round) = self.round_at(position).filter(|round| round.rollback.is_none()) else {
+            return;
+        };
+        let (undone, shadow) = (round.record.next, round.shadow.clone());
+        let why = format!("node {from}: {why}");
+        round.rollback = Some(Rollback {
+            why,
+            stored: false,
+            acked: NodeSet::EMPTY,
+        });
+        let record = Arc::new(Record::rollback(undone, shadow.position()));
+        self.history.pop();
+        self.head = shadow;
+        self.rolled_back = Some(undone);
+        let op = ReplicaOp::Append {
+            record,
+            then_survey: false,
+        };
+        self.ask(Replica::Local, op, Purpose::RolledBack { position });
+        for to in others.iter() {
+            self.send(
+                to,
+                Message::Unfreeze {
+                    epoch,
+                    position,
+                    commit: false,
+                },
+            );
+        }
+    }
+
+    pub(super) fn on_rollback_stored(&mut self, position: Position, error: Option<ReplicaError>) {
+        if error.is_none()
+            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
+        {
+            rollback.stored = true;
+        }
+    }
+
+    pub(super) fn on_unfreeze_ack(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if epoch == self.known.epoch
+            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
+        {
+            rollback.acked.insert(from);
+        }
+    }
+
+    fn finish_rollback_if_done(&mut self) {
+        let others = self.other_members();
+        let done = (self.round.as_ref().and_then(|round| round.rollback.as_ref()))
+            .is_some_and(|rollback| rollback.stored && rollback.acked.is_superset(others));
+        if done
+            && self.is_open()
+            && let Some(round) = self.round.take()
+            && let Some(rollback) = round.rollback
+        {
+            for (id, _) in round.requests {
+                self.finish_update(
+                    id,
+                    Err(Refusal::RolledBack {
+                        why: rollback.why.clone(),
+                    }),
+                );
+            }
+        }
+    }
+
+    /// Why the round that this request was part of was being rolled back when the configuration ended.
+    pub(super) fn rollback_under_way(&self, id: RequestId) -> Option<String> {
+        let round = self
+            .round
+            .as_ref()
+            .filter(|round| round.requests.iter().any(|(of, _)| *of == id))?;
+        round.rollback.as_ref().map(|rollback| rollback.why.clone())
+    }
+
+    // The other members.
+
+    pub(super) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Record) {
+        if epoch != self.known.epoch || self.sealed() || self.known.master() != Some(from) {
+            return;
+        }
+        if self.serving != Some(epoch) {
+            // The master is open, so all members were ready.
+            self.on_open(epoch);
+        }
+        if !self.is_open() {
+            return;
+        }
+        let position = record.next;
+        if position == self.committed.position() {
+            self.send(from, Message::UpdateAck { epoch, position });
+            return;
+        }
+        if let Some(prepared) = &self.prepared {
+            if prepared.record.next == position {
+                if prepared.stored && !prepared.undone {
+                    self.send(from, Message::UpdateAck { epoch, position });
+                }
+                return;
+            }
+            if prepared.record.next == record.prev && prepared.stored {
+                // The master goes on from it: it is committed.
+                self.commit_prepared();
+            }
+        }
+        match self.head.apply(&record) {
+            Ok(next) if self.prepared.is_none() => {
+                let record = Arc::new(record);
+                self.head = next;
+                self.history.push(Arc::clone(&record));
+                self.rolled_back = None;
+                let op = ReplicaOp::Append {
+                    record: Arc::clone(&record),
+                    then_survey: false,
+                };
+                self.ask(Replica::Local, op, Purpose::Prepare { position });
+                self.prepared = Some(Prepared {
+                    record,
+                    stored: false,
+                    undone: false,
+                });
+            }
+            Ok(_) => {}
+            // A copy of an earlier round's message.
+            Err(_) if record.next.stamp <= self.committed.position().stamp => {}
+            Err(error) => {
+                let why = error.to_string();
+                self.send(from, Message::UpdateNack { epoch, position, why });
+            }
+        }
+    }
+
+    pub(super) fn on_prepared_stored(&mut self, position: Position, error: Option<ReplicaError>) {
+        let (epoch, sealed, master) = (self.known.epoch, self.sealed(), self.known.master());
+        let Some(prepared) = self
+            .prepared
+            .as_mut()
+            .filter(|prepared| prepared.record.next == position)
+        else {
+            return;
+        };
+        let Some(master) = master else {
+            return;
+        };
+        match error {
+            None => {
+                prepared.stored = true;
+                if !sealed {
+                    self.send(master, Message::UpdateAck { epoch, position });
+                }
+            }
+            Some(error) if error.kind == ReplicaErrorKind::Full && !prepared.undone => {
+                let first = !self.journal_was_full;
+                self.journal_was_full = true;
+                if first {
+                    let op = ReplicaOp::WriteImage {
+                        database: self.head.clone(),
+                    };
+                    self.ask(Replica::Local, op, Purpose::Prepare { position });
+                } else {
+                    self.send(
+                        master,
+                        Message::UpdateNack {
+                            epoch,
+                            position,
+                            why: error.text,
+                        },
+                    );
+                }
+            }
+            Some(error) => {
+                if !sealed {
+                    self.send(
+                        master,
+                        Message::UpdateNack {
+                            epoch,
+                            position,
+                            why: error.text,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn commit_prepared(&mut self) {
+        if self.prepared.take().is_some() {
+            self.committed = self.head.clone();
+            self.journal_was_full = false;
+        }
+    }
+
+    pub(super) fn on_unfreeze(&mut self, from: NodeId, epoch: Epoch, position: Position, commit: bool) {
+        if epoch != self.known.epoch || self.sealed() || self.known.master() != Some(from) {
+            return;
+        }
+        let here = self
+            .prepared
+            .as_ref()
+            .is_some_and(|prepared| prepared.record.next == position);
+        if commit {
+            if here {
+                self.commit_prepared();
+            }
+            return;
+        }
+        if !here {
+            // It never came here, or is undone already.
+            if self.head.position() != position && self.prepared.is_none() {
+                self.send(from, Message::UnfreezeAck { epoch, position });
+            }
+            return;
+        }
+        let Some(prepared) = self.prepared.as_mut().filter(|prepared| !prepared.undone) else {
+            return;
+        };
+        prepared.undone = true;
+        let shadow = self.committed.clone();
+        let record = Arc::new(Record::rollback(position, shadow.position()));
+        self.history.pop();
+        self.head = shadow;
+        self.rolled_back = Some(position);
+        let op = ReplicaOp::Append {
+            record,
+            then_survey: false,
+        };
+        self.ask(Replica::Local, op, Purpose::UndoPrepared { position });
+    }
+
+    pub(super) fn on_undo_stored(&mut self, position: Position, error: Option<ReplicaError>) {
+        let undone = (self.prepared.as_ref())
+            .is_some_and(|prepared| prepared.undone && prepared.record.next == position);
+        if !undone || error.is_some() {
+            return;
+        }
+        self.prepared = None;
+        if let Some(master) = self.known.master().filter(|_| !self.sealed()) {
+            let epoch = self.known.epoch;
+            self.send(master, Message::UnfreezeAck { epoch, position });
+        }
+    }
+
+    /// The master's heartbeat says how far it has committed, in case an unfreeze was lost.
+    pub(super) fn on_master_position(&mut self, from: NodeId, position: Position) {
+        let committed = (self.prepared.as_ref())
+            .is_some_and(|prepared| prepared.stored && !prepared.undone && prepared.record.next == position);
+        if committed && self.known.master() == Some(from) && !self.sealed() {
+            self.commit_prepared();
+        }
+    }
+}

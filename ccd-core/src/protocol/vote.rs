@@ -1,0 +1,192 @@
+//! This node as a voter: promises and votes, stored in its local copy before they are sent.
+//!
+//! Owns `ballot`.
+
+use super::Node;
+use super::interface::DecisionKind;
+use super::message::{Message, Obstacle, Promise};
+use super::replicas::Purpose;
+use crate::configuration::{Ballot, BallotBlock, Configuration};
+use crate::ids::{Epoch, NodeId, Replica};
+use crate::replica::{ReplicaError, ReplicaOp};
+use crate::time::Time;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+impl Node {
+    /// Why this node cannot vote on this ballot, if it cannot.
+    fn obstacle(&self, instance: Epoch, ballot: Ballot) -> Option<Obstacle> {
+        if instance < self.known.epoch {
+            return Some(Obstacle::Later(self.known.clone()));
+        }
+        if instance > self.known.epoch {
+            return Some(Obstacle::Behind {
+                epoch: self.known.epoch,
+            });
+        }
+        // The first configuration needs every voter, so what one of them forgot the others remember.
+        if self.blank && !self.known.is_genesis() {
+            return Some(Obstacle::Blank);
+        }
+        if !self.ready() {
+            let error = self.replica(Replica::Local).error().unwrap_or("still being read");
+            return Some(Obstacle::Failed(error.to_string()));
+        }
+        let promised = self
+            .ballot
+            .as_ref()
+            .filter(|block| block.instance == instance)?
+            .promised;
+        (promised > ballot).then_some(Obstacle::Promised(promised))
+    }
+
+    pub(super) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        self.round_max = self.round_max.max(ballot.round);
+        if let Some(obstacle) = self.obstacle(instance, ballot) {
+            self.send(
+                from,
+                Message::BallotRefused {
+                    instance,
+                    ballot,
+                    obstacle,
+                },
+            );
+            return;
+        }
+        self.give_way(instance, ballot);
+        let accepted = self.accepted_in(instance);
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted,
+        };
+        self.store_ballot(
+            block,
+            Purpose::Vote {
+                to: from,
+                instance,
+                ballot,
+                accept: false,
+            },
+        );
+    }
+
+    pub(super) fn on_accept(
+        &mut self,
+        from: NodeId,
+        instance: Epoch,
+        ballot: Ballot,
+        configuration: Configuration,
+    ) {
+        self.round_max = self.round_max.max(ballot.round);
+        if let Some(obstacle) = self.obstacle(instance, ballot) {
+            self.send(
+                from,
+                Message::BallotRefused {
+                    instance,
+                    ballot,
+                    obstacle,
+                },
+            );
+            return;
+        }
+        self.give_way(instance, ballot);
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: Some((ballot, configuration)),
+        };
+        self.store_ballot(
+            block,
+            Purpose::Vote {
+                to: from,
+                instance,
+                ballot,
+                accept: true,
+            },
+        );
+    }
+
+    /// A higher ballot of another node ends this node's own.
+    fn give_way(&mut self, instance: Epoch, ballot: Ballot) {
+        if self
+            .proposal
+            .as_ref()
+            .is_some_and(|own| own.instance == instance && own.ballot < ballot)
+        {
+            self.proposal = None;
+        }
+        if self.is_open() {
+            let text = alloc::format!(
+                "sealed: node {} proposes a successor of epoch {instance} (round {})",
+                ballot.node,
+                ballot.round
+            );
+            self.record(DecisionKind::Sealed, text);
+        }
+    }
+
+    pub(super) fn accepted_in(&self, instance: Epoch) -> Option<(Ballot, Configuration)> {
+        self.ballot
+            .as_ref()
+            .filter(|block| block.instance == instance)?
+            .accepted
+            .clone()
+    }
+
+    /// In memory the promise counts from now: nothing is acked while it is on its way to the disk.
+    pub(super) fn store_ballot(&mut self, ballot: BallotBlock, purpose: Purpose) {
+        self.ballot = Some(ballot.clone());
+        self.ask(Replica::Local, ReplicaOp::WriteBallot { ballot }, purpose);
+    }
+
+    pub(super) fn on_vote_stored(
+        &mut self,
+        to: NodeId,
+        instance: Epoch,
+        ballot: Ballot,
+        accept: bool,
+        error: Option<ReplicaError>,
+    ) {
+        if let Some(error) = error {
+            let obstacle = Obstacle::Failed(error.text);
+            self.send(
+                to,
+                Message::BallotRefused {
+                    instance,
+                    ballot,
+                    obstacle,
+                },
+            );
+            return;
+        }
+        if accept {
+            self.send(to, Message::Accepted { instance, ballot });
+            return;
+        }
+        let leases: Vec<_> = (self.peers.keys())
+            .map(|node| (*node, self.promise_left(*node)))
+            .filter(|(_, left)| !left.is_zero())
+            .collect();
+        let promise = Promise {
+            accepted: self.accepted_in(instance),
+            position: self.head.position(),
+            evidence: self.damaged.is_none(),
+            rolled_back: self.rolled_back,
+            leases,
+        };
+        self.send(
+            to,
+            Message::Promise {
+                instance,
+                ballot,
+                promise,
+            },
+        );
+    }
+
+    /// What this node itself has promised to wait for the others, as a proposer.
+    pub(super) fn promised_until(&self, node: NodeId) -> Time {
+        self.now + self.promise_left(node)
+    }
+}

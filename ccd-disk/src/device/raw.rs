@@ -1,0 +1,331 @@
+//! A real device: a plain file, a loop device, any block device. Opened by the daemon and by `ccd-disk`.
+//!
+//! O_DIRECT, so that a write that returned has really been taken by the device (a buffered write to a fenced device
+//! "succeeds"), and so that a read sees what another machine wrote. Exclusive when opened for writing.
+
+use super::{BLOCK_BYTES, Blocks, Buffer};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a device is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// For reading and writing, refused (`ResourceBusy`) if another process has it so.
+    Exclusive,
+    /// For looking at it, also while a daemon runs.
+    ReadOnly,
+}
+
+/// An open file or block device.
+#[derive(Debug)]
+pub struct RawDevice {
+    file: File,
+    path: PathBuf,
+    len_bytes: u64,
+    /// The kernel or file system takes data and flush in one write (RWF_DSYNC).
+    flushes_with_write: bool,
+    /// Opened without O_DIRECT because the file system knows none (tmpfs).
+    buffered: bool,
+    /// For callers whose memory is not page-aligned.
+    bounce: Buffer,
+}
+
+/// Blocks that go through the bounce buffer at once: 1 MiB.
+const BOUNCE_BLOCKS: usize = 256;
+
+impl RawDevice {
+    /// Opens an existing file or block device.
+    ///
+    /// `ResourceBusy` if another process holds it, `InvalidInput` if its sectors are larger than a block.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let writes = access == Access::Exclusive;
+        // A FIFO would block for ever and a terminal would become ours: look before opening for real.
+        let kind = std::fs::metadata(path)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "is neither a file nor a block device",
+            ));
+        }
+        let mut flags = libc::O_CLOEXEC;
+        if writes && kind.is_block_device() {
+            flags |= libc::O_EXCL;
+        }
+        let open = |flags| {
+            OpenOptions::new()
+                .read(true)
+                .write(writes)
+                .custom_flags(flags)
+                .open(path)
+        };
+        let (file, buffered) = match open(flags | libc::O_DIRECT) {
+            Err(refused) if refused.raw_os_error() == Some(libc::EINVAL) => (open(flags)?, true),
+            opened => (opened?, false),
+        };
+        if buffered {
+            tracing::warn!(path = %path.display(), "opened without O_DIRECT, which its file system does not know");
+        }
+        if writes {
+            lock(&file)?;
+        }
+        if kind.is_block_device() {
+            let sector_bytes = sector_bytes(&file)?;
+            if sector_bytes > BLOCK_BYTES as u64 {
+                let text = format!("has sectors of {sector_bytes} bytes, more than {BLOCK_BYTES}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        }
+        let len_bytes = len_bytes(&file)? / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            len_bytes,
+            flushes_with_write: true,
+            buffered,
+            bounce: Buffer::zeroed(BOUNCE_BLOCKS),
+        })
+    }
+
+    /// Makes a new file of `len_bytes` (readable by its owner alone) and opens it; refuses one that exists.
+    pub fn create_file(path: &Path, len_bytes: u64) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.set_len(len_bytes)?;
+        file.sync_all()?;
+        if let Some(folder) = path.parent() {
+            let folder = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            };
+            File::open(folder)?.sync_all()?;
+        }
+        drop(file);
+        Self::open(path, Access::Exclusive)
+    }
+
+    /// Whether reads and writes go through the page cache: fine for a local copy, wrong for a shared device.
+    pub fn is_buffered(&self) -> bool {
+        self.buffered
+    }
+
+    fn check(&self, offset: u64, len: usize) -> io::Result<()> {
+        let block = BLOCK_BYTES as u64;
+        let inside = offset
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= self.len_bytes);
+        if offset % block != 0 || !(len as u64).is_multiple_of(block) || !inside {
+            let text = format!(
+                "transfer of {len} bytes at {offset} is not within {} bytes",
+                self.len_bytes
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], durable: bool) -> io::Result<()> {
+        self.check(offset, data.len())?;
+        if is_aligned(data) {
+            return write_all(&self.file, offset, data, durable, &mut self.flushes_with_write);
+        }
+        for (index, chunk) in data.chunks(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
+            let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
+            self.bounce[..chunk.len()].copy_from_slice(chunk);
+            let aligned = &self.bounce[..chunk.len()];
+            write_all(&self.file, at, aligned, durable, &mut self.flushes_with_write)?;
+        }
+        Ok(())
+    }
+}
+
+impl Blocks for RawDevice {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.check(offset, into.len())?;
+        if is_aligned(into) {
+            return read_all(&self.file, offset, into);
+        }
+        for (index, chunk) in into.chunks_mut(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
+            let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
+            let aligned = &mut self.bounce[..chunk.len()];
+            read_all(&self.file, at, aligned)?;
+            chunk.copy_from_slice(aligned);
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write(offset, data, true)
+    }
+
+    fn write_unflushed_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write(offset, data, false)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn is_aligned(memory: &[u8]) -> bool {
+    memory.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
+}
+
+/// Reads all of `into`; a device that ends too early is an error, an interruption is not.
+fn read_all(file: &File, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < into.len() {
+        let rest = &mut into[done..];
+        let at = libc::off_t::try_from(offset + done as u64).map_err(io::Error::other)?;
+        // SAFETY: `rest` is valid for writes of its whole length for the time of the call, and the descriptor is open
+        // because `file` is borrowed.
+        let count = unsafe { libc::pread(file.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), at) };
+        match transferred(count)? {
+            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(count) => done += count,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `data`; durable means data and flush in one, or one after the other where the kernel cannot.
+fn write_all(file: &File, offset: u64, data: &[u8], durable: bool, with_flag: &mut bool) -> io::Result<()> {
+    let mut done = 0;
+    let mut flushed = true;
+    while done < data.len() {
+        let rest = &data[done..];
+        let at = libc::off_t::try_from(offset + done as u64).map_err(io::Error::other)?;
+        let part = libc::iovec {
+            iov_base: rest.as_ptr().cast_mut().cast(),
+            iov_len: rest.len(),
+        };
+        let flags = if durable && *with_flag { libc::RWF_DSYNC } else { 0 };
+        // SAFETY: `part` describes `rest`, which is valid for reads for the time of the call (the kernel does not write
+        // through an iovec of a write), and the descriptor is open because `file` is borrowed.
+        let count = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, at, flags) };
+        match transferred(count) {
+            Err(refused) if flags != 0 && is_unsupported(&refused) => *with_flag = false,
+            Err(failed) => return Err(failed),
+            Ok(Some(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => {
+                done += count;
+                flushed &= flags != 0;
+            }
+            Ok(None) => {}
+        }
+    }
+    if durable && !flushed {
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// `None`: interrupted, try again.
+fn transferred(count: libc::ssize_t) -> io::Result<Option<usize>> {
+    match usize::try_from(count) {
+        Ok(count) => Ok(Some(count)),
+        Err(_) => match io::Error::last_os_error() {
+            interrupted if interrupted.kind() == io::ErrorKind::Interrupted => Ok(None),
+            failed => Err(failed),
+        },
+    }
+}
+
+fn is_unsupported(refused: &io::Error) -> bool {
+    matches!(refused.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+/// `flock(LOCK_EX)`: refuses a second daemon, and stops udev from probing the device.
+fn lock(file: &File) -> io::Result<()> {
+    // SAFETY: flock touches no memory of ours; the descriptor is open because `file` is borrowed.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        held if held.kind() == io::ErrorKind::WouldBlock => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process holds it; is a ccdd running on it? See `fuser -v` on it",
+        )),
+        failed => Err(failed),
+    }
+}
+
+/// The size of a file or block device (whose metadata says zero).
+fn len_bytes(file: &File) -> io::Result<u64> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = file;
+    file.seek(SeekFrom::End(0))
+}
+
+/// BLKSSZGET of `linux/fs.h`: the logical sector size, as an `int`.
+fn sector_bytes(file: &File) -> io::Result<u64> {
+    const BLKSSZGET: libc::c_ulong = 0x1268;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int, which `bytes` is, and nothing else.
+    let code = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET as _, &raw mut bytes) };
+    if code < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u64::try_from(bytes).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_reads_back_what_was_written_aligned_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region");
+        let mut device = RawDevice::create_file(&path, 3 << 20).unwrap();
+        assert_eq!(device.len_bytes(), 3 << 20);
+        let data: Vec<u8> = (0..2 * 1024 * 1024 + 4096)
+            .map(|index| (index % 251) as u8)
+            .collect();
+        device.write_at(4096, &data[..]).unwrap();
+        let mut back = vec![0; data.len() + 1];
+        device.read_at(4096, &mut back[1..]).unwrap();
+        assert!(back[1..] == data[..]);
+        let mut aligned = Buffer::zeroed(513);
+        device.read_at(4096, &mut aligned).unwrap();
+        assert!(aligned[..] == data[..]);
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_a_reader_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region");
+        let device = RawDevice::create_file(&path, 1 << 20).unwrap();
+        let refused = RawDevice::open(&path, Access::Exclusive).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        RawDevice::open(&path, Access::ReadOnly).unwrap();
+        drop(device);
+        RawDevice::open(&path, Access::Exclusive).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_or_lies_outside_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = RawDevice::open(folder.path(), Access::ReadOnly).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let mut device = RawDevice::create_file(&folder.path().join("r"), 8192).unwrap();
+        assert!(device.read_at(8192, &mut Buffer::zeroed(1)).is_err());
+        assert!(device.read_at(u64::MAX - 4095, &mut Buffer::zeroed(1)).is_err());
+        assert!(device.write_at(512, &Buffer::zeroed(1)).is_err());
+    }
+}

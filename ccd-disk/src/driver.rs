@@ -1,0 +1,109 @@
+//! A replica that can be opened again: what a node's replica thread and the simulator hand operations to.
+
+use crate::device::Blocks;
+use crate::error::RegionError;
+use crate::region::{ExpectedIdentity, Region, not_open};
+use ccd_core::database::Database;
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use std::fmt;
+use std::io;
+
+/// Opens the device of a replica: called at every [`ReplicaOp::Open`], after the earlier handle was closed.
+pub type Opener = Box<dyn FnMut() -> io::Result<Box<dyn Blocks>> + Send>;
+/// Stores a branch that lost, so that an operator can look at it.
+pub type BranchKeeper = Box<dyn FnMut(&Database, &str) -> io::Result<()> + Send>;
+
+/// One replica of a node: closed, open, or poisoned until it is opened again.
+pub struct ReplicaDriver {
+    identity: ExpectedIdentity,
+    opener: Opener,
+    branches: BranchKeeper,
+    region: Option<Region>,
+}
+
+impl ReplicaDriver {
+    /// A replica that is not open yet. `branches` is asked for local copies only; a device's may refuse.
+    pub fn new(identity: ExpectedIdentity, opener: Opener, branches: BranchKeeper) -> Self {
+        Self {
+            identity,
+            opener,
+            branches,
+            region: None,
+        }
+    }
+
+    /// Does one operation to its end; blocks as long as the device does.
+    pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        if let Some(answer) = self.begin(op)? {
+            return Ok(answer);
+        }
+        loop {
+            if let Some(answer) = self.checkpoint_step()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Does one operation, but of a checkpoint only the beginning; see [`Region::begin`].
+    pub fn begin(&mut self, op: ReplicaOp) -> Result<Option<ReplicaAnswer>, ReplicaError> {
+        match op {
+            ReplicaOp::Open => self.open().map(Some),
+            ReplicaOp::KeepBranch { database, reason } => {
+                (self.branches)(&database, &reason).map_err(|error| ReplicaError {
+                    kind: ReplicaErrorKind::Io,
+                    text: format!(
+                        "CCD-2050 cannot keep the branch at {}: {error}",
+                        database.position()
+                    ),
+                })?;
+                Ok(Some(ReplicaAnswer::Written))
+            }
+            op => self.region()?.begin(op),
+        }
+    }
+
+    /// Whether a checkpoint waits for [`ReplicaDriver::checkpoint_step`].
+    pub fn is_checkpointing(&self) -> bool {
+        self.region.as_ref().is_some_and(Region::is_checkpointing)
+    }
+
+    /// Writes a bounded part of the running checkpoint; answers when it is done.
+    pub fn checkpoint_step(&mut self) -> Result<Option<ReplicaAnswer>, ReplicaError> {
+        self.region()?.checkpoint_step()
+    }
+
+    /// The open region, for what is no [`ReplicaOp`]: last words, images made elsewhere.
+    pub fn region(&mut self) -> Result<&mut Region, ReplicaError> {
+        let replica = self.identity.replica;
+        self.region.as_mut().ok_or_else(|| {
+            not_open(format!(
+                "CCD-2051 the {replica} is not open; its last opening failed"
+            ))
+        })
+    }
+
+    /// Closes the device, and lets others have it.
+    pub fn close(&mut self) {
+        self.region = None;
+    }
+
+    fn open(&mut self) -> Result<ReplicaAnswer, ReplicaError> {
+        // First the old handle goes: it holds the lock that the new one needs.
+        self.region = None;
+        let name = self.identity.replica.to_string();
+        let blocks = (self.opener)().map_err(|error| RegionError::io("open", name, error))?;
+        let mut region = Region::open(blocks, self.identity)?;
+        let answer = region.execute(ReplicaOp::Survey)?;
+        self.region = Some(region);
+        Ok(answer)
+    }
+}
+
+impl fmt::Debug for ReplicaDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaDriver")
+            .field("identity", &self.identity)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Why something on a region failed. One enum for the library; `ccd-core` and the programs see it through
+//! [`ReplicaError`].
+
+use crate::format::superblock::SuperblockError;
+use ccd_core::ids::{ClusterId, NodeId, Position, Replica};
+use ccd_core::replica::{ReplicaError, ReplicaErrorKind};
+use std::io;
+
+/// Why an operation on a region failed: what, on what, why, and what to try next.
+#[derive(Debug, thiserror::Error)]
+pub enum RegionError {
+    #[error("CCD-2001 cannot {doing} {device}: {source}; check the path, its cables and `dmesg`")]
+    Io {
+        doing: &'static str,
+        device: String,
+        source: io::Error,
+    },
+    #[error(
+        "CCD-2002 {device} is in use: {source}; stop the ccdd that holds it, or look with `ccd-disk show`"
+    )]
+    Busy { device: String, source: io::Error },
+    #[error(
+        "CCD-2003 {device} refused a write of this node: it is fenced (reservation conflict); see `ccdadm status`"
+    )]
+    Fenced { device: String },
+    #[error("CCD-2004 {device} takes no more writes since one failed ({why}); it must be opened anew")]
+    Poisoned { device: String, why: String },
+    #[error(
+        "CCD-2010 {device} is no region: its first block: {first}, its last block: {last}; make one with `ccd-disk mkfs`, or \
+         check the path"
+    )]
+    NoRegion {
+        device: String,
+        first: SuperblockError,
+        last: SuperblockError,
+    },
+    #[error(
+        "CCD-2011 {device} belongs to cluster {got}, this is cluster {expected}; check the path with `ccd-disk show`"
+    )]
+    OtherCluster {
+        device: String,
+        expected: ClusterId,
+        got: ClusterId,
+    },
+    #[error("CCD-2012 {device} is the {got} of its cluster, not the {expected}; are the two paths mixed up?")]
+    OtherRole {
+        device: String,
+        expected: Replica,
+        got: Replica,
+    },
+    #[error(
+        "CCD-2013 {device} has areas for nodes {first} to {last}, none for node {node}; make it anew with `ccd-disk mkfs \
+         --nodes`"
+    )]
+    NoArea {
+        device: String,
+        node: NodeId,
+        first: NodeId,
+        last: NodeId,
+    },
+    #[error("CCD-2014 {device} was made by a later version ({what}); use that version")]
+    TooNew { device: String, what: SuperblockError },
+    #[error(
+        "CCD-2015 {device} has {got_bytes} bytes, its region has {recorded_bytes}: it was cut short; restore its size, or make \
+         it anew with `ccd-disk mkfs` and let it be filled from its twin"
+    )]
+    Shrunk {
+        device: String,
+        recorded_bytes: u64,
+        got_bytes: u64,
+    },
+    #[error(
+        "CCD-2020 area of node {node} on {device} is damaged: {what}; see `ccd-disk check`, it heals by a full copy"
+    )]
+    Damaged {
+        device: String,
+        node: NodeId,
+        what: String,
+    },
+    #[error("CCD-2021 {what} does not continue {device}: it starts at {expected}, the area stands at {got}")]
+    NotNext {
+        device: String,
+        what: &'static str,
+        expected: Position,
+        got: Position,
+    },
+    #[error(
+        "CCD-2030 a database of {image_bytes} bytes does not fit {device}, which has room for {max_bytes}; make it anew with \
+         `ccd-disk mkfs --image-mib`"
+    )]
+    ImageTooLarge {
+        device: String,
+        image_bytes: u64,
+        max_bytes: u64,
+    },
+    #[error(
+        "CCD-2031 an update of {record_bytes} bytes does not fit {device}, which takes up to {max_bytes}; split it, or make it \
+         anew with `ccd-disk mkfs --journal-mib`"
+    )]
+    RecordTooLarge {
+        device: String,
+        record_bytes: u64,
+        max_bytes: u64,
+    },
+    #[error(
+        "CCD-2032 the journal of {device} is full: the record needs {needed_blocks} blocks, {free_blocks} are free; a checkpoint \
+         makes room"
+    )]
+    JournalFull {
+        device: String,
+        needed_blocks: u32,
+        free_blocks: u32,
+    },
+    #[error("CCD-2040 cannot make a region on {device}: {source}")]
+    Geometry {
+        device: String,
+        source: crate::format::geometry::GeometryError,
+    },
+    #[error("CCD-2041 a branch cannot be kept on {device}: only a local copy keeps branches")]
+    NoBranches { device: String },
+}
+
+impl RegionError {
+    /// What kind of failure the protocol takes it for.
+    pub fn kind(&self) -> ReplicaErrorKind {
+        match self {
+            Self::Io { .. } | Self::Busy { .. } => ReplicaErrorKind::Io,
+            Self::Fenced { .. } => ReplicaErrorKind::Fenced,
+            Self::Poisoned { .. } => ReplicaErrorKind::Poisoned,
+            Self::NoRegion { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherRole { .. }
+            | Self::NoArea { .. }
+            | Self::TooNew { .. }
+            | Self::Shrunk { .. }
+            | Self::NoBranches { .. } => ReplicaErrorKind::Foreign,
+            Self::Damaged { .. } | Self::NotNext { .. } => ReplicaErrorKind::Damaged,
+            Self::ImageTooLarge { .. }
+            | Self::RecordTooLarge { .. }
+            | Self::JournalFull { .. }
+            | Self::Geometry { .. } => ReplicaErrorKind::Full,
+        }
+    }
+
+    /// The error of a failed call on a device.
+    pub fn io(doing: &'static str, device: String, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            // A reservation conflict. The write can be on the medium all the same (FENCING.md, trap 4).
+            Some(libc::EBADE) => Self::Fenced { device },
+            Some(libc::EBUSY) => Self::Busy { device, source },
+            _ if source.kind() == io::ErrorKind::ResourceBusy => Self::Busy { device, source },
+            _ => Self::Io {
+                doing,
+                device,
+                source,
+            },
+        }
+    }
+}
+
+impl From<RegionError> for ReplicaError {
+    fn from(error: RegionError) -> Self {
+        Self {
+            kind: error.kind(),
+            text: error.to_string(),
+        }
+    }
+}

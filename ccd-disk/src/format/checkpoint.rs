@@ -1,0 +1,327 @@
+//! A checkpoint slot: a head block and the blocks of one database image.
+//!
+//! The head is written last, when all image blocks are durable; it names where in the journal the replay starts, so
+//! writing it is also what trims the journal.
+
+use super::RawPosition;
+use super::header::{self, BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Tag};
+use crate::device::{BLOCK_BYTES, Buffer};
+use ccd_core::ids::{NodeId, Position};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// A place in the journal ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalPoint {
+    /// Of the record that is or will be there.
+    pub sequence: u64,
+    /// Index in the ring.
+    pub at: u32,
+}
+
+/// What a checkpoint's head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointHead {
+    /// Counts the checkpoints of an area; the newest is the one with the highest.
+    pub sequence: u64,
+    /// Of the database in the image.
+    pub position: Position,
+    pub image_len_bytes: u64,
+    /// Where the replay starts.
+    pub replay_from: JournalPoint,
+    /// The image replaced whatever the area held, rather than continuing it.
+    pub replaces: bool,
+    /// BLAKE3 of the checksums of the image blocks in order.
+    pub digest: [u8; 32],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawCheckpointHead {
+    position: RawPosition,
+    image_len_bytes: U64,
+    journal_sequence: U64,
+    journal_at: U32,
+    replaces: u8,
+    reserved: [u8; 3],
+    digest: [u8; 32],
+}
+
+const _: () = assert!(size_of::<RawCheckpointHead>() == 104);
+
+/// What the head block of a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// Never written.
+    Empty,
+    Head(CheckpointHead),
+    /// What the slot held was replaced by the checkpoint of this sequence, in the other slot.
+    Retired {
+        by_sequence: u64,
+    },
+    /// Torn or damaged.
+    Bad(BlockFault),
+}
+
+/// Where a slot lies and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotPlace {
+    pub identity: Identity,
+    pub node: NodeId,
+    /// Block number of the head; the image blocks follow.
+    pub head_block: u64,
+    pub image_blocks: u32,
+}
+
+impl SlotPlace {
+    /// The largest image that fits.
+    pub fn image_bytes_max(&self) -> u64 {
+        u64::from(self.image_blocks) * PAYLOAD_BYTES as u64
+    }
+
+    fn tag(&self, kind: Kind, offset_blocks: u64, epoch: u64, sequence: u64) -> Tag {
+        let part = u32::try_from(offset_blocks.saturating_sub(1)).expect("bounded by the geometry");
+        Tag {
+            kind,
+            node: self.node,
+            block: self.head_block + offset_blocks,
+            epoch,
+            sequence,
+            part,
+        }
+    }
+
+    /// The head block.
+    pub fn encode_head(&self, head: &CheckpointHead) -> [u8; BLOCK_BYTES] {
+        let raw = RawCheckpointHead {
+            position: head.position.into(),
+            image_len_bytes: head.image_len_bytes.into(),
+            journal_sequence: head.replay_from.sequence.into(),
+            journal_at: head.replay_from.at.into(),
+            replaces: head.replaces.into(),
+            reserved: [0; 3],
+            digest: head.digest,
+        };
+        let mut block = [0; BLOCK_BYTES];
+        let end = HEADER_BYTES + size_of::<RawCheckpointHead>();
+        block[HEADER_BYTES..end].copy_from_slice(raw.as_bytes());
+        let tag = self.tag(
+            Kind::CheckpointHead,
+            0,
+            head.position.stamp.epoch.0,
+            head.sequence,
+        );
+        header::seal(&mut block, &self.identity, tag, size_of::<RawCheckpointHead>());
+        block
+    }
+
+    /// The block that takes the place of a head whose checkpoint must never be used again.
+    pub fn encode_retired(&self, by_sequence: u64) -> [u8; BLOCK_BYTES] {
+        let mut block = [0; BLOCK_BYTES];
+        header::seal(
+            &mut block,
+            &self.identity,
+            self.tag(Kind::CheckpointRetired, 0, 0, by_sequence),
+            0,
+        );
+        block
+    }
+
+    /// What a head block read from this place says.
+    pub fn decode_head(&self, block: &[u8; BLOCK_BYTES], journal_blocks: u32) -> SlotState {
+        match self.parse_head(block, journal_blocks) {
+            Ok(state) => state,
+            Err(BlockFault::Zero) => SlotState::Empty,
+            Err(fault) => SlotState::Bad(fault),
+        }
+    }
+
+    fn parse_head(&self, block: &[u8; BLOCK_BYTES], journal_blocks: u32) -> Result<SlotState, BlockFault> {
+        let sealed = header::unseal(block, &self.identity, self.head_block)?;
+        if sealed.tag.node != self.node {
+            return Err(BlockFault::Foreign);
+        }
+        match sealed.tag.kind {
+            Kind::CheckpointRetired => {
+                return Ok(SlotState::Retired {
+                    by_sequence: sealed.tag.sequence,
+                });
+            }
+            Kind::CheckpointHead => {}
+            _ => return Err(BlockFault::Kind),
+        }
+        let raw = RawCheckpointHead::read_from_bytes(sealed.payload).map_err(|_| BlockFault::Payload)?;
+        let image_len_bytes = raw.image_len_bytes.get();
+        let at = raw.journal_at.get();
+        if image_len_bytes > self.image_bytes_max() || at >= journal_blocks {
+            return Err(BlockFault::Payload);
+        }
+        Ok(SlotState::Head(CheckpointHead {
+            sequence: sealed.tag.sequence,
+            position: raw.position.into(),
+            image_len_bytes,
+            replay_from: JournalPoint {
+                sequence: raw.journal_sequence.get(),
+                at,
+            },
+            replaces: raw.replaces != 0,
+            digest: raw.digest,
+        }))
+    }
+
+    /// Checks image blocks, `blocks` being the first ones after the head, and puts the image together.
+    pub fn decode_image(&self, head: &CheckpointHead, blocks: &Buffer) -> Result<Vec<u8>, (u64, BlockFault)> {
+        let len_bytes = head.image_len_bytes as usize;
+        let mut image = Vec::with_capacity(len_bytes);
+        let mut digest = blake3::Hasher::new();
+        for index in 0..len_bytes.div_ceil(PAYLOAD_BYTES) {
+            let number = self.head_block + 1 + index as u64;
+            let fault = |fault| (number, fault);
+            let sealed = header::unseal(blocks.block(index), &self.identity, number).map_err(fault)?;
+            if sealed.tag.kind != Kind::Image || sealed.tag.sequence != head.sequence {
+                return Err(fault(BlockFault::Kind));
+            }
+            digest.update(&sealed.checksum);
+            image.extend_from_slice(sealed.payload);
+        }
+        if image.len() != len_bytes || *digest.finalize().as_bytes() != head.digest {
+            return Err((self.head_block, BlockFault::Checksum));
+        }
+        Ok(image)
+    }
+}
+
+/// Cuts an image into sealed blocks, some at a time.
+#[derive(Debug)]
+pub struct ImageBlocks {
+    place: SlotPlace,
+    image: Vec<u8>,
+    epoch: u64,
+    sequence: u64,
+    next_block: usize,
+    digest: blake3::Hasher,
+}
+
+impl ImageBlocks {
+    /// The blocks of `image` for checkpoint `sequence` at `place`; the image is known to fit.
+    pub fn new(place: SlotPlace, image: Vec<u8>, position: Position, sequence: u64) -> Self {
+        let epoch = position.stamp.epoch.0;
+        Self {
+            place,
+            image,
+            epoch,
+            sequence,
+            next_block: 0,
+            digest: blake3::Hasher::new(),
+        }
+    }
+
+    /// Up to `count_max` further blocks and the number of the first; `None` when all have been returned.
+    pub fn next(&mut self, count_max: usize) -> Option<(u64, Buffer)> {
+        let total = self.image.len().div_ceil(PAYLOAD_BYTES);
+        let count = count_max.min(total - self.next_block);
+        if count == 0 {
+            return None;
+        }
+        let first = self.place.head_block + 1 + self.next_block as u64;
+        let mut buffer = Buffer::zeroed(count);
+        for index in 0..count {
+            let start = (self.next_block + index) * PAYLOAD_BYTES;
+            let bytes = &self.image[start..self.image.len().min(start + PAYLOAD_BYTES)];
+            let block = buffer.block_mut(index);
+            block[HEADER_BYTES..HEADER_BYTES + bytes.len()].copy_from_slice(bytes);
+            let offset = (1 + self.next_block + index) as u64;
+            let tag = self.place.tag(Kind::Image, offset, self.epoch, self.sequence);
+            self.digest
+                .update(&header::seal(block, &self.place.identity, tag, bytes.len()));
+        }
+        self.next_block += count;
+        Some((first, buffer))
+    }
+
+    /// The digest of all blocks returned, for the head.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.finalize().as_bytes()
+    }
+
+    pub fn image_len_bytes(&self) -> u64 {
+        self.image.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::header::RegionId;
+    use ccd_core::ids::{ClusterId, Replica};
+    use proptest::prelude::*;
+
+    fn place() -> SlotPlace {
+        let identity = Identity {
+            cluster: ClusterId([1; 16]),
+            region: RegionId([2; 16]),
+            replica: Replica::Local,
+        };
+        SlotPlace {
+            identity,
+            node: NodeId::new(0).unwrap(),
+            head_block: 300,
+            image_blocks: 4,
+        }
+    }
+
+    fn written(image: &[u8]) -> (CheckpointHead, Buffer) {
+        let mut blocks = ImageBlocks::new(place(), image.to_vec(), Position::EMPTY, 6);
+        let mut all = Buffer::zeroed(4);
+        while let Some((first, some)) = blocks.next(3) {
+            let start = (first - 301) as usize * BLOCK_BYTES;
+            all[start..start + some.len()].copy_from_slice(&some);
+        }
+        let head = CheckpointHead {
+            sequence: 6,
+            position: Position::EMPTY,
+            image_len_bytes: image.len() as u64,
+            replay_from: JournalPoint { sequence: 40, at: 3 },
+            replaces: true,
+            digest: blocks.digest(),
+        };
+        (head, all)
+    }
+
+    proptest! {
+        #[test]
+        fn images_round_trip_and_any_changed_byte_is_noticed(
+            image in proptest::collection::vec(any::<u8>(), 0..4 * PAYLOAD_BYTES),
+            at in 0..4 * BLOCK_BYTES, change in 1u8..,
+        ) {
+            let (head, mut blocks) = written(&image);
+            let block = place().encode_head(&head);
+            prop_assert_eq!(place().decode_head(&block, 16), SlotState::Head(head));
+            prop_assert_eq!(place().decode_image(&head, &blocks).unwrap(), image.clone());
+            blocks[at] ^= change;
+            let used = image.len().div_ceil(PAYLOAD_BYTES) * BLOCK_BYTES;
+            prop_assert_eq!(place().decode_image(&head, &blocks).is_err(), at < used);
+        }
+    }
+
+    #[test]
+    fn a_head_is_empty_retired_bad_or_whole() {
+        assert_eq!(place().decode_head(&[0; BLOCK_BYTES], 16), SlotState::Empty);
+        let retired = place().encode_retired(8);
+        assert_eq!(
+            place().decode_head(&retired, 16),
+            SlotState::Retired { by_sequence: 8 }
+        );
+        let (head, _) = written(b"x");
+        let mut block = place().encode_head(&head);
+        assert!(matches!(
+            place().decode_head(&block, 3),
+            SlotState::Bad(BlockFault::Payload)
+        ));
+        block[200] ^= 1;
+        assert!(matches!(
+            place().decode_head(&block, 16),
+            SlotState::Bad(BlockFault::Checksum)
+        ));
+    }
+}

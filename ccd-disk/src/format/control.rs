@@ -1,0 +1,420 @@
+//! Control blocks: heartbeat, ballot, configuration, last words. One block each, rewritten in turn.
+
+use super::RawPosition;
+use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, seal};
+use crate::device::BLOCK_BYTES;
+use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag, Writers};
+use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
+use ccd_core::replica::Heartbeat;
+use ccd_core::time::Date;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Longest reason that is kept with a configuration, in bytes; a longer one is cut at a character.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Longest last words, in bytes; a longer text is cut at a character.
+pub const LAST_WORDS_BYTES_MAX: usize = PAYLOAD_BYTES;
+
+/// What a control block can hold.
+pub trait Control: Sized {
+    const KIND: Kind;
+    /// The epoch in the block's header.
+    fn epoch(&self) -> Epoch;
+    fn encode(&self) -> Vec<u8>;
+    fn decode(payload: &[u8]) -> Option<Self>;
+
+    /// The whole block.
+    fn to_block(&self, identity: &Identity, node: NodeId, number: u64, sequence: u64) -> [u8; BLOCK_BYTES] {
+        let payload = self.encode();
+        let mut block = [0; BLOCK_BYTES];
+        block[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(&payload);
+        let tag = Tag {
+            kind: Self::KIND,
+            node,
+            block: number,
+            epoch: self.epoch().0,
+            sequence,
+            part: 0,
+        };
+        seal(&mut block, identity, tag, payload.len());
+        block
+    }
+
+    /// What a checked block holds, if it is of this kind and in the area of `node`.
+    fn from_sealed(sealed: &Sealed<'_>, node: NodeId) -> Result<Self, BlockFault> {
+        if sealed.tag.kind != Self::KIND {
+            return Err(BlockFault::Kind);
+        }
+        if sealed.tag.node != node {
+            return Err(BlockFault::Foreign);
+        }
+        Self::decode(sealed.payload).ok_or(BlockFault::Payload)
+    }
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHeartbeat {
+    incarnation: U64,
+    sequence: U64,
+    stamp_epoch: U64,
+    stamp_generation: U64,
+    hears: U32,
+    serving: u8,
+    reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<RawHeartbeat>() == 40);
+
+impl Control for Heartbeat {
+    const KIND: Kind = Kind::Heartbeat;
+
+    fn epoch(&self) -> Epoch {
+        self.stamp.epoch
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        RawHeartbeat {
+            incarnation: self.incarnation.0.into(),
+            sequence: self.sequence.into(),
+            stamp_epoch: self.stamp.epoch.0.into(),
+            stamp_generation: self.stamp.generation.0.into(),
+            hears: self.hears.bits().into(),
+            serving: self.serving.into(),
+            reserved: [0; 3],
+        }
+        .as_bytes()
+        .to_vec()
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let raw = RawHeartbeat::read_from_bytes(payload).ok()?;
+        Some(Self {
+            incarnation: Incarnation(raw.incarnation.get()),
+            sequence: raw.sequence.get(),
+            stamp: Stamp {
+                epoch: Epoch(raw.stamp_epoch.get()),
+                generation: Generation(raw.stamp_generation.get()),
+            },
+            serving: bool_from(raw.serving)?,
+            hears: NodeSet::from_bits(raw.hears.get()),
+        })
+    }
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawConfiguration {
+    epoch: U64,
+    base: RawPosition,
+    date_ms: U64,
+    members: U32,
+    nodes: U32,
+    /// 0 paired, 1 solo.
+    mode: u8,
+    /// Solo: the owner; paired: 0.
+    owner: u8,
+    /// Bit 0 primary, bit 1 secondary.
+    devices: u8,
+    /// `3` or `4`, as in Fig. 6.
+    restore: u8,
+    /// 0 votes, 1 operator.
+    decider: u8,
+    proposer: u8,
+    reason_len_bytes: U16,
+    base_writer_nodes: U32,
+    base_writer_devices: u8,
+    reserved: [u8; 3],
+    reason: [u8; REASON_BYTES_MAX],
+}
+
+const _: () = assert!(size_of::<RawConfiguration>() == 88 + REASON_BYTES_MAX);
+
+impl RawConfiguration {
+    fn new(configuration: &Configuration) -> Self {
+        let text = cut(&configuration.reason, REASON_BYTES_MAX);
+        let mut reason = [0; REASON_BYTES_MAX];
+        reason[..text.len()].copy_from_slice(text.as_bytes());
+        Self {
+            epoch: configuration.epoch.0.into(),
+            base: configuration.base.into(),
+            date_ms: configuration.date.0.into(),
+            members: configuration.members.bits().into(),
+            nodes: configuration.nodes.bits().into(),
+            mode: u8::from(configuration.owner().is_some()),
+            owner: configuration.owner().map_or(0, u8::from),
+            devices: device_bits(configuration.devices),
+            restore: configuration.restore.digit() as u8,
+            decider: u8::from(configuration.decider == Decider::Operator),
+            proposer: configuration.proposer.into(),
+            reason_len_bytes: (text.len() as u16).into(),
+            base_writer_nodes: configuration.base_writers.nodes.bits().into(),
+            base_writer_devices: device_bits(configuration.base_writers.devices),
+            reserved: [0; 3],
+            reason,
+        }
+    }
+
+    fn parse(&self) -> Option<Configuration> {
+        let reason = self.reason.get(..self.reason_len_bytes.get().into())?;
+        Some(Configuration {
+            epoch: Epoch(self.epoch.get()),
+            mode: match self.mode {
+                0 if self.owner == 0 => Mode::Paired,
+                1 => Mode::Solo(NodeId::new(self.owner)?),
+                _ => return None,
+            },
+            members: NodeSet::from_bits(self.members.get()),
+            nodes: NodeSet::from_bits(self.nodes.get()),
+            devices: devices_from_bits(self.devices)?,
+            base: self.base.into(),
+            base_writers: Writers {
+                nodes: NodeSet::from_bits(self.base_writer_nodes.get()),
+                devices: devices_from_bits(self.base_writer_devices)?,
+            },
+            restore: match self.restore {
+                b'4' => RestoreFlag::AllActive,
+                b'3' => RestoreFlag::NotAllActive,
+                _ => return None,
+            },
+            decider: if bool_from(self.decider)? {
+                Decider::Operator
+            } else {
+                Decider::Votes
+            },
+            proposer: NodeId::new(self.proposer)?,
+            date: Date(self.date_ms.get()),
+            reason: std::str::from_utf8(reason).ok()?.to_owned(),
+        })
+    }
+}
+
+impl Control for Configuration {
+    const KIND: Kind = Kind::Configuration;
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        RawConfiguration::new(self).as_bytes().to_vec()
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        RawConfiguration::read_from_bytes(payload).ok()?.parse()
+    }
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawBallot {
+    instance: U64,
+    promised_round: U64,
+    accepted_round: U64,
+    promised_node: u8,
+    /// 1: `accepted_*` and the configuration after this are meant; 0: all of them are zero.
+    has_accepted: u8,
+    accepted_node: u8,
+    reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<RawBallot>() == 32);
+
+impl Control for BallotBlock {
+    const KIND: Kind = Kind::Ballot;
+
+    fn epoch(&self) -> Epoch {
+        self.instance
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let accepted = self.accepted.as_ref();
+        let mut payload = RawBallot {
+            instance: self.instance.0.into(),
+            promised_round: self.promised.round.into(),
+            accepted_round: accepted.map_or(0, |(ballot, _)| ballot.round).into(),
+            promised_node: self.promised.node.into(),
+            has_accepted: accepted.is_some().into(),
+            accepted_node: accepted.map_or(0, |(ballot, _)| ballot.node.into()),
+            reserved: [0; 5],
+        }
+        .as_bytes()
+        .to_vec();
+        if let Some((_, configuration)) = accepted {
+            payload.extend_from_slice(&configuration.encode());
+        }
+        payload
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (raw, rest) = RawBallot::read_from_prefix(payload).ok()?;
+        let accepted = if bool_from(raw.has_accepted)? {
+            let ballot = Ballot {
+                round: raw.accepted_round.get(),
+                node: NodeId::new(raw.accepted_node)?,
+            };
+            Some((ballot, Configuration::decode(rest)?))
+        } else if rest.is_empty() {
+            None
+        } else {
+            return None;
+        };
+        Some(Self {
+            instance: Epoch(raw.instance.get()),
+            promised: Ballot {
+                round: raw.promised_round.get(),
+                node: NodeId::new(raw.promised_node)?,
+            },
+            accepted,
+        })
+    }
+}
+
+/// A node's recent events, for the survivor to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastWords {
+    pub epoch: Epoch,
+    pub text: String,
+}
+
+impl Control for LastWords {
+    const KIND: Kind = Kind::LastWords;
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut payload = self.epoch.0.to_le_bytes().to_vec();
+        payload.extend_from_slice(cut(&self.text, LAST_WORDS_BYTES_MAX - payload.len()).as_bytes());
+        payload
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (epoch, text) = payload.split_at_checked(8)?;
+        let epoch = Epoch(u64::from_le_bytes(epoch.try_into().ok()?));
+        Some(Self {
+            epoch,
+            text: std::str::from_utf8(text).ok()?.to_owned(),
+        })
+    }
+}
+
+/// Bit 0 primary, bit 1 secondary.
+fn device_bits(devices: DeviceSet) -> u8 {
+    u8::from(devices.primary) | u8::from(devices.secondary) << 1
+}
+
+fn devices_from_bits(bits: u8) -> Option<DeviceSet> {
+    (bits <= 3).then_some(DeviceSet {
+        primary: bits & 1 != 0,
+        secondary: bits & 2 != 0,
+    })
+}
+
+fn bool_from(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// The longest beginning of `text` that has at most `bytes_max` bytes and ends between characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::{Lineage, Position};
+    use proptest::prelude::*;
+
+    fn node() -> impl Strategy<Value = NodeId> {
+        (0u8..32).prop_map(|number| NodeId::new(number).unwrap())
+    }
+
+    prop_compose! {
+        fn configuration()(
+            epoch: u64, solo in proptest::option::of(node()), members: u32, nodes: u32,
+            primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
+            operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
+        ) -> Configuration {
+            Configuration {
+                epoch: Epoch(epoch),
+                mode: solo.map_or(Mode::Paired, Mode::Solo),
+                members: NodeSet::from_bits(members),
+                nodes: NodeSet::from_bits(nodes),
+                devices: DeviceSet { primary, secondary },
+                base: Position {
+                    stamp: Stamp { epoch: Epoch(epoch / 2), generation: Generation(generation) },
+                    lineage: Lineage(lineage),
+                },
+                base_writers: Writers {
+                    nodes: NodeSet::from_bits(writer_nodes),
+                    devices: devices_from_bits(writer_devices).unwrap(),
+                },
+                restore: if all_active { RestoreFlag::AllActive } else { RestoreFlag::NotAllActive },
+                decider: if operator { Decider::Operator } else { Decider::Votes },
+                proposer,
+                date: Date(date),
+                reason,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn configurations_round_trip(configuration in configuration()) {
+            prop_assert_eq!(Configuration::decode(&configuration.encode()), Some(configuration));
+        }
+
+        #[test]
+        fn ballots_round_trip(
+            instance: u64, round: u64, by in node(),
+            accepted in proptest::option::of((any::<u64>(), node(), configuration())),
+        ) {
+            let ballot = BallotBlock {
+                instance: Epoch(instance),
+                promised: Ballot { round, node: by },
+                accepted: accepted.map(|(round, node, configuration)| (Ballot { round, node }, configuration)),
+            };
+            prop_assert_eq!(BallotBlock::decode(&ballot.encode()), Some(ballot));
+        }
+
+        #[test]
+        fn heartbeats_round_trip(incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32) {
+            let heartbeat = Heartbeat {
+                incarnation: Incarnation(incarnation),
+                sequence,
+                stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
+                serving,
+                hears: NodeSet::from_bits(hears),
+            };
+            prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
+        }
+
+        #[test]
+        fn any_payload_is_taken_or_refused_without_a_panic(
+            payload in proptest::collection::vec(any::<u8>(), 0..PAYLOAD_BYTES),
+        ) {
+            Heartbeat::decode(&payload);
+            Configuration::decode(&payload);
+            BallotBlock::decode(&payload);
+            LastWords::decode(&payload);
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let mut configuration =
+            Configuration::genesis(NodeSet::of(NodeId::new(0).unwrap()), DeviceSet::EMPTY);
+        configuration.reason = "é".repeat(400);
+        let back = Configuration::decode(&configuration.encode()).unwrap();
+        assert_eq!(back.reason, "é".repeat(256));
+        configuration.reason = format!("x{}", "é".repeat(400));
+        let back = Configuration::decode(&configuration.encode()).unwrap();
+        assert_eq!(back.reason.len(), 511);
+    }
+}

@@ -1,0 +1,377 @@
+//! The header that begins every block, and the checksum that ends doubt about it.
+//!
+//! A block names its cluster, region, device, area and own number, so that a torn, stale, misdirected or foreign block
+//! is told from a good one by looking at it alone. Payload follows the header; the rest of the block is zero.
+
+use crate::device::{BLOCK_BYTES, is_zero};
+use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
+use std::fmt;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a block that the header takes.
+pub const HEADER_BYTES: usize = 128;
+/// Bytes of a block that are left for the payload.
+pub const PAYLOAD_BYTES: usize = BLOCK_BYTES - HEADER_BYTES;
+/// The only version so far. A change that an old program would misread raises it.
+pub const FORMAT_VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"ccdblk\r\n";
+const CHECKSUM_BYTES: usize = 16;
+
+/// Identity of a region: random, made by mkfs. The same device formatted again is another region.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegionId(pub [u8; 16]);
+
+impl fmt::Display for RegionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RegionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is the same in every block of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub region: RegionId,
+    pub replica: Replica,
+}
+
+/// What a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    Superblock = 1,
+    Heartbeat = 2,
+    Ballot = 3,
+    Configuration = 4,
+    LastWords = 5,
+    CheckpointHead = 6,
+    CheckpointRetired = 7,
+    Image = 8,
+    Journal = 9,
+    JournalPart = 10,
+}
+
+impl Kind {
+    const ALL: [Self; 10] = [
+        Self::Superblock,
+        Self::Heartbeat,
+        Self::Ballot,
+        Self::Configuration,
+        Self::LastWords,
+        Self::CheckpointHead,
+        Self::CheckpointRetired,
+        Self::Image,
+        Self::Journal,
+        Self::JournalPart,
+    ];
+
+    fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+}
+
+/// What differs from block to block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub kind: Kind,
+    /// The node whose area the block lies in; 0 for superblocks.
+    pub node: NodeId,
+    /// The block's own number on the device.
+    pub block: u64,
+    /// Of what the block holds: for people and for choosing the newest.
+    pub epoch: u64,
+    /// Counts up within what the block belongs to.
+    pub sequence: u64,
+    /// Index of the block within what spans several; 0 otherwise.
+    pub part: u32,
+}
+
+/// The header as stored: little-endian, no padding.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    magic: [u8; 8],
+    /// BLAKE3 of header and payload without this field, its first 16 bytes.
+    checksum: [u8; CHECKSUM_BYTES],
+    kind: U16,
+    version: U16,
+    /// 0 local copy, 1 primary, 2 secondary.
+    replica: u8,
+    node: u8,
+    reserved: [u8; 2],
+    part: U32,
+    payload_len_bytes: U32,
+    cluster: [u8; 16],
+    region: [u8; 16],
+    block: U64,
+    epoch: U64,
+    sequence: U64,
+    reserved_end: [u8; 32],
+}
+
+const CHECKSUM_AT: usize = std::mem::offset_of!(RawHeader, checksum);
+const AFTER_CHECKSUM: usize = CHECKSUM_AT + CHECKSUM_BYTES;
+const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
+const _: () = assert!(CHECKSUM_AT == 8 && AFTER_CHECKSUM == 24);
+const _: () = assert!(std::mem::offset_of!(RawHeader, cluster) == 40);
+const _: () = assert!(std::mem::offset_of!(RawHeader, block) == 72);
+
+/// Why a block is not what was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockFault {
+    /// Never written since mkfs.
+    #[error("zero")]
+    Zero,
+    #[error("no block of ccd (no magic)")]
+    NoMagic,
+    #[error("checksum does not match")]
+    Checksum,
+    #[error("bytes after the payload, or unused fields, are not zero")]
+    Padding,
+    #[error("format version {0}, this program knows {FORMAT_VERSION}")]
+    Version(u16),
+    #[error("a block of another region")]
+    Foreign,
+    #[error("belongs at block {0}")]
+    Misplaced(u64),
+    #[error("a block of another kind")]
+    Kind,
+    #[error("cannot be read")]
+    Unreadable,
+    #[error("payload does not decode")]
+    Payload,
+}
+
+/// The 16 bytes that identify a sealed block's content.
+pub type Checksum = [u8; CHECKSUM_BYTES];
+
+/// Completes a block: the payload is already in place at [`HEADER_BYTES`], everything after it zero.
+pub fn seal(
+    block: &mut [u8; BLOCK_BYTES],
+    identity: &Identity,
+    tag: Tag,
+    payload_len_bytes: usize,
+) -> Checksum {
+    assert!(payload_len_bytes <= PAYLOAD_BYTES, "payload of one block");
+    let mut header = RawHeader {
+        magic: MAGIC,
+        checksum: [0; CHECKSUM_BYTES],
+        kind: (tag.kind as u16).into(),
+        version: FORMAT_VERSION.into(),
+        replica: replica_number(identity.replica),
+        node: tag.node.into(),
+        reserved: [0; 2],
+        part: tag.part.into(),
+        payload_len_bytes: (payload_len_bytes as u32).into(),
+        cluster: identity.cluster.0,
+        region: identity.region.0,
+        block: tag.block.into(),
+        epoch: tag.epoch.into(),
+        sequence: tag.sequence.into(),
+        reserved_end: [0; 32],
+    };
+    block[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    header.checksum = checksum(&block[..HEADER_BYTES + payload_len_bytes]);
+    block[CHECKSUM_AT..AFTER_CHECKSUM].copy_from_slice(&header.checksum);
+    header.checksum
+}
+
+/// A block whose checksum, identity and place are right.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed<'a> {
+    pub tag: Tag,
+    pub identity: Identity,
+    pub checksum: Checksum,
+    pub payload: &'a [u8],
+}
+
+/// Checks a block that is to be block `number` of the region `identity`.
+pub fn unseal<'a>(
+    block: &'a [u8; BLOCK_BYTES],
+    identity: &Identity,
+    number: u64,
+) -> Result<Sealed<'a>, BlockFault> {
+    let sealed = unseal_any(block)?;
+    if sealed.identity != *identity {
+        return Err(BlockFault::Foreign);
+    }
+    if sealed.tag.block != number {
+        return Err(BlockFault::Misplaced(sealed.tag.block));
+    }
+    Ok(sealed)
+}
+
+/// Checks a block of whatever region and place.
+pub fn unseal_any(block: &[u8; BLOCK_BYTES]) -> Result<Sealed<'_>, BlockFault> {
+    let (header, _) = RawHeader::read_from_prefix(block).expect("a block is longer than a header");
+    if header.magic != MAGIC {
+        return Err(if is_zero(block) {
+            BlockFault::Zero
+        } else {
+            BlockFault::NoMagic
+        });
+    }
+    let payload_len_bytes = header.payload_len_bytes.get() as usize;
+    if payload_len_bytes > PAYLOAD_BYTES {
+        return Err(BlockFault::Checksum);
+    }
+    let end = HEADER_BYTES + payload_len_bytes;
+    if checksum(&block[..end]) != header.checksum {
+        return Err(BlockFault::Checksum);
+    }
+    if header.version.get() != FORMAT_VERSION {
+        return Err(BlockFault::Version(header.version.get()));
+    }
+    if !is_zero(&block[end..]) || !is_zero(&header.reserved) || !is_zero(&header.reserved_end) {
+        return Err(BlockFault::Padding);
+    }
+    let kind = Kind::from_number(header.kind.get()).ok_or(BlockFault::Kind)?;
+    let replica = replica_from_number(header.replica).ok_or(BlockFault::Foreign)?;
+    let node = NodeId::new(header.node).ok_or(BlockFault::Foreign)?;
+    Ok(Sealed {
+        tag: Tag {
+            kind,
+            node,
+            block: header.block.get(),
+            epoch: header.epoch.get(),
+            sequence: header.sequence.get(),
+            part: header.part.get(),
+        },
+        identity: Identity {
+            cluster: ClusterId(header.cluster),
+            region: RegionId(header.region),
+            replica,
+        },
+        checksum: header.checksum,
+        payload: &block[HEADER_BYTES..end],
+    })
+}
+
+/// The sequence number in a block's header, unchecked: tells cheaply which blocks are worth a checksum.
+pub fn sequence_unchecked(block: &[u8; BLOCK_BYTES]) -> u64 {
+    let (header, _) = RawHeader::read_from_prefix(block).expect("a block is longer than a header");
+    if header.magic == MAGIC {
+        header.sequence.get()
+    } else {
+        0
+    }
+}
+
+fn checksum(bytes: &[u8]) -> Checksum {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&bytes[..CHECKSUM_AT])
+        .update(&bytes[AFTER_CHECKSUM..]);
+    let hash = hasher.finalize();
+    hash.as_bytes()[..CHECKSUM_BYTES]
+        .try_into()
+        .expect("16 of 32 bytes")
+}
+
+fn replica_number(replica: Replica) -> u8 {
+    match replica {
+        Replica::Local => 0,
+        Replica::Device(DeviceRole::Primary) => 1,
+        Replica::Device(DeviceRole::Secondary) => 2,
+    }
+}
+
+fn replica_from_number(number: u8) -> Option<Replica> {
+    match number {
+        0 => Some(Replica::Local),
+        1 => Some(Replica::Device(DeviceRole::Primary)),
+        2 => Some(Replica::Device(DeviceRole::Secondary)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: ClusterId([7; 16]),
+            region: RegionId([9; 16]),
+            replica: Replica::Device(DeviceRole::Secondary),
+        }
+    }
+
+    fn sealed(payload: &[u8], tag: Tag) -> [u8; BLOCK_BYTES] {
+        let mut block = [0; BLOCK_BYTES];
+        block[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
+        seal(&mut block, &identity(), tag, payload.len());
+        block
+    }
+
+    proptest! {
+        #[test]
+        fn a_sealed_block_opens_to_what_was_sealed(
+            payload in proptest::collection::vec(any::<u8>(), 0..=PAYLOAD_BYTES),
+            node in 0u8..32, number: u64, epoch: u64, sequence: u64, part: u32,
+        ) {
+            let tag = Tag {
+                kind: Kind::Journal, node: NodeId::new(node).unwrap(), block: number, epoch, sequence, part,
+            };
+            let block = sealed(&payload, tag);
+            let opened = unseal(&block, &identity(), number).unwrap();
+            prop_assert_eq!(opened.tag, tag);
+            prop_assert_eq!(opened.payload, &payload[..]);
+            prop_assert_eq!(sequence_unchecked(&block), sequence);
+        }
+
+        #[test]
+        fn any_changed_byte_is_noticed(
+            payload in proptest::collection::vec(any::<u8>(), 0..600),
+            at in 0..BLOCK_BYTES, change in 1u8..,
+        ) {
+            let tag = Tag {
+                kind: Kind::Ballot, node: NodeId::new(3).unwrap(), block: 17, epoch: 4, sequence: 5, part: 0,
+            };
+            let mut block = sealed(&payload, tag);
+            block[at] ^= change;
+            prop_assert!(unseal(&block, &identity(), 17).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), BLOCK_BYTES)) {
+            let block: [u8; BLOCK_BYTES] = bytes.try_into().unwrap();
+            prop_assert!(unseal(&block, &identity(), 0).is_err());
+        }
+    }
+
+    #[test]
+    fn foreign_and_misplaced_blocks_are_told_apart() {
+        let tag = Tag {
+            kind: Kind::Image,
+            node: NodeId::new(0).unwrap(),
+            block: 300,
+            epoch: 1,
+            sequence: 2,
+            part: 3,
+        };
+        let block = sealed(b"x", tag);
+        assert_eq!(
+            unseal(&block, &identity(), 301).unwrap_err(),
+            BlockFault::Misplaced(300)
+        );
+        let other = Identity {
+            region: RegionId([1; 16]),
+            ..identity()
+        };
+        assert_eq!(unseal(&block, &other, 300).unwrap_err(), BlockFault::Foreign);
+        assert_eq!(
+            unseal(&[0; BLOCK_BYTES], &other, 300).unwrap_err(),
+            BlockFault::Zero
+        );
+    }
+}

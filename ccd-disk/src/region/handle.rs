@@ -1,0 +1,128 @@
+//! A device with its errors named and its poison remembered. Every access of a region goes through this.
+
+use crate::device::{BLOCK_BYTES, Blocks, Buffer};
+use crate::error::RegionError;
+use std::collections::BTreeSet;
+
+/// Blocks in a row that may be unreadable before the whole device is taken for broken: on a dead path each costs a
+/// time-out.
+const UNREADABLE_BLOCKS_MAX: usize = 3;
+
+/// An open device; after a failed write or flush it takes no more writes.
+#[derive(Debug)]
+pub struct Handle {
+    blocks: Box<dyn Blocks>,
+    poisoned: Option<String>,
+}
+
+impl Handle {
+    pub fn new(blocks: Box<dyn Blocks>) -> Self {
+        Self {
+            blocks,
+            poisoned: None,
+        }
+    }
+
+    pub fn name(&self) -> String {
+        self.blocks.name()
+    }
+
+    pub fn len_blocks(&self) -> u64 {
+        self.blocks.len_bytes() / BLOCK_BYTES as u64
+    }
+
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.is_some()
+    }
+
+    pub fn read(&mut self, block: u64, count: usize) -> Result<Buffer, RegionError> {
+        let mut buffer = Buffer::zeroed(count);
+        self.read_into(block, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    pub fn read_into(&mut self, block: u64, into: &mut Buffer) -> Result<(), RegionError> {
+        let done = self.blocks.read_at(block * BLOCK_BYTES as u64, into);
+        done.map_err(|source| RegionError::io("read", self.blocks.name(), source))
+    }
+
+    /// Reads what can be read; the other blocks, whose indexes are returned, are filled so that they are neither zero nor
+    /// valid. Fails only if the device as a whole seems broken.
+    pub fn read_readable(
+        &mut self,
+        block: u64,
+        count: usize,
+    ) -> Result<(Buffer, BTreeSet<u32>), RegionError> {
+        let mut buffer = Buffer::zeroed(count);
+        let mut unreadable = BTreeSet::new();
+        let Err(failed) = self.read_into(block, &mut buffer) else {
+            return Ok((buffer, unreadable));
+        };
+        let mut in_a_row = 0;
+        let mut failed = Some(failed);
+        for index in 0..count {
+            match self.read(block + index as u64, 1) {
+                Ok(one) => {
+                    in_a_row = 0;
+                    *buffer.block_mut(index) = *one.block(0);
+                }
+                Err(error) => {
+                    in_a_row += 1;
+                    if in_a_row > UNREADABLE_BLOCKS_MAX {
+                        return Err(failed.take().unwrap_or(error));
+                    }
+                    buffer.block_mut(index).fill(0xEE);
+                    unreadable.insert(index as u32);
+                }
+            }
+        }
+        Ok((buffer, unreadable))
+    }
+
+    /// Writes whole blocks, durable on return.
+    pub fn write(&mut self, block: u64, data: &[u8]) -> Result<(), RegionError> {
+        self.changing("write", |blocks| {
+            blocks.write_at(block * BLOCK_BYTES as u64, data)
+        })
+    }
+
+    /// Writes one block, durable on return; `data` need not be aligned in memory.
+    pub fn write_block(&mut self, block: u64, data: &[u8; BLOCK_BYTES]) -> Result<(), RegionError> {
+        let mut buffer = Buffer::zeroed(1);
+        *buffer.block_mut(0) = *data;
+        self.write(block, &buffer)
+    }
+
+    /// Writes whole blocks, durable only after [`Handle::flush`].
+    pub fn write_unflushed(&mut self, block: u64, data: &[u8]) -> Result<(), RegionError> {
+        self.changing("write", |blocks| {
+            blocks.write_unflushed_at(block * BLOCK_BYTES as u64, data)
+        })
+    }
+
+    pub fn zero(&mut self, block: u64, count: u64) -> Result<(), RegionError> {
+        let (offset, len_bytes) = (block * BLOCK_BYTES as u64, count * BLOCK_BYTES as u64);
+        self.changing("zero", |blocks| blocks.zero_at(offset, len_bytes))
+    }
+
+    pub fn flush(&mut self) -> Result<(), RegionError> {
+        self.changing("flush", |blocks| blocks.flush())
+    }
+
+    fn changing(
+        &mut self,
+        doing: &'static str,
+        change: impl FnOnce(&mut dyn Blocks) -> std::io::Result<()>,
+    ) -> Result<(), RegionError> {
+        if let Some(why) = &self.poisoned {
+            return Err(RegionError::Poisoned {
+                device: self.blocks.name(),
+                why: why.clone(),
+            });
+        }
+        change(self.blocks.as_mut()).map_err(|source| {
+            self.poisoned = Some(format!("{doing}: {source}"));
+            RegionError::io(doing, self.blocks.name(), source)
+        })
+    }
+}

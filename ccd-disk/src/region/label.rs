@@ -1,0 +1,97 @@
+//! Reads the two superblocks of a device and decides which of them to believe.
+
+use super::handle::Handle;
+use crate::device::BLOCK_BYTES;
+use crate::error::RegionError;
+use crate::format::header::BlockFault;
+use crate::format::superblock::{Superblock, SuperblockError};
+
+/// What the two superblocks say.
+#[derive(Clone, Debug)]
+pub struct Label {
+    pub superblock: Superblock,
+    /// What is wrong with one of them although the region can be used; `check --repair` heals it.
+    pub notes: Vec<String>,
+    /// Block numbers of the copies to write anew.
+    pub repair: Vec<u64>,
+}
+
+impl Label {
+    /// Reads both ends of the device.
+    pub fn read(handle: &mut Handle) -> Result<Self, RegionError> {
+        let device = handle.name();
+        let len_blocks = handle.len_blocks();
+        if len_blocks == 0 {
+            let fault = || SuperblockError::Block(BlockFault::Zero);
+            return Err(RegionError::NoRegion {
+                device,
+                first: fault(),
+                last: fault(),
+            });
+        }
+        let first = read_copy(handle, 0)?;
+        // A device that grew since mkfs has its second superblock where the first says, not at its end.
+        let last_at = match &first {
+            Ok(superblock) => superblock.geometry.last_block(),
+            Err(_) => len_blocks - 1,
+        };
+        if last_at >= len_blocks {
+            let block = BLOCK_BYTES as u64;
+            return Err(RegionError::Shrunk {
+                device,
+                recorded_bytes: (last_at + 1) * block,
+                got_bytes: len_blocks * block,
+            });
+        }
+        let last = read_copy(handle, last_at)?;
+        let note = |which: &str, fault: &SuperblockError| {
+            format!(
+                "the {which} superblock of {device} is unusable ({fault}); `ccd-disk check --repair` rewrites it"
+            )
+        };
+        match (first, last) {
+            (Ok(first), Ok(last)) if first == last => Ok(Self {
+                superblock: first,
+                notes: Vec::new(),
+                repair: Vec::new(),
+            }),
+            (Ok(first), Ok(_)) => {
+                let text = format!("the two superblocks of {device} differ; the first is used");
+                Ok(Self {
+                    superblock: first,
+                    notes: vec![text],
+                    repair: vec![last_at],
+                })
+            }
+            (Ok(first), Err(fault)) => Ok(Self {
+                superblock: first,
+                notes: vec![note("last", &fault)],
+                repair: vec![last_at],
+            }),
+            (Err(fault), Ok(last)) => Ok(Self {
+                superblock: last,
+                notes: vec![note("first", &fault)],
+                repair: vec![0],
+            }),
+            (Err(what), Err(_)) if is_too_new(&what) => Err(RegionError::TooNew { device, what }),
+            (Err(_), Err(what)) if is_too_new(&what) => Err(RegionError::TooNew { device, what }),
+            (Err(first), Err(last)) => Err(RegionError::NoRegion { device, first, last }),
+        }
+    }
+}
+
+fn is_too_new(what: &SuperblockError) -> bool {
+    matches!(
+        what,
+        SuperblockError::Features(_) | SuperblockError::Block(BlockFault::Version(_))
+    )
+}
+
+/// An unreadable block counts as a bad copy as long as the other one is good.
+fn read_copy(handle: &mut Handle, number: u64) -> Result<Result<Superblock, SuperblockError>, RegionError> {
+    match handle.read(number, 1) {
+        Ok(block) => Ok(Superblock::decode(block.block(0), number)),
+        Err(failed) if number == 0 && handle.read(handle.len_blocks() - 1, 1).is_err() => Err(failed),
+        Err(_) => Ok(Err(SuperblockError::Block(BlockFault::Unreadable))),
+    }
+}

@@ -1,0 +1,112 @@
+//! Makes a region: what `ccd-disk mkfs` and a node that makes its local copy do.
+
+use super::handle::Handle;
+use crate::device::Blocks;
+use crate::error::RegionError;
+use crate::format::geometry::{Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
+use crate::format::header::{Identity, RegionId};
+use crate::format::superblock::{LABEL_BYTES_MAX, Superblock};
+use ccd_core::ids::{ClusterId, NodeId, Replica};
+use ccd_core::time::Date;
+
+/// What a region is to be.
+#[derive(Clone, Debug)]
+pub struct MkfsOptions {
+    pub cluster: ClusterId,
+    /// Random; two regions never have the same.
+    pub region: RegionId,
+    pub replica: Replica,
+    /// The node of the first area: 0 for a device, the owner for a local copy.
+    pub first_node: NodeId,
+    /// Areas: the cluster's nodes for a device, 1 for a local copy.
+    pub areas: u32,
+    pub image_bytes_max: u64,
+    pub journal_bytes: u64,
+    pub twin: Option<RegionId>,
+    /// The cluster's name; cut at 64 bytes.
+    pub label: String,
+    pub created: Date,
+}
+
+impl MkfsOptions {
+    /// A shared device with one area for each of `nodes_count` nodes, of the default size.
+    pub fn device(cluster: ClusterId, region: RegionId, replica: Replica, nodes_count: u32) -> Self {
+        Self {
+            cluster,
+            region,
+            replica,
+            first_node: NodeId::new(0).expect("0 is a node number"),
+            areas: nodes_count,
+            image_bytes_max: IMAGE_BYTES_DEFAULT,
+            journal_bytes: JOURNAL_BYTES_DEFAULT,
+            twin: None,
+            label: String::new(),
+            created: Date::default(),
+        }
+    }
+
+    /// The local copy of a node, of the default size.
+    pub fn local(cluster: ClusterId, region: RegionId, node: NodeId) -> Self {
+        Self {
+            first_node: node,
+            ..Self::device(cluster, region, Replica::Local, 1)
+        }
+    }
+
+    /// The smallest useful size, for tests and simulations: images and journal of 64 KiB.
+    #[must_use]
+    pub fn tiny(self) -> Self {
+        Self {
+            image_bytes_max: 64 << 10,
+            journal_bytes: 64 << 10,
+            ..self
+        }
+    }
+
+    /// How large a device or file must be for this, in bytes.
+    pub fn len_bytes(&self) -> Result<u64, RegionError> {
+        Ok(self.geometry(u64::MAX, "the device")?.blocks_needed() * crate::device::BLOCK_BYTES as u64)
+    }
+
+    pub(crate) fn geometry(&self, blocks: u64, device: &str) -> Result<Geometry, RegionError> {
+        let image_blocks = Geometry::image_blocks_for(self.image_bytes_max);
+        let journal_blocks = self.journal_bytes / crate::device::BLOCK_BYTES as u64;
+        Geometry::new(blocks, self.first_node, self.areas, image_blocks, journal_blocks).map_err(|source| {
+            RegionError::Geometry {
+                device: device.to_owned(),
+                source,
+            }
+        })
+    }
+}
+
+/// Makes a region over whatever the device holds. Returns its superblock.
+///
+/// The order: old superblocks go first, everything else is zeroed (so no later write has to allocate), and only then the
+/// new superblocks are written, the one at the end first: a device whose mkfs was cut off is no region.
+pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+    let mut handle = Handle::new(blocks);
+    let device = handle.name();
+    let geometry = options.geometry(handle.len_blocks(), &device)?;
+    let superblock = Superblock {
+        identity: Identity {
+            cluster: options.cluster,
+            region: options.region,
+            replica: options.replica,
+        },
+        geometry,
+        twin: options.twin,
+        label: options.label[..options.label.floor_char_boundary(LABEL_BYTES_MAX)].to_owned(),
+        created: options.created,
+        features_compatible: 0,
+    };
+    handle.zero(0, 1)?;
+    handle.zero(geometry.last_block(), 1)?;
+    handle.flush()?;
+    handle.zero(0, geometry.blocks_needed().min(geometry.blocks))?;
+    handle.flush()?;
+    for number in [geometry.last_block(), 0] {
+        handle.write_block(number, &superblock.encode(number))?;
+    }
+    Ok(superblock)
+}

@@ -1,0 +1,379 @@
+//! A region: one replica on one device. Opened by a node's replica thread and by the simulator, which hand it one
+//! [`ReplicaOp`] after the other.
+//!
+//! ```text
+//! mod.rs        Region: open, execute
+//! handle.rs     the device with its errors named and its poison remembered
+//! label.rs      the two superblocks: which to believe
+//! mkfs.rs       makes a region
+//! survey.rs     control blocks: heartbeats, ballots, configurations
+//! recovery.rs   what an area holds after a crash
+//! own.rs        the area that this node writes: append, checkpoint, image
+//! ```
+
+pub mod handle;
+pub mod label;
+pub mod mkfs;
+pub mod own;
+pub mod recovery;
+pub mod survey;
+
+pub use mkfs::{MkfsOptions, create};
+
+use crate::device::Blocks;
+use crate::error::RegionError;
+use crate::format::control::{Control, LastWords};
+use crate::format::journal::{Entry, Step};
+use crate::format::superblock::Superblock;
+use ccd_core::configuration::BallotBlock;
+use ccd_core::database::{Database, Record};
+use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
+use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use handle::Handle;
+use label::Label;
+use own::OwnArea;
+use recovery::RecoveredArea;
+use survey::{Turn, Turns};
+
+/// Whose region is to be opened, and by which node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedIdentity {
+    pub cluster: ClusterId,
+    pub replica: Replica,
+    /// Writes the area of this number.
+    pub node: NodeId,
+}
+
+/// An open region.
+#[derive(Debug)]
+pub struct Region {
+    handle: Handle,
+    superblock: Superblock,
+    node: NodeId,
+    notes: Vec<String>,
+    turns: Turns,
+    own_ballot: Option<BallotBlock>,
+    /// Read when first needed.
+    own: Option<OwnArea>,
+}
+
+impl Region {
+    /// Opens the region on a device and checks that it is the expected one. Reads the control blocks, not the state.
+    pub fn open(blocks: Box<dyn Blocks>, expected: ExpectedIdentity) -> Result<Self, RegionError> {
+        let mut handle = Handle::new(blocks);
+        let Label {
+            superblock, notes, ..
+        } = Label::read(&mut handle)?;
+        let device = handle.name();
+        let got = superblock.identity;
+        if got.cluster != expected.cluster {
+            return Err(RegionError::OtherCluster {
+                device,
+                expected: expected.cluster,
+                got: got.cluster,
+            });
+        }
+        if got.replica != expected.replica {
+            return Err(RegionError::OtherRole {
+                device,
+                expected: expected.replica,
+                got: got.replica,
+            });
+        }
+        let node = expected.node;
+        let areas = survey::read_all(&mut handle, &superblock)?;
+        let (Some(first), Some(last)) = (areas.first(), areas.last()) else {
+            unreachable!("areas > 0")
+        };
+        let (first, last) = (first.node, last.node);
+        let Some(own) = areas.into_iter().find(|area| area.node == node) else {
+            return Err(RegionError::NoArea {
+                device,
+                node,
+                first,
+                last,
+            });
+        };
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        Ok(Self {
+            handle,
+            superblock,
+            node,
+            notes,
+            turns: own.turns,
+            own_ballot: own.ballot,
+            own: None,
+        })
+    }
+
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// What an operator should know though the region is usable.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Whether a write has failed; the region must be opened anew.
+    pub fn is_poisoned(&self) -> bool {
+        self.handle.is_poisoned()
+    }
+
+    /// Does one thing, to its end.
+    ///
+    /// `Open` answers as `Survey` does (opening anew is [`crate::driver::ReplicaDriver`]'s work), and `KeepBranch` is
+    /// refused: a region keeps none.
+    pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        if let Some(answer) = self.begin(op)? {
+            return Ok(answer);
+        }
+        loop {
+            if let Some(answer) = self.checkpoint_step()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Does one thing, but of a checkpoint only the beginning: `None` means that [`Region::checkpoint_step`] is to be called
+    /// until it answers, with other operations in between as they come.
+    pub fn begin(&mut self, op: ReplicaOp) -> Result<Option<ReplicaAnswer>, ReplicaError> {
+        let answer = match op {
+            ReplicaOp::Open | ReplicaOp::Survey => self.survey()?,
+            ReplicaOp::Load => ReplicaAnswer::Loaded(self.load()?),
+            ReplicaOp::Append { record, then_survey } => self.append(&record, then_survey)?,
+            ReplicaOp::WriteImage { database } => {
+                let image = database.to_image();
+                self.with_own(|own, handle| own.write_image(handle, database.position(), image))?;
+                ReplicaAnswer::Written
+            }
+            ReplicaOp::Checkpoint { database } => {
+                let image = database.to_image();
+                return Ok(self.begin_checkpoint(database.position(), image)?);
+            }
+            ReplicaOp::WriteConfiguration { configuration } => {
+                self.write_control(&configuration, |turns| &mut turns.configuration)?;
+                ReplicaAnswer::Written
+            }
+            ReplicaOp::WriteBallot { ballot } => {
+                self.write_control(&ballot, |turns| &mut turns.ballot)?;
+                self.own_ballot = Some(ballot);
+                self.survey()?
+            }
+            ReplicaOp::WriteHeartbeat { heartbeat } => {
+                self.write_control(&heartbeat, |turns| &mut turns.heartbeat)?;
+                self.survey()?
+            }
+            ReplicaOp::KeepBranch { .. } => {
+                return Err(RegionError::NoBranches {
+                    device: self.handle.name(),
+                }
+                .into());
+            }
+        };
+        Ok(Some(answer))
+    }
+
+    /// Starts a checkpoint from an image that was made elsewhere (`Database::to_image`), so that making it delays no append.
+    /// Answers as [`Region::begin`] does.
+    pub fn begin_checkpoint(
+        &mut self,
+        position: Position,
+        image: Vec<u8>,
+    ) -> Result<Option<ReplicaAnswer>, RegionError> {
+        let started = self.with_own(|own, handle| own.begin_checkpoint(handle, position, image))?;
+        Ok((!started).then_some(ReplicaAnswer::Written))
+    }
+
+    /// Whether a checkpoint waits for [`Region::checkpoint_step`].
+    pub fn is_checkpointing(&self) -> bool {
+        self.own.as_ref().is_some_and(OwnArea::is_checkpointing)
+    }
+
+    /// Writes up to 256 KiB of the running checkpoint; answers when it is done and the journal is trimmed.
+    ///
+    /// A checkpoint that a whole image or a rollback made pointless answers `Written` without having been written.
+    pub fn checkpoint_step(&mut self) -> Result<Option<ReplicaAnswer>, ReplicaError> {
+        let done = self.with_own(OwnArea::checkpoint_step)?;
+        Ok(done.then_some(ReplicaAnswer::Written))
+    }
+
+    /// Writes this node's last words: its recent events, for the survivor to read. At most 3,960 bytes are kept.
+    pub fn write_last_words(&mut self, epoch: Epoch, text: &str) -> Result<(), RegionError> {
+        let words = LastWords {
+            epoch,
+            text: text.to_owned(),
+        };
+        self.write_control(&words, |turns| &mut turns.last_words)
+    }
+
+    /// Appends a record in the form the journal knows; [`ReplicaOp::Append`] for who has no [`Record`].
+    pub fn append_entry(&mut self, entry: &Entry) -> Result<(), RegionError> {
+        self.with_own(|own, handle| own.append(handle, entry))
+    }
+
+    /// Writes an image in the form the slot knows; [`ReplicaOp::WriteImage`] for who has no [`Database`].
+    pub fn write_image_bytes(&mut self, position: Position, image: Vec<u8>) -> Result<(), RegionError> {
+        self.with_own(|own, handle| own.write_image(handle, position, image))
+    }
+
+    /// Bytes of the largest encoded record that the journal takes: half of the ring.
+    pub fn record_bytes_max(&self) -> usize {
+        recovery::ring_of(&self.superblock, self.node).record_bytes_max()
+    }
+
+    /// Where this node's own area stands.
+    pub fn own_position(&mut self) -> Result<Position, RegionError> {
+        self.with_own(|own, _| Ok(own.position()))
+    }
+
+    fn survey(&mut self) -> Result<ReplicaAnswer, RegionError> {
+        Ok(ReplicaAnswer::Survey(survey::survey(
+            &mut self.handle,
+            &self.superblock,
+        )?))
+    }
+
+    fn append(&mut self, record: &Record, then_survey: bool) -> Result<ReplicaAnswer, RegionError> {
+        let entry = Entry {
+            step: Step::of(record),
+            prev: record.prev,
+            next: record.next,
+            payload: record.encode(),
+        };
+        let journal_used_percent = self.with_own(|own, handle| {
+            own.append(handle, &entry)?;
+            Ok(own.journal_used_percent())
+        })?;
+        let survey = if then_survey {
+            let own_ballot = self.own_ballot.as_ref();
+            Some(survey::claims(
+                &mut self.handle,
+                &self.superblock,
+                self.node,
+                own_ballot,
+            )?)
+        } else {
+            None
+        };
+        Ok(ReplicaAnswer::Appended {
+            survey,
+            journal_used_percent,
+        })
+    }
+
+    fn write_control<T: Control>(
+        &mut self,
+        value: &T,
+        turn: impl FnOnce(&mut Turns) -> &mut Turn,
+    ) -> Result<(), RegionError> {
+        let turn = turn(&mut self.turns);
+        let (index, sequence) = turn.next();
+        let number = self.superblock.geometry.control(self.node) + index;
+        let block = value.to_block(&self.superblock.identity, self.node, number, sequence);
+        self.handle.write_block(number, &block)?;
+        turn.advance();
+        Ok(())
+    }
+
+    fn with_own<T>(
+        &mut self,
+        run: impl FnOnce(&mut OwnArea, &mut Handle) -> Result<T, RegionError>,
+    ) -> Result<T, RegionError> {
+        let own = match &mut self.own {
+            Some(own) => own,
+            vacant => {
+                let area = recovery::recover(&mut self.handle, &self.superblock, self.node, false)?;
+                vacant.insert(OwnArea::new(&area, &self.superblock))
+            }
+        };
+        run(own, &mut self.handle)
+    }
+
+    /// Recovers every area and takes the newest state.
+    fn load(&mut self) -> Result<Loaded, RegionError> {
+        let mut heads = Vec::new();
+        let mut damage = Vec::new();
+        let mut newest: Option<RecoveredArea> = None;
+        for node in self.superblock.geometry.nodes() {
+            let area = recovery::recover(&mut self.handle, &self.superblock, node, node != self.node)?;
+            if let Some(what) = &area.damage {
+                damage.push(format!("area of node {node} on {}: {what}", self.handle.name()));
+            }
+            // A checkpoint that is being written is known here only: what was read does not replace it.
+            if node == self.node && !self.is_checkpointing() {
+                self.own = Some(OwnArea::new(&area, &self.superblock));
+            }
+            if area.has_state() {
+                heads.push((node, area.position));
+                if newest
+                    .as_ref()
+                    .is_none_or(|newest| newest.position.stamp < area.position.stamp)
+                {
+                    newest = Some(area);
+                }
+            }
+        }
+        let damage = (!damage.is_empty()).then(|| damage.join("; "));
+        let Some(newest) = newest else {
+            return Ok(Loaded {
+                area: self.node,
+                checkpoint: Database::default(),
+                records: Vec::new(),
+                position: Position::EMPTY,
+                heads,
+                damage,
+            });
+        };
+        let (checkpoint, records) = self.decode(&newest)?;
+        Ok(Loaded {
+            area: newest.node,
+            checkpoint,
+            records,
+            position: newest.position,
+            heads,
+            damage,
+        })
+    }
+
+    /// Decodes a state. What does not decode although its checksums are right was written wrong, or by another version.
+    fn decode(&self, area: &RecoveredArea) -> Result<(Database, Vec<Record>), RegionError> {
+        let damaged = |what: String| RegionError::Damaged {
+            device: self.handle.name(),
+            node: area.node,
+            what,
+        };
+        let checkpoint = match &area.checkpoint {
+            Some(_) => Database::from_image(&area.image).map_err(|error| damaged(error.to_string()))?,
+            None => Database::default(),
+        };
+        if checkpoint.position() != area.base() {
+            let (expected, got) = (area.base(), checkpoint.position());
+            return Err(damaged(format!(
+                "the image says it is at {got}, its checkpoint's head at {expected}"
+            )));
+        }
+        let mut records = Vec::new();
+        for entry in area.standing() {
+            let record = Record::decode(&entry.payload).map_err(|error| damaged(error.to_string()))?;
+            if (record.prev, record.next) != (entry.prev, entry.next) {
+                return Err(damaged(format!(
+                    "the record that leads to {} says it leads to {}",
+                    entry.next, record.next
+                )));
+            }
+            records.push(record);
+        }
+        Ok((checkpoint, records))
+    }
+}
+
+/// What every operation on a replica that is not open answers.
+pub(crate) fn not_open(text: String) -> ReplicaError {
+    ReplicaError {
+        kind: ReplicaErrorKind::Poisoned,
+        text,
+    }
+}

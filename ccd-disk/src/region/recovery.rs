@@ -1,0 +1,405 @@
+//! What one area holds after whatever happened to it: the newest checkpoint that is whole, the journal after it, and
+//! whether the journal ends in a torn tail or in damage.
+//!
+//! The argument, in short (docs/format.md has it in full): a record is written only when the one before it is durable, so
+//! a valid record with a *higher* sequence number than the one that is missing proves that the missing one was durable
+//! once: damage. Without such a proof the missing one was being written when the power failed: a torn tail. Sequence
+//! numbers are never used twice across a restart of the journal, so no leftover of an earlier lap can be such a proof.
+
+use super::handle::Handle;
+use crate::device::Buffer;
+use crate::error::RegionError;
+use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotPlace, SlotState};
+use crate::format::geometry::Slot;
+use crate::format::header::{self, BlockFault, PAYLOAD_BYTES};
+use crate::format::journal::{Entry, Ring, Step};
+use crate::format::superblock::Superblock;
+use ccd_core::ids::{NodeId, Position};
+use std::collections::BTreeSet;
+
+/// How often the area of a node that may be writing it is read again before damage is believed.
+const READ_AGAIN_MAX: usize = 3;
+
+/// How a journal ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// With a whole record, or at the checkpoint.
+    Clean,
+    /// With a record that was being written: never acked, and left out.
+    Torn { block: u64 },
+}
+
+/// One record of the journal and where it lies.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub point: JournalPoint,
+    pub blocks: u32,
+    pub entry: Entry,
+    /// Where the area stands after it.
+    pub after: Position,
+}
+
+/// The state of an area.
+#[derive(Clone, Debug)]
+pub struct RecoveredArea {
+    pub node: NodeId,
+    pub ring: Ring,
+    /// The checkpoint that the journal continues, and its slot; `None`: the area was never written to, or it is lost.
+    pub checkpoint: Option<(Slot, CheckpointHead)>,
+    /// The bytes of that checkpoint's image.
+    pub image: Vec<u8>,
+    /// What the two slots hold.
+    pub slots: [SlotState; 2],
+    /// The journal after the checkpoint, undone records and rollbacks included.
+    pub journal: Vec<Placed>,
+    /// Where the replay started.
+    pub replay_from: JournalPoint,
+    /// Where the next record goes.
+    pub next: JournalPoint,
+    /// Where checkpoint and journal lead.
+    pub position: Position,
+    /// Higher than every sequence number that the ring can hold.
+    pub restart_sequence: u64,
+    pub tail: Tail,
+    /// What is missing although it was durable once. The state is then older than the area's last ack.
+    pub damage: Option<String>,
+    /// There was a checkpoint and there is none: `position` means nothing.
+    pub lost: bool,
+}
+
+impl RecoveredArea {
+    /// Whether anything was ever stored here that can be used.
+    pub fn has_state(&self) -> bool {
+        !self.lost && (self.checkpoint.is_some() || !self.journal.is_empty())
+    }
+
+    /// The records that stand, in order: without those undone and the rollbacks that undid them.
+    pub fn standing(&self) -> Vec<&Entry> {
+        let mut standing = Vec::new();
+        for placed in &self.journal {
+            if placed.entry.step == Step::Rollback {
+                standing.pop();
+            } else {
+                standing.push(&placed.entry);
+            }
+        }
+        standing
+    }
+
+    pub fn base(&self) -> Position {
+        self.checkpoint.map_or(Position::EMPTY, |(_, head)| head.position)
+    }
+}
+
+/// Recovers the area of `node`. If `is_shared`, its owner may be writing it, and what looks torn is read again.
+pub fn recover(
+    handle: &mut Handle,
+    superblock: &Superblock,
+    node: NodeId,
+    is_shared: bool,
+) -> Result<RecoveredArea, RegionError> {
+    let mut area = recover_once(handle, superblock, node)?;
+    for _ in 0..READ_AGAIN_MAX {
+        if !is_shared || (area.damage.is_none() && area.tail == Tail::Clean) {
+            break;
+        }
+        area = recover_once(handle, superblock, node)?;
+    }
+    Ok(area)
+}
+
+/// Where a slot lies.
+pub fn slot_place(superblock: &Superblock, node: NodeId, slot: Slot) -> SlotPlace {
+    SlotPlace {
+        identity: superblock.identity,
+        node,
+        head_block: superblock.geometry.slot(node, slot),
+        image_blocks: superblock.geometry.image_blocks,
+    }
+}
+
+/// Where a ring lies.
+pub fn ring_of(superblock: &Superblock, node: NodeId) -> Ring {
+    Ring {
+        identity: superblock.identity,
+        node,
+        first_block: superblock.geometry.journal(node),
+        blocks: superblock.geometry.journal_blocks,
+    }
+}
+
+fn recover_once(
+    handle: &mut Handle,
+    superblock: &Superblock,
+    node: NodeId,
+) -> Result<RecoveredArea, RegionError> {
+    let ring = ring_of(superblock, node);
+    let slots = Slots::read(handle, superblock, node)?;
+    let (blocks, unreadable) = handle.read_readable(ring.first_block, ring.blocks as usize)?;
+    let replay_from = match &slots.chosen {
+        Some((_, head, _)) => head.replay_from,
+        None => JournalPoint { sequence: 1, at: 0 },
+    };
+    let base = slots
+        .chosen
+        .as_ref()
+        .map_or(Position::EMPTY, |(_, head, _)| head.position);
+    let walk = Walk::new(&ring, &blocks, replay_from, base).run();
+    let scan = Scan::of(&ring, &blocks, &walk, &unreadable);
+    let mut damage = slots.damage;
+    damage.extend(walk.broken.clone());
+    if let Some(later) = scan.later_sequence {
+        damage.push(format!(
+            "record {} of the journal (block {}) is missing or damaged, though record {later} after it is there: the state ends \
+             at {}",
+            walk.next.sequence,
+            ring.first_block + u64::from(walk.next.at),
+            walk.position,
+        ));
+    } else if let Some(block) = scan.tail_unreadable {
+        damage.push(format!("block {block} at the end of the journal cannot be read"));
+    }
+    let lost = slots.lost;
+    let (checkpoint, image) = match slots.chosen {
+        Some((slot, head, image)) => (Some((slot, head)), image),
+        None => (None, Vec::new()),
+    };
+    Ok(RecoveredArea {
+        node,
+        ring,
+        checkpoint,
+        image,
+        slots: slots.states,
+        journal: walk.journal,
+        replay_from,
+        next: walk.next,
+        position: walk.position,
+        restart_sequence: scan.restart_sequence,
+        tail: scan.tail,
+        damage: (!damage.is_empty()).then(|| damage.join("; ")),
+        lost,
+    })
+}
+
+/// What the checkpoint slots hold and which of them counts.
+struct Slots {
+    states: [SlotState; 2],
+    chosen: Option<(Slot, CheckpointHead, Vec<u8>)>,
+    damage: Vec<String>,
+    lost: bool,
+}
+
+impl Slots {
+    fn read(handle: &mut Handle, superblock: &Superblock, node: NodeId) -> Result<Self, RegionError> {
+        let mut states = [SlotState::Empty; 2];
+        let mut heads = Vec::new();
+        let mut retired_by = 0;
+        for (state, slot) in states.iter_mut().zip(Slot::ALL) {
+            let place = slot_place(superblock, node, slot);
+            let (block, unreadable) = handle.read_readable(place.head_block, 1)?;
+            *state = match unreadable.is_empty() {
+                true => place.decode_head(block.block(0), superblock.geometry.journal_blocks),
+                false => SlotState::Bad(BlockFault::Unreadable),
+            };
+            match *state {
+                SlotState::Head(head) => heads.push((slot, head)),
+                SlotState::Retired { by_sequence } => retired_by = by_sequence,
+                SlotState::Empty | SlotState::Bad(_) => {}
+            }
+        }
+        heads.sort_by_key(|(_, head)| std::cmp::Reverse(head.sequence));
+        let newest_sequence = heads.first().map(|(_, head)| head.sequence);
+        let mut damage = Vec::new();
+        let mut chosen = None;
+        for (slot, head) in heads {
+            match read_image(handle, &slot_place(superblock, node, slot), &head)? {
+                Ok(image) => {
+                    chosen = Some((slot, head, image));
+                    break;
+                }
+                // The image of an older head is being overwritten whenever a checkpoint is: no damage.
+                Err((block, fault)) if Some(head.sequence) == newest_sequence => damage.push(format!(
+                    "block {block} of checkpoint {} (slot {slot:?}) is damaged: {fault}",
+                    head.sequence
+                )),
+                Err(_) => {}
+            }
+        }
+        let bad = states
+            .iter()
+            .filter(|state| matches!(state, SlotState::Bad(_)))
+            .count();
+        let chosen_sequence = chosen.as_ref().map_or(0, |(_, head, _)| head.sequence);
+        // A torn head spoils one slot at most, and never the only one that counted.
+        let lost = match chosen {
+            Some(_) => chosen_sequence < retired_by,
+            None => bad == 2 || retired_by > 0 || newest_sequence.is_some(),
+        };
+        if lost {
+            damage.push(match retired_by {
+                0 => "neither checkpoint is whole".to_owned(),
+                by => format!("checkpoint {by}, which replaced the one before, is damaged"),
+            });
+        }
+        Ok(Self {
+            states,
+            chosen: chosen.filter(|_| !lost),
+            damage,
+            lost,
+        })
+    }
+}
+
+fn read_image(
+    handle: &mut Handle,
+    place: &SlotPlace,
+    head: &CheckpointHead,
+) -> Result<Result<Vec<u8>, (u64, BlockFault)>, RegionError> {
+    let count = (head.image_len_bytes as usize).div_ceil(PAYLOAD_BYTES);
+    let (blocks, unreadable) = handle.read_readable(place.head_block + 1, count)?;
+    Ok(match unreadable.first() {
+        Some(index) => Err((place.head_block + 1 + u64::from(*index), BlockFault::Unreadable)),
+        None => place.decode_image(head, &blocks),
+    })
+}
+
+/// Follows the journal from where the checkpoint says.
+struct Walk<'a> {
+    ring: &'a Ring,
+    blocks: &'a Buffer,
+    next: JournalPoint,
+    used_blocks: u32,
+    position: Position,
+    journal: Vec<Placed>,
+    /// Indexes in `journal` of the records that stand.
+    standing: Vec<usize>,
+    /// The record that should come next has a head but is not whole.
+    torn_at: Option<u32>,
+    broken: Option<String>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(ring: &'a Ring, blocks: &'a Buffer, next: JournalPoint, position: Position) -> Self {
+        let journal = Vec::new();
+        let standing = Vec::new();
+        Self {
+            ring,
+            blocks,
+            next,
+            used_blocks: 0,
+            position,
+            journal,
+            standing,
+            torn_at: None,
+            broken: None,
+        }
+    }
+
+    fn run(mut self) -> Self {
+        while let Some((at, blocks, entry)) = self.find() {
+            let gap = if at == self.next.at {
+                0
+            } else {
+                self.ring.blocks - self.next.at
+            };
+            self.used_blocks += gap + blocks;
+            if self.used_blocks >= self.ring.blocks {
+                self.broken = Some("the journal runs into its own beginning".to_owned());
+                break;
+            }
+            if let Err(why) = self.take(&entry) {
+                self.broken = Some(format!("record {} of the journal {why}", self.next.sequence));
+                break;
+            }
+            let point = JournalPoint {
+                sequence: self.next.sequence,
+                at,
+            };
+            self.position = entry.next;
+            self.journal.push(Placed {
+                point,
+                blocks,
+                entry,
+                after: self.position,
+            });
+            self.next = JournalPoint {
+                sequence: point.sequence.saturating_add(1),
+                at: (at + blocks) % self.ring.blocks,
+            };
+        }
+        self
+    }
+
+    /// The record that comes next, if it is whole: where the last one ended, or at the ring's beginning if it did not fit
+    /// before the ring's end.
+    fn find(&mut self) -> Option<(u32, u32, Entry)> {
+        let here = self.next.at;
+        for at in if here == 0 { vec![0] } else { vec![here, 0] } {
+            let Ok(head) = self.ring.head(self.blocks, at) else {
+                continue;
+            };
+            let did_not_fit = here + head.blocks > self.ring.blocks;
+            if head.sequence != self.next.sequence || (at != here && !did_not_fit) {
+                continue;
+            }
+            match self.ring.record(self.blocks, at) {
+                Ok((_, entry)) => return Some((at, head.blocks, entry)),
+                Err(_) => self.torn_at = Some(at),
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, entry: &Entry) -> Result<(), String> {
+        if entry.prev != self.position {
+            return Err(format!(
+                "continues {}, but the record before it leads to {}",
+                entry.prev, self.position
+            ));
+        }
+        if entry.step != Step::Rollback {
+            self.standing.push(self.journal.len());
+            return Ok(());
+        }
+        let undone = self.standing.pop().map(|index| &self.journal[index].entry);
+        if undone.is_some_and(|undone| undone.next == entry.prev && undone.prev == entry.next) {
+            return Ok(());
+        }
+        Err(format!(
+            "rolls back to {}, which no record of the journal started from",
+            entry.next
+        ))
+    }
+}
+
+/// What lies in the ring beside the records that were followed.
+struct Scan {
+    later_sequence: Option<u64>,
+    restart_sequence: u64,
+    tail: Tail,
+    tail_unreadable: Option<u64>,
+}
+
+impl Scan {
+    fn of(ring: &Ring, blocks: &Buffer, walk: &Walk<'_>, unreadable: &BTreeSet<u32>) -> Self {
+        let missing = walk.next.sequence;
+        let mut highest = missing;
+        for at in 0..ring.blocks {
+            if header::sequence_unchecked(blocks.block(at as usize)) > highest
+                && let Ok(head) = ring.head(blocks, at)
+            {
+                highest = head.sequence;
+            }
+        }
+        let here = walk.next.at;
+        let number = |at: u32| ring.first_block + u64::from(at);
+        let is_torn = |at: u32| !matches!(ring.block_fault(blocks, at), None | Some(BlockFault::Zero));
+        let torn_at = walk.torn_at.or_else(|| is_torn(here).then_some(here));
+        Self {
+            later_sequence: (highest > missing).then_some(highest),
+            restart_sequence: highest.saturating_add(u64::from(ring.blocks)),
+            tail: torn_at.map_or(Tail::Clean, |at| Tail::Torn { block: number(at) }),
+            tail_unreadable: unreadable.contains(&here).then(|| number(here)),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Reads control blocks: what every node says on this region, and whose turn it is among one's own.
+
+use super::handle::Handle;
+use crate::device::Buffer;
+use crate::error::RegionError;
+use crate::format::control::{Control, LastWords};
+use crate::format::geometry::{
+    BALLOT_AT, BALLOT_BLOCKS, CONFIGURATION_AT, CONFIGURATION_BLOCKS, CONTROL_BLOCKS, HEARTBEAT_AT,
+    HEARTBEAT_BLOCKS, LAST_WORDS_AT, LAST_WORDS_BLOCKS,
+};
+use crate::format::header::{self, BlockFault};
+use crate::format::superblock::Superblock;
+use ccd_core::configuration::{BallotBlock, Configuration};
+use ccd_core::ids::NodeId;
+use ccd_core::replica::{AreaSurvey, Heartbeat, Survey};
+
+/// How often an area is read again when a block of it is damaged: its owner may be writing it just now.
+const READ_AGAIN_MAX: usize = 3;
+
+/// Blocks of one kind that are written in turn, so that a torn write leaves the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Index among the area's control blocks, and how many there are.
+    at: u64,
+    blocks: u64,
+    /// Of the last one written; 0: none.
+    sequence: u64,
+    /// Which of them must not be overwritten next: the one that counts.
+    newest: Option<u64>,
+}
+
+impl Turn {
+    fn new(at: u64, blocks: u64) -> Self {
+        Self {
+            at,
+            blocks,
+            sequence: 0,
+            newest: None,
+        }
+    }
+
+    /// Control block index and sequence of the next write.
+    pub fn next(&self) -> (u64, u64) {
+        let slot = self.newest.map_or(0, |newest| (newest + 1) % self.blocks);
+        (self.at + slot, self.sequence.saturating_add(1))
+    }
+
+    /// The next write has been made and counts.
+    pub fn advance(&mut self) {
+        let (index, sequence) = self.next();
+        self.newest = Some(index - self.at);
+        self.sequence = sequence;
+    }
+}
+
+/// The control blocks of one area.
+#[derive(Clone, Debug)]
+pub struct AreaControl {
+    pub node: NodeId,
+    pub heartbeat: Option<Heartbeat>,
+    pub ballot: Option<BallotBlock>,
+    pub configuration: Option<Configuration>,
+    pub last_words: Option<LastWords>,
+    /// Block numbers that hold neither zeros nor a valid block, and why.
+    pub faults: Vec<(u64, BlockFault)>,
+    pub turns: Turns,
+}
+
+/// Whose turn it is in each kind of an area's control blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns {
+    pub heartbeat: Turn,
+    pub ballot: Turn,
+    pub configuration: Turn,
+    pub last_words: Turn,
+}
+
+impl AreaControl {
+    /// Looks at the control blocks of `node`, which begin at block index `start` of `buffer`.
+    fn parse(superblock: &Superblock, node: NodeId, buffer: &Buffer, start: usize) -> Self {
+        let mut faults = Vec::new();
+        let mut reader = Reader {
+            superblock,
+            node,
+            buffer,
+            start,
+            first: 0,
+            faults: &mut faults,
+        };
+        let (heartbeat, heartbeat_turn) = reader.newest(HEARTBEAT_AT, HEARTBEAT_BLOCKS, |_| 0);
+        let (ballot, ballot_turn) = reader.newest(BALLOT_AT, BALLOT_BLOCKS, |_| 0);
+        let (configuration, configuration_turn) =
+            reader.newest(CONFIGURATION_AT, CONFIGURATION_BLOCKS, |found: &Configuration| {
+                found.epoch.0
+            });
+        let (last_words, last_words_turn) = reader.newest(LAST_WORDS_AT, LAST_WORDS_BLOCKS, |_| 0);
+        let turns = Turns {
+            heartbeat: heartbeat_turn,
+            ballot: ballot_turn,
+            configuration: configuration_turn,
+            last_words: last_words_turn,
+        };
+        Self {
+            node,
+            heartbeat,
+            ballot,
+            configuration,
+            last_words,
+            faults,
+            turns,
+        }
+    }
+
+    fn into_survey(self) -> AreaSurvey {
+        AreaSurvey {
+            node: self.node,
+            heartbeat: self.heartbeat,
+            ballot: self.ballot,
+            configuration: self.configuration,
+            damaged: !self.faults.is_empty(),
+        }
+    }
+}
+
+/// Reads the control blocks of all areas, in one read unless some of them must be looked at again.
+pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<AreaControl>, RegionError> {
+    let geometry = &superblock.geometry;
+    let buffer = handle.read(geometry.control_all(), geometry.control_all_blocks() as usize)?;
+    let mut areas = Vec::with_capacity(geometry.areas as usize);
+    for node in geometry.nodes() {
+        let start = (geometry.control(node) - geometry.control_all()) as usize;
+        let mut area = AreaControl::parse(superblock, node, &buffer, start);
+        for _ in 0..READ_AGAIN_MAX {
+            if area.faults.is_empty() {
+                break;
+            }
+            let again = handle.read(geometry.control(node), CONTROL_BLOCKS as usize)?;
+            area = AreaControl::parse(superblock, node, &again, 0);
+        }
+        areas.push(area);
+    }
+    Ok(areas)
+}
+
+/// The same, as the protocol wants it.
+pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, RegionError> {
+    let areas = read_all(handle, superblock)?;
+    Ok(Survey {
+        areas: areas.into_iter().map(AreaControl::into_survey).collect(),
+    })
+}
+
+/// The claim check of a solo owner: reads the ballot blocks of all nodes but `own`, whose ballot is known.
+pub fn claims(
+    handle: &mut Handle,
+    superblock: &Superblock,
+    own: NodeId,
+    own_ballot: Option<&BallotBlock>,
+) -> Result<Survey, RegionError> {
+    let mut areas = Vec::with_capacity(superblock.geometry.areas as usize);
+    for node in superblock.geometry.nodes() {
+        let mut area = AreaSurvey {
+            node,
+            heartbeat: None,
+            ballot: own_ballot.filter(|_| node == own).cloned(),
+            configuration: None,
+            damaged: false,
+        };
+        if node != own {
+            for _ in 0..=READ_AGAIN_MAX {
+                let block = superblock.geometry.control(node) + BALLOT_AT;
+                let buffer = handle.read(block, BALLOT_BLOCKS as usize)?;
+                let mut faults = Vec::new();
+                let mut reader = Reader {
+                    superblock,
+                    node,
+                    buffer: &buffer,
+                    start: 0,
+                    first: BALLOT_AT,
+                    faults: &mut faults,
+                };
+                area.ballot = reader.newest(BALLOT_AT, BALLOT_BLOCKS, |_| 0).0;
+                area.damaged = !faults.is_empty();
+                if !area.damaged {
+                    break;
+                }
+            }
+        }
+        areas.push(area);
+    }
+    Ok(Survey { areas })
+}
+
+/// Control blocks in memory: `buffer` holds, from its block `start`, the area's from index `first` on.
+struct Reader<'a> {
+    superblock: &'a Superblock,
+    node: NodeId,
+    buffer: &'a Buffer,
+    start: usize,
+    first: u64,
+    faults: &'a mut Vec<(u64, BlockFault)>,
+}
+
+impl Reader<'_> {
+    /// The newest valid value, by `rank` and then by sequence, and whose turn it is next.
+    fn newest<T: Control>(&mut self, at: u64, blocks: u64, rank: impl Fn(&T) -> u64) -> (Option<T>, Turn) {
+        let mut turn = Turn::new(at, blocks);
+        let mut best: Option<(u64, u64, T)> = None;
+        for slot in 0..blocks {
+            let number = self.superblock.geometry.control(self.node) + at + slot;
+            let block = self.buffer.block(self.start + (at + slot - self.first) as usize);
+            let found = header::unseal(block, &self.superblock.identity, number)
+                .and_then(|sealed| Ok((sealed.tag.sequence, T::from_sealed(&sealed, self.node)?)));
+            match found {
+                Ok((sequence, value)) => {
+                    turn.sequence = turn.sequence.max(sequence);
+                    let rank = rank(&value);
+                    if best
+                        .as_ref()
+                        .is_none_or(|best| (best.0, best.1) < (rank, sequence))
+                    {
+                        turn.newest = Some(slot);
+                        best = Some((rank, sequence, value));
+                    }
+                }
+                Err(BlockFault::Zero) => {}
+                Err(fault) => self.faults.push((number, fault)),
+            }
+        }
+        (best.map(|(_, _, value)| value), turn)
+    }
+}

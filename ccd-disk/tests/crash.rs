@@ -1,0 +1,448 @@
+//! Power cuts: every prefix of the recorded writes of a history, the last one torn in many ways, is put through recovery.
+//!
+//! After every cut the area must hold exactly a state that was acked, or the one that was being written: never an older
+//! one, never a mixture, and never damage. Then the region must take writes again, and a second cut may follow.
+
+mod support;
+
+use ccd_core::configuration::{Ballot, BallotBlock, Configuration};
+use ccd_core::ids::{DeviceSet, Epoch, Incarnation, NodeSet, Position};
+use ccd_core::replica::{Heartbeat, ReplicaAnswer, ReplicaOp};
+use ccd_disk::device::{LoggedWrite, MemoryDevice, Tear};
+use ccd_disk::format::journal::Entry;
+use ccd_disk::region::Region;
+use proptest::prelude::*;
+use support::*;
+
+/// One thing done to a region.
+#[derive(Clone, Debug)]
+enum Act {
+    Append {
+        payload_len: usize,
+    },
+    Rollback,
+    Checkpoint {
+        image_len: usize,
+        appends_between: usize,
+    },
+    WriteImage {
+        image_len: usize,
+    },
+    Configuration,
+    Ballot,
+    Heartbeat,
+}
+
+/// What a region must hold.
+#[derive(Clone, Debug, PartialEq)]
+struct Expected {
+    position: Position,
+    /// The records that stand since the last whole image; a checkpoint may hold the first of them.
+    records: Vec<Entry>,
+    configuration_epoch: u64,
+    ballot_round: u64,
+}
+
+/// Does acts on a region and writes down what was acked after which device write.
+struct Run {
+    region: Region,
+    device: MemoryDevice,
+    expected: Expected,
+    generation: u64,
+    branch: u8,
+    /// After so many device calls (writes and flushes), this is what must be there.
+    acked: Vec<(usize, Expected)>,
+    log: Vec<LoggedWrite>,
+}
+
+impl Run {
+    fn on(device: MemoryDevice) -> Self {
+        let region = open(&device, 0);
+        let expected = Expected {
+            position: Position::EMPTY,
+            records: Vec::new(),
+            configuration_epoch: 0,
+            ballot_round: 0,
+        };
+        let acked = vec![(0, expected.clone())];
+        device.record();
+        Self {
+            region,
+            device,
+            expected,
+            generation: 0,
+            branch: 1,
+            acked,
+            log: Vec::new(),
+        }
+    }
+
+    fn acked(&mut self) {
+        self.log.extend(self.device.take_log());
+        self.device.record();
+        self.acked.push((self.log.len(), self.expected.clone()));
+    }
+
+    fn append(&mut self, payload_len: usize) {
+        let prev = self.expected.position;
+        self.generation += 1;
+        let next = position(1, self.generation, self.branch);
+        let entry = update(prev, next, payload_len);
+        if self.region.append_entry(&entry).is_ok() {
+            self.expected.position = next;
+            self.expected.records.push(entry);
+            self.acked();
+        } else {
+            // Full: a checkpoint makes room.
+            self.generation -= 1;
+            self.checkpoint(100, 0);
+        }
+    }
+
+    fn checkpoint(&mut self, image_len: usize, appends_between: usize) {
+        let at = self.expected.position;
+        let begun = self.region.begin_checkpoint(at, image(at, image_len)).unwrap();
+        for _ in 0..appends_between {
+            self.append(30);
+        }
+        if begun.is_none() {
+            while self.region.checkpoint_step().unwrap().is_none() {}
+            self.acked();
+        }
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Append { payload_len } => self.append(*payload_len),
+            Act::Rollback => {
+                let Some(undone) = self.expected.records.last().cloned() else {
+                    return;
+                };
+                // What a checkpoint already holds is refused.
+                if self
+                    .region
+                    .append_entry(&rollback(undone.next, undone.prev))
+                    .is_ok()
+                {
+                    self.expected.records.pop();
+                    self.expected.position = undone.prev;
+                    self.branch = self.branch.wrapping_add(1);
+                    self.generation = undone.prev.stamp.generation.0;
+                    self.acked();
+                }
+            }
+            Act::Checkpoint {
+                image_len,
+                appends_between,
+            } => self.checkpoint(*image_len, *appends_between),
+            Act::WriteImage { image_len } => {
+                self.branch = self.branch.wrapping_add(1);
+                self.generation = 3;
+                let at = position(1, 3, self.branch);
+                self.region.write_image_bytes(at, image(at, *image_len)).unwrap();
+                self.expected.position = at;
+                self.expected.records.clear();
+                self.acked();
+            }
+            Act::Configuration => {
+                self.expected.configuration_epoch += 1;
+                let mut configuration = Configuration::genesis(
+                    NodeSet::from_bits(3),
+                    DeviceSet {
+                        primary: true,
+                        secondary: true,
+                    },
+                );
+                configuration.epoch = Epoch(self.expected.configuration_epoch);
+                self.region
+                    .execute(ReplicaOp::WriteConfiguration { configuration })
+                    .unwrap();
+                self.acked();
+            }
+            Act::Ballot => {
+                self.expected.ballot_round += 1;
+                let promised = Ballot {
+                    round: self.expected.ballot_round,
+                    node: node(0),
+                };
+                let ballot = BallotBlock {
+                    instance: Epoch(1),
+                    promised,
+                    accepted: None,
+                };
+                self.region.execute(ReplicaOp::WriteBallot { ballot }).unwrap();
+                self.acked();
+            }
+            Act::Heartbeat => {
+                let heartbeat = Heartbeat {
+                    incarnation: Incarnation(1),
+                    ..Heartbeat::default()
+                };
+                self.region
+                    .execute(ReplicaOp::WriteHeartbeat { heartbeat })
+                    .unwrap();
+                self.acked();
+            }
+        }
+    }
+}
+
+/// What recovery finds in area 0: the state, the position of its checkpoint, and damage.
+fn found(device: &MemoryDevice) -> (Expected, Position, Option<String>) {
+    let area = recover(device, 0);
+    let ReplicaAnswer::Survey(survey) = open(device, 0).execute(ReplicaOp::Survey).unwrap() else {
+        panic!("a survey answers a survey")
+    };
+    let own = &survey.areas[0];
+    let expected = Expected {
+        position: area.position,
+        records: area.standing().into_iter().cloned().collect(),
+        configuration_epoch: own.configuration.as_ref().map_or(0, |found| found.epoch.0),
+        ballot_round: own.ballot.as_ref().map_or(0, |found| found.promised.round),
+    };
+    assert_eq!(
+        area.image,
+        image(area.base(), area.image.len()),
+        "the image is the one of its position"
+    );
+    (expected, area.base(), area.damage)
+}
+
+/// Whether what was found is the state that `expected` says: the records after the found checkpoint are the last ones.
+fn matches(found: &Expected, base: Position, expected: &Expected) -> bool {
+    found.position == expected.position
+        && found.configuration_epoch == expected.configuration_epoch
+        && found.ballot_round == expected.ballot_round
+        && expected.records.ends_with(&found.records)
+        && found.records.first().map_or(found.position, |first| first.prev) == base
+}
+
+/// The device as a power cut in the middle of call `cut` leaves it.
+fn device_after(start: &MemoryDevice, log: &[LoggedWrite], cut: usize, tear: Tear) -> MemoryDevice {
+    let device = start.fork();
+    // Writes that no flush followed before the cut may be lost in any part: these are torn too.
+    let flushed_until = log[..cut].iter().rposition(|call| call.flush).unwrap_or(0);
+    for (index, write) in log[..cut].iter().enumerate() {
+        if !write.flush {
+            let kept = (!write.durable && index >= flushed_until).then_some(tear);
+            device.replay(write, kept);
+        }
+    }
+    if let Some(write) = log.get(cut).filter(|call| !call.flush) {
+        device.replay(write, Some(tear));
+    }
+    device
+}
+
+fn tears() -> Vec<Tear> {
+    let mut tears = vec![
+        Tear {
+            sector_bytes: 4096,
+            kept: 0,
+        },
+        Tear {
+            sector_bytes: 4096,
+            kept: u64::MAX,
+        },
+    ];
+    for kept in [
+        0b1,
+        0b10,
+        0x55,
+        0xAA,
+        0x1111_1111_1111_1111,
+        0x0F0F_0F0F_0F0F_0F0F,
+        !1,
+    ] {
+        tears.push(Tear {
+            sector_bytes: 512,
+            kept,
+        });
+        tears.push(Tear {
+            sector_bytes: 4096,
+            kept,
+        });
+    }
+    tears
+}
+
+/// Cuts the power everywhere in a history; at some of the cuts goes on and cuts again.
+fn cut_everywhere(acts: &[Act], again: &[Act]) {
+    let start = device();
+    let mut run = Run::on(start.fork());
+    for act in acts {
+        run.act(act);
+    }
+    run.log.extend(run.device.take_log());
+    for cut in 0..=run.log.len() {
+        let acked = run
+            .acked
+            .iter()
+            .rev()
+            .find(|(calls, _)| *calls <= cut)
+            .map(|(_, state)| state)
+            .unwrap();
+        let next = run
+            .acked
+            .iter()
+            .find(|(calls, _)| *calls > cut)
+            .map(|(_, state)| state);
+        for tear in tears() {
+            let device = device_after(&start, &run.log, cut, tear);
+            let (found, base, damage) = found(&device);
+            assert_eq!(damage, None, "cut {cut}, {tear:?}: a power cut is no damage");
+            let is_right =
+                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
+            assert!(
+                is_right,
+                "cut {cut}, {tear:?}: found {found:?} on {base}, acked {acked:?}, next {next:?}"
+            );
+            if cut % 5 == 0 && !again.is_empty() && tear.sector_bytes == 512 {
+                go_on(&device, &found, again);
+            }
+        }
+    }
+}
+
+/// After a cut the region takes writes again, and what it then acks is there, whatever leftovers the cut has left.
+fn go_on(device: &MemoryDevice, found: &Expected, acts: &[Act]) {
+    let mut run = Run::on(device.fork());
+    run.expected = found.clone();
+    run.generation = found.position.stamp.generation.0;
+    run.branch = 200;
+    run.acked = vec![(0, found.clone())];
+    let start = run.device.fork();
+    for act in acts {
+        run.act(act);
+    }
+    run.log.extend(run.device.take_log());
+    for cut in 0..=run.log.len() {
+        let acked = run
+            .acked
+            .iter()
+            .rev()
+            .find(|(calls, _)| *calls <= cut)
+            .map(|(_, state)| state)
+            .unwrap();
+        let next = run
+            .acked
+            .iter()
+            .find(|(calls, _)| *calls > cut)
+            .map(|(_, state)| state);
+        for tear in [
+            Tear {
+                sector_bytes: 512,
+                kept: 0x33,
+            },
+            Tear {
+                sector_bytes: 4096,
+                kept: !1,
+            },
+        ] {
+            let device = device_after(&start, &run.log, cut, tear);
+            let (found, base, damage) = self::found(&device);
+            assert_eq!(damage, None, "second cut {cut}, {tear:?}");
+            let is_right =
+                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
+            assert!(
+                is_right,
+                "second cut {cut}, {tear:?}: found {found:?}, acked {acked:?}, next {next:?}"
+            );
+        }
+    }
+}
+
+fn append(payload_len: usize) -> Act {
+    Act::Append { payload_len }
+}
+
+#[test]
+fn every_cut_of_appends_and_rollbacks_leaves_an_acked_state() {
+    let acts = [
+        append(10),
+        append(9000),
+        Act::Rollback,
+        append(4000),
+        append(30),
+        Act::Rollback,
+        append(20_000),
+    ];
+    cut_everywhere(&acts, &[append(5), append(12_000), Act::Rollback, append(1)]);
+}
+
+#[test]
+fn every_cut_around_checkpoints_and_images_leaves_an_acked_state() {
+    let checkpoint = |image_len, appends_between| Act::Checkpoint {
+        image_len,
+        appends_between,
+    };
+    let acts = [
+        append(10),
+        checkpoint(9_000, 2),
+        append(5_000),
+        checkpoint(60_000, 1),
+        Act::WriteImage { image_len: 20_000 },
+        append(10),
+        checkpoint(100, 0),
+        Act::WriteImage { image_len: 0 },
+        append(8_000),
+    ];
+    cut_everywhere(
+        &acts,
+        &[
+            append(5),
+            checkpoint(9_000, 1),
+            Act::WriteImage { image_len: 5_000 },
+            append(1),
+        ],
+    );
+}
+
+#[test]
+fn every_cut_around_control_blocks_leaves_the_new_one_or_the_one_before() {
+    let acts: Vec<Act> = (0..12)
+        .flat_map(|_| [Act::Ballot, Act::Configuration, Act::Heartbeat])
+        .collect();
+    cut_everywhere(&acts, &[Act::Ballot, Act::Configuration]);
+}
+
+#[test]
+fn the_ring_is_gone_round_many_times() {
+    let mut run = Run::on(device());
+    let mut length = 1;
+    for lap in 0..400 {
+        length = (length * 37 + lap) % 26_000;
+        run.append(length);
+        if lap % 7 == 0 {
+            run.act(&Act::Rollback);
+        }
+        if lap % 3 == 0 {
+            let (found, base, damage) = found(&run.device);
+            assert_eq!(damage, None);
+            assert!(matches(&found, base, &run.expected), "lap {lap}");
+        }
+    }
+    assert!(run.generation > 250, "the history got far: {}", run.generation);
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        6 => (0usize..24_000).prop_map(|payload_len| Act::Append { payload_len }),
+        2 => Just(Act::Rollback),
+        2 => (0usize..50_000, 0usize..3)
+            .prop_map(|(image_len, appends_between)| Act::Checkpoint { image_len, appends_between }),
+        1 => (0usize..50_000).prop_map(|image_len| Act::WriteImage { image_len }),
+        1 => Just(Act::Configuration),
+        1 => Just(Act::Ballot),
+    ];
+    proptest::collection::vec(act, 1..14)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_cut_of_any_history_leaves_an_acked_state(first in acts(), second in acts()) {
+        cut_everywhere(&first, &second[..second.len().min(3)]);
+    }
+}

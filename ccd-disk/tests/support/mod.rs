@@ -1,0 +1,95 @@
+//! Regions on devices in memory, and entries of a made-up history for them: what the region tests share.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, Replica, Stamp};
+use ccd_disk::device::MemoryDevice;
+use ccd_disk::format::journal::{Entry, Step};
+use ccd_disk::format::superblock::Superblock;
+use ccd_disk::region::handle::Handle;
+use ccd_disk::region::label::Label;
+use ccd_disk::region::recovery::{self, RecoveredArea};
+use ccd_disk::{ExpectedIdentity, MkfsOptions, Region, RegionId, create};
+
+pub const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
+pub const REPLICA: Replica = Replica::Device(DeviceRole::Primary);
+
+pub fn node(number: u8) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+pub fn options() -> MkfsOptions {
+    MkfsOptions::device(CLUSTER, RegionId([0x4E; 16]), REPLICA, 2).tiny()
+}
+
+/// A fresh region for two nodes.
+pub fn device() -> MemoryDevice {
+    let device = MemoryDevice::new("memory", options().len_bytes().unwrap());
+    create(Box::new(device.open()), &options()).unwrap();
+    device
+}
+
+pub fn identity(number: u8) -> ExpectedIdentity {
+    ExpectedIdentity {
+        cluster: CLUSTER,
+        replica: REPLICA,
+        node: node(number),
+    }
+}
+
+pub fn open(device: &MemoryDevice, number: u8) -> Region {
+    Region::open(Box::new(device.open()), identity(number)).unwrap()
+}
+
+/// What recovery finds in the area of a node.
+pub fn recover(device: &MemoryDevice, number: u8) -> RecoveredArea {
+    let mut handle = Handle::new(Box::new(device.open()));
+    let superblock: Superblock = Label::read(&mut handle).unwrap().superblock;
+    recovery::recover(&mut handle, &superblock, node(number), false).unwrap()
+}
+
+/// A position whose lineage tells its history: positions with equal stamps on different branches differ.
+pub fn position(epoch: u64, generation: u64, branch: u8) -> Position {
+    if generation == 0 && epoch == 0 {
+        return Position::EMPTY;
+    }
+    let mut lineage = [branch; 32];
+    lineage[..8].copy_from_slice(&generation.to_le_bytes());
+    Position {
+        stamp: Stamp {
+            epoch: Epoch(epoch),
+            generation: Generation(generation),
+        },
+        lineage: Lineage(lineage),
+    }
+}
+
+/// An update whose payload can be told from every other's.
+pub fn update(prev: Position, next: Position, payload_len: usize) -> Entry {
+    let seed = next.stamp.generation.0 as u8 ^ next.lineage.0[31].rotate_left(4);
+    let payload = (0..payload_len)
+        .map(|index| (index as u8).wrapping_mul(31) ^ seed)
+        .collect();
+    Entry {
+        step: Step::Updates,
+        prev,
+        next,
+        payload,
+    }
+}
+
+pub fn rollback(undone: Position, back_to: Position) -> Entry {
+    Entry {
+        step: Step::Rollback,
+        prev: undone,
+        next: back_to,
+        payload: vec![7; 40],
+    }
+}
+
+/// An image that can be told from every other position's.
+pub fn image(position: Position, len: usize) -> Vec<u8> {
+    let seed = position.stamp.generation.0 as u8 ^ position.lineage.0[31];
+    (0..len)
+        .map(|index| (index as u8).wrapping_mul(13) ^ seed)
+        .collect()
+}
