@@ -3,7 +3,7 @@
 use super::handle::Handle;
 use crate::device::Blocks;
 use crate::error::RegionError;
-use crate::format::geometry::{Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
+use crate::format::geometry::{END_BLOCKS, Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::{Identity, RegionId};
 use crate::format::superblock::{LABEL_BYTES_MAX, Superblock};
 use ccd_core::ids::{ClusterId, NodeId, Replica};
@@ -80,11 +80,23 @@ impl MkfsOptions {
     }
 }
 
+/// Blocks zeroed between two calls of a progress function: 4 MiB.
+const ZERO_STEP_BLOCKS: u64 = 1024;
+
 /// Makes a region over whatever the device holds. Returns its superblock.
+pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+    create_with_progress(blocks, options, &mut |_, _| {})
+}
+
+/// The same; `progress` is told how many blocks of how many are done.
 ///
 /// The order: old superblocks go first, everything else is zeroed (so no later write has to allocate), and only then the
 /// new superblocks are written, the one at the end first: a device whose mkfs was cut off is no region.
-pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+pub fn create_with_progress(
+    blocks: Box<dyn Blocks>,
+    options: &MkfsOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Superblock, RegionError> {
     let mut handle = Handle::new(blocks);
     let device = handle.name();
     let geometry = options.geometry(handle.len_blocks(), &device)?;
@@ -103,7 +115,15 @@ pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblo
     handle.zero(0, 1)?;
     handle.zero(geometry.last_block(), 1)?;
     handle.flush()?;
-    handle.zero(0, geometry.blocks_needed().min(geometry.blocks))?;
+    let used = geometry.blocks_needed() - END_BLOCKS;
+    let mut done = 0;
+    while done < used {
+        let step = ZERO_STEP_BLOCKS.min(used - done);
+        handle.zero(done, step)?;
+        done += step;
+        progress(done, used);
+    }
+    handle.zero(geometry.blocks - END_BLOCKS, END_BLOCKS)?;
     handle.flush()?;
     for number in [geometry.last_block(), 0] {
         handle.write_block(number, &superblock.encode(number))?;
