@@ -31,6 +31,8 @@ pub(super) struct Peer {
     disk: [Option<(Heartbeat, Time)>; 2],
     /// When a heartbeat of it on a device was last seen to change.
     pub moved_on_disk: Option<Time>,
+    /// When each last heard the other, or when this node started.
+    pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
 }
@@ -46,6 +48,7 @@ impl Peer {
             promised_until: now,
             disk: [None, None],
             moved_on_disk: None,
+            linked_at: now,
             alive_at: now,
         }
     }
@@ -117,10 +120,13 @@ impl Node {
         let member = self.known.members.contains(from) && self.known.members.contains(self.me());
         let lease = member && state.epoch == self.known.epoch && !self.known.is_genesis() && !self.sealed();
         let lease_span = self.settings.lease;
-        let now = self.now;
+        let (now, me) = (self.now, self.me());
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
+        if state.hears.contains(me) {
+            peer.linked_at = now;
+        }
         if lease {
             peer.promised_until = now + lease_span;
         }
@@ -237,11 +243,12 @@ impl Node {
             .is_some_and(|moved| self.now.since(moved) < self.settings.lease)
     }
 
-    /// When the first member that has not been seen lately will have been silent for a lease.
+    /// When the first member that was not seen, or heard, lately will have been silent or apart for a lease.
     pub(super) fn next_silence(&self) -> Time {
         (self.peers.iter())
             .filter(|(node, _)| self.known.members.contains(**node))
-            .map(|(_, peer)| peer.alive_at + self.settings.lease)
+            .flat_map(|(_, peer)| [peer.alive_at, peer.linked_at])
+            .map(|seen| seen + self.settings.lease)
             .filter(|due| *due > self.now)
             .min()
             .unwrap_or(Time::NEVER)

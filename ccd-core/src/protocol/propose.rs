@@ -102,7 +102,11 @@ impl Node {
         );
         if forced || self.last_proposed != want.why {
             self.last_proposed = want.why.clone();
-            let kind = if forced { DecisionKind::Override } else { DecisionKind::Propose };
+            let kind = if forced {
+                DecisionKind::Override
+            } else {
+                DecisionKind::Propose
+            };
             self.record(kind, text);
         }
         self.member = None;

@@ -26,6 +26,11 @@ impl Node {
             .is_some_and(|state| state.hears.contains(self.settings.me))
     }
 
+    /// Not linked for a whole lease.
+    fn apart(&self, node: NodeId) -> bool {
+        self.now.since(self.peers[&node].linked_at) >= self.settings.lease
+    }
+
     fn facts(&self, node: NodeId) -> Facts {
         let linked = self.linked(node);
         let state = self.peer_state(node);
@@ -37,7 +42,7 @@ impl Node {
         let settled = self.now.since(self.started) > self.settings.lease * 3;
         Facts {
             linked,
-            alive_apart: !linked && (self.moves_on_disk(node) || self.hears(node)),
+            alive_apart: self.apart(node) && (self.moves_on_disk(node) || self.hears(node)),
             silent: self.silent(node),
             epoch: state.map(|state| state.epoch).unwrap_or_default(),
             blank: state.is_some_and(|state| state.blank),
