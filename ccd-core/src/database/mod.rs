@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! error.rs      why a key, row, update, record or image is refused
-//! row.rs        Key, Row: limits, separator encoding, text form of one row
+//! encoding.rs   how a value stands in text
+//! row.rs        Key, Row: limits, text form of one row
 //! pattern.rs    Pattern: what query and remove match
 //! lines.rs      the rows of one key: a persistent sorted set of text lines
 //! outcomes.rs   which of the last updates were applied
@@ -14,6 +15,8 @@
 //! date.rs       dates as Fig. 6 writes them
 //! consistency.rs  the consistency record
 //! text.rs       a whole version as text: writing, reading, purify, convert
+//! transaction.rs  the file of `ccdadm apply`
+//! difference.rs what leads from one version to another
 //! ```
 
 mod admit;
@@ -21,6 +24,8 @@ mod consistency;
 #[allow(clippy::module_inception)]
 mod database;
 mod date;
+mod difference;
+mod encoding;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -31,11 +36,13 @@ mod pattern;
 mod record;
 mod row;
 mod text;
+mod transaction;
 mod update;
 
 pub use consistency::{ConsistencyRecord, IntegrityError, Mismatch, Proof, RecordError};
 pub use database::{Content, Database};
 pub use date::{date_text, parse_date};
+pub use difference::{Difference, FormatChange};
 pub use error::{
     ApplyError, BrokenRow, BrokenRows, ErrorClass, ImageError, KeyError, OpError, PROBLEMS_NAMED_MAX,
     RowError,
@@ -47,6 +54,7 @@ pub use row::{
     format_text, is_column_name,
 };
 pub use text::{ParsedText, Purified, RecordCheck, TextError, convert_text, purify_text};
+pub use transaction::{BrokenLine, LineError, Transaction, TransactionError};
 pub use update::{
     OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordBody, Update,
     Who, at_most_operations_max,

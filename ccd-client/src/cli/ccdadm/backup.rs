@@ -1,0 +1,211 @@
+//! `ccdadm checkpoint` and `ccdadm restore`: the whole database to a file and back.
+
+use super::PROGRAM;
+use super::change::{Change, commit};
+use super::query::parse_key;
+use crate::cli::Common;
+use crate::cli::failure::{Doing, Stop};
+use crate::cli::terminal::Terminal;
+use crate::client::{Client, Freshness};
+use crate::exit::Exit;
+use crate::files;
+use crate::messages;
+use ccd_core::configuration::{Mode, RestoreFlag};
+use ccd_core::database::{Content, Key, Op, ParsedText, RecordCheck, TextError};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Largest database file that is read.
+pub(super) const TEXT_BYTES_MAX: u64 = 1 << 30;
+
+/// Save the database to a file, with its consistency record
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ccdadm checkpoint backup.ccd
+  ccdadm checkpoint - | ssh elsewhere 'cat > backup.ccd'
+  ccdadm checkpoint --stale saved.ccd       what the local copy holds, while the cluster does not serve")]
+pub(super) struct Checkpoint {
+    /// The file; - is standard output
+    file: PathBuf,
+    /// Save the local copy, even if it may be old
+    #[arg(long)]
+    stale: bool,
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Checkpoint {
+    pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let doing = format!("save the database to {}", self.file.display());
+        let client = common.attach(PROGRAM, &doing)?;
+        let freshness = if self.stale {
+            Freshness::Stale
+        } else {
+            Freshness::Strict
+        };
+        let database = client.snapshot(freshness).doing(&doing)?;
+        write_file(&self.file, &database.to_text(), self.yes, terminal, &doing)?;
+        let position = database.position();
+        if terminal.json && self.file != Path::new("-") {
+            terminal.document(&json!({
+                "file": self.file.display().to_string(),
+                "rows": database.row_count(),
+                "epoch": position.stamp.epoch.0,
+                "generation": position.stamp.generation.0,
+                "lineage": position.lineage.to_string(),
+            }))?;
+        }
+        terminal.detail(&format!("{} rows at {position}", database.row_count()));
+        Ok(Exit::Done)
+    }
+}
+
+/// Writes a text to a file or, for `-`, to standard output. An existing file is replaced only with `yes`, or if
+/// someone on the terminal agrees.
+pub(super) fn write_file(
+    path: &Path,
+    text: &str,
+    yes: bool,
+    terminal: &mut Terminal,
+    doing: &str,
+) -> Result<(), Stop> {
+    if path == Path::new("-") {
+        return terminal.bytes(text.as_bytes());
+    }
+    if path.is_file() {
+        let question = format!("{} exists.", path.display());
+        terminal
+            .confirm(yes, doing, &format!("{question} Replace it?"))
+            .map_err(|_| Stop::new(&messages::FILE_EXISTS, doing, &question))?;
+    }
+    files::write_whole(path, text.as_bytes(), 0o600).map_err(|error| {
+        Stop::new(
+            &messages::CANNOT_CREATE,
+            doing,
+            format!("{}: {error}", path.display()),
+        )
+    })
+}
+
+/// Reads a database file, of which every row must fit.
+pub(super) fn read_text(path: &Path, check: RecordCheck, doing: &str) -> Result<ParsedText, Stop> {
+    let text = files::read_bytes(path, TEXT_BYTES_MAX).doing(doing)?;
+    ParsedText::parse(&text, check).map_err(|error| text_stop(path, &error, doing))
+}
+
+pub(super) fn text_stop(path: &Path, error: &TextError, doing: &str) -> Stop {
+    let message = match error {
+        TextError::Rows(_) | TextError::Record { .. } => &messages::TEXT_BAD,
+        TextError::Integrity(_) => &messages::TEXT_DAMAGED,
+    };
+    Stop::new(message, doing, format!("{}: {error}", path.display()))
+}
+
+/// Replace the database, or one key of it, by what a file holds
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ccdadm restore --dry-run backup.ccd
+  ccdadm restore --yes backup.ccd
+  ccdadm restore --key MY_KEY backup.ccd
+
+The file must end with its consistency record, as checkpoint and convert write it. A restore while a node is
+missing is marked in the database: all nodes must then be active once before the cluster restarts unattended.
+
+Exit codes: 65 a row is wrong or the record is missing, 104 the file does not match its record.")]
+pub(super) struct Restore {
+    /// The file; - is standard input
+    file: PathBuf,
+    /// Restore this key only
+    #[arg(long)]
+    key: Option<String>,
+    #[command(flatten)]
+    change: Change,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Restore {
+    pub fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let doing = match &self.key {
+            Some(key) => format!("restore {key} from {}", self.file.display()),
+            None => format!("restore the database from {}", self.file.display()),
+        };
+        let key = self
+            .key
+            .as_deref()
+            .map(|key| parse_key(key, &doing))
+            .transpose()?;
+        let parsed = read_text(&self.file, RecordCheck::Verify, &doing)?;
+        let Some(record) = &parsed.record else {
+            return Err(Stop::new(
+                &messages::RECORD_MISSING,
+                &doing,
+                format!("{}: no consistency record at its end", self.file.display()),
+            )
+            .and_try(format!(
+                "ccdadm convert {} OUT, then restore OUT",
+                self.file.display()
+            )));
+        };
+        let from = format!("generation {} of {}", record.generation, self.file.display());
+        let client = common.attach(PROGRAM, &doing)?;
+        let op = match key {
+            Some(key) => self.one_key(key, &parsed.content, &doing)?,
+            None => Op::ReplaceAll {
+                restore: restore_flag(&client, &doing)?,
+                content: parsed.content,
+            },
+        };
+        if !self.change.dry_run {
+            let what = match &op {
+                Op::ReplaceKey { key, .. } => format!("all rows of {key}"),
+                _ => "the whole database".to_owned(),
+            };
+            terminal.confirm(self.yes, &doing, &format!("This replaces {what} by {from}."))?;
+        }
+        commit(&client, self.change.transaction(vec![op]), terminal, &doing)
+    }
+
+    fn one_key(&self, key: Key, content: &Content, doing: &str) -> Result<Op, Stop> {
+        let content = Content {
+            formats: content
+                .formats
+                .iter()
+                .filter(|(known, _)| *known == key)
+                .cloned()
+                .collect(),
+            rows: content
+                .rows
+                .iter()
+                .filter(|row| row.key == key)
+                .cloned()
+                .collect(),
+        };
+        if content.formats.is_empty() {
+            return Err(Stop::new(
+                &messages::NO_SUCH_KEY,
+                doing,
+                format!("{} has no key {key}", self.file.display()),
+            )
+            .and_try(format!("grep _fmt: {} lists its keys", self.file.display())));
+        }
+        Ok(Op::ReplaceKey { key, content })
+    }
+}
+
+/// Column 4 of the consistency record (Fig. 6): whether all nodes are active now.
+fn restore_flag(client: &Client, doing: &str) -> Result<RestoreFlag, Stop> {
+    let status = client.status().doing(doing)?.status;
+    let all_active = status.configuration.is_some_and(|configuration| {
+        configuration.mode == Mode::Paired && configuration.members == configuration.nodes
+    });
+    Ok(if all_active {
+        RestoreFlag::AllActive
+    } else {
+        RestoreFlag::NotAllActive
+    })
+}

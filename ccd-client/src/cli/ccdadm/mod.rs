@@ -1,0 +1,122 @@
+//! `ccdadm`: for the administrator, from any node.
+//!
+//! ```text
+//! query.rs     query, keys
+//! change.rs    add, remove, format, remove-format, apply
+//! backup.rs    checkpoint, restore
+//! offline.rs   convert, purify
+//! verify.rs    verify
+//! status.rs    status
+//! why.rs       why, explain
+//! setup.rs     setup; devices.rs what it says about devices
+//! ```
+
+mod backup;
+mod change;
+mod devices;
+mod offline;
+mod query;
+mod setup;
+pub(super) mod status;
+mod verify;
+mod why;
+
+use super::{Common, completions, finish, finish_parse};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub(super) const PROGRAM: &str = "ccdadm";
+
+/// Administrate the cluster configuration database
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, max_term_width = 100, after_help = EXAMPLES)]
+struct Ccdadm {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ccdadm status
+  ccdadm format MY_KEY clustname number_nodes network_type node_names
+  ccdadm add MY_KEY clust0 4 sci foo,bar,moo,boo
+  ccdadm query MY_KEY network_type=sci
+  ccdadm status --json | jq .cluster.state
+
+Exit codes:
+  0 done, 1 answered \"no\", 2 not serving, 64 usage, 65 bad data, 66 no such file, 69 daemon not reachable,
+  70 internal, 73 cannot create, 74 I/O error, 77 not permitted, 103 stale or diverged, 104 integrity,
+  105 no such key or row, 106 no quorum, 107 refused for safety, 108 exists, 109 busy, 110 fenced,
+  111 outcome unknown, 124 timed out";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Status(status::Status),
+    Query(query::Query),
+    Keys(query::Keys),
+    Add(change::Add),
+    Remove(change::Remove),
+    Format(change::Format),
+    RemoveFormat(change::RemoveFormat),
+    Apply(change::Apply),
+    Checkpoint(backup::Checkpoint),
+    Restore(backup::Restore),
+    Verify(verify::Verify),
+    Purify(offline::Purify),
+    Convert(offline::Convert),
+    Why(why::Why),
+    Explain(why::Explain),
+    Setup(setup::Setup),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The definition of the command line, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Ccdadm::command()
+}
+
+/// Runs `ccdadm`; the first argument is the program's own name.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let Ccdadm { common, verb } = match Ccdadm::try_parse_from(args) {
+        Ok(parsed) => parsed,
+        Err(error) => return finish_parse(PROGRAM, &error),
+    };
+    let mut terminal = common.terminal(PROGRAM);
+    let outcome = match verb {
+        Verb::Status(verb) => verb.run(&common, &mut terminal),
+        Verb::Query(verb) => verb.run(&common, &mut terminal),
+        Verb::Keys(verb) => verb.run(&common, &mut terminal),
+        Verb::Add(verb) => verb.run(&common, &mut terminal),
+        Verb::Remove(verb) => verb.run(&common, &mut terminal),
+        Verb::Format(verb) => verb.run(&common, &mut terminal),
+        Verb::RemoveFormat(verb) => verb.run(&common, &mut terminal),
+        Verb::Apply(verb) => verb.run(&common, &mut terminal),
+        Verb::Checkpoint(verb) => verb.run(&common, &mut terminal),
+        Verb::Restore(verb) => verb.run(&common, &mut terminal),
+        Verb::Verify(verb) => verb.run(&common, &mut terminal),
+        Verb::Purify(verb) => verb.run(&common, &mut terminal),
+        Verb::Convert(verb) => verb.run(&common, &mut terminal),
+        Verb::Why(verb) => verb.run(&common, &mut terminal),
+        Verb::Explain(verb) => verb.run(&mut terminal),
+        Verb::Setup(verb) => verb.run(&common, &mut terminal),
+        Verb::Completions { shell } => completions::<Ccdadm>(&mut terminal, shell, PROGRAM),
+    };
+    finish(terminal, outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        command().debug_assert();
+    }
+}

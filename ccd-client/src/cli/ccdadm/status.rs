@@ -1,0 +1,294 @@
+//! `ccdadm status`: what this node is and sees, and which single loss the cluster would survive now.
+
+use super::PROGRAM;
+use crate::cli::Common;
+use crate::cli::failure::{Doing, Stop};
+use crate::cli::table::table;
+use crate::cli::terminal::{Terminal, Tone};
+use crate::exit::Exit;
+use crate::wire::StatusReport;
+use ccd_core::configuration::Mode;
+use ccd_core::ids::NodeId;
+use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
+use serde_json::{Map, Value, json};
+
+/// Show the state of the cluster as this node sees it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ccdadm status
+  ccdadm status --json | jq .cluster.state
+  ccdadm status -q; case $? in 0) ;; 1) echo degraded ;; *) echo down ;; esac
+
+Exit codes: 0 all redundant, 1 serving but degraded, 2 not serving.")]
+pub(super) struct Status {}
+
+impl Status {
+    pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let doing = "show the status";
+        let client = common.attach(PROGRAM, doing)?;
+        let report = client.status().doing(doing)?;
+        let health = Health::of(&report);
+        if terminal.json {
+            terminal.document(&document(&report, health))?;
+        } else {
+            print(&report, health, terminal)?;
+        }
+        Ok(match health {
+            Health::Redundant => Exit::Done,
+            Health::Degraded => Exit::No,
+            Health::NotServing => Exit::NotServing,
+        })
+    }
+}
+
+/// The verdict of one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Health {
+    Redundant,
+    Degraded,
+    NotServing,
+}
+
+impl Health {
+    pub fn of(report: &StatusReport) -> Self {
+        let status = &report.status;
+        if status.state != ServingState::Serving {
+            return Self::NotServing;
+        }
+        let whole = status.survives.iter().all(|(_, survives)| *survives)
+            && status.nodes.iter().all(|node| node.member)
+            && status
+                .devices
+                .iter()
+                .all(|device| device.usable && device.in_sync);
+        if whole { Self::Redundant } else { Self::Degraded }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Redundant => "redundant",
+            Self::Degraded => "degraded",
+            Self::NotServing => "not_serving",
+        }
+    }
+}
+
+/// `alpha`, or its number if the daemon named it not.
+pub(in crate::cli) fn node_name(report: &StatusReport, id: NodeId) -> String {
+    let named = report.node_names.iter().find(|node| node.id == id);
+    named.map_or_else(|| id.to_string(), |node| node.name.clone())
+}
+
+/// One word on a node, as this one sees it.
+pub(in crate::cli) fn node_state(node: &NodeStatus) -> &'static str {
+    match (node.member, node.serving, node.heard, node.seen_on_disk) {
+        (true, true, ..) => "serving",
+        (true, false, true, _) => "member",
+        (true, false, false, _) => "silent",
+        (false, _, true, _) => "out",
+        (false, _, false, true) => "disk_only",
+        (false, _, false, false) => "absent",
+    }
+}
+
+fn device_state(device: &DeviceStatus) -> &'static str {
+    match (device.usable, device.in_sync) {
+        (true, true) => "in_sync",
+        (true, false) => "out_of_sync",
+        (false, _) => "failed",
+    }
+}
+
+fn device_path(report: &StatusReport, device: &DeviceStatus) -> String {
+    let named = report.device_paths.iter().find(|(role, _)| *role == device.role);
+    named.map_or_else(String::new, |(_, path)| path.clone())
+}
+
+fn part_name(part: Part) -> String {
+    match part {
+        Part::Node(node) => format!("node {node}"),
+        Part::Device(role) => role.name().to_owned(),
+    }
+}
+
+pub(in crate::cli) fn state_name(state: ServingState) -> &'static str {
+    match state {
+        ServingState::Starting => "starting",
+        ServingState::Waiting => "waiting",
+        ServingState::Reconfiguring => "reconfiguring",
+        ServingState::Serving => "serving",
+        ServingState::Left => "left",
+    }
+}
+
+fn document(report: &StatusReport, health: Health) -> Value {
+    let status = &report.status;
+    let configuration = status.configuration.as_ref();
+    let mode = configuration.map(|configuration| match configuration.mode {
+        Mode::Paired => "paired",
+        Mode::Solo(_) => "solo",
+    });
+    let master = configuration.and_then(ccd_core::configuration::Configuration::master);
+    let nodes: Vec<Value> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "id": u8::from(node.id),
+                "name": node_name(report, node.id),
+                "state": node_state(node),
+                "stamp": node.position.map(|position| position.stamp.to_string()),
+                "lineage": node.position.map(|position| position.lineage.to_string()),
+                "lease_ms": node.lease.map(|lease| lease.as_millis() as u64),
+                "member": node.member,
+                "heard": node.heard,
+                "seen_on_disk": node.seen_on_disk,
+                "me": node.id == status.me,
+            })
+        })
+        .collect();
+    let devices: Vec<Value> = status
+        .devices
+        .iter()
+        .map(|device| {
+            json!({
+                "role": device.role.name(),
+                "path": device_path(report, device),
+                "state": device_state(device),
+                "fencing": report.fencing.name(),
+                "keys": [],
+                "in_sync": device.in_sync,
+                "error": device.error,
+            })
+        })
+        .collect();
+    let survives: Map<String, Value> = status
+        .survives
+        .iter()
+        .map(|(part, survives)| (part_name(*part), json!(survives)))
+        .collect();
+    json!({
+        "cluster": {
+            "name": report.cluster_name,
+            "id": report.cluster_id.to_string(),
+            "state": state_name(status.state),
+            "health": health.name(),
+            "verdict": status.verdict,
+            "mode": mode,
+            "owner": configuration.and_then(|configuration| configuration.owner()).map(|node| node_name(report, node)),
+            "epoch": configuration.map_or(0, |configuration| configuration.epoch.0),
+            "generation": status.position.stamp.generation.0,
+            "lineage": status.position.lineage.to_string(),
+            "master": master.map(|node| node_name(report, node)),
+            "quorum": status.state == ServingState::Serving,
+            "rows": status.rows,
+        },
+        "nodes": nodes,
+        "devices": devices,
+        "survives": survives,
+        "daemon": {
+            "version": report.daemon_version,
+            "pid": report.daemon_pid,
+            "uptime_ms": report.uptime.as_millis() as u64,
+        },
+    })
+}
+
+fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
+    let status = &report.status;
+    let (verdict, tone) = match health {
+        Health::Redundant => ("serving, all redundant".to_owned(), Tone::Good),
+        Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
+        Health::NotServing => (format!("NOT SERVING, {}", state_name(status.state)), Tone::Bad),
+    };
+    let why = match status.verdict.as_str() {
+        "" if health == Health::Degraded => degraded_by(report),
+        why => why.to_owned(),
+    };
+    let colon = if why.is_empty() { "" } else { ": " };
+    let verdict = terminal.toned(&verdict, tone);
+    terminal.line(&format!("{}: {verdict}{colon}{why}", report.cluster_name))?;
+    if let Some(configuration) = &status.configuration {
+        let (how, node) = match configuration.mode {
+            Mode::Paired => ("paired, master", configuration.master()),
+            Mode::Solo(owner) => ("solo, owner", Some(owner)),
+        };
+        terminal.line(&format!(
+            "epoch {}, {how} {}, generation {}, {} rows, lineage {:.12}",
+            configuration.epoch,
+            node.map_or_else(|| "none".to_owned(), |node| node_name(report, node)),
+            status.position.stamp.generation,
+            status.rows,
+            status.position.lineage,
+        ))?;
+    }
+    terminal.line("")?;
+    let nodes = status.nodes.iter().map(|node| {
+        vec![
+            node.id.to_string(),
+            node_name(report, node.id),
+            node_state(node).replace('_', " "),
+            node.position
+                .map_or_else(|| "-".to_owned(), |position| position.stamp.to_string()),
+            node.lease
+                .map_or_else(|| "-".to_owned(), |lease| format!("{} ms", lease.as_millis())),
+            if node.id == status.me {
+                "this node".to_owned()
+            } else {
+                String::new()
+            },
+        ]
+    });
+    terminal.line(&table(
+        &["NODE", "NAME", "STATE", "STAMP", "LEASE", ""],
+        nodes.collect(),
+    ))?;
+    if !status.devices.is_empty() {
+        terminal.line("")?;
+        let devices = status.devices.iter().map(|device| {
+            vec![
+                device.role.to_string(),
+                device_state(device).replace('_', " "),
+                report.fencing.to_string(),
+                device_path(report, device),
+                device.error.clone().unwrap_or_default(),
+            ]
+        });
+        let heading = ["DEVICE", "STATE", "FENCING", "PATH", ""];
+        terminal.line(&table(&heading, devices.collect()))?;
+    }
+    terminal.line("")?;
+    let survives: Vec<String> = status
+        .survives
+        .iter()
+        .map(|(part, survives)| {
+            let (word, tone) = if *survives {
+                ("yes", Tone::Good)
+            } else {
+                ("NO", Tone::Bad)
+            };
+            format!("{} {}", part_name(*part), terminal.toned(word, tone))
+        })
+        .collect();
+    terminal.line(&format!("survives the loss of: {}", survives.join(", ")))
+}
+
+/// What keeps a serving cluster from being redundant, if the node did not say it itself.
+fn degraded_by(report: &StatusReport) -> String {
+    let status = &report.status;
+    let nodes = status.nodes.iter().filter(|node| !node.member);
+    let nodes = nodes.map(|node| format!("{} is no member", node_name(report, node.id)));
+    let devices = status
+        .devices
+        .iter()
+        .filter(|device| !(device.usable && device.in_sync));
+    let devices =
+        devices.map(|device| format!("{} is {}", device.role, device_state(device).replace('_', " ")));
+    let mut reasons: Vec<String> = nodes.chain(devices).collect();
+    if reasons.is_empty() {
+        let lost = status.survives.iter().filter(|(_, survives)| !survives);
+        reasons.extend(lost.map(|(part, _)| format!("would not survive the loss of {}", part_name(*part))));
+    }
+    reasons.join(", ")
+}

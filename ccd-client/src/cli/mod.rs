@@ -1,0 +1,68 @@
+//! The command-line programs. Each is a function from arguments to an exit code, so that tests and the demo can call
+//! them, and a thin program in `src/bin`.
+//!
+//! ```text
+//! arguments.rs   options that every verb takes; times
+//! terminal.rs    output, colour, questions, closed pipes
+//! failure.rs     how a verb ends if not well: CCD-1042, what failed, why, what to try
+//! table.rs       tables and dates for people
+//! ccdadm/        one file for each group of verbs
+//! ccdctl.rs
+//! ```
+//!
+//! The parser's definitions are the only ones: help, completions and manual pages are generated from them.
+
+mod arguments;
+pub mod ccdadm;
+pub mod ccdctl;
+mod failure;
+mod table;
+mod terminal;
+
+pub use arguments::{Common, parse_duration};
+
+use crate::exit::Exit;
+use failure::Stop;
+use std::process::ExitCode;
+use terminal::Terminal;
+
+/// What both programs do around their verbs: flush, report, choose the exit code.
+fn finish(mut terminal: Terminal, outcome: Result<Exit, Stop>) -> ExitCode {
+    let outcome = outcome.and_then(|exit| terminal.flush().map(|()| exit));
+    match outcome {
+        Ok(exit) => exit.into(),
+        // Nobody reads on; that is no error.
+        Err(Stop::ClosedPipe) => Exit::Done.into(),
+        Err(Stop::Failed(failure)) => {
+            // What was put out before it must not come after it.
+            let _ = terminal.flush();
+            terminal.report(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+/// What the parser says is help (exit 0) or a usage error (exit 64).
+fn finish_parse(program: &'static str, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help and version. A closed pipe is no error.
+        let _ = error.print();
+        return Exit::Done.into();
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    eprintln!("{program}: {}: {}", crate::messages::USAGE, text.trim_end());
+    Exit::Usage.into()
+}
+
+/// Writes a completion script for a shell.
+fn completions<P: clap::CommandFactory>(
+    terminal: &mut Terminal,
+    shell: clap_complete::Shell,
+    program: &str,
+) -> Result<Exit, Stop> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut P::command(), program, &mut script);
+    terminal.bytes(&script)?;
+    Ok(Exit::Done)
+}

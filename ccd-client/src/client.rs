@@ -1,0 +1,386 @@
+//! The library's client: attach once, then ask from any thread.
+//!
+//! Always holds: an update keeps its request id however often it is sent, so it is applied once; and every call
+//! returns within its time-out and [`GRACE`].
+
+use crate::connection::{Connection, Unanswered};
+use crate::error::CcdError;
+use crate::places::Places;
+use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
+use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
+use ccd_core::ids::{Generation, Position, RequestId};
+use ccd_core::time::Date;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a request may take unless the client sets another.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much longer than a request's time-out a client waits for the daemon's own word on it.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// Between two attempts of the same update while its server is away or the outcome not known.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Idle connections kept for the next request.
+const IDLE_MAX: usize = 8;
+
+/// Attached to the daemon of this machine. Shared between threads by reference.
+#[derive(Debug)]
+pub struct Client {
+    client_socket: PathBuf,
+    control_socket: PathBuf,
+    program: String,
+    timeout: Duration,
+    client: u128,
+    sequence: AtomicU64,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// How current an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// Contains every update that was acked before the question, on any node.
+    #[default]
+    Strict,
+    /// Whatever the local copy holds, even if it may be old.
+    Stale,
+}
+
+/// Rows, and where the database stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    pub position: Position,
+    pub rows: Vec<Row>,
+}
+
+/// Keys with their columns and number of rows, and where the database stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    pub position: Position,
+    pub keys: Vec<(Key, Vec<String>, u64)>,
+}
+
+/// A transaction to be applied whole or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    pub preconditions: Vec<Precondition>,
+    pub ops: Vec<Op>,
+    /// Kept with the update.
+    pub reason: Option<String>,
+    /// Fail with [`Refusal::Busy`] rather than wait for a round under way.
+    pub no_wait: bool,
+    /// Say what would happen, change nothing.
+    pub dry_run: bool,
+}
+
+impl Transaction {
+    pub fn of(ops: Vec<Op>) -> Self {
+        Self {
+            ops,
+            ..Self::default()
+        }
+    }
+}
+
+/// What became of a transaction that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Durable on every replica of the configuration.
+    Committed {
+        generation: Generation,
+        /// How many rows it removed; not known if the server was lost in between.
+        removed: Option<u64>,
+    },
+    /// `dry_run`.
+    WouldApply { removed: u64 },
+}
+
+impl Client {
+    /// Attaches to the daemon whose sockets are in `places.run`. `program` is recorded with every update.
+    /// Fails if the daemon cannot be reached now.
+    pub fn attach(places: &Places, program: &str) -> Result<Self, CcdError> {
+        let client = Self {
+            client_socket: places.client_socket(),
+            control_socket: places.control_socket(),
+            program: program.to_owned(),
+            timeout: TIMEOUT,
+            client: random_u128(),
+            sequence: AtomicU64::new(0),
+            idle: Mutex::default(),
+        };
+        let connection = Connection::open(&client.client_socket, Instant::now() + client.timeout)?;
+        client.keep(connection);
+        Ok(client)
+    }
+
+    /// Sets how long requests may take.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Rows that match.
+    pub fn query(&self, pattern: Pattern, freshness: Freshness) -> Result<Rows, CcdError> {
+        let stale = freshness == Freshness::Stale;
+        match self.request(RequestBody::Query { pattern, stale })? {
+            Told::Rows { position, rows } => Ok(Rows { position, rows }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// All keys.
+    pub fn keys(&self, freshness: Freshness) -> Result<Keys, CcdError> {
+        let stale = freshness == Freshness::Stale;
+        match self.request(RequestBody::Keys { stale })? {
+            Told::Keys { position, keys } => Ok(Keys { position, keys }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The whole database.
+    pub fn snapshot(&self, freshness: Freshness) -> Result<Database, CcdError> {
+        let stale = freshness == Freshness::Stale;
+        match self.request(RequestBody::Snapshot { stale })? {
+            Told::Snapshot { image } => Ok(Database::from_image(&image)?),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// What every member's copy holds, computed anew.
+    pub fn verify(&self) -> Result<Vec<VerifiedCopy>, CcdError> {
+        match self.request(RequestBody::Verify)? {
+            Told::Verified(copies) => Ok(copies),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The generation since which an earlier update is part of the database, if it is.
+    pub fn outcome(&self, request: RequestId) -> Result<Option<Generation>, CcdError> {
+        match self.request(RequestBody::Outcome { request })? {
+            Told::Outcome { committed } => Ok(committed),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Of this node and what it sees; answered also when it does not serve.
+    pub fn status(&self) -> Result<StatusReport, CcdError> {
+        match self.ask_again(Ask::Status)? {
+            Told::Status(report) => Ok(*report),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// This node's last decisions, oldest first.
+    pub fn decisions(&self, count: u32) -> Result<Vec<DatedDecision>, CcdError> {
+        match self.ask_again(Ask::Why { count })? {
+            Told::Decisions(decisions) => Ok(decisions),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// This node leaves the cluster, and stays out until [`Client::join`].
+    pub fn leave(&self) -> Result<(), CcdError> {
+        self.control(RequestBody::Leave)
+    }
+
+    /// This node takes part again.
+    pub fn join(&self) -> Result<(), CcdError> {
+        self.control(RequestBody::Join)
+    }
+
+    /// This node tries to take over now; with `force` against the vote rule.
+    pub fn takeover(&self, force: bool) -> Result<(), CcdError> {
+        self.control(RequestBody::Takeover { force })
+    }
+
+    /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until
+    /// the time-out; only then is the outcome unknown.
+    pub fn update(&self, transaction: Transaction) -> Result<Applied, CcdError> {
+        let request = RequestId {
+            client: self.client,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        let deadline = Instant::now() + self.timeout;
+        // Set once an earlier attempt may have reached the database.
+        let mut doubt: Option<String> = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let body = RequestBody::Update(self.update_request(request, &transaction));
+            let ask = Ask::Request(Request { timeout: left, body });
+            let why = match self.ask_once(ask, deadline + GRACE) {
+                Ok(Told::Committed { position, removed }) => {
+                    return Ok(Applied::Committed {
+                        generation: position.stamp.generation,
+                        removed: Some(removed),
+                    });
+                }
+                Ok(Told::WouldApply { removed }) => return Ok(Applied::WouldApply { removed }),
+                Ok(Told::Refused(Refusal::Op(OpError::AlreadyApplied {
+                    request: applied,
+                    generation,
+                }))) if applied == request => {
+                    return Ok(Applied::Committed {
+                        generation,
+                        removed: None,
+                    });
+                }
+                Ok(Told::Refused(Refusal::Unknown { why })) => {
+                    doubt = Some(why.clone());
+                    why
+                }
+                // The database itself judged it, after all that was sent before: no earlier attempt is part of it.
+                Ok(Told::Refused(refusal @ Refusal::Op(_))) => return Err(refusal.into()),
+                Ok(told) => match doubt {
+                    None => return Err(self.other(told)),
+                    Some(_) => self.other(told).to_string(),
+                },
+                Err(Unanswered::NotSent(error)) => match doubt {
+                    None => return Err(error),
+                    Some(_) => error.to_string(),
+                },
+                Err(Unanswered::Sent(error @ CcdError::Wire { .. })) => return Err(error),
+                Err(Unanswered::Sent(error)) => {
+                    doubt = Some(error.to_string());
+                    error.to_string()
+                }
+            };
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(CcdError::Unknown {
+                    request,
+                    why: doubt.unwrap_or(why),
+                });
+            }
+            std::thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    fn update_request(&self, request: RequestId, transaction: &Transaction) -> UpdateRequest {
+        UpdateRequest {
+            request,
+            // The daemon fills in the rest from the socket.
+            who: Who {
+                program: self.program.clone(),
+                ..Who::default()
+            },
+            date: now(),
+            reason: transaction.reason.clone(),
+            preconditions: transaction.preconditions.clone(),
+            ops: transaction.ops.clone(),
+            no_wait: transaction.no_wait,
+            dry_run: transaction.dry_run,
+        }
+    }
+
+    fn request(&self, body: RequestBody) -> Result<Told, CcdError> {
+        let told = self.ask_again(Ask::Request(Request {
+            timeout: self.timeout,
+            body,
+        }))?;
+        match told {
+            Told::Refused(_) | Told::Failed(_) => Err(self.other(told)),
+            answer => Ok(answer),
+        }
+    }
+
+    fn control(&self, body: RequestBody) -> Result<(), CcdError> {
+        let ask = Ask::Request(Request {
+            timeout: self.timeout,
+            body,
+        });
+        match self.ask_once(ask, Instant::now() + self.timeout + GRACE) {
+            Ok(Told::Done) => Ok(()),
+            Ok(other) => Err(self.other(other)),
+            Err(unanswered) => Err(unanswered.into_error()),
+        }
+    }
+
+    /// A question may be asked twice: once more if the daemon is restarted meanwhile.
+    fn ask_again(&self, ask: Ask) -> Result<Told, CcdError> {
+        let deadline = Instant::now() + self.timeout + GRACE;
+        match self.ask_once(ask.clone(), deadline) {
+            Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(ask, deadline),
+            answer => answer,
+        }
+        .map_err(|unanswered| match unanswered.into_error() {
+            CcdError::NoAnswer { socket, .. } => CcdError::NoAnswer {
+                socket,
+                timeout: self.timeout + GRACE,
+            },
+            error => error,
+        })
+    }
+
+    fn ask_once(&self, ask: Ask, deadline: Instant) -> Result<Told, Unanswered> {
+        if ask.service() == Service::Control {
+            return Connection::open(&self.control_socket, deadline)
+                .map_err(Unanswered::NotSent)?
+                .ask(ask, deadline);
+        }
+        let idle = self.idle.lock().expect("no thread panics with the lock").pop();
+        if let Some(mut connection) = idle {
+            match connection.ask(ask.clone(), deadline) {
+                // The daemon was restarted since: no idle connection is worth anything.
+                Err(Unanswered::NotSent(CcdError::ConnectionLost { .. })) => {
+                    self.idle.lock().expect("no thread panics with the lock").clear();
+                }
+                Err(unanswered) => return Err(unanswered),
+                Ok(told) => {
+                    self.keep(connection);
+                    return Ok(told);
+                }
+            }
+        }
+        let mut connection = Connection::open(&self.client_socket, deadline).map_err(Unanswered::NotSent)?;
+        let told = connection.ask(ask, deadline)?;
+        self.keep(connection);
+        Ok(told)
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle.lock().expect("no thread panics with the lock");
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+
+    fn other(&self, told: Told) -> CcdError {
+        match told {
+            Told::Refused(refusal) => refusal.into(),
+            Told::Failed(fault) => fault.into(),
+            _ => self.unexpected(),
+        }
+    }
+
+    fn unexpected(&self) -> CcdError {
+        CcdError::UnexpectedAnswer {
+            socket: self.client_socket.clone(),
+        }
+    }
+
+    /// The socket it asks on.
+    pub fn socket(&self) -> &Path {
+        &self.client_socket
+    }
+}
+
+/// By this machine's clock; for people.
+pub fn now() -> Date {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Date(since.map_or(0, |since| since.as_millis() as u64))
+}
+
+/// Names this client among all that ever attached. Chance makes it unique, not secrecy.
+fn random_u128() -> u128 {
+    let mut bytes = [0; 16];
+    crate::files::random(&mut bytes).expect("the kernel gives random bytes");
+    u128::from_le_bytes(bytes)
+}

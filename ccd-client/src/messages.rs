@@ -1,0 +1,309 @@
+//! The catalogue: one stable id for every message, with its exit code, cause, effect and action.
+//!
+//! Everything that prints an error takes it from here; `ccdadm explain CCD-1101` and the manual page
+//! `ccd-messages(7)` print the rest. An id is never used again for something else. 1000 to 1999 belong to the
+//! library, ccdadm and ccdctl; the daemon has 2000 to 2999, ccd-disk 3000 to 3999.
+
+use crate::exit::Exit;
+use std::fmt;
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub id: u16,
+    pub exit: Exit,
+    /// What led to it.
+    pub cause: &'static str,
+    /// What state things are in now.
+    pub effect: &'static str,
+    /// What to do next; often a command.
+    pub action: &'static str,
+}
+
+/// `CCD-1042`.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CCD-{:04}", self.id)
+    }
+}
+
+/// The entry with this id, written `CCD-1101`, `ccd-1101` or `1101`.
+pub fn find(id: &str) -> Option<&'static Message> {
+    let digits = id.strip_prefix("CCD-").or(id.strip_prefix("ccd-")).unwrap_or(id);
+    let id: u16 = digits.parse().ok()?;
+    ALL.iter().copied().find(|message| message.id == id)
+}
+
+macro_rules! catalogue {
+    ($($name:ident = $id:literal, $exit:ident, $cause:literal, $effect:literal, $action:literal;)*) => {
+        $(pub const $name: Message = Message {
+            id: $id,
+            exit: Exit::$exit,
+            cause: $cause,
+            effect: $effect,
+            action: $action,
+        };)*
+        /// Every entry, by id.
+        pub const ALL: &[&Message] = &[$(&$name),*];
+    };
+}
+
+catalogue! {
+    USAGE = 1001, Usage,
+        "An option, a verb or a value on the command line is wrong.",
+        "Nothing was done.",
+        "see the examples of --help";
+    NOT_CONFIRMED = 1002, Unsafe,
+        "The command destroys something, and nobody confirmed it.",
+        "Nothing was changed.",
+        "give --yes if you mean it";
+    WRONG_CLUSTER_NAME = 1003, Unsafe,
+        "A command that overrides safety must name the cluster, and named another one or none.",
+        "Nothing was changed.",
+        "read the name from ccdadm status, and give it with --cluster";
+    INTERNAL = 1004, Internal,
+        "The program met a state that its authors thought impossible.",
+        "The command may have been done or not.",
+        "ccdadm status shows the state; please report the message with the command that led to it";
+
+    NO_SUCH_FILE = 1010, NoSuchFile,
+        "A file that was named, or that the program needs, does not exist.",
+        "Nothing was changed.",
+        "check the path; ccdadm setup makes the files in /etc/ccd";
+    FILE_NOT_READABLE = 1011, Io,
+        "Reading a file failed.",
+        "Nothing was changed.",
+        "check the file and its file system";
+    FILE_NOT_PERMITTED = 1012, NotPermitted,
+        "The user who runs the program may not use the file.",
+        "Nothing was changed.",
+        "run the command as root";
+    CANNOT_CREATE = 1013, CannotCreate,
+        "A file could not be written completely. What was there before is still there.",
+        "No file was changed.",
+        "check that the folder exists, may be written and has space";
+    FILE_EXISTS = 1014, Exists,
+        "A file that would be written exists.",
+        "It was left alone.",
+        "choose another name, or give --yes to replace it";
+    OUTPUT_FAILED = 1015, Io,
+        "Writing to standard output failed.",
+        "The output is not complete.",
+        "check where the output goes";
+    FILE_TOO_LARGE = 1016, BadData,
+        "A file is larger than anything of its kind can be.",
+        "It was not read.",
+        "check that it is the right file";
+
+    INIT_BAD = 1020, BadData,
+        "A row of the init database is wrong.",
+        "Nothing that needs the init database works on this node.",
+        "correct the line, on every node alike";
+    CLUSTER_EXISTS = 1021, Exists,
+        "The folder already holds an init database.",
+        "It was left alone.",
+        "ccdadm setup --this NAME writes the node file only; --force with the same --cluster replaces the rows and keeps id and key";
+    AUTHKEY_BAD = 1022, BadData,
+        "The key that nodes prove to each other is not 32 bytes in base64.",
+        "This node can talk to no other.",
+        "copy authkey from another node again";
+    AUTHKEY_OPEN = 1023, NotPermitted,
+        "Others than the owner may read the key that nodes prove to each other.",
+        "It may no longer be secret.",
+        "chmod 0400 the file; if others had access, make a new key on all nodes";
+    NODE_UNKNOWN = 1024, BadData,
+        "The name or number that says which node this is stands for no node of the init database.",
+        "The daemon cannot start here.",
+        "ccdadm setup --this NAME, with a name from the NODE rows";
+    DEVICE_UNFIT = 1025, BadData,
+        "Reservations do not exist on plain files, loop and network block devices.",
+        "Nothing was written.",
+        "give --fencing lease; nothing then stops a hung or foreign writer";
+    SETUP_BAD = 1026, Usage,
+        "The options of ccdadm setup do not describe a cluster.",
+        "Nothing was written.",
+        "ccdadm setup --help has examples";
+
+    TEXT_BAD = 1030, BadData,
+        "A row of a database file breaks the text form or its format.",
+        "Nothing was changed.",
+        "ccdadm purify FILE lists all such rows, and with --drop writes the file without them";
+    TEXT_DAMAGED = 1031, Integrity,
+        "Checksum, hash or length of the consistency record do not match the rows before it.",
+        "The file was not used.",
+        "take another copy; if the rows are known to be right, ccdadm convert makes a new record";
+    RECORD_MISSING = 1032, BadData,
+        "A database file ends with a consistency record, and this one does not.",
+        "The file was not used.",
+        "ccdadm convert FILE OUT makes a database file of it";
+    NOT_UTF8 = 1033, BadData,
+        "The text is not UTF-8.",
+        "Nothing was changed.",
+        "convert it first: iconv -t UTF-8";
+    KEY_BAD = 1034, Usage,
+        "A key is a letter followed by letters, digits, '_', '.' and '-'; it does not end in _fmt and is not CCD_CHK.",
+        "Nothing was changed.",
+        "ccdadm keys lists the keys there are";
+    TRANSACTION_BAD = 1035, BadData,
+        "A line of a transaction is wrong.",
+        "Nothing was changed.",
+        "correct the line; ccdadm apply --help describes the form";
+    COLUMN_UNKNOWN = 1036, Usage,
+        "A pattern names a column that the key does not have.",
+        "Nothing was changed.",
+        "ccdadm keys lists the columns";
+    ROW_BAD = 1037, BadData,
+        "A row does not fit the limits of a row: 32 columns, 1,024 characters.",
+        "Nothing was changed.",
+        "shorten it, or use several rows";
+
+    DAEMON_NOT_REACHABLE = 1101, NoDaemon,
+        "No daemon listens on the socket.",
+        "Nothing was changed.",
+        "systemctl status ccdd, or start it: ccdd run; --run or CCD_RUN names another folder";
+    SOCKET_NOT_PERMITTED = 1102, NotPermitted,
+        "The user who runs the program may not use the socket.",
+        "Nothing was changed.",
+        "run the command as root, or join the group that may read";
+    CONNECTION_LOST = 1103, NoDaemon,
+        "The daemon closed the connection before it answered.",
+        "A question was not answered; an update was not sent, or was asked for again until the time-out.",
+        "ccdadm status; then repeat the command";
+    OTHER_PROTOCOL = 1104, NoDaemon,
+        "The daemon speaks another version of the client protocol, or something else listens on the socket.",
+        "Nothing was changed.",
+        "use the programs of the daemon's version: ccdd --version";
+    DAEMON_TIMED_OUT = 1105, TimedOut,
+        "The daemon did not answer in time.",
+        "A question was not answered.",
+        "ccdadm status; a longer --timeout may help";
+    DAEMON_FAULT = 1106, Internal,
+        "The daemon met an error of its own.",
+        "The request was not done.",
+        "ccdadm why, and the daemon's log: journalctl -u ccdd";
+    DAEMON_OVERLOADED = 1107, Busy,
+        "The daemon has as many requests waiting as it takes, or is stopping.",
+        "Nothing was changed.",
+        "repeat the command in a moment";
+    ANSWER_TOO_LARGE = 1108, BadData,
+        "The answer is larger than the client protocol carries.",
+        "Nothing was changed.",
+        "ask for less: one key, or a pattern";
+    NOT_PERMITTED = 1109, NotPermitted,
+        "The user may not do this.",
+        "Nothing was changed.",
+        "run the command as root";
+    REQUEST_TOO_LARGE = 1110, BadData,
+        "A transaction is larger than one update can be.",
+        "Nothing was changed.",
+        "split it: ccdadm apply several smaller files";
+
+    NOT_SERVING = 1201, NotServing,
+        "The node has no configuration that it may serve.",
+        "Nothing was changed. Queries with --stale still answer from the local copy.",
+        "ccdadm status says what is missing, ccdadm why how it came to that";
+    NO_QUORUM = 1202, NoQuorum,
+        "The voters that this node can reach may not decide.",
+        "Nothing was changed.",
+        "bring back a node or device that ccdadm status names";
+    BUSY = 1203, Busy,
+        "An update is in progress, and --no-wait was given.",
+        "Nothing was changed.",
+        "repeat the command, or leave out --no-wait";
+    ROLLED_BACK = 1204, No,
+        "A node refused the update or failed during it.",
+        "Every node is back where it was before.",
+        "remove the reason given, then repeat the command";
+    TIMED_OUT = 1205, TimedOut,
+        "The request was not started within its time-out.",
+        "Nothing was changed.",
+        "ccdadm status; a longer --timeout may help";
+    UNKNOWN = 1206, Unknown,
+        "The server was lost while the update was under way.",
+        "The update is in the database or will never be; a query shows which.",
+        "ccdadm query for what you changed; repeating the command is safe only if it is not there";
+    UNSAFE = 1207, Unsafe,
+        "It could lose updates or let two nodes write.",
+        "Nothing was changed.",
+        "do what the message asks for first";
+    FULL = 1208, CannotCreate,
+        "The database would no longer fit into the image or journal of a replica.",
+        "Nothing was changed.",
+        "remove rows; a larger image needs a larger region: ccd-disk show, ccd-disk mkfs --help";
+    NO_SUCH_KEY = 1210, NoSuchKey,
+        "No format defines the key.",
+        "Nothing was changed.",
+        "ccdadm keys lists the keys; ccdadm format defines one";
+    NO_SUCH_ROW = 1211, NoSuchKey,
+        "No row matches.",
+        "Nothing was changed.",
+        "ccdadm query KEY shows the rows there are";
+    EXISTS = 1212, Exists,
+        "The row, or the key with another format, is there already.",
+        "Nothing was changed.",
+        "ccdadm query KEY shows it";
+    UPDATE_WRONG = 1213, BadData,
+        "The update breaks a format or a limit.",
+        "Nothing was changed.",
+        "ccdadm keys shows the formats";
+    PRECONDITION = 1214, No,
+        "A precondition of the transaction does not hold.",
+        "Nothing was changed.",
+        "read the current state, then decide anew";
+
+    KEY_NOT_EMPTY = 1215, Unsafe,
+        "A key can only be removed when it has no rows.",
+        "Nothing was changed.",
+        "ccdadm remove KEY first, if the rows are to go";
+
+    VERIFY_SILENT = 1301, No,
+        "A member did not say what its copy holds in time.",
+        "The other copies agree.",
+        "ccdadm status; then ccdadm verify again";
+    VERIFY_STALE = 1302, Stale,
+        "The copies stand at different positions.",
+        "A copy is older than another, or has diverged from it.",
+        "ccdadm status, ccdadm why; an update in between looks the same: verify again";
+    VERIFY_DIFFERS = 1303, Integrity,
+        "Copies of the same position do not hold the same.",
+        "One of them is damaged.",
+        "ccdadm checkpoint FILE on each node and compare; ccdctl leave and join on the damaged one copies it anew";
+    IMAGE_DAMAGED = 1304, Integrity,
+        "The database that the daemon sent does not decode.",
+        "Nothing was changed.",
+        "ccdadm verify";
+    PURIFY_FOUND = 1305, No,
+        "Rows break their format.",
+        "They are still there.",
+        "repeat with --drop to remove them";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_ascend_and_every_entry_says_cause_effect_and_action() {
+        assert!(ALL.windows(2).all(|pair| pair[0].id < pair[1].id));
+        for message in ALL {
+            assert!((1000..2000).contains(&message.id));
+            assert_ne!(message.exit, Exit::Done, "{message} is an error");
+            for text in [message.cause, message.effect, message.action] {
+                assert!(text.len() > 8, "{message}: {text:?}");
+            }
+            assert!(
+                !message.action.ends_with('.'),
+                "{message}: it is printed after 'try:'"
+            );
+        }
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_id() {
+        assert_eq!(find("CCD-1101"), Some(&DAEMON_NOT_REACHABLE));
+        assert_eq!(find("1101"), Some(&DAEMON_NOT_REACHABLE));
+        assert_eq!(find("CCD-9"), None);
+        assert_eq!(find("x"), None);
+        assert_eq!(DAEMON_NOT_REACHABLE.to_string(), "CCD-1101");
+    }
+}

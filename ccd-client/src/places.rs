@@ -1,0 +1,86 @@
+//! Where things are: the three folders, and every file in them. One definition for all programs.
+
+use std::path::PathBuf;
+
+/// The three folders. Several instances can live on one machine by giving each its own.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Folders")]
+pub struct Places {
+    /// Init database, key and node number
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CCD_ETC",
+        hide_env_values = true,
+        default_value = "/etc/ccd",
+        global = true
+    )]
+    pub etc: PathBuf,
+    /// Local copy, kept branches, decision records
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CCD_STATE",
+        hide_env_values = true,
+        default_value = "/var/lib/ccd",
+        global = true
+    )]
+    pub state: PathBuf,
+    /// Sockets of the running daemon
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CCD_RUN",
+        hide_env_values = true,
+        default_value = "/run/ccd",
+        global = true
+    )]
+    pub run: PathBuf,
+}
+
+impl Places {
+    /// From the environment or the standard folders, for programs that link the library.
+    pub fn from_env() -> Self {
+        let folder = |name, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into()).into();
+        Self {
+            etc: folder("CCD_ETC", "/etc/ccd"),
+            state: folder("CCD_STATE", "/var/lib/ccd"),
+            run: folder("CCD_RUN", "/run/ccd"),
+        }
+    }
+
+    pub fn init_path(&self) -> PathBuf {
+        self.etc.join("init.ccd")
+    }
+    pub fn authkey_path(&self) -> PathBuf {
+        self.etc.join("authkey")
+    }
+    /// This node's number or name.
+    pub fn node_path(&self) -> PathBuf {
+        self.etc.join("node")
+    }
+    /// Synchronization commands.
+    pub fn sync_dir(&self) -> PathBuf {
+        self.etc.join("sync.d")
+    }
+    /// The node's own copy: a region on a file.
+    pub fn local_copy_path(&self) -> PathBuf {
+        self.state.join("local.region")
+    }
+    /// Branches that lost.
+    pub fn branches_dir(&self) -> PathBuf {
+        self.state.join("branches")
+    }
+    /// Decision records.
+    pub fn decisions_path(&self) -> PathBuf {
+        self.state.join("decisions.log")
+    }
+    /// For clients.
+    pub fn client_socket(&self) -> PathBuf {
+        self.run.join("ccdd.sock")
+    }
+    /// For ccdctl.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+}
