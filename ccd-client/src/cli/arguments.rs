@@ -11,16 +11,22 @@ pub struct Common {
     #[command(flatten)]
     pub places: Places,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// Give up after this time: 500ms, 5s, 2m, or a number of seconds [default: 5s]
-    #[arg(long, value_name = "TIME", global = true, value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", global = true, help_heading = "Everywhere", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     /// Print nothing but what was asked for, and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Everywhere"
+    )]
     pub quiet: bool,
     /// Say what is done
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
     pub verbose: bool,
 }
 
