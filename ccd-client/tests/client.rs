@@ -302,3 +302,28 @@ fn static_rows_are_queried_with_nothing_running() {
         Exit::BadData
     );
 }
+
+#[test]
+fn a_daemon_that_stands_still_times_out_also_while_attaching() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let places = Places {
+        etc: folder.path().into(),
+        state: folder.path().into(),
+        run: folder.path().into(),
+    };
+    // It listens, and accepts nobody.
+    let _listener = UnixListener::bind(places.client_socket()).expect("the socket is free");
+    let error =
+        Client::attach_within(&places, "test", Duration::from_millis(50)).expect_err("nobody answers");
+    assert_eq!(error.exit(), Exit::TimedOut, "{error}");
+}
+
+#[test]
+fn the_init_database_says_how_long_requests_may_take() {
+    let fake = Fake::start();
+    let text = "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\n\
+                OPTION:request_timeout_ms:700\n";
+    std::fs::write(fake.places().init_path(), text).expect("it is written");
+    let client = Client::attach(&fake.places(), "test").expect("it listens");
+    assert_eq!(client.timeout(), Duration::from_millis(700));
+}

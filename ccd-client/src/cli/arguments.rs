@@ -2,7 +2,7 @@
 
 use super::failure::{Doing, Stop};
 use super::terminal::Terminal;
-use crate::client::{Client, TIMEOUT};
+use crate::client::Client;
 use crate::places::Places;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
-    /// Give up after this time: 500ms, 5s, 2m, or a number of seconds [default: 5s]
+    /// Give up after this time: 500ms, 5s, 2m, or a number of seconds [default: the cluster's
+    /// request_timeout_ms]
     #[arg(long, value_name = "TIME", global = true, help_heading = "Everywhere", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     /// Print nothing but what was asked for, and errors
@@ -37,8 +38,11 @@ impl Common {
 
     /// Attaches to the daemon; `doing` completes "cannot …".
     pub(super) fn attach(&self, program: &str, doing: &str) -> Result<Client, Stop> {
-        let client = Client::attach(&self.places, program).doing(doing)?;
-        Ok(client.with_timeout(self.timeout.unwrap_or(TIMEOUT)))
+        match self.timeout {
+            Some(timeout) => Client::attach_within(&self.places, program, timeout),
+            None => Client::attach(&self.places, program),
+        }
+        .doing(doing)
     }
 }
 

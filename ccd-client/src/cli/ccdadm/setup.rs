@@ -363,8 +363,9 @@ fn parse_address(text: &str, terminal: &Terminal) -> Result<(IpAddr, Option<u16>
         && host
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let resolved: BTreeSet<IpAddr> = match (host, 0).to_socket_addrs() {
-        Ok(addresses) if well_formed => addresses.map(|address| address.ip()).collect(),
+    let addresses = well_formed.then(|| (host, 0).to_socket_addrs());
+    let resolved: BTreeSet<IpAddr> = match addresses {
+        Some(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
         _ => {
             return Err(usage(format!(
                 "address {text:?}: it is no IP address, and no name that resolves to one"
