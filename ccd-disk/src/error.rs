@@ -81,8 +81,8 @@ pub enum RegionError {
     NotNext {
         device: String,
         what: &'static str,
-        expected: Position,
-        got: Position,
+        expected: Box<Position>,
+        got: Box<Position>,
     },
     #[error(
         "CCD-2030 a database of {image_bytes} bytes does not fit {device}, which has room for {max_bytes}; make it anew with \

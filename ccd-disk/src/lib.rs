@@ -9,11 +9,13 @@
 //!   bytes ↔ checked types)   the only unsafe code)
 //! ```
 //!
+//! `fencing` is the interface for reservations, with lease fencing behind it.
 //! `docs/format.md` draws the format and argues why every crash is survived. `error` names what can fail.
 
 pub mod device;
 pub mod driver;
 pub mod error;
+pub mod fencing;
 pub mod format;
 pub mod region;
 

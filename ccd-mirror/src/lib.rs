@@ -1,1 +1,31 @@
-//! ccd-mirror
+//! The replicas of one node, driven side by side: its local copy, the primary and the secondary.
+//!
+//! ```text
+//!   daemon's event loop (one owner, never blocks)
+//!        │ submit(ticket, replica, op)          ▲ next_completion(), woken by a callback
+//!        ▼                                      │
+//!   mirror.rs    Mirror: tickets, order, deadlines; late results are dropped here
+//!        │                                      ▲
+//!   lane.rs      the queue between the owner and one replica's thread
+//!        │                                      │
+//!   worker.rs    the thread of one replica: one operation after the other, checkpoints in steps between them
+//!        │
+//!   store.rs     what a thread drives: a region of ccd-disk, or a test's device
+//!
+//!   scrub.rs     what a background pass over both devices found → what to do about it (pure)
+//! ```
+//!
+//! Both devices are written in lock-step: the owner submits to both before it waits for either, and each has its own
+//! thread, so that the two writes are in flight together. Nothing here decides anything about configurations: a
+//! device that fails or hangs is reported to the protocol, which drops it by a successor configuration.
+
+mod lane;
+mod mirror;
+mod scrub;
+mod store;
+mod worker;
+
+pub use lane::Progress;
+pub use mirror::{Completion, LaneReport, Mirror, WAITING_MAX, Wake};
+pub use scrub::{DeviceFinding, Finding, Remedy, ScrubPlan, judge};
+pub use store::{Store, StoreStep};

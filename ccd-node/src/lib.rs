@@ -1,1 +1,33 @@
-//! ccd-node
+//! `ccdd`: drives the protocol of ccd-core with real disks, sockets and clocks.
+//!
+//! ```text
+//!   cli            what the command line says; which program was called
+//!     ↓
+//!   startup        everything that is read and checked before serving
+//!     ↓
+//!   daemon         the event loop: one task owns the node and executes its actions
+//!     ↓        ↓         ↓           ↓          ↓
+//!   peers   clients   replicas   decisions   service
+//!   (TCP,   (Unix     (regions,  (why)       (systemd)
+//!   Noise)  sockets)  branches)
+//!     ↓        ↓
+//!   outbox, quiet, clock
+//!
+//!   demo           a whole cluster in one process tree, on files
+//! ```
+//!
+//! Imports run downwards in this drawing. tokio is used here and in no other crate, on one thread.
+
+mod branches;
+pub mod cli;
+mod clients;
+mod clock;
+mod daemon;
+mod decisions;
+mod demo;
+mod outbox;
+mod peers;
+mod quiet;
+mod replicas;
+mod service;
+mod startup;

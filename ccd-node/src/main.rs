@@ -1,2 +1,5 @@
-//! `ccdd`: the daemon of a node.
-fn main() {}
+//! `ccdd`: the daemon of a node. See `ccd_node::cli`.
+
+fn main() -> std::process::ExitCode {
+    ccd_node::cli::run(std::env::args_os().collect())
+}

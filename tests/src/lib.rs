@@ -1,1 +1,8 @@
-//! Shared pieces of the tests.
+//! Tests of the whole.
+//!
+//! ```text
+//! sim/             the deterministic simulator and the linearizability checker
+//! bin/simulate.rs  runs seeds: one again with its log, or many on all cores
+//! ```
+
+pub mod sim;

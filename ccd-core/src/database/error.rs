@@ -247,3 +247,147 @@ pub enum ApplyError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged database image: {0}")]
 pub struct ImageError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn key() -> Key {
+        Key::new("MY_KEY").expect("a good key")
+    }
+
+    fn one_of_each() -> Vec<(OpError, ErrorClass, &'static str)> {
+        use ErrorClass::{BadData, Conflict, Exists, Missing};
+        let row = Row {
+            key: key(),
+            values: vec!["a".into(), "b:c".into()],
+        };
+        let generation = Generation(7);
+        let mut broken = BrokenRows::default();
+        broken.push(BrokenRow::new(
+            Some(3),
+            "MY_KEY:x",
+            RowError::ColumnCount {
+                key: key(),
+                expected: 2,
+                got: 1,
+            },
+        ));
+        let columns = vec![String::from("x")];
+        vec![
+            (OpError::NoSuchKey(key()), Missing, "ccdadm keys"),
+            (
+                OpError::NoSuchRow {
+                    pattern: Box::new(Pattern::exact(&row)),
+                },
+                Missing,
+                "MY_KEY:a:b%3Ac",
+            ),
+            (
+                OpError::RowExists {
+                    row: Box::new(row.clone()),
+                },
+                Exists,
+                "MY_KEY:a:b%3Ac",
+            ),
+            (
+                OpError::KeyExists {
+                    key: key(),
+                    expected: columns.clone(),
+                    got: vec![],
+                },
+                Exists,
+                "remove-format",
+            ),
+            (OpError::KeyNotEmpty { key: key(), rows: 4 }, Conflict, "4 rows"),
+            (
+                RowError::TooLong {
+                    key: key(),
+                    limit: 1024,
+                    got: 1025,
+                }
+                .into(),
+                BadData,
+                "1025",
+            ),
+            (
+                RowError::TooManyColumns {
+                    key: key(),
+                    limit: 32,
+                    got: 33,
+                }
+                .into(),
+                BadData,
+                "33",
+            ),
+            (
+                KeyError::Character {
+                    name: "a b".into(),
+                    got: ' ',
+                }
+                .into(),
+                BadData,
+                "' '",
+            ),
+            (
+                OpError::UnknownColumn {
+                    key: key(),
+                    name: "y".into(),
+                    columns,
+                },
+                BadData,
+                "[\"x\"]",
+            ),
+            (
+                OpError::PreconditionFailed {
+                    precondition: Box::new(Precondition::RowAbsent(row)),
+                    generation,
+                },
+                Conflict,
+                "if row absent MY_KEY:a:b%3Ac",
+            ),
+            (
+                OpError::TransactionTooLarge { limit: 1, got: 2 },
+                BadData,
+                "split it",
+            ),
+            (
+                OpError::TooManyOperations { limit: 1, got: 2 },
+                BadData,
+                "split it",
+            ),
+            (
+                OpError::AlreadyApplied {
+                    request: RequestId::default(),
+                    generation,
+                },
+                Exists,
+                "generation 7",
+            ),
+            (
+                OpError::BrokenContent(broken),
+                BadData,
+                "line 3: MY_KEY:x: key MY_KEY has 2 columns, got 1",
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_refusal_travels_names_what_it_is_about_and_has_a_class() {
+        for (error, class, words) in one_of_each() {
+            let bytes = postcard::to_allocvec(&error).expect("encodes");
+            assert_eq!(postcard::from_bytes::<OpError>(&bytes).as_ref(), Ok(&error));
+            assert_eq!(error.class(), class, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_rows_are_shortened_in_messages() {
+        assert_eq!(shortened(&"é".repeat(80)), "é".repeat(80));
+        assert_eq!(shortened(&"é".repeat(81)).chars().count(), 81);
+        assert!(shortened(&"é".repeat(200)).ends_with("é…"));
+    }
+}

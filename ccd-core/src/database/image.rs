@@ -20,7 +20,7 @@
 
 use super::database::Table;
 use super::lines::{Lines, Measure};
-use super::outcomes::{OUTCOMES_MAX, Outcomes};
+use super::outcomes::{OUTCOMES_MAX, Outcome, Outcomes};
 use super::row::{FORMAT_SUFFIX, ROW_CHARACTERS_MAX, Row, SEPARATOR};
 use super::{Database, ImageError, Key};
 use crate::configuration::RestoreFlag;
@@ -37,9 +37,10 @@ const OUTCOME_BYTES: usize = 32;
 const DIGEST_BYTES: usize = 32;
 
 impl Database {
-    /// Exactly how many bytes [`Database::to_image`] makes; costs nothing to ask.
+    /// Exactly how many bytes [`Database::to_image`] makes; takes some microseconds.
     pub fn image_len_bytes(&self) -> u64 {
-        let fixed = HEADER_BYTES + self.outcomes.count() * OUTCOME_BYTES + DIGEST_BYTES;
+        let fixed =
+            HEADER_BYTES + self.outcomes.count(self.position.stamp.generation) * OUTCOME_BYTES + DIGEST_BYTES;
         fixed as u64 + self.measure.length_bytes
     }
 
@@ -47,6 +48,7 @@ impl Database {
     pub fn to_image(&self) -> Vec<u8> {
         let mut image = Vec::with_capacity(usize::try_from(self.image_len_bytes()).unwrap_or(0));
         let Position { stamp, lineage } = self.position;
+        let outcomes = self.outcomes.remembered(stamp.generation);
         image.extend_from_slice(MAGIC);
         image.extend_from_slice(&stamp.epoch.0.to_le_bytes());
         image.extend_from_slice(&stamp.generation.0.to_le_bytes());
@@ -58,12 +60,12 @@ impl Database {
                 .wrapping_sub(u32::from('0'))
                 .to_le_bytes(),
         );
-        image.extend_from_slice(&(self.outcomes.count() as u64).to_le_bytes());
+        image.extend_from_slice(&(outcomes.len() as u64).to_le_bytes());
         image.extend_from_slice(&self.measure.length_bytes.to_le_bytes());
         image.extend_from_slice(&self.measure.checksum.to_le_bytes());
         debug_assert_eq!(image.len(), HEADER_BYTES);
         self.write_text(|piece| image.extend_from_slice(piece.as_bytes()));
-        for (generation, request) in self.outcomes.iter() {
+        for Outcome { generation, request } in outcomes {
             image.extend_from_slice(&request.client.to_le_bytes());
             image.extend_from_slice(&request.sequence.to_le_bytes());
             image.extend_from_slice(&generation.0.to_le_bytes());
@@ -125,7 +127,7 @@ impl Database {
             let sequence = u64::from_le_bytes(fields.take()?);
             let at = Generation(u64::from_le_bytes(fields.take()?));
             let request = RequestId { client, sequence };
-            if at <= last || at > generation || outcomes.generation(request).is_some() {
+            if at <= last || at > generation || outcomes.generation(request, at).is_some() {
                 return Err(ImageError(format!("the outcome of {request} is out of order")));
             }
             last = at;
@@ -149,7 +151,7 @@ impl Database {
                 "its text does not have the checksum {checksum}"
             )));
         }
-        if database.outcomes.count() as u64 != outcome_count {
+        if database.outcomes.count(generation) as u64 != outcome_count {
             return Err(ImageError("it remembers the outcome of nobody's request".into()));
         }
         Ok(database)

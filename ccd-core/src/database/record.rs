@@ -6,6 +6,9 @@ use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, Stamp};
 use alloc::format;
 use alloc::vec::Vec;
 
+/// Tells this use of BLAKE3 from others; not a secret.
+const LINEAGE_KEY: &[u8; 32] = b"ccd lineage of updates, version1";
+
 /// A record ends with this many bytes of the BLAKE3 of what comes before.
 const CHECKSUM_BYTES: usize = 8;
 
@@ -142,7 +145,7 @@ fn after_updates(prev: Position, epoch: Epoch, updates: &[Update], members: Node
     for update in updates {
         // Wraps only for a crafted record; no cluster lives for 2⁶⁴ updates.
         generation = Generation(generation.0.wrapping_add(1));
-        let mut hasher = blake3::Hasher::new_derive_key("ccd lineage of updates, version 1");
+        let mut hasher = blake3::Hasher::new_keyed(LINEAGE_KEY);
         hasher.update(&lineage.0);
         hasher.update(&encoded(update));
         hasher.update(&epoch.0.to_le_bytes());

@@ -197,12 +197,23 @@ impl Row {
 
     /// Parses `KEY:val:val`. Values are decoded; control characters and `%3a` in small letters are accepted.
     pub fn parse_text(text: &str) -> Result<Self, RowError> {
+        Self::parse_canonical(text).map(|(row, _)| row)
+    }
+
+    /// The row and its text form, which is mostly the text itself.
+    pub(super) fn parse_canonical(text: &str) -> Result<(Self, Cow<'_, str>), RowError> {
         let mut parts = text.split(SEPARATOR);
         let key = Key::new(parts.next().unwrap_or(""))?;
         let values = decoded_values(&key, parts)?;
         let row = Self { key, values };
-        row.checked_text()?;
-        Ok(row)
+        let plain = |c: char| c == SEPARATOR || !is_encoded(c);
+        let canonical = if text.chars().all(plain) {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(row.to_text())
+        };
+        check_text_length(&row.key, &canonical)?;
+        Ok((row, canonical))
     }
 
     /// `KEY:val:val`, encoded, without a line break.

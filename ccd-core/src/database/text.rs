@@ -10,6 +10,7 @@ use super::row::{FORMAT_SUFFIX, RECORD_KEY, SEPARATOR, check_format, decoded_val
 use super::{Content, Database, Key, Row, admit};
 use crate::ids::Generation;
 use crate::time::Date;
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -188,17 +189,33 @@ impl<'a> Scan<'a> {
 
     /// Rows are looked at last: their format may stand after them.
     fn finish(mut self) -> Purified {
-        // In the order of the text form.
-        let mut seen = BTreeMap::new();
+        let mut fitting = Vec::with_capacity(self.rows.len());
         for (number, line) in core::mem::take(&mut self.rows) {
-            if let Err(problem) = self.row(line, &mut seen) {
-                self.broken.push(BrokenRow::new(Some(number), line, problem));
+            match self.row(line) {
+                Ok((row, text)) => fitting.push((row, text, number, line)),
+                Err(problem) => self.broken.push(BrokenRow::new(Some(number), line, problem)),
+            }
+        }
+        // Into the order of the text form; of equal rows the first of the file comes first.
+        fitting.sort_by(|(one, one_text, ..), (other, other_text, ..)| {
+            one.key.cmp(&other.key).then_with(|| one_text.cmp(other_text))
+        });
+        let mut rows: Vec<Row> = Vec::with_capacity(fitting.len());
+        for (row, _, number, line) in fitting {
+            if rows.last() == Some(&row) {
+                self.broken.push(BrokenRow::new(
+                    Some(number),
+                    line,
+                    RowError::RowTwice { key: row.key },
+                ));
+            } else {
+                rows.push(row);
             }
         }
         self.broken.sort_by_key(|broken| broken.line);
         let content = Content {
             formats: self.formats.into_iter().collect(),
-            rows: seen.into_values().collect(),
+            rows,
         };
         Purified {
             content,
@@ -208,8 +225,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn row(&self, line: &str, seen: &mut BTreeMap<(Key, String), Row>) -> Result<(), RowError> {
-        let row = Row::parse_text(line)?;
+    fn row(&self, line: &'a str) -> Result<(Row, Cow<'a, str>), RowError> {
+        let (row, text) = Row::parse_canonical(line)?;
         let columns = self
             .formats
             .get(&row.key)
@@ -222,12 +239,7 @@ impl<'a> Scan<'a> {
                 got,
             });
         }
-        let place = (row.key.clone(), row.to_text());
-        if seen.contains_key(&place) {
-            return Err(RowError::RowTwice { key: row.key });
-        }
-        seen.insert(place, row);
-        Ok(())
+        Ok((row, text))
     }
 }
 

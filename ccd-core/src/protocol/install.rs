@@ -231,6 +231,7 @@ impl Node {
         self.catch_up = None;
         self.serving = Some(self.known.epoch);
         self.opened = Some(self.known.epoch);
+        self.opening_done();
         let text = format!(
             "opened {} at {}: {}",
             self.known,
@@ -240,6 +241,14 @@ impl Node {
         self.record(DecisionKind::Opened, text);
         self.beat();
         self.requests_after_opening();
+    }
+
+    fn opening_done(&mut self) {
+        self.waiting = (alloc::string::String::new(), self.now);
+        self.last_proposed.clear();
+        self.lease_lost = None;
+        self.look = true;
+        self.impatient = false;
     }
 
     /// A member of a decided configuration is told to make itself ready.
@@ -361,6 +370,7 @@ impl Node {
             // Rounds may have been prepared since: the coordinator opens first.
             self.serving = Some(epoch);
             self.opened = Some(epoch);
+            self.opening_done();
             let text = format!("opened {} at {} as member", self.known, open.next);
             self.record(DecisionKind::Opened, text);
             self.beat();

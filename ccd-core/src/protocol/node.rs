@@ -77,6 +77,14 @@ pub struct Node {
     /// Why it does not serve, as `plan` last found; since when.
     pub(super) waiting: (String, Time),
     pub(super) back_off_until: Time,
+    /// Proposals given up one after the other: each lets more time pass before the next.
+    pub(super) failures: u32,
+    /// Something changed that the plan depends on.
+    pub(super) look: bool,
+    /// Since when this node is open without a lease.
+    pub(super) lease_lost: Option<Time>,
+    /// What was last recorded as proposed, so that trying again is not recorded again.
+    pub(super) last_proposed: String,
 
     // Serving.
     /// The epoch of `known`, while this node serves it.
@@ -137,6 +145,10 @@ impl Node {
             catch_up: None,
             waiting: (String::from("starting: reading the replicas"), now),
             back_off_until: now,
+            failures: 0,
+            look: true,
+            lease_lost: None,
+            last_proposed: String::new(),
             serving: None,
             opened: None,
             round: None,
@@ -175,6 +187,12 @@ impl Node {
     fn on_time(&mut self) {
         if self.now >= self.next_beat {
             self.next_beat = self.now + self.settings.heartbeat;
+            self.look = true;
+            self.lease_lost = if self.is_open() && !self.lease_holds() {
+                self.lease_lost.or(Some(self.now))
+            } else {
+                None
+            };
             self.beat();
             self.re_open_replicas();
             self.repeat_what_was_not_answered();
@@ -182,7 +200,9 @@ impl Node {
         self.drive_proposal();
         self.drive_install();
         self.drive_member();
-        self.plan();
+        if core::mem::take(&mut self.look) || !self.is_open() {
+            self.plan();
+        }
         self.drive_updates();
         self.drive_requests();
     }
@@ -200,6 +220,7 @@ impl Node {
     pub fn next_deadline(&self) -> Time {
         let mut deadline = self.next_beat;
         for due in [
+            self.next_silence(),
             self.proposal_deadline(),
             self.install_deadline(),
             self.requests.next_deadline(),
@@ -355,6 +376,7 @@ impl Node {
 
     /// Stops answering and acking at once, and says why.
     pub(super) fn stop_serving(&mut self, why: &str) {
+        self.look = true;
         if let Some(epoch) = self.serving.take() {
             let text = alloc::format!("stopped serving epoch {epoch}: {why}");
             self.record(DecisionKind::StoppedServing, text);
@@ -398,6 +420,7 @@ impl Node {
             self.member = None;
         }
         self.known = configuration;
+        self.look = true;
         // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed
         // as a member of a configuration that was decided without its vote.
         if !self.blank {

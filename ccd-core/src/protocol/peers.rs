@@ -31,6 +31,8 @@ pub(super) struct Peer {
     disk: [Option<(Heartbeat, Time)>; 2],
     /// When a heartbeat of it on a device was last seen to change.
     pub moved_on_disk: Option<Time>,
+    /// When each last heard the other, or when this node started.
+    pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
 }
@@ -46,6 +48,7 @@ impl Peer {
             promised_until: now,
             disk: [None, None],
             moved_on_disk: None,
+            linked_at: now,
             alive_at: now,
         }
     }
@@ -117,15 +120,29 @@ impl Node {
         let member = self.known.members.contains(from) && self.known.members.contains(self.me());
         let lease = member && state.epoch == self.known.epoch && !self.known.is_genesis() && !self.sealed();
         let lease_span = self.settings.lease;
-        let now = self.now;
+        let (now, me) = (self.now, self.me());
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
+        if state.hears.contains(me) {
+            peer.linked_at = now;
+        }
         if lease {
             peer.promised_until = now + lease_span;
         }
         let (incarnation, echo, epoch) = (state.incarnation, state.echo, self.known.epoch);
         let (told, position, serving) = (state.epoch, state.position, state.serving);
+        // A peer that comes, leaves or changes is looked at now rather than at the next heartbeat.
+        self.look |= peer.state.as_ref().is_none_or(|last| {
+            (last.willing, last.ready, last.serving, last.epoch, last.hears)
+                != (
+                    state.willing,
+                    state.ready,
+                    state.serving,
+                    state.epoch,
+                    state.hears,
+                )
+        });
         peer.state = Some(state);
         self.send(
             from,
@@ -224,6 +241,17 @@ impl Node {
     pub(super) fn moves_on_disk(&self, node: NodeId) -> bool {
         (self.peers.get(&node).and_then(|peer| peer.moved_on_disk))
             .is_some_and(|moved| self.now.since(moved) < self.settings.lease)
+    }
+
+    /// When the first member that was not seen, or heard, lately will have been silent or apart for a lease.
+    pub(super) fn next_silence(&self) -> Time {
+        (self.peers.iter())
+            .filter(|(node, _)| self.known.members.contains(**node))
+            .flat_map(|(_, peer)| [peer.alive_at, peer.linked_at])
+            .map(|seen| seen + self.settings.lease)
+            .filter(|due| *due > self.now)
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     /// Not seen in any way for a whole lease.

@@ -13,7 +13,7 @@ use alloc::string::{String, ToString};
 pub(super) struct Facts {
     /// Each hears the other over the network.
     pub linked: bool,
-    /// Not linked, but alive: its heartbeat on a device moves, or it is heard and does not hear back.
+    /// Not linked for a whole lease, but alive: its heartbeat on a device moves, or it is heard and does not hear back.
     pub alive_apart: bool,
     /// Not seen in any way for a whole lease.
     pub silent: bool,
@@ -218,7 +218,7 @@ fn go_on(view: &View) -> Plan {
                     ));
                 }
             } else if !facts.linked && !facts.silent {
-                return Plan::Wait(format!("node {node} was seen less than a lease ago"));
+                return Plan::Wait(format!("node {node} was seen or heard less than a lease ago"));
             }
         }
     }

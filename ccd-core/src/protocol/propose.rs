@@ -36,6 +36,9 @@ const OVERRIDE_EPOCH_STEP: u64 = 1000;
 /// Once enough voters have promised, how many heartbeat intervals the others are waited for.
 const GRACE_BEATS: u32 = 2;
 
+/// Proposals that fail again and again are this many times further apart at most.
+const BACK_OFF_MAX: u32 = 5;
+
 #[derive(Debug)]
 pub(super) struct Proposal {
     pub instance: Epoch,
@@ -97,14 +100,15 @@ impl Node {
             "proposes members {{{}}}, devices {:?} as successor of epoch {instance} (round {}): {}",
             want.members, want.devices, ballot.round, want.why
         );
-        self.record(
-            if forced {
+        if forced || self.last_proposed != want.why {
+            self.last_proposed = want.why.clone();
+            let kind = if forced {
                 DecisionKind::Override
             } else {
                 DecisionKind::Propose
-            },
-            text,
-        );
+            };
+            self.record(kind, text);
+        }
         self.member = None;
         self.proposal = Some(Proposal {
             instance,
@@ -282,6 +286,9 @@ impl Node {
     ) {
         let me = self.me();
         let by_memory = self.opened_as_owner();
+        let by_own_copy = self.known.writers().nodes.contains(me)
+            && self.damaged.is_none()
+            && self.head.position().stamp.epoch == self.known.epoch;
         let now = self.now;
         let head = self.head.position();
         let (whole, rolled_back) = (self.damaged.is_none(), self.rolled_back);
@@ -312,7 +319,9 @@ impl Node {
                 }
                 proposal.promised.devices = proposal.promised.devices.with(role);
                 proposal.claimed_at = now;
-                if by_memory {
+                if by_own_copy {
+                    // A member's own copy is of this epoch; in paired mode the devices are not written.
+                } else if by_memory {
                     // Nobody else wrote here: what this node remembers is what the device holds, or more.
                     proposal.evidence.push(Evidence {
                         source: Source::Device(role),
@@ -462,7 +471,8 @@ impl Node {
         if let Some(proposal) = self.proposal.take() {
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
-            self.back_off_until = self.now + self.settings.heartbeat * step;
+            self.failures += 1;
+            self.back_off_until = self.now + self.settings.heartbeat * step * self.failures.min(BACK_OFF_MAX);
             let text = format!(
                 "gave up the proposal for epoch {}: {why}",
                 proposal.instance.next()
@@ -788,6 +798,7 @@ impl Node {
             "decided {configuration} by {}: {}; starts from {}",
             proposal.voted, configuration.reason, configuration.base
         );
+        self.failures = 0;
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));

@@ -297,6 +297,7 @@ impl Node {
 
     fn on_failure(&mut self, replica: Replica, purpose: &Purpose, error: &ReplicaError) {
         let now = self.now;
+        self.look = true;
         let was_usable = self.replica(replica).usable();
         let view = self.replica_mut(replica);
         view.state = State::Closed {

@@ -44,9 +44,9 @@ struct Read {
 
 #[derive(Debug)]
 struct Pending {
-    origins: Vec<Origin>,
+    /// Who waits for it, and until when.
+    origins: Vec<(Origin, Time)>,
     update: UpdateRequest,
-    deadline: Time,
     /// It was part of a round, or sent to a master: it may be applied whatever becomes of this node.
     begun: bool,
 }
@@ -80,10 +80,25 @@ struct Verification {
     copies: Vec<VerifiedCopy>,
 }
 
+impl Pending {
+    /// Until when somebody waits for it.
+    fn latest(&self) -> Time {
+        self.origins
+            .iter()
+            .map(|(_, deadline)| *deadline)
+            .max()
+            .unwrap_or_default()
+    }
+}
+
 impl Requests {
     pub fn next_deadline(&self) -> Time {
         (self.reads.iter().map(|read| read.deadline))
-            .chain(self.updates.values().map(|pending| pending.deadline))
+            .chain(
+                self.updates
+                    .values()
+                    .flat_map(|pending| pending.origins.iter().map(|(_, due)| *due)),
+            )
             .chain(self.operator.iter().map(|operator| operator.deadline))
             .chain(
                 self.verifications
@@ -160,6 +175,7 @@ impl Node {
                 });
             }
             RequestBody::Leave => {
+                self.look = true;
                 self.willing = false;
                 self.requests.operator.push(Operator {
                     client,
@@ -201,7 +217,9 @@ impl Node {
             .verifications
             .retain(|verification| verification.client != client);
         for pending in requests.updates.values_mut() {
-            pending.origins.retain(|origin| *origin != Origin::Client(client));
+            pending
+                .origins
+                .retain(|(origin, _)| *origin != Origin::Client(client));
         }
     }
 
@@ -233,25 +251,22 @@ impl Node {
     fn take_update(&mut self, origin: Origin, update: UpdateRequest, deadline: Time) {
         let id = update.request;
         if let Some(pending) = self.requests.updates.get_mut(&id) {
-            if !pending.origins.contains(&origin) {
-                pending.origins.push(origin);
+            match pending.origins.iter_mut().find(|(of, _)| *of == origin) {
+                Some((_, due)) => *due = deadline,
+                None => pending.origins.push((origin, deadline)),
             }
-            pending.deadline = pending.deadline.max(deadline);
             return;
         }
         if update.no_wait && self.is_open() && self.is_master() && self.round.is_some() {
             self.answer_update(&[origin], id, Err(Refusal::Busy));
             return;
         }
-        self.requests.updates.insert(
-            id,
-            Pending {
-                origins: alloc::vec![origin],
-                update,
-                deadline,
-                begun: false,
-            },
-        );
+        let pending = Pending {
+            origins: alloc::vec![(origin, deadline)],
+            update,
+            begun: false,
+        };
+        self.requests.updates.insert(id, pending);
         self.route_update(id);
     }
 
@@ -261,9 +276,7 @@ impl Node {
             return;
         }
         if self.is_master() {
-            if !self.requests.queue.contains(&id) {
-                self.requests.queue.push_back(id);
-            }
+            self.requests.queue.push_back(id);
             return;
         }
         let (epoch, now) = (self.known.epoch, self.now);
@@ -275,12 +288,12 @@ impl Node {
             if !pending
                 .origins
                 .iter()
-                .any(|origin| matches!(origin, Origin::Client(_)))
+                .any(|origin| matches!(origin, (Origin::Client(_), _)))
             {
                 return;
             }
             pending.begun = true;
-            let (update, timeout) = (pending.update.clone(), pending.deadline.since(now));
+            let (update, timeout) = (pending.update.clone(), pending.latest().since(now));
             self.send(
                 master,
                 Message::Forward {
@@ -310,7 +323,7 @@ impl Node {
             if let Some(pending) = self.requests.updates.get_mut(&id) {
                 pending
                     .origins
-                    .retain(|origin| matches!(origin, Origin::Client(_)));
+                    .retain(|(origin, _)| matches!(origin, Origin::Client(_)));
                 if pending.origins.is_empty() {
                     self.requests.updates.remove(&id);
                     continue;
@@ -361,6 +374,10 @@ impl Node {
     }
 
     fn remember_finished(&mut self, request: RequestId, outcome: ForwardOutcome) {
+        // Nothing final was said of these: asking again must work.
+        if let ForwardOutcome::Refused(Refusal::TimedOut | Refusal::Unknown { .. } | Refusal::Busy) = outcome {
+            return;
+        }
         self.requests.finished.push_back((request, outcome));
         if self.requests.finished.len() > FINISHED_MAX {
             self.requests.finished.pop_front();
@@ -369,7 +386,8 @@ impl Node {
 
     pub(super) fn finish_update(&mut self, id: RequestId, result: Result<(Position, u64), Refusal>) {
         if let Some(pending) = self.requests.updates.remove(&id) {
-            self.answer_update(&pending.origins, id, result);
+            let origins: Vec<Origin> = pending.origins.iter().map(|(origin, _)| *origin).collect();
+            self.answer_update(&origins, id, result);
         }
         if self.requests.queue.front() == Some(&id) {
             self.requests.queue.pop_front();
@@ -381,7 +399,7 @@ impl Node {
             return;
         };
         self.requests.queue.retain(|queued| *queued != id);
-        for origin in pending.origins {
+        for (origin, _) in pending.origins {
             match origin {
                 Origin::Client(client) => self.reply(client, Ok(Answer::WouldApply { removed })),
                 Origin::Node(node) => {
@@ -489,11 +507,25 @@ impl Node {
     fn drive_update_deadlines(&mut self) {
         let hopeless = self.hopeless();
         let now = self.now;
-        let due: Vec<(RequestId, bool)> = (self.requests.updates.iter())
-            .filter(|(_, pending)| now >= pending.deadline || hopeless && !pending.begun)
-            .map(|(id, pending)| (*id, pending.begun))
-            .collect();
-        for (id, begun) in due {
+        let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
+        for (id, pending) in &mut self.requests.updates {
+            let begun = pending.begun;
+            pending.origins.retain(|(origin, deadline)| {
+                let over = now >= *deadline || hopeless && !begun;
+                if over {
+                    due.push((*origin, *id, begun));
+                }
+                !over
+            });
+        }
+        if due.is_empty() {
+            return;
+        }
+        // One in a round or at the master goes on without anybody waiting; one in the queue does not start.
+        self.requests
+            .updates
+            .retain(|_, pending| !pending.origins.is_empty());
+        for (origin, id, begun) in due {
             let refusal = if begun {
                 let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
                 Refusal::Unknown { why }
@@ -502,8 +534,7 @@ impl Node {
             } else {
                 self.not_serving()
             };
-            self.requests.queue.retain(|queued| *queued != id);
-            self.finish_update(id, Err(refusal));
+            self.answer_update(&[origin], id, Err(refusal));
         }
     }
 

@@ -26,16 +26,23 @@ impl Node {
             .is_some_and(|state| state.hears.contains(self.settings.me))
     }
 
+    /// Not linked for a whole lease.
+    fn apart(&self, node: NodeId) -> bool {
+        self.now.since(self.peers[&node].linked_at) >= self.settings.lease
+    }
+
     fn facts(&self, node: NodeId) -> Facts {
         let linked = self.linked(node);
         let state = self.peer_state(node);
         let behind = state.is_some_and(|state| {
-            state.position != self.committed.position() && !self.history.has(state.position)
+            !self.known.members.contains(node)
+                && state.position != self.committed.position()
+                && !self.history.has(state.position)
         });
         let settled = self.now.since(self.started) > self.settings.lease * 3;
         Facts {
             linked,
-            alive_apart: !linked && (self.moves_on_disk(node) || self.hears(node)),
+            alive_apart: self.apart(node) && (self.moves_on_disk(node) || self.hears(node)),
             silent: self.silent(node),
             epoch: state.map(|state| state.epoch).unwrap_or_default(),
             blank: state.is_some_and(|state| state.blank),
@@ -66,7 +73,10 @@ impl Node {
             me: self.me(),
             all: self.settings.nodes,
             known: &self.known,
-            serving: self.is_open(),
+            serving: self.is_open()
+                && self
+                    .lease_lost
+                    .is_none_or(|since| self.now.since(since) < self.settings.lease),
             blank: self.blank,
             ready: self.ready(),
             willing: self.willing,

@@ -33,6 +33,8 @@ pub(super) struct Round {
     requests: Vec<(RequestId, u64)>,
     stored_locally: bool,
     stored_on: DeviceSet,
+    /// Writing it there failed: it is acked in a successor configuration, or not at all.
+    failed_on: DeviceSet,
     acked: NodeSet,
     /// A member refused: every member returns to its shadow, and then the clients hear why.
     rollback: Option<Rollback>,
@@ -196,6 +198,7 @@ impl Node {
             requests,
             stored_locally: false,
             stored_on: DeviceSet::EMPTY,
+            failed_on: DeviceSet::EMPTY,
             acked: NodeSet::EMPTY,
             rollback: None,
         });
@@ -221,8 +224,9 @@ impl Node {
                 let op = ReplicaOp::WriteImage { database };
                 self.ask(replica, op, Purpose::RoundImage { position });
             }
-            // `on_failure` has closed the replica; what follows from that is decided in `drive_updates`.
-            (_, Err(_)) => {}
+            (Replica::Device(role), Err(_)) => self.round_failed_on(position, role),
+            // The node has stopped serving, and starts over from what the local copy holds.
+            (Replica::Local, Err(_)) => {}
             (Replica::Local, Ok(_)) => {
                 if let Some(round) = self.round_at(position) {
                     round.stored_locally = true;
@@ -247,6 +251,12 @@ impl Node {
         }
     }
 
+    fn round_failed_on(&mut self, position: Position, role: DeviceRole) {
+        if let Some(round) = self.round_at(position) {
+            round.failed_on = round.failed_on.with(role);
+        }
+    }
+
     pub(super) fn on_round_image_stored(
         &mut self,
         replica: Replica,
@@ -258,6 +268,9 @@ impl Node {
                 if error.kind == ReplicaErrorKind::Full {
                     let text = format!("the {replica} has no room for the database: {error}");
                     self.record(DecisionKind::Damage, text);
+                }
+                if let Replica::Device(role) = replica {
+                    self.round_failed_on(position, role);
                 }
             }
             (Replica::Local, None) => {
@@ -287,19 +300,18 @@ impl Node {
     /// A solo owner's update waits for a device that failed: the configuration goes on without it, and the update is
     /// acked in that one.
     fn degrade_if_stuck(&mut self) {
-        if self.round.is_none() || !self.solo() || !self.is_open() || self.backing_off() {
+        if !self.solo() || !self.is_open() || self.backing_off() || self.install.is_some() {
             return;
         }
-        let usable = self.usable_devices();
-        let failed: Vec<DeviceRole> = self
-            .known
-            .devices
-            .iter()
-            .filter(|role| !usable.contains(*role))
-            .collect();
-        let Some(role) = failed.first() else {
+        let Some(role) = self
+            .round
+            .as_ref()
+            .and_then(|round| round.failed_on.iter().next())
+        else {
             return;
         };
+        // One that works again by now may stay: what it missed is brought to it before the successor opens.
+        let usable = self.usable_devices();
         let devices: DeviceSet = self
             .known
             .devices

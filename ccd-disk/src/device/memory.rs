@@ -333,7 +333,7 @@ impl Medium {
         }
         let first = usize::try_from(offset).unwrap_or(usize::MAX) / BLOCK_BYTES;
         let end = first.saturating_add(len_bytes / BLOCK_BYTES);
-        let aligned = offset % BLOCK_BYTES as u64 == 0 && len_bytes % BLOCK_BYTES == 0;
+        let aligned = offset.is_multiple_of(BLOCK_BYTES as u64) && len_bytes.is_multiple_of(BLOCK_BYTES);
         if !aligned || end > self.readable.len() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }

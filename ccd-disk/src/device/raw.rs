@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 pub enum Access {
     /// For reading and writing, refused (`ResourceBusy`) if another process has it so.
     Exclusive,
+    /// For reading and writing a file or loop device that stands for a shared disk: the daemons of the other nodes,
+    /// on the same machine, have it too. Refused if a process has it `Exclusive`.
+    Shared,
     /// For looking at it, also while a daemon runs.
     ReadOnly,
 }
@@ -41,7 +44,7 @@ impl RawDevice {
     ///
     /// `ResourceBusy` if another process holds it, `InvalidInput` if its sectors are larger than a block.
     pub fn open(path: &Path, access: Access) -> io::Result<Self> {
-        let writes = access == Access::Exclusive;
+        let writes = access != Access::ReadOnly;
         // A FIFO would block for ever and a terminal would become ours: look before opening for real.
         let kind = std::fs::metadata(path)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -51,7 +54,7 @@ impl RawDevice {
             ));
         }
         let mut flags = libc::O_CLOEXEC;
-        if writes && kind.is_block_device() {
+        if access == Access::Exclusive && kind.is_block_device() {
             flags |= libc::O_EXCL;
         }
         let open = |flags| {
@@ -69,7 +72,7 @@ impl RawDevice {
             tracing::warn!(path = %path.display(), "opened without O_DIRECT, which its file system does not know");
         }
         if writes {
-            lock(&file)?;
+            lock(&file, access)?;
         }
         if kind.is_block_device() {
             let sector_bytes = sector_bytes(&file)?;
@@ -120,7 +123,7 @@ impl RawDevice {
         let inside = offset
             .checked_add(len as u64)
             .is_some_and(|end| end <= self.len_bytes);
-        if offset % block != 0 || !(len as u64).is_multiple_of(block) || !inside {
+        if !offset.is_multiple_of(block) || !(len as u64).is_multiple_of(block) || !inside {
             let text = format!(
                 "transfer of {len} bytes at {offset} is not within {} bytes",
                 self.len_bytes
@@ -250,10 +253,14 @@ fn is_unsupported(refused: &io::Error) -> bool {
     matches!(refused.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
-/// `flock(LOCK_EX)`: refuses a second daemon, and stops udev from probing the device.
-fn lock(file: &File) -> io::Result<()> {
+/// `flock`: exclusive, it refuses a second daemon, and stops udev from probing the device.
+fn lock(file: &File, access: Access) -> io::Result<()> {
+    let kind = match access {
+        Access::Shared => libc::LOCK_SH,
+        Access::Exclusive | Access::ReadOnly => libc::LOCK_EX,
+    };
     // SAFETY: flock touches no memory of ours; the descriptor is open because `file` is borrowed.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+    if unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) } == 0 {
         return Ok(());
     }
     match io::Error::last_os_error() {

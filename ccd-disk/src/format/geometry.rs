@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn areas_follow_one_another_without_overlap_and_end_before_the_last_mib() {
         let geometry = Geometry::new(100_000, node(0), 3, 20, 16).unwrap();
-        let mut ends = vec![0..END_BLOCKS];
+        let mut ends = Vec::from([0..END_BLOCKS]);
         ends.extend(
             geometry
                 .nodes()

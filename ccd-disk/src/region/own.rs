@@ -118,7 +118,7 @@ impl OwnArea {
     pub fn append(&mut self, handle: &mut Handle, entry: &Entry) -> Result<(), RegionError> {
         self.refuse_if_damaged(handle)?;
         if entry.prev != self.position {
-            let (expected, got) = (entry.prev, self.position);
+            let (expected, got) = (entry.prev.into(), self.position.into());
             return Err(RegionError::NotNext {
                 device: handle.name(),
                 what: "the record",
@@ -199,7 +199,7 @@ impl OwnArea {
             None if position == self.base && self.slot.is_some() => return Ok(false),
             None if position == self.base => self.replay_from,
             None => {
-                let (expected, got) = (position, self.position);
+                let (expected, got) = (position.into(), self.position.into());
                 return Err(RegionError::NotNext {
                     device: handle.name(),
                     what: "the checkpoint",
@@ -320,7 +320,7 @@ impl OwnArea {
         };
         let undoes = |undone: Option<(Position, Position)>| undone == Some((entry.next, entry.prev));
         if !undoes(standing(0)) {
-            let (expected, got) = (entry.next, self.base);
+            let (expected, got) = (entry.next.into(), self.base.into());
             return Err(RegionError::NotNext {
                 device: handle.name(),
                 what: "the rollback",

@@ -1,0 +1,529 @@
+//! Regions as the protocol uses them: every operation, with real databases, on a device in memory.
+
+mod support;
+
+use ccd_core::configuration::{Ballot, BallotBlock, Configuration};
+use ccd_core::database::{Database, Key, Op, Record, Update, Who};
+use ccd_core::ids::{
+    ClusterId, DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NodeSet, Position, Replica, RequestId,
+    Stamp,
+};
+use ccd_core::replica::{
+    Heartbeat, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
+};
+use ccd_core::time::Date;
+use ccd_disk::device::{BLOCK_BYTES, MemoryDevice, Tear};
+use ccd_disk::{ExpectedIdentity, Region, RegionError, ReplicaDriver, create};
+use std::sync::{Arc, Mutex};
+use support::{CLUSTER, device, identity, node, open, options};
+
+fn both() -> NodeSet {
+    NodeSet::from_bits(3)
+}
+
+/// The database after one more update, and the record that leads there.
+fn updated(database: &Database, sequence: u64, columns: usize) -> (Arc<Record>, Database) {
+    let op = Op::Format {
+        key: Key::new(&format!("K{sequence}")).unwrap(),
+        columns: (0..columns).map(|column| format!("column_{column}")).collect(),
+    };
+    let update = Update {
+        request: RequestId { client: 7, sequence },
+        who: Who::default(),
+        date: Date(sequence),
+        reason: None,
+        preconditions: Vec::new(),
+        ops: vec![op],
+    };
+    let (admitted, _) = database.admit(&update).unwrap();
+    let epoch = database.position().stamp.epoch;
+    let (record, next) = Record::updates(database, epoch, admitted, vec![update], both());
+    (Arc::new(record), next)
+}
+
+fn opened(database: &Database, epoch: u64) -> (Arc<Record>, Database) {
+    let record = Record::open(database.position(), Epoch(epoch));
+    let next = database.apply(&record).unwrap();
+    (Arc::new(record), next)
+}
+
+fn append(region: &mut Region, record: &Arc<Record>) -> Result<ReplicaAnswer, ReplicaError> {
+    region.execute(ReplicaOp::Append {
+        record: record.clone(),
+        then_survey: false,
+    })
+}
+
+fn load(region: &mut Region) -> Loaded {
+    match region.execute(ReplicaOp::Load).unwrap() {
+        ReplicaAnswer::Loaded(loaded) => loaded,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The database that a loaded state amounts to.
+fn replayed(loaded: &Loaded) -> Database {
+    loaded
+        .records
+        .iter()
+        .fold(loaded.checkpoint.clone(), |database, record| {
+            database.apply(record).unwrap()
+        })
+}
+
+fn survey(answer: ReplicaAnswer) -> Survey {
+    match answer {
+        ReplicaAnswer::Survey(survey) => survey,
+        ReplicaAnswer::Appended {
+            survey: Some(survey), ..
+        } => survey,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_fresh_region_holds_the_empty_database() {
+    let mut region = open(&device(), 1);
+    let loaded = load(&mut region);
+    assert_eq!((loaded.area, loaded.position), (node(1), Position::EMPTY));
+    assert!(loaded.records.is_empty() && loaded.heads.is_empty() && loaded.damage.is_none());
+    let survey = survey(region.execute(ReplicaOp::Survey).unwrap());
+    assert_eq!(survey.areas.len(), 2);
+    assert!(
+        survey
+            .areas
+            .iter()
+            .all(|area| area.heartbeat.is_none() && !area.damaged)
+    );
+}
+
+#[test]
+fn appends_images_and_checkpoints_load_as_what_was_written() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let (record, mut database) = opened(&Database::default(), 1);
+    append(&mut region, &record).unwrap();
+    for sequence in 1..6 {
+        let (record, next) = updated(&database, sequence, 3);
+        append(&mut region, &record).unwrap();
+        database = next;
+    }
+    assert_eq!(load(&mut region).records.len(), 6);
+    region
+        .execute(ReplicaOp::Checkpoint {
+            database: database.clone(),
+        })
+        .unwrap();
+    let (record, last) = updated(&database, 6, 3);
+    append(&mut region, &record).unwrap();
+    let loaded = load(&mut open(&device, 0));
+    assert_eq!(loaded.checkpoint.to_image(), database.to_image());
+    assert_eq!(loaded.records, [(*record).clone()]);
+    assert_eq!(replayed(&loaded).to_image(), last.to_image());
+    region
+        .execute(ReplicaOp::WriteImage {
+            database: database.clone(),
+        })
+        .unwrap();
+    let loaded = load(&mut open(&device, 0));
+    assert_eq!((loaded.position, loaded.records.len()), (database.position(), 0));
+}
+
+#[test]
+fn a_rollback_takes_its_record_out_of_what_is_loaded() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let (first, one) = updated(&Database::default(), 1, 2);
+    let (second, two) = updated(&one, 2, 2);
+    append(&mut region, &first).unwrap();
+    append(&mut region, &second).unwrap();
+    let rollback = Arc::new(Record::rollback(two.position(), one.position()));
+    append(&mut region, &rollback).unwrap();
+    let (third, three) = updated(&one, 3, 2);
+    append(&mut region, &third).unwrap();
+    let loaded = load(&mut open(&device, 0));
+    assert_eq!(loaded.records, [(*first).clone(), (*third).clone()]);
+    assert_eq!(loaded.position, three.position());
+    let wrong = append(&mut region, &rollback).unwrap_err();
+    assert_eq!(wrong.kind, ReplicaErrorKind::Damaged);
+    region
+        .execute(ReplicaOp::Checkpoint {
+            database: three.clone(),
+        })
+        .unwrap();
+    let late = Arc::new(Record::rollback(three.position(), one.position()));
+    let refused = append(&mut region, &late).unwrap_err();
+    assert_eq!(
+        refused.kind,
+        ReplicaErrorKind::Damaged,
+        "what a checkpoint holds cannot be undone"
+    );
+}
+
+#[test]
+fn a_rollback_of_what_a_running_checkpoint_holds_gives_the_checkpoint_up() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let (first, one) = updated(&Database::default(), 1, 2);
+    let (second, two) = updated(&one, 2, 2);
+    append(&mut region, &first).unwrap();
+    append(&mut region, &second).unwrap();
+    assert!(
+        region
+            .begin(ReplicaOp::Checkpoint {
+                database: two.clone()
+            })
+            .unwrap()
+            .is_none()
+    );
+    append(
+        &mut region,
+        &Arc::new(Record::rollback(two.position(), one.position())),
+    )
+    .unwrap();
+    while region.checkpoint_step().unwrap().is_none() {}
+    let loaded = load(&mut open(&device, 0));
+    assert_eq!(
+        (loaded.position, loaded.checkpoint.position()),
+        (one.position(), Position::EMPTY)
+    );
+}
+
+#[test]
+fn the_newest_state_over_all_areas_is_loaded_and_all_heads_are_named() {
+    let device = device();
+    let (mut zero, mut one) = (open(&device, 0), open(&device, 1));
+    let (first, older) = opened(&Database::default(), 1);
+    append(&mut zero, &first).unwrap();
+    let (second, newer) = updated(&older, 1, 2);
+    one.execute(ReplicaOp::WriteImage {
+        database: older.clone(),
+    })
+    .unwrap();
+    append(&mut one, &second).unwrap();
+    let loaded = load(&mut zero);
+    assert_eq!((loaded.area, loaded.position), (node(1), newer.position()));
+    assert_eq!(
+        loaded.heads,
+        [(node(0), older.position()), (node(1), newer.position())]
+    );
+    // The own area is taken over by an image, whatever it held.
+    zero.execute(ReplicaOp::WriteImage {
+        database: newer.clone(),
+    })
+    .unwrap();
+    let (third, newest) = updated(&newer, 2, 2);
+    append(&mut zero, &third).unwrap();
+    assert_eq!(load(&mut one).position, newest.position());
+}
+
+#[test]
+fn ballots_configurations_and_heartbeats_are_seen_by_the_other_node() {
+    let device = device();
+    let (mut zero, mut one) = (open(&device, 0), open(&device, 1));
+    let both_devices = DeviceSet {
+        primary: true,
+        secondary: true,
+    };
+    for round in 1..30 {
+        let configuration = Configuration {
+            epoch: Epoch(round),
+            ..Configuration::genesis(both(), both_devices)
+        };
+        let promised = Ballot { round, node: node(0) };
+        let ballot = BallotBlock {
+            instance: Epoch(4),
+            promised,
+            accepted: Some((promised, configuration.clone())),
+        };
+        let heartbeat = Heartbeat {
+            incarnation: Incarnation(9),
+            sequence: round,
+            stamp: Stamp {
+                epoch: Epoch(4),
+                generation: Generation(2),
+            },
+            serving: true,
+            hears: both(),
+        };
+        zero.execute(ReplicaOp::WriteConfiguration {
+            configuration: configuration.clone(),
+        })
+        .unwrap();
+        zero.execute(ReplicaOp::WriteBallot {
+            ballot: ballot.clone(),
+        })
+        .unwrap();
+        zero.execute(ReplicaOp::WriteHeartbeat {
+            heartbeat: heartbeat.clone(),
+        })
+        .unwrap();
+        if round % 10 == 0 {
+            // A node that opens anew continues where it was.
+            zero = open(&device, 0);
+        }
+        let seen = survey(one.execute(ReplicaOp::Survey).unwrap());
+        assert_eq!(seen.areas[0].ballot, Some(ballot));
+        assert_eq!(seen.areas[0].heartbeat, Some(heartbeat));
+        assert_eq!(seen.areas[0].configuration, Some(configuration));
+        assert!(seen.areas[1].ballot.is_none() && !seen.areas[0].damaged);
+    }
+}
+
+#[test]
+fn an_older_configuration_written_later_does_not_win() {
+    let device = device();
+    let mut region = open(&device, 0);
+    for epoch in [5, 9, 7, 6] {
+        let configuration = Configuration {
+            epoch: Epoch(epoch),
+            ..Configuration::genesis(both(), DeviceSet::EMPTY)
+        };
+        region
+            .execute(ReplicaOp::WriteConfiguration { configuration })
+            .unwrap();
+    }
+    for _ in 0..20 {
+        let configuration = Configuration {
+            epoch: Epoch(8),
+            ..Configuration::genesis(both(), DeviceSet::EMPTY)
+        };
+        region
+            .execute(ReplicaOp::WriteConfiguration { configuration })
+            .unwrap();
+        region = open(&device, 0);
+    }
+    let seen = survey(region.execute(ReplicaOp::Survey).unwrap());
+    assert_eq!(
+        seen.areas[0].configuration.as_ref().map(|found| found.epoch),
+        Some(Epoch(9))
+    );
+}
+
+#[test]
+fn the_claim_check_sees_a_ballot_written_before_the_append() {
+    let device = device();
+    let (mut owner, mut challenger) = (open(&device, 0), open(&device, 1));
+    let ballot = BallotBlock {
+        instance: Epoch(3),
+        promised: Ballot {
+            round: 1,
+            node: node(1),
+        },
+        accepted: None,
+    };
+    challenger
+        .execute(ReplicaOp::WriteBallot {
+            ballot: ballot.clone(),
+        })
+        .unwrap();
+    let (record, _) = updated(&Database::default(), 1, 2);
+    let answer = owner
+        .execute(ReplicaOp::Append {
+            record,
+            then_survey: true,
+        })
+        .unwrap();
+    let survey = survey(answer);
+    assert_eq!(survey.areas[1].ballot, Some(ballot));
+    assert_eq!(survey.areas[0].ballot, None);
+    let control = owner.superblock().geometry.control(node(1)) + 2;
+    device.corrupt(control * BLOCK_BYTES as u64, |block| block[300] ^= 1);
+    let (record, _) = updated(&Database::default(), 1, 2);
+    let mut anew = open(&support::device(), 0);
+    anew.execute(ReplicaOp::Append {
+        record,
+        then_survey: true,
+    })
+    .unwrap();
+    let rollback = Arc::new(Record::rollback(owner.own_position().unwrap(), Position::EMPTY));
+    let answer = owner
+        .execute(ReplicaOp::Append {
+            record: rollback,
+            then_survey: true,
+        })
+        .unwrap();
+    assert!(
+        self::survey(answer).areas[1].damaged,
+        "a damaged ballot is no absent one"
+    );
+}
+
+#[test]
+fn a_full_journal_and_what_is_too_large_are_refused_and_nothing_is_lost() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let mut database = Database::default();
+    let mut percent = 0;
+    let refused = loop {
+        let (record, next) = updated(&database, database.position().stamp.generation.0 + 1, 2);
+        match append(&mut region, &record) {
+            Ok(ReplicaAnswer::Appended {
+                journal_used_percent, ..
+            }) => {
+                assert!(journal_used_percent > percent);
+                percent = journal_used_percent;
+                database = next;
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.kind, ReplicaErrorKind::Full);
+    assert!(percent >= 90, "{percent}");
+    region
+        .execute(ReplicaOp::Checkpoint {
+            database: database.clone(),
+        })
+        .unwrap();
+    let (record, database) = updated(&database, 99, 2);
+    append(&mut region, &record).unwrap();
+    assert_eq!(load(&mut open(&device, 0)).position, database.position());
+
+    let large = Arc::new(Record::open(database.position(), Epoch(1)));
+    let entry = ccd_disk::format::journal::Entry {
+        step: ccd_disk::format::journal::Step::Open,
+        prev: large.prev,
+        next: large.next,
+        payload: vec![0; region.record_bytes_max() + 1],
+    };
+    assert!(matches!(
+        region.append_entry(&entry),
+        Err(RegionError::RecordTooLarge { .. })
+    ));
+    let too_large = region.write_image_bytes(database.position(), vec![0; 100_000]);
+    assert!(matches!(too_large, Err(RegionError::ImageTooLarge { .. })));
+    assert_eq!(load(&mut open(&device, 0)).position, database.position());
+}
+
+#[test]
+fn a_record_that_does_not_continue_the_area_is_refused() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let (first, one) = updated(&Database::default(), 1, 2);
+    let (second, _) = updated(&one, 2, 2);
+    assert_eq!(
+        append(&mut region, &second).unwrap_err().kind,
+        ReplicaErrorKind::Damaged
+    );
+    append(&mut region, &first).unwrap();
+    assert_eq!(
+        append(&mut region, &first).unwrap_err().kind,
+        ReplicaErrorKind::Damaged
+    );
+    append(&mut region, &second).unwrap();
+}
+
+#[test]
+fn foreign_regions_are_refused_with_what_they_are() {
+    let device = device();
+    let open = |expected: ExpectedIdentity| Region::open(Box::new(device.open()), expected).unwrap_err();
+    let other = ExpectedIdentity {
+        cluster: ClusterId([9; 16]),
+        ..identity(0)
+    };
+    let refused = open(other);
+    assert!(matches!(refused, RegionError::OtherCluster { .. }));
+    assert!(refused.to_string().contains(&CLUSTER.to_string()), "{refused}");
+    let secondary = Replica::Device(DeviceRole::Secondary);
+    let refused = open(ExpectedIdentity {
+        replica: secondary,
+        ..identity(0)
+    });
+    assert!(matches!(refused, RegionError::OtherRole { .. }));
+    assert!(matches!(open(identity(2)), RegionError::NoArea { .. }));
+    let empty = MemoryDevice::new("empty", 1 << 20);
+    let refused = Region::open(Box::new(empty.open()), identity(0)).unwrap_err();
+    assert!(matches!(refused, RegionError::NoRegion { .. }));
+    assert_eq!(refused.kind(), ReplicaErrorKind::Foreign);
+    let small = create(Box::new(empty.open()), &options()).unwrap_err();
+    assert!(matches!(small, RegionError::Geometry { .. }));
+}
+
+/// A driver on a device in memory, and the branches it was asked to keep.
+fn driver(device: &MemoryDevice) -> (ReplicaDriver, Arc<Mutex<Vec<String>>>) {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let (device, keeper) = (device.clone(), kept.clone());
+    let driver = ReplicaDriver::new(
+        identity(0),
+        Box::new(move || Ok(Box::new(device.open()))),
+        Box::new(move |_, reason| {
+            keeper.lock().unwrap().push(reason.to_owned());
+            Ok(())
+        }),
+    );
+    (driver, kept)
+}
+
+#[test]
+fn a_failed_write_poisons_until_the_replica_is_opened_again() {
+    let device = device();
+    let (mut driver, kept) = driver(&device);
+    assert_eq!(
+        driver.execute(ReplicaOp::Load).unwrap_err().kind,
+        ReplicaErrorKind::Poisoned
+    );
+    driver.execute(ReplicaOp::Open).unwrap();
+    let (first, one) = updated(&Database::default(), 1, 2);
+    let (second, two) = updated(&one, 2, 2);
+    let append = |record: &Arc<Record>| ReplicaOp::Append {
+        record: record.clone(),
+        then_survey: false,
+    };
+    driver.execute(append(&first)).unwrap();
+    device.die_at_write(
+        1,
+        Tear {
+            sector_bytes: 512,
+            kept: 0b110,
+        },
+    );
+    assert_eq!(
+        driver.execute(append(&second)).unwrap_err().kind,
+        ReplicaErrorKind::Io
+    );
+    assert_eq!(
+        driver.execute(append(&second)).unwrap_err().kind,
+        ReplicaErrorKind::Poisoned
+    );
+    assert_eq!(
+        driver.execute(ReplicaOp::Open).unwrap_err().kind,
+        ReplicaErrorKind::Io,
+        "still dead"
+    );
+    device.power_cut(512, |_, _| false);
+    assert_eq!(
+        driver.execute(append(&second)).unwrap_err().kind,
+        ReplicaErrorKind::Poisoned
+    );
+    driver.execute(ReplicaOp::Open).unwrap();
+    let ReplicaAnswer::Loaded(loaded) = driver.execute(ReplicaOp::Load).unwrap() else {
+        panic!()
+    };
+    assert_eq!((loaded.position, loaded.damage), (one.position(), None));
+    driver.execute(append(&second)).unwrap();
+    assert_eq!(driver.region().unwrap().own_position().unwrap(), two.position());
+    driver
+        .execute(ReplicaOp::KeepBranch {
+            database: two,
+            reason: "diverged".into(),
+        })
+        .unwrap();
+    assert_eq!(*kept.lock().unwrap(), ["diverged"]);
+}
+
+#[test]
+fn a_refused_write_is_told_as_fenced() {
+    let device = device();
+    let handle = device.open();
+    device.fence(handle.handle());
+    let mut region = Region::open(Box::new(handle), identity(0)).unwrap();
+    let refused = region
+        .execute(ReplicaOp::WriteHeartbeat {
+            heartbeat: Heartbeat::default(),
+        })
+        .unwrap_err();
+    assert_eq!(refused.kind, ReplicaErrorKind::Fenced);
+    assert!(region.is_poisoned());
+    load(&mut region);
+}

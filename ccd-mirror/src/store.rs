@@ -1,0 +1,30 @@
+//! What a replica's thread drives. Implemented by the daemon on a region of ccd-disk; tests bring their own.
+
+use ccd_core::database::Database;
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+
+/// How far a checkpoint in steps has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreStep {
+    /// So many of so many bytes are written.
+    More { done_bytes: u64, total_bytes: u64 },
+    /// The image is still being made, elsewhere; ask again in a moment.
+    NotYet,
+    /// The checkpoint is durable and the journal trimmed.
+    Done,
+}
+
+/// One replica, used by one thread. Every call may block for as long as the device does.
+pub trait Store: Send + 'static {
+    /// Does one operation whole. Never called with [`ReplicaOp::Checkpoint`].
+    fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError>;
+
+    /// Begins a checkpoint; no write happens before the first step. One at a time.
+    fn begin_checkpoint(&mut self, database: Database) -> Result<(), ReplicaError>;
+
+    /// Does a bounded part of the checkpoint that was begun. Appends may come between two steps.
+    fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError>;
+
+    /// Forgets the checkpoint that was begun; the one before it stays the newest.
+    fn abandon_checkpoint(&mut self);
+}

@@ -1,0 +1,152 @@
+//! The thread of one replica: takes jobs in order, and puts the steps of a checkpoint between them.
+//!
+//! The thread may hang in the kernel for as long as the device does. It holds no lock while it works, so nobody
+//! waits for it: the mirror answers in its place when the deadline has come.
+
+use crate::lane::{Job, Lane, Next, Progress};
+use crate::store::{Store, StoreStep};
+use ccd_core::ids::Replica;
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use crossbeam_channel::Sender;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the thread sleeps at most while a checkpoint's image is being made.
+const IMAGE_PAUSE: Duration = Duration::from_millis(1);
+
+/// So many jobs may overtake a checkpoint before it gets a step: updates go first, but never starve it.
+const JOBS_PER_STEP_MAX: u32 = 8;
+
+/// From a replica's thread to the mirror.
+#[derive(Debug)]
+pub(crate) enum FromThread {
+    Done {
+        replica: Replica,
+        serial: u64,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    },
+    /// The thread has come back from what was recalled, and can be used again.
+    Back { replica: Replica },
+}
+
+pub(crate) struct Worker<S> {
+    pub replica: Replica,
+    pub store: S,
+    pub lane: Arc<Lane>,
+    pub results: Sender<FromThread>,
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// Serial of the checkpoint under way.
+    pub checkpoint: Option<u64>,
+    /// Its image is not made yet.
+    pub pausing: bool,
+}
+
+impl<S: Store> Worker<S> {
+    /// Runs until the lane is closed.
+    pub fn run(mut self) {
+        let mut jobs_since_step = 0;
+        loop {
+            let next = match self.checkpoint {
+                None => Some(self.lane.wait()),
+                Some(_) if self.pausing => self.lane.wait_for(IMAGE_PAUSE),
+                Some(_) => self.lane.take(),
+            };
+            match next {
+                Some(Next::Closed) => return,
+                Some(Next::Recalled) => {
+                    if self.checkpoint.take().is_some() {
+                        self.store.abandon_checkpoint();
+                    }
+                    let replica = self.replica;
+                    self.tell(FromThread::Back { replica });
+                    continue;
+                }
+                Some(Next::Job(job)) => {
+                    self.do_job(job);
+                    jobs_since_step += 1;
+                    if self.checkpoint.is_none() || jobs_since_step < JOBS_PER_STEP_MAX {
+                        continue;
+                    }
+                }
+                None => {}
+            }
+            jobs_since_step = 0;
+            self.step();
+        }
+    }
+
+    fn do_job(&mut self, job: Job) {
+        let Job { serial, op } = job;
+        match op {
+            ReplicaOp::Checkpoint { database } => {
+                self.end_checkpoint("a newer checkpoint was asked for");
+                match self.store.begin_checkpoint(database) {
+                    Ok(()) => self.checkpoint = Some(serial),
+                    Err(error) => self.answer(serial, Err(error)),
+                }
+            }
+            op => {
+                // Both write the same places as the checkpoint, or make them meaningless.
+                if matches!(op, ReplicaOp::Open | ReplicaOp::WriteImage { .. }) {
+                    self.end_checkpoint("the replica was opened or written anew");
+                }
+                let result = self.store.execute(op);
+                self.answer(serial, result);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(serial) = self.checkpoint else { return };
+        self.pausing = false;
+        let result = match self.store.step_checkpoint() {
+            Ok(StoreStep::More {
+                done_bytes,
+                total_bytes,
+            }) => {
+                self.lane.note_step(Progress {
+                    done_bytes,
+                    total_bytes,
+                });
+                return;
+            }
+            Ok(StoreStep::NotYet) => {
+                self.pausing = true;
+                let progress = self.lane.progress();
+                self.lane.note_step(progress);
+                return;
+            }
+            Ok(StoreStep::Done) => Ok(ReplicaAnswer::Written),
+            Err(error) => Err(error),
+        };
+        self.checkpoint = None;
+        self.lane.note_step(Progress::default());
+        self.answer(serial, result);
+    }
+
+    fn end_checkpoint(&mut self, why: &str) {
+        if let Some(serial) = self.checkpoint.take() {
+            self.store.abandon_checkpoint();
+            self.lane.note_step(Progress::default());
+            let text = format!("checkpoint of the {} was given up: {why}", self.replica);
+            let kind = ReplicaErrorKind::Poisoned;
+            self.answer(serial, Err(ReplicaError { kind, text }));
+        }
+    }
+
+    fn answer(&self, serial: u64, result: Result<ReplicaAnswer, ReplicaError>) {
+        let replica = self.replica;
+        self.tell(FromThread::Done {
+            replica,
+            serial,
+            result,
+        });
+    }
+
+    fn tell(&self, word: FromThread) {
+        // The mirror is gone when the daemon ends; then nobody waits for the answer.
+        if self.results.send(word).is_ok() {
+            (self.wake)();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The command line of `ccdd`; and, when the program is called by another of their names, the other programs.
+//!
+//! One file can be all four programs (a symbolic link for each name), so that the demo needs nothing but itself.
+
+use crate::startup::{self, StartupError};
+use crate::{daemon, demo};
+use ccd_client::{Exit, Places};
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::task::LocalSet;
+use tracing_subscriber::EnvFilter;
+
+/// The daemon of a node of a highly-available cluster configuration database
+#[derive(Debug, Parser)]
+#[command(name = "ccdd", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Ccdd {
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ccdd run                                  as the unit does; the node is in /etc/ccd/node
+  ccdd run --node beta --etc ./etc --state ./beta --run ./beta
+  ccdd demo                                 a whole cluster on files, in half a minute
+  ccdd demo --keep                          and leave it running
+
+Exit codes: 0 stopped after SIGTERM, 64 usage, 73 cannot create a file, 74 I/O error, 100 the configuration must be
+changed first, 109 another ccdd uses the state folder. CCD_LOG=debug says more on standard error.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon of this node, until SIGTERM
+    Run {
+        /// This node's number or name [default: what /etc/ccd/node says]
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// End when the process that started this one ends
+        #[arg(long, hide = true)]
+        with_parent: bool,
+    },
+    /// Show a two-node cluster at work, on files in a temporary folder
+    Demo {
+        /// Leave the cluster running
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+}
+
+/// The definition of the command line, for completions and manual pages.
+pub fn command() -> clap::Command {
+    <Ccdd as clap::CommandFactory>::command()
+}
+
+/// Runs whichever program these arguments name; the first is the program's own name.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let called = args.first().map(Path::new).and_then(Path::file_name);
+    match called.and_then(|name| name.to_str()) {
+        Some("ccdadm") => ccd_client::cli::ccdadm::run(args.into_iter()),
+        Some("ccdctl") => ccd_client::cli::ccdctl::run(args.into_iter()),
+        // Some("ccd-disk") => ccd_disk::cli::run(args.into_iter()),
+        _ => run_ccdd(args),
+    }
+}
+
+fn run_ccdd(args: Vec<OsString>) -> ExitCode {
+    let Ccdd { places, verb } = match Ccdd::try_parse_from(args) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // A closed pipe is no error.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
+        }
+    };
+    match verb {
+        Verb::Run { node, with_parent } => {
+            log_to_stderr();
+            match run_daemon(places, node.as_deref(), with_parent) {
+                Ok(()) => Exit::Done.into(),
+                Err(StartupError { exit_code, text }) => {
+                    eprintln!("ccdd: {text}");
+                    exit_code.into()
+                }
+            }
+        }
+        Verb::Demo { keep } => demo::run(keep),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut command(), "ccdd", &mut std::io::stdout());
+            Exit::Done.into()
+        }
+    }
+}
+
+fn run_daemon(places: Places, node: Option<&str>, with_parent: bool) -> Result<(), StartupError> {
+    let internal = |error: &dyn std::fmt::Display| StartupError::new(Exit::Internal, error);
+    if with_parent {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            .map_err(|error| internal(&error))?;
+    }
+    let startup = startup::prepare(places, node)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| internal(&error))?;
+    let outcome = LocalSet::new().block_on(&runtime, daemon::run(startup));
+    // A thread that hangs in a lookup must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// systemd's journal takes standard error, and adds the time itself.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("CCD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let under_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    if under_journal {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        command().debug_assert();
+    }
+}

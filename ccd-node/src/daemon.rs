@@ -1,0 +1,396 @@
+//! The event loop: one task owns the node and executes its actions; nothing here is locked.
+//!
+//! ```text
+//!   peers ─┐                                      ┌→ peers.send   (written at once)
+//!   clients ─→ handle(now, event) → actions ──────┼→ mirror.submit
+//!   mirror ─┤   ▲                                 ├→ clients.reply (written at once)
+//!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
+//! ```
+
+use crate::clients::{self, Clients, FromClient, Sockets, today};
+use crate::clock;
+use crate::decisions::Decisions;
+use crate::peers::{self, FromPeer, Pace, Peers};
+use crate::service::Service;
+use crate::startup::{Startup, StartupError};
+use ccd_client::Exit;
+use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
+use ccd_core::client::{ClientToken, Reply, Request, RequestBody};
+use ccd_core::ids::NodeId;
+use ccd_core::init::ClusterInit;
+use ccd_core::protocol::{Action, Event, Node, Ticket};
+use ccd_core::time::Time;
+use ccd_mirror::Mirror;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+/// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
+const FROM_PEERS_MAX: usize = 256;
+/// Requests that wait for the loop. Full: clients' sockets are not read until there is room.
+const FROM_CLIENTS_MAX: usize = 1024;
+/// Events that are handled before the sockets are looked at again.
+const EVENTS_PER_TURN_MAX: usize = 64;
+/// How long a graceful leave may take before the process ends anyway.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last messages may take to reach the kernel.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The daemon's own request: no client ever gets this token, for they count from 1.
+const OWN_LEAVE: ClientToken = ClientToken(0);
+
+/// A running daemon.
+struct Daemon {
+    node: Node,
+    mirror: Mirror,
+    peers: Peers,
+    clients: Rc<Clients>,
+    decisions: Decisions,
+    service: Service,
+    init: ClusterInit,
+    me: NodeId,
+    started: Instant,
+    /// Results that were there at once, to be handled after the actions they came from.
+    follow_ups: VecDeque<Event>,
+    actions: Vec<Action>,
+    /// When the process ends at the latest, once it is asked to.
+    leave_by: Option<Time>,
+    left: bool,
+}
+
+/// What the loop listens to.
+struct Inlets {
+    peers: mpsc::Receiver<FromPeer>,
+    clients: mpsc::Receiver<FromClient>,
+    mirror: Arc<Notify>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Runs the daemon until it is told to end. Call inside a `LocalSet`.
+///
+/// # Errors
+/// When it cannot start to serve.
+pub async fn run(startup: Startup) -> Result<(), StartupError> {
+    let Startup {
+        places,
+        init,
+        me,
+        identity,
+        rules,
+        settings,
+        decisions,
+        stores,
+        lock: _lock,
+    } = startup;
+    let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
+    let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
+
+    let woken = Arc::new(Notify::new());
+    let wake = woken.clone();
+    let mut mirror = Mirror::new(settings.disk_deadline, Arc::new(move || wake.notify_one()));
+    for (replica, store) in stores {
+        mirror
+            .attach(replica, store)
+            .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    }
+
+    let listeners = bind_node(&init, me)?;
+    let sockets = bind_clients(&places, &rules)?;
+    let identity = Rc::new(identity);
+    let (from_peers, peers_inlet) = mpsc::channel(FROM_PEERS_MAX);
+    let (from_clients, clients_inlet) = mpsc::channel(FROM_CLIENTS_MAX);
+    let mut peers = Peers::default();
+    let pace = Pace::of(settings.heartbeat, settings.lease);
+    for node in init.nodes().iter().filter(|node| node.id != me) {
+        peers.dial(&identity, node.id, node.addresses.clone(), pace);
+    }
+    peers::listen(listeners, identity, from_peers);
+    let clients = Rc::new(Clients::default());
+    clients::serve(sockets, me, rules, clients.clone(), from_clients);
+
+    let mut daemon = Daemon {
+        node: Node::new(settings, clock::now()),
+        mirror,
+        peers,
+        clients,
+        decisions,
+        service: Service::new(),
+        init,
+        me,
+        started: Instant::now(),
+        follow_ups: VecDeque::new(),
+        actions: Vec::new(),
+        leave_by: None,
+        left: false,
+    };
+    daemon.service.ready();
+    tracing::info!(cluster = daemon.init.name(), node = %me, "ready");
+    let inlets = Inlets {
+        peers: peers_inlet,
+        clients: clients_inlet,
+        mirror: woken,
+        terminate,
+        interrupt,
+    };
+    daemon.turn(inlets).await;
+    // What a stopped daemon leaves behind would only mislead: nobody answers there.
+    for path in [places.client_socket(), places.control_socket()] {
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "a socket could not be removed");
+        }
+    }
+    Ok(())
+}
+
+impl Daemon {
+    async fn turn(&mut self, mut inlets: Inlets) {
+        self.handle(Event::Timer);
+        while !self.is_over() {
+            let now = clock::now();
+            let due = self.next_deadline();
+            if due <= now {
+                self.on_time(now);
+                // Sockets get their turn also when timers come thick and fast.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let mut budget = EVENTS_PER_TURN_MAX;
+            tokio::select! {
+                Some(first) = inlets.peers.recv() => {
+                    let mut next = Some(first);
+                    while let Some(FromPeer { from, message }) = next {
+                        self.handle(Event::Message { from, message });
+                        budget -= 1;
+                        next = if budget > 0 { inlets.peers.try_recv().ok() } else { None };
+                    }
+                }
+                Some(first) = inlets.clients.recv() => {
+                    let mut next = Some(first);
+                    while let Some(from_client) = next {
+                        self.on_client(from_client);
+                        budget -= 1;
+                        next = if budget > 0 { inlets.clients.try_recv().ok() } else { None };
+                    }
+                }
+                () = inlets.mirror.notified() => self.take_completions(),
+                () = tokio::time::sleep(clock::until(now, due)) => {}
+                _ = inlets.terminate.recv() => self.begin_to_leave(),
+                _ = inlets.interrupt.recv() => self.begin_to_leave(),
+            }
+        }
+        self.finish().await;
+    }
+
+    fn next_deadline(&self) -> Time {
+        let deadlines = [
+            self.node.next_deadline(),
+            self.mirror.next_deadline(),
+            self.service.next_deadline(),
+            self.leave_by.unwrap_or(Time::NEVER),
+        ];
+        deadlines.into_iter().min().unwrap_or(Time::NEVER)
+    }
+
+    fn on_time(&mut self, now: Time) {
+        self.take_completions();
+        if self.node.next_deadline() <= now {
+            self.handle(Event::Timer);
+        }
+        if self.service.next_deadline() <= now {
+            let status = self.node.status(now);
+            self.service.tell(now, &status);
+        }
+    }
+
+    fn take_completions(&mut self) {
+        while let Some(done) = self.mirror.next_completion(clock::now()) {
+            let (ticket, result) = (done.ticket, done.result);
+            self.handle(Event::Replica { ticket, result });
+        }
+    }
+
+    /// Hands one event to the node, executes what comes of it, and so on until nothing is left.
+    fn handle(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.node.handle(clock::now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.execute(action);
+            }
+            self.actions = actions;
+            next = self.follow_ups.pop_front();
+        }
+        self.peers.flush();
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Send { to, message } => self.peers.send(to, &message),
+            Action::Replica { ticket, replica, op } => {
+                // The peers' disks and ours work at the same time: theirs hear of it first.
+                self.peers.flush();
+                self.mirror.submit(clock::now(), ticket, replica, op);
+            }
+            Action::Fence { ticket, .. } => self.fence(ticket),
+            Action::Reply { client, reply } => self.reply(client, reply),
+            Action::Record(decision) => {
+                tracing::info!(kind = ?decision.kind, "{}", decision.text);
+                self.decisions.add(DatedDecision {
+                    date: today(),
+                    node: self.me,
+                    decision,
+                });
+                self.service.hurry();
+            }
+        }
+    }
+
+    /// With lease fencing there is nothing to do: ballots and waiting protect (DESIGN §10).
+    fn fence(&mut self, ticket: Ticket) {
+        let result = Ok(());
+        self.follow_ups.push_back(Event::Fenced { ticket, result });
+    }
+
+    fn reply(&mut self, client: ClientToken, reply: Reply) {
+        if client == OWN_LEAVE {
+            if let Err(refusal) = reply {
+                tracing::warn!("not left gracefully: {refusal}");
+            }
+            self.left = true;
+            return;
+        }
+        self.clients.reply(client, reply.into());
+    }
+
+    fn on_client(&mut self, from_client: FromClient) {
+        match from_client {
+            FromClient::Gone { client } => self.handle(Event::ClientGone { client }),
+            FromClient::Asked { client, .. } if self.leave_by.is_some() => {
+                self.clients.reply(client, Told::Failed(Fault::Stopping));
+            }
+            FromClient::Asked { client, request } => {
+                let date = today();
+                self.handle(Event::Client {
+                    client,
+                    request,
+                    date,
+                });
+            }
+            FromClient::Status { client } => {
+                let report = Box::new(self.report());
+                self.clients.reply(client, Told::Status(report));
+            }
+            FromClient::Why { client, count } => {
+                let decisions = self.decisions.last(count as usize);
+                self.clients.reply(client, Told::Decisions(decisions));
+            }
+        }
+    }
+
+    fn report(&self) -> StatusReport {
+        let init = &self.init;
+        StatusReport {
+            cluster_name: init.name().to_owned(),
+            cluster_id: init.id(),
+            status: self.node.status(clock::now()),
+            node_names: init
+                .nodes()
+                .iter()
+                .map(|node| NodeName {
+                    id: node.id,
+                    name: node.name.clone(),
+                })
+                .collect(),
+            device_paths: init
+                .devices()
+                .iter()
+                .map(|device| (device.role, device.path.clone()))
+                .collect(),
+            fencing: init.options().fencing,
+            lease: init.options().lease,
+            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+            daemon_pid: std::process::id(),
+            uptime: self.started.elapsed(),
+        }
+    }
+
+    /// SIGTERM: the others take over at once instead of waiting for a lease to run out.
+    fn begin_to_leave(&mut self) {
+        if self.leave_by.is_some() {
+            // Asked twice: no more patience.
+            self.left = true;
+            return;
+        }
+        tracing::info!("leaving");
+        self.service.stopping();
+        let patience = LEAVE_PATIENCE.min(self.init.options().request_timeout);
+        self.leave_by = Some(clock::now() + patience);
+        let request = Request {
+            timeout: patience,
+            body: RequestBody::Leave,
+        };
+        let (client, date) = (OWN_LEAVE, today());
+        self.handle(Event::Client {
+            client,
+            request,
+            date,
+        });
+    }
+
+    fn is_over(&self) -> bool {
+        self.left || self.leave_by.is_some_and(|leave_by| leave_by <= clock::now())
+    }
+
+    /// Lets the last words reach the peers.
+    async fn finish(&mut self) {
+        self.peers.flush();
+        let drained = async {
+            while !self.peers.is_drained() {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_PATIENCE, drained).await.is_err() {
+            tracing::warn!("a peer did not take the last messages");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, StartupError> {
+    let own = init
+        .node(me)
+        .map(|node| node.addresses.as_slice())
+        .unwrap_or_default();
+    own.iter()
+        .map(|address| {
+            peers::bind(*address).map_err(|error| {
+                StartupError::new(
+                    Exit::Io,
+                    format!(
+                        "cannot listen for the other nodes on {address}: {error}; check the ADDRESS rows of this node in \
+                         init.ccd, and `ss -ltnp` for who has the port"
+                    ),
+                )
+            })
+        })
+        .collect()
+}
+
+fn bind_clients(places: &ccd_client::Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
+    clients::bind(&places.client_socket(), &places.control_socket(), rules).map_err(|error| {
+        StartupError::new(
+            Exit::CannotCreate,
+            format!(
+                "cannot make the sockets in {}: {error}; check the folder's owner, or name another with --run",
+                places.run.display()
+            ),
+        )
+    })
+}

@@ -1,0 +1,126 @@
+//! Writing to a socket from the event loop without ever waiting for it.
+//!
+//! The loop appends bytes and flushes: what the kernel takes is gone at once, with no other task in between; the rest
+//! stays here and is written by [`Outbox::drain`], which a task of the connection runs. A receiver that lets more
+//! than the limit pile up is disconnected.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+
+/// What both kinds of sockets can do.
+pub trait Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn writable(&self) -> impl Future<Output = io::Result<()>>;
+}
+
+impl Socket for TcpStream {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        TcpStream::try_write(self, bytes)
+    }
+    fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        TcpStream::writable(self)
+    }
+}
+
+impl Socket for UnixStream {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        UnixStream::try_write(self, bytes)
+    }
+    fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        UnixStream::writable(self)
+    }
+}
+
+/// The sending side of one connection.
+#[derive(Debug)]
+pub struct Outbox<S> {
+    socket: Rc<S>,
+    backlog: RefCell<Vec<u8>>,
+    backlog_bytes_max: usize,
+    /// The connection must end: the receiver is gone or too slow.
+    broken: Cell<bool>,
+    changed: Notify,
+}
+
+impl<S: Socket> Outbox<S> {
+    pub fn new(socket: Rc<S>, backlog_bytes_max: usize) -> Self {
+        Self {
+            socket,
+            backlog: RefCell::default(),
+            backlog_bytes_max,
+            broken: Cell::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Lets `append` add bytes to what is to be sent.
+    pub fn append<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        append(&mut self.backlog.borrow_mut())
+    }
+
+    /// Hands over to the kernel what it takes now.
+    pub fn flush(&self) {
+        if self.broken.get() {
+            return;
+        }
+        if self.write().is_err() || self.backlog.borrow().len() > self.backlog_bytes_max {
+            self.end();
+        } else if !self.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut backlog = self.backlog.borrow_mut();
+        let mut sent = 0;
+        let outcome = loop {
+            if sent == backlog.len() {
+                break Ok(());
+            }
+            match self.socket.try_write(&backlog[sent..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        backlog.drain(..sent);
+        if backlog.is_empty() {
+            // One big message must not keep its memory for ever.
+            backlog.shrink_to(1 << 16);
+        }
+        outcome
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.backlog.borrow().is_empty()
+    }
+
+    /// Ends the connection: [`drain`](Self::drain) returns.
+    pub fn end(&self) {
+        self.broken.set(true);
+        self.changed.notify_one();
+    }
+
+    /// Writes what [`flush`](Self::flush) left over, until the connection must end.
+    pub async fn drain(&self) {
+        while !self.broken.get() {
+            if self.is_empty() {
+                self.changed.notified().await;
+                continue;
+            }
+            tokio::select! {
+                ready = self.socket.writable() => {
+                    if ready.is_err() || self.write().is_err() {
+                        self.broken.set(true);
+                    }
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}

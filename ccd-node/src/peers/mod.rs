@@ -1,0 +1,140 @@
+//! Connections to the other nodes: proven, encrypted, and never waited for.
+//!
+//! ```text
+//! hello.rs       what two nodes compare before they talk; why they do not
+//! handshake.rs   who holds the key, bytes in and bytes out
+//! sealed.rs      messages of any length in sealed frames
+//! dial.rs        this node's connection to one peer: what it *sends* goes here
+//! listen.rs      the peers' connections to this node: what it *receives* comes here
+//! ```
+//!
+//! Each node dials every other and sends on the connection it dialed; so there are two for each pair, and neither
+//! side has to agree which one counts. A message may be lost with its connection: the protocol is made for that.
+
+mod dial;
+mod handshake;
+mod hello;
+mod listen;
+mod sealed;
+
+pub use hello::Identity;
+pub use listen::{bind, listen};
+
+use crate::outbox::Outbox;
+use ccd_core::ids::NodeId;
+use ccd_core::protocol::Message;
+use sealed::Sealer;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// A message from a peer whose identity is proven.
+#[derive(Debug)]
+pub struct FromPeer {
+    pub from: NodeId,
+    pub message: Message,
+}
+
+/// So much may wait for a peer that does not read; more, and its connection is dropped.
+const BACKLOG_BYTES_MAX: usize = 40 << 20;
+
+/// How connections are made and given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// For connecting and for the handshake, each.
+    pub patience: Duration,
+    /// Between two attempts.
+    pub pause: Duration,
+    /// Data that the peer's kernel has not acknowledged for so long ends the connection.
+    pub unacknowledged: Duration,
+}
+
+impl Pace {
+    /// Follows the heartbeat: a connection that is slower to come than a lease is of no use.
+    pub fn of(heartbeat: Duration, lease: Duration) -> Self {
+        Self {
+            patience: lease.clamp(Duration::from_millis(500), Duration::from_secs(5)),
+            pause: (heartbeat / 2).clamp(Duration::from_millis(20), Duration::from_millis(100)),
+            unacknowledged: (lease * 2).clamp(Duration::from_secs(1), Duration::from_secs(30)),
+        }
+    }
+}
+
+/// An open connection to a peer.
+#[derive(Debug)]
+struct Link {
+    sealer: Sealer,
+    outbox: Rc<Outbox<TcpStream>>,
+}
+
+/// Where the event loop sends from.
+#[derive(Debug)]
+struct Peer {
+    node: NodeId,
+    link: RefCell<Option<Link>>,
+}
+
+/// All peers of this node.
+#[derive(Debug, Default)]
+pub struct Peers {
+    peers: Vec<Rc<Peer>>,
+    scratch: Vec<u8>,
+}
+
+impl Peers {
+    /// Starts to keep a connection to this node. Call inside a `LocalSet`.
+    pub fn dial(&mut self, identity: &Rc<Identity>, node: NodeId, addresses: Vec<SocketAddr>, pace: Pace) {
+        let peer = Rc::new(Peer {
+            node,
+            link: RefCell::default(),
+        });
+        self.peers.push(peer.clone());
+        tokio::task::spawn_local(dial::keep_connected(identity.clone(), peer, addresses, pace));
+    }
+
+    /// Puts a message on its way; [`flush`](Self::flush) sends it. Dropped if there is no connection.
+    pub fn send(&mut self, to: NodeId, message: &Message) {
+        let Some(peer) = self.peers.iter().find(|peer| peer.node == to) else {
+            return;
+        };
+        let mut link = peer.link.borrow_mut();
+        let Some(Link { sealer, outbox }) = &mut *link else {
+            return;
+        };
+        self.scratch.clear();
+        let scratch = std::mem::take(&mut self.scratch);
+        match postcard::to_extend(message, scratch) {
+            Ok(bytes) => {
+                if let Err(error) = outbox.append(|out| sealer.seal(&bytes, out)) {
+                    tracing::error!(node = %to, %error, "a message cannot be sent");
+                }
+                self.scratch = bytes;
+                self.scratch.shrink_to(1 << 20);
+            }
+            Err(error) => tracing::error!(node = %to, %error, "a message cannot be encoded"),
+        }
+    }
+
+    /// Hands everything that waits to the kernel.
+    pub fn flush(&self) {
+        for peer in &self.peers {
+            if let Some(link) = &*peer.link.borrow()
+                && !link.outbox.is_empty()
+            {
+                link.outbox.flush();
+            }
+        }
+    }
+
+    /// Whether everything that was sent is with the kernel.
+    pub fn is_drained(&self) -> bool {
+        self.peers.iter().all(|peer| {
+            peer.link
+                .borrow()
+                .as_ref()
+                .is_none_or(|link| link.outbox.is_empty())
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Messages of any length inside sealed frames of at most 64 KiB. No input or output.
+//!
+//! Inside the frames runs one stream: a length (u32, little-endian) and that many bytes for each message. An empty
+//! frame carries nothing and only proves the key. Memory grows with what has arrived, never with what a length
+//! promises.
+
+use snow::TransportState;
+
+/// Largest message: one round of updates (16 MiB) or a chunk of an image, and what surrounds it.
+pub const MESSAGE_BYTES_MAX: usize = 18 << 20;
+
+/// Largest frame of Noise, and what its authentication takes.
+const FRAME_BYTES_MAX: usize = 65_535;
+const TAG_BYTES: usize = 16;
+const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - TAG_BYTES;
+
+/// The channel cannot go on; the connection must end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealedError {
+    #[error("a message of {got} bytes is longer than {MESSAGE_BYTES_MAX}")]
+    TooLong { got: usize },
+    #[error("a frame does not open: it was damaged, repeated or made by a stranger")]
+    NotGenuine,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sealer {
+    transport: TransportState,
+    plain: Vec<u8>,
+}
+
+impl Sealer {
+    pub fn new(transport: TransportState) -> Self {
+        Self {
+            transport,
+            plain: Vec::new(),
+        }
+    }
+
+    /// Appends the frame that proves the key.
+    pub fn prove(&mut self, out: &mut Vec<u8>) -> Result<(), SealedError> {
+        self.plain.clear();
+        self.append_frame(0..0, out)
+    }
+
+    /// Appends the frames of one message.
+    pub fn seal(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), SealedError> {
+        if message.len() > MESSAGE_BYTES_MAX {
+            return Err(SealedError::TooLong { got: message.len() });
+        }
+        self.plain.clear();
+        self.plain
+            .extend_from_slice(&(message.len() as u32).to_le_bytes());
+        self.plain.extend_from_slice(message);
+        let mut start = 0;
+        while start < self.plain.len() {
+            let end = self.plain.len().min(start + PLAIN_BYTES_MAX);
+            self.append_frame(start..end, out)?;
+            start = end;
+        }
+        // One big message must not keep its memory for ever.
+        self.plain.shrink_to(1 << 20);
+        Ok(())
+    }
+
+    fn append_frame(&mut self, range: std::ops::Range<usize>, out: &mut Vec<u8>) -> Result<(), SealedError> {
+        let sealed_bytes = range.len() + TAG_BYTES;
+        let at = out.len();
+        out.extend_from_slice(&(sealed_bytes as u16).to_le_bytes());
+        out.resize(at + 2 + sealed_bytes, 0);
+        self.transport
+            .write_message(&self.plain[range], &mut out[at + 2..])
+            .map_err(|_| SealedError::NotGenuine)?;
+        Ok(())
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Opener {
+    transport: TransportState,
+    /// What has come of the message under way, its length first.
+    partial: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Opener {
+    pub fn new(transport: TransportState) -> Self {
+        Self {
+            transport,
+            partial: Vec::new(),
+            plain: vec![0; PLAIN_BYTES_MAX],
+        }
+    }
+
+    /// Takes one frame; returns the message that it completes. A sender puts at most one message into a frame.
+    pub fn open_frame(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, SealedError> {
+        let len_bytes = self
+            .transport
+            .read_message(frame, &mut self.plain)
+            .map_err(|_| SealedError::NotGenuine)?;
+        self.partial.extend_from_slice(&self.plain[..len_bytes]);
+        let Some((prefix, message)) = self.partial.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let message_bytes = u32::from_le_bytes(*prefix) as usize;
+        if message_bytes > MESSAGE_BYTES_MAX || message.len() > message_bytes {
+            return Err(SealedError::TooLong {
+                got: message_bytes.max(message.len()),
+            });
+        }
+        if message.len() < message_bytes {
+            return Ok(None);
+        }
+        let mut whole = std::mem::take(&mut self.partial);
+        whole.drain(..4);
+        Ok(Some(whole))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Sealer, Opener) {
+        let builder = || snow::Builder::new("Noise_NN_25519_ChaChaPoly_BLAKE2s".parse().unwrap());
+        let (mut one, mut two) = (
+            builder().build_initiator().unwrap(),
+            builder().build_responder().unwrap(),
+        );
+        let (mut wire, mut sink) = ([0; 256], [0; 256]);
+        let len = one.write_message(&[], &mut wire).unwrap();
+        two.read_message(&wire[..len], &mut sink).unwrap();
+        let len = two.write_message(&[], &mut wire).unwrap();
+        one.read_message(&wire[..len], &mut sink).unwrap();
+        (
+            Sealer::new(one.into_transport_mode().unwrap()),
+            Opener::new(two.into_transport_mode().unwrap()),
+        )
+    }
+
+    fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
+        let mut frames = Vec::new();
+        while let Some((prefix, rest)) = bytes.split_first_chunk::<2>() {
+            let (frame, rest) = rest.split_at(u16::from_le_bytes(*prefix) as usize);
+            frames.push(frame);
+            bytes = rest;
+        }
+        frames
+    }
+
+    #[test]
+    fn messages_of_every_length_come_back() {
+        let (mut sealer, mut opener) = pair();
+        for len in [
+            0,
+            1,
+            100,
+            PLAIN_BYTES_MAX - 4,
+            PLAIN_BYTES_MAX - 3,
+            200_000,
+            3 << 20,
+            MESSAGE_BYTES_MAX,
+        ] {
+            let message: Vec<u8> = (0..len).map(|index| index as u8).collect();
+            let mut wire = Vec::new();
+            sealer.prove(&mut wire).unwrap();
+            sealer.seal(&message, &mut wire).unwrap();
+            let frames = frames(&wire);
+            let (last, before) = frames.split_last().unwrap();
+            for frame in before {
+                assert_eq!(opener.open_frame(frame).unwrap(), None);
+            }
+            assert!(opener.open_frame(last).unwrap() == Some(message), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_ends_the_connection() {
+        let (mut sealer, mut opener) = pair();
+        assert!(
+            sealer
+                .seal(&vec![0; MESSAGE_BYTES_MAX + 1], &mut Vec::new())
+                .is_err()
+        );
+        // A peer that does not care about the limit.
+        sealer.plain = u32::MAX.to_le_bytes().to_vec();
+        let mut wire = Vec::new();
+        sealer.append_frame(0..4, &mut wire).unwrap();
+        assert!(matches!(
+            opener.open_frame(frames(&wire)[0]),
+            Err(SealedError::TooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn a_damaged_frame_ends_the_connection() {
+        let (mut sealer, mut opener) = pair();
+        let mut wire = Vec::new();
+        sealer.seal(b"hello", &mut wire).unwrap();
+        wire[5] ^= 1;
+        assert_eq!(opener.open_frame(frames(&wire)[0]), Err(SealedError::NotGenuine));
+        assert_eq!(opener.open_frame(&[]), Err(SealedError::NotGenuine));
+    }
+}

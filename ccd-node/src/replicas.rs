@@ -1,0 +1,233 @@
+//! The node's replicas as the mirror drives them: the local copy, made on the first run, and the shared devices.
+
+use ccd_client::Places;
+use ccd_core::database::Database;
+use ccd_core::ids::{DeviceRole, NodeId, Replica};
+use ccd_core::init::{ClusterInit, Fencing};
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use ccd_disk::driver::{BranchKeeper, Opener};
+use ccd_disk::{
+    Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, RegionError, RegionId, ReplicaDriver,
+};
+use ccd_mirror::{Store, StoreStep};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+use crate::branches;
+use crate::clients::today;
+
+/// One replica of this node, on its thread.
+#[derive(Debug)]
+pub struct RegionStore {
+    driver: ReplicaDriver,
+    checkpoint: Checkpoint,
+}
+
+#[derive(Debug)]
+enum Checkpoint {
+    None,
+    /// The image is made on a thread of its own, so that no append waits for it.
+    Encoding {
+        database: Database,
+        image: Receiver<Vec<u8>>,
+    },
+    Writing {
+        total_bytes: u64,
+        done_bytes: u64,
+    },
+}
+
+/// What one step of ccd-disk writes at most, for progress only.
+const STEP_BYTES: u64 = 256 << 10;
+
+impl RegionStore {
+    /// The node's own copy.
+    pub fn local(places: &Places, init: &ClusterInit, node: NodeId) -> Self {
+        let path = places.local_copy_path();
+        let branches = places.branches_dir();
+        let keeper: BranchKeeper =
+            Box::new(move |database, reason| branches::keep(&branches, database, reason));
+        Self::new(
+            init,
+            Replica::Local,
+            node,
+            opener(path, |_| Ok(Access::Exclusive)),
+            keeper,
+        )
+    }
+
+    /// A shared device.
+    pub fn device(init: &ClusterInit, role: DeviceRole, path: &str, node: NodeId) -> Self {
+        let fencing = init.options().fencing;
+        let opener = opener(PathBuf::from(path), move |path| access(path, fencing));
+        let keeper: BranchKeeper =
+            Box::new(|_, _| Err(io::Error::other("branches are kept beside the local copy")));
+        Self::new(init, Replica::Device(role), node, opener, keeper)
+    }
+
+    fn new(init: &ClusterInit, replica: Replica, node: NodeId, opener: Opener, keeper: BranchKeeper) -> Self {
+        let cluster = init.id();
+        let identity = ExpectedIdentity {
+            cluster,
+            replica,
+            node,
+        };
+        Self {
+            driver: ReplicaDriver::new(identity, opener, keeper),
+            checkpoint: Checkpoint::None,
+        }
+    }
+}
+
+impl Store for RegionStore {
+    fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        self.driver.execute(op)
+    }
+
+    fn begin_checkpoint(&mut self, database: Database) -> Result<(), ReplicaError> {
+        let (done, image) = sync_channel(1);
+        let copy = database.clone();
+        let encode = move || {
+            // Nobody waits any more if the checkpoint was given up.
+            let _ = done.send(copy.to_image());
+        };
+        let thread = std::thread::Builder::new().name("ccd-image".into()).spawn(encode);
+        thread.map_err(|error| ReplicaError {
+            kind: ReplicaErrorKind::Io,
+            text: format!("no thread for making an image: {error}"),
+        })?;
+        self.checkpoint = Checkpoint::Encoding { database, image };
+        Ok(())
+    }
+
+    fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError> {
+        match &mut self.checkpoint {
+            Checkpoint::None => Ok(StoreStep::Done),
+            Checkpoint::Encoding { database, image } => match image.try_recv() {
+                Err(TryRecvError::Empty) => Ok(StoreStep::NotYet),
+                Err(TryRecvError::Disconnected) => {
+                    self.checkpoint = Checkpoint::None;
+                    Err(ReplicaError {
+                        kind: ReplicaErrorKind::Damaged,
+                        text: "making an image of the database failed".into(),
+                    })
+                }
+                Ok(image) => {
+                    let total_bytes = image.len() as u64;
+                    let position = database.position();
+                    self.checkpoint = Checkpoint::None;
+                    if self.driver.region()?.begin_checkpoint(position, image)?.is_some() {
+                        return Ok(StoreStep::Done);
+                    }
+                    let done_bytes = 0;
+                    self.checkpoint = Checkpoint::Writing {
+                        total_bytes,
+                        done_bytes,
+                    };
+                    Ok(StoreStep::More {
+                        done_bytes,
+                        total_bytes,
+                    })
+                }
+            },
+            Checkpoint::Writing {
+                total_bytes,
+                done_bytes,
+            } => {
+                *done_bytes = (*done_bytes + STEP_BYTES).min(*total_bytes);
+                let step = StoreStep::More {
+                    done_bytes: *done_bytes,
+                    total_bytes: *total_bytes,
+                };
+                let done = self.driver.checkpoint_step().map(|answer| answer.is_some());
+                if !matches!(done, Ok(false)) {
+                    self.checkpoint = Checkpoint::None;
+                }
+                done.map(|done| if done { StoreStep::Done } else { step })
+            }
+        }
+    }
+
+    /// The region itself drops a checkpoint when a whole image, a newer checkpoint or a new opening makes it void.
+    fn abandon_checkpoint(&mut self) {
+        self.checkpoint = Checkpoint::None;
+    }
+}
+
+fn opener(path: PathBuf, access: impl Fn(&Path) -> io::Result<Access> + Send + 'static) -> Opener {
+    Box::new(move || {
+        let device = RawDevice::open(&path, access(&path)?)?;
+        Ok(Box::new(device) as Box<dyn Blocks>)
+    })
+}
+
+/// Loop devices, in `Documentation/admin-guide/devices.txt` of the kernel.
+const LOOP_MAJOR: u64 = 7;
+
+/// A plain file or loop device stands for a shared disk between daemons of one machine, so the others must be able
+/// to open it too. A real device is on several machines, and on each of them it is one daemon's alone.
+fn access(path: &Path, fencing: Fencing) -> io::Result<Access> {
+    let metadata = fs::metadata(path)?;
+    let is_loop =
+        metadata.file_type().is_block_device() && nix::sys::stat::major(metadata.rdev()) == LOOP_MAJOR;
+    let stands_for_a_disk = metadata.is_file() || is_loop;
+    Ok(if stands_for_a_disk && fencing == Fencing::Lease {
+        Access::Shared
+    } else {
+        Access::Exclusive
+    })
+}
+
+/// Why the local copy could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalCopyError {
+    #[error("cannot make the local copy {}: {source}; is the file system full or read-only?", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("cannot make the local copy: {0}")]
+    Region(#[from] RegionError),
+}
+
+/// Makes the local copy if there is none. Made under another name: a copy that is there is whole.
+///
+/// # Errors
+/// When the file cannot be made or does not fit.
+pub fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Result<bool, LocalCopyError> {
+    let path = places.local_copy_path();
+    let on_file = |source| LocalCopyError::File {
+        path: path.clone(),
+        source,
+    };
+    if path.try_exists().map_err(on_file)? {
+        return Ok(false);
+    }
+    let unfinished = path.with_extension("region.new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(on_file(error)),
+        _ => {}
+    }
+    let mut region = [0; 16];
+    random(&mut region).map_err(on_file)?;
+    let options = MkfsOptions {
+        image_bytes_max: u64::from(init.options().image_mib) << 20,
+        journal_bytes: u64::from(init.options().journal_mib) << 20,
+        label: init.name().to_owned(),
+        created: today(),
+        ..MkfsOptions::local(init.id(), RegionId(region), node)
+    };
+    let device = RawDevice::create_file(&unfinished, options.len_bytes()?).map_err(on_file)?;
+    ccd_disk::create(Box::new(device), &options)?;
+    fs::rename(&unfinished, &path).map_err(on_file)?;
+    File::open(&places.state)
+        .and_then(|folder| folder.sync_all())
+        .map_err(on_file)?;
+    Ok(true)
+}
+
+/// Fills the bytes with randomness of the kernel.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    use std::io::Read;
+    File::open("/dev/urandom")?.read_exact(bytes)
+}

@@ -1,0 +1,79 @@
+//! What the service manager hears: ready, stopping, one line of status, and that the loop is alive. Does nothing
+//! when the daemon was started by hand.
+
+use crate::clock;
+use ccd_core::protocol::{ServingState, Status};
+use ccd_core::time::Time;
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+/// Between two looks at the status.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The daemon as its service manager sees it.
+#[derive(Debug)]
+pub struct Service {
+    /// How often a sign of life is due, if the manager watches.
+    watchdog: Option<Duration>,
+    next: Time,
+    told: String,
+}
+
+impl Service {
+    pub fn new() -> Self {
+        Self {
+            watchdog: sd_notify::watchdog_enabled().map(|timeout| timeout / 3),
+            next: Time::ZERO,
+            told: String::new(),
+        }
+    }
+
+    pub fn ready(&self) {
+        notify(&[NotifyState::Ready]);
+    }
+
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping, NotifyState::Status("leaving the cluster")]);
+    }
+
+    pub fn next_deadline(&self) -> Time {
+        self.next
+    }
+
+    /// Something was decided: tell it now.
+    pub fn hurry(&mut self) {
+        self.next = clock::now();
+    }
+
+    pub fn tell(&mut self, now: Time, status: &Status) {
+        self.next = now + self.watchdog.unwrap_or(INTERVAL).min(INTERVAL);
+        if self.watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+        let state = match status.state {
+            ServingState::Starting => "starting",
+            ServingState::Waiting => "waiting",
+            ServingState::Reconfiguring => "reconfiguring",
+            ServingState::Serving => "serving",
+            ServingState::Left => "left",
+        };
+        let mut text = state.to_owned();
+        if let Some(configuration) = &status.configuration {
+            text.push_str(&format!(", {configuration}"));
+        }
+        if !status.verdict.is_empty() {
+            text.push_str(&format!(": {}", status.verdict));
+        }
+        if text != self.told {
+            tracing::info!("{text}");
+            notify(&[NotifyState::Status(&text)]);
+            self.told = text;
+        }
+    }
+}
+
+fn notify(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager does not hear");
+    }
+}

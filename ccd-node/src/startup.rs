@@ -1,0 +1,185 @@
+//! Everything that is checked and read before the daemon serves; each failure with its exit code.
+
+use crate::clients::AccessRules;
+use crate::decisions::Decisions;
+use crate::peers::Identity;
+use crate::replicas::{self, RegionStore};
+use ccd_client::files::{Authkey, read_init, this_node};
+use ccd_client::{Exit, Places};
+use ccd_core::ids::{Incarnation, NodeId, Replica};
+use ccd_core::init::{ClusterInit, Fencing};
+use ccd_core::protocol::Settings;
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Says to systemd: starting me again will not help before somebody changes something.
+pub const DO_NOT_RESPAWN: u8 = 100;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct StartupError {
+    pub exit_code: u8,
+    pub text: String,
+}
+
+impl StartupError {
+    /// Only a change of the configuration helps.
+    fn configuration(error: impl Display) -> Self {
+        let text = error.to_string();
+        Self {
+            exit_code: DO_NOT_RESPAWN,
+            text,
+        }
+    }
+
+    pub fn new(exit: Exit, text: impl Display) -> Self {
+        let text = text.to_string();
+        Self {
+            exit_code: exit.code(),
+            text,
+        }
+    }
+}
+
+/// What a daemon needs to run.
+#[derive(Debug)]
+pub struct Startup {
+    pub places: Places,
+    pub init: ClusterInit,
+    pub me: NodeId,
+    pub identity: Identity,
+    pub rules: AccessRules,
+    pub settings: Settings,
+    pub decisions: Decisions,
+    pub stores: Vec<(Replica, RegionStore)>,
+    /// Held for as long as the daemon lives.
+    pub lock: File,
+}
+
+/// Reads the configuration, takes the state folder, and makes the local copy if there is none.
+///
+/// # Errors
+/// With the exit code that the process is to end with.
+pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupError> {
+    let init = read_init(&places).map_err(StartupError::configuration)?;
+    let key = Authkey::read(&places).map_err(StartupError::configuration)?;
+    let me = this_node(&places, &init, node)
+        .map_err(StartupError::configuration)?
+        .id;
+    let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
+    if init.options().fencing == Fencing::Scsi {
+        return Err(StartupError::configuration(
+            "fencing by persistent reservations (fencing=scsi) is not available in this release; run a cluster that can \
+             live with lease fencing only, made with `ccdadm setup --fencing lease`",
+        ));
+    }
+    for folder in [&places.state, &places.run] {
+        make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
+    }
+    let lock = lock(&places.state)?;
+    let made = replicas::make_local_copy(&places, &init, me)
+        .map_err(|error| StartupError::new(Exit::CannotCreate, error))?;
+    if made {
+        tracing::info!(path = %places.local_copy_path().display(), "made a new local copy");
+    }
+    let decisions_path = places.decisions_path();
+    let decisions = Decisions::open(&decisions_path).map_err(|error| {
+        StartupError::new(
+            Exit::Io,
+            format!("cannot write {}: {error}", decisions_path.display()),
+        )
+    })?;
+    let mut incarnation = [0; 8];
+    replicas::random(&mut incarnation)
+        .map_err(|error| StartupError::new(Exit::Io, format!("/dev/urandom: {error}")))?;
+    let options = init.options();
+    let settings = Settings {
+        me,
+        cluster: init.id(),
+        nodes: init.node_set(),
+        devices: init.device_set(),
+        incarnation: Incarnation(u64::from_le_bytes(incarnation)),
+        heartbeat: options.heartbeat,
+        lease: options.lease,
+        disk_deadline: options.disk_deadline,
+        content_bytes_max: u64::from(options.image_mib) << 20,
+    };
+    let identity = Identity {
+        me,
+        nodes: init.node_set(),
+        cluster: init.id(),
+        init_digest: init.digest(),
+        key: *key.bytes(),
+    };
+    let local = (Replica::Local, RegionStore::local(&places, &init, me));
+    let devices = init.devices().iter().map(|device| {
+        let store = RegionStore::device(&init, device.role, &device.path, me);
+        (Replica::Device(device.role), store)
+    });
+    let stores = std::iter::once(local).chain(devices).collect();
+    Ok(Startup {
+        places,
+        me,
+        identity,
+        rules,
+        settings,
+        decisions,
+        stores,
+        lock,
+        init,
+    })
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|error| {
+            StartupError::new(
+                Exit::CannotCreate,
+                format!(
+                    "cannot make the folder {}: {error}; make it, or name another with --state or --run",
+                    path.display()
+                ),
+            )
+        })
+}
+
+/// One daemon for each state folder.
+fn lock(state: &Path) -> Result<File, StartupError> {
+    let path = state.join("lock");
+    let on_file = |error| {
+        StartupError::new(
+            Exit::CannotCreate,
+            format!("cannot use the state folder: {}: {error}", path.display()),
+        )
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(on_file)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            return Err(StartupError::new(
+                Exit::Busy,
+                format!(
+                    "another ccdd (process {}) uses the state folder {}; stop it, or give this one its own with --state",
+                    holder.trim(),
+                    state.display()
+                ),
+            ));
+        }
+        Err(TryLockError::Error(error)) => return Err(on_file(error)),
+    }
+    fs::write(&path, format!("{}\n", std::process::id())).map_err(on_file)?;
+    Ok(file)
+}

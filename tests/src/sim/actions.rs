@@ -1,0 +1,313 @@
+//! Carries out what nodes ask for, and shows each action to the ledger before it has any effect.
+
+use super::asks::{AskEnd, Asker};
+use super::brief;
+use super::ledger::Place;
+use super::unsound::Unsound;
+use super::world::{Happening, Sabotage, World};
+use ccd_core::client::{Answer, ClientToken, Refusal, Reply, RequestBody};
+use ccd_core::configuration::Configuration;
+use ccd_core::database::{Pattern, Row};
+use ccd_core::ids::{Generation, Position, Stamp};
+use ccd_core::protocol::{Action, DecisionKind, Event, Message};
+use ccd_core::replica::ReplicaOp;
+use core::time::Duration;
+
+/// How much later than its time-out a request may be answered: the daemon's own work, and the clock's grain.
+const ANSWER_SLACK: Duration = Duration::from_millis(60);
+
+impl World {
+    pub(super) fn perform(&mut self, index: usize, actions: Vec<Action>) {
+        let mut actions = actions.into_iter();
+        while let Some(action) = actions.next() {
+            if self.faulty && changes_something(&action) {
+                if self.chance.chance(self.faults.crash_at_action_per_mille) {
+                    let power = self.chance.chance(300);
+                    self.log.line(self.now, format_args!("n{index} dies before: {}", brief::action(&action)));
+                    self.crash(index, power);
+                    let down = self.draw(Duration::from_millis(50), Duration::from_secs(6));
+                    self.after(down, Happening::Start { server: index });
+                    return;
+                }
+                if self.chance.chance(self.faults.pause_at_action_per_mille) {
+                    self.pause(index);
+                    let still = self.draw(Duration::from_millis(50), Duration::from_secs(6));
+                    self.after(still, Happening::Resume { server: index });
+                }
+            }
+            if let Some(stopped) = &mut self.servers[index].stopped {
+                stopped.actions.push(action);
+                stopped.actions.extend(actions);
+                return;
+            }
+            if self.log.is_recording() {
+                self.log.line(self.now, format_args!("n{index} -> {}", brief::action(&action)));
+            }
+            self.perform_one(index, action);
+        }
+    }
+
+    fn perform_one(&mut self, index: usize, action: Action) {
+        match action {
+            Action::Send { to, message } => {
+                self.witness_message(&message);
+                self.send(index, to.index(), &message);
+            }
+            Action::Replica { ticket, replica, op } => {
+                self.witness_op(&op);
+                self.submit_op(index, ticket, replica, op);
+            }
+            Action::Fence { ticket, .. } => {
+                let takes = self.draw(Duration::ZERO, Duration::from_millis(2));
+                self.answer(index, takes, Event::Fenced { ticket, result: Ok(()) });
+            }
+            Action::Reply { client, reply } => self.on_reply(index, client, reply),
+            Action::Record(decision) => {
+                let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
+                if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
+                    self.witness_decided(configuration);
+                }
+                self.servers[index].decisions.push(decision);
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: &Message) {
+        let bytes = postcard::to_allocvec(message).expect("messages are plain data");
+        // Without a process there is no connection; a new process gets nothing that was sent to the old one.
+        if to >= self.servers.len() || self.servers[to].process.is_none() {
+            return;
+        }
+        let run = self.servers[to].run;
+        for delay in self.network.route(from, to) {
+            self.after(delay, Happening::Deliver { from, to, run, bytes: bytes.clone() });
+        }
+    }
+
+    fn witness_message(&mut self, message: &Message) {
+        match message {
+            Message::Decided(configuration) | Message::Install(configuration) => {
+                self.witness_decided(configuration);
+            }
+            Message::UpdateReq { record, .. } => {
+                let result = self.ledger.on_record(record);
+                self.judge(result);
+            }
+            Message::Tail { records, .. } => {
+                for record in records {
+                    let result = self.ledger.on_record(record);
+                    self.judge(result);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn witness_op(&mut self, op: &ReplicaOp) {
+        match op {
+            ReplicaOp::Append { record, .. } => {
+                let result = self.ledger.on_record(record);
+                self.judge(result);
+            }
+            ReplicaOp::WriteImage { database }
+            | ReplicaOp::Checkpoint { database }
+            | ReplicaOp::KeepBranch { database, .. } => {
+                let result = self.ledger.invariant_equal_stamp_equal_content(database);
+                self.judge(result);
+            }
+            ReplicaOp::WriteConfiguration { configuration } => self.witness_decided(configuration),
+            _ => {}
+        }
+    }
+
+    fn witness_decided(&mut self, configuration: &Configuration) {
+        if configuration.is_genesis() {
+            return;
+        }
+        match self.ledger.on_decided(configuration) {
+            Ok(true) => {
+                self.log.line(self.now, format_args!("DECIDED {configuration} from {:?}", configuration.base));
+                let result = self.voters.invariant_decided_by_voters(&self.ledger, configuration);
+                self.judge(result);
+            }
+            Ok(false) => {}
+            Err(unsound) => self.judge(Err(unsound)),
+        }
+    }
+
+    fn on_reply(&mut self, index: usize, client: ClientToken, reply: Reply) {
+        let token = client.0;
+        let waits = self.servers[index].process.as_mut().is_some_and(|process| process.asks.remove(&token));
+        if !waits {
+            if !self.asks.contains_key(&token) {
+                let text = format!("n{index} answers {client:?}, which asked nothing");
+                self.judge(Err(Unsound::new("invariant_one_reply_a_request", text)));
+            }
+            return;
+        }
+        let reply = self.sabotaged(token, reply);
+        let result = self.check_reply(token, &reply);
+        self.judge(result);
+        self.end_ask(token, AskEnd::Reply(reply));
+    }
+
+    /// The direct checks of what a client hears, by what the ledger knows.
+    fn check_reply(&mut self, token: u64, reply: &Reply) -> Result<(), Unsound> {
+        let ask = &self.asks[&token];
+        let seen = ask.seen;
+        match (&ask.body, reply) {
+            (RequestBody::Query { pattern, stale }, Ok(Answer::Rows { position, rows })) => {
+                let (pattern, stale) = (pattern.clone(), *stale);
+                let place = self.invariant_rows_are_those_of_their_position(&pattern, *position, rows)?;
+                if stale {
+                    return Ok(());
+                }
+                self.invariant_no_strict_query_stale(&pattern, seen, place, rows)?;
+                self.ledger.on_seen(place, "the answer to a strict query")
+            }
+            (RequestBody::Snapshot { stale }, Ok(Answer::Snapshot(database))) => {
+                let stale = *stale;
+                self.ledger.invariant_equal_stamp_equal_content(database)?;
+                let place = self.ledger.find(database.position()).expect("just found");
+                if stale { Ok(()) } else { self.ledger.on_seen(place, "a snapshot") }
+            }
+            (RequestBody::Update(update), Ok(Answer::Committed { position, .. })) => {
+                self.ledger.on_ack(update.request, *position)
+            }
+            (RequestBody::Outcome { request }, Ok(Answer::Outcome { committed: Some(generation) })) => {
+                let (request, stamp) = (*request, Stamp { generation: *generation, ..Stamp::default() });
+                self.ledger.on_ack(request, Position { stamp, ..Position::EMPTY })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn invariant_rows_are_those_of_their_position(
+        &self,
+        pattern: &Pattern,
+        position: Position,
+        rows: &[Row],
+    ) -> Result<Place, Unsound> {
+        let name = "invariant_rows_are_those_of_their_position";
+        let Some(place) = self.ledger.find(position) else {
+            return Err(Unsound::new(name, format!("an answer names {position:?}, which nobody ever reached")));
+        };
+        if self.ledger.database(place).query(pattern).as_deref() != Ok(rows) {
+            return Err(Unsound::new(name, format!("an answer at {position:?} has other rows: {rows:?}")));
+        }
+        Ok(place)
+    }
+
+    fn invariant_no_strict_query_stale(
+        &self,
+        pattern: &Pattern,
+        seen: Place,
+        place: Place,
+        rows: &[Row],
+    ) -> Result<(), Unsound> {
+        // A node may still stand before an update that does not touch the key.
+        if self.ledger.is_ancestor(seen, place)
+            || self.ledger.database(seen).query(pattern).as_deref() == Ok(rows)
+        {
+            return Ok(());
+        }
+        let text = format!(
+            "answered from {:?} although {:?} had been seen before the query",
+            self.ledger.position(place),
+            self.ledger.position(seen)
+        );
+        Err(Unsound::new("invariant_no_strict_query_stale", text))
+    }
+
+    fn sabotaged(&mut self, token: u64, reply: Reply) -> Reply {
+        let Some(sabotage) = self.sabotage else {
+            return reply;
+        };
+        if !self.chance.chance(100) {
+            return reply;
+        }
+        let body = &self.asks[&token].body;
+        match (sabotage, &reply) {
+            (Sabotage::StaleAnswers, Ok(Answer::Rows { .. })) => {
+                let same = |ask: &&super::asks::Ask| ask.body == *body;
+                let earlier = self.asks.values().filter(same).find_map(|ask| match &ask.end {
+                    Some(AskEnd::Reply(Ok(Answer::Rows { position, rows }))) => Some((*position, rows.clone())),
+                    _ => None,
+                });
+                earlier.map_or(reply, |(position, rows)| Ok(Answer::Rows { position, rows }))
+            }
+            (Sabotage::FalseAcks, Err(Refusal::NotServing { .. } | Refusal::Op(_)))
+                if matches!(body, RequestBody::Update(_)) =>
+            {
+                let position = self.ledger.position(self.ledger.seen());
+                let generation = Generation(position.stamp.generation.0 + 1);
+                let stamp = Stamp { generation, ..position.stamp };
+                Ok(Answer::Committed { position: Position { stamp, ..position }, removed: 0 })
+            }
+            (Sabotage::FalseRollbacks, Ok(Answer::Committed { .. })) => {
+                Err(Refusal::RolledBack { why: "sabotage".into() })
+            }
+            _ => reply,
+        }
+    }
+
+    /// A request ends for its client.
+    pub(super) fn end_ask(&mut self, token: u64, end: AskEnd) {
+        let instant = self.instant();
+        if self.log.is_recording() {
+            self.log.line(self.now, format_args!("ask {token} ends: {}", brief::end(&end)));
+        }
+        let Some(ask) = self.asks.get_mut(&token).filter(|ask| ask.end.is_none()) else {
+            return;
+        };
+        let called = ask.called;
+        ask.end = Some(end.clone());
+        if let Asker::Client(client) = ask.asker {
+            self.client_heard(client, called, instant, end);
+        }
+    }
+
+    /// How long a client waits for a process that is alive.
+    pub(super) fn patience(&self, index: usize, timeout: Duration) -> Duration {
+        self.servers[index].clock.stretch(timeout) + ANSWER_SLACK
+    }
+
+    /// A request should have been answered by now: every request is answered within its time-out.
+    pub(super) fn ask_overdue(&mut self, token: u64) {
+        let ask = &self.asks[&token];
+        if ask.end.is_some() {
+            return;
+        }
+        let (index, timeout, asked_at) = (ask.server, ask.timeout, ask.asked_at);
+        let server = &mut self.servers[index];
+        if server.stopped.is_some() {
+            if let Some(process) = &mut server.process {
+                process.asks.remove(&token);
+            }
+            self.end_ask(token, AskEnd::Lost);
+            self.tell(index, Event::ClientGone { client: ClientToken(token) });
+            return;
+        }
+        let resumed_at = server.resumed_at;
+        let patience = self.patience(index, timeout);
+        if resumed_at >= asked_at && self.now < resumed_at + patience {
+            self.at(resumed_at + patience, Happening::AskOverdue { token });
+            return;
+        }
+        let text = format!("n{index} has not answered {} within {timeout:?}", brief::body(&self.asks[&token].body));
+        self.judge(Err(Unsound::new("invariant_requests_are_answered_in_time", text)));
+    }
+}
+
+/// Whether it matters that a process dies or stands still just before this.
+fn changes_something(action: &Action) -> bool {
+    match action {
+        Action::Send { message, .. } => {
+            !matches!(message, Message::Heartbeat(_) | Message::HeartbeatAck { .. })
+        }
+        Action::Replica { op, .. } => !matches!(op, ReplicaOp::WriteHeartbeat { .. } | ReplicaOp::Survey),
+        Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
+        Action::Fence { .. } => true,
+        Action::Record(_) => false,
+    }
+}

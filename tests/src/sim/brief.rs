@@ -1,0 +1,102 @@
+//! Events and actions in one line each, for the event log.
+
+use super::asks::AskEnd;
+use ccd_core::client::{Answer, Reply, RequestBody};
+use ccd_core::protocol::{Action, Event, Message};
+use ccd_core::replica::{ReplicaAnswer, ReplicaOp};
+
+/// Longest that one item of the log gets, in characters.
+const TEXT_MAX: usize = 600;
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+pub fn event(event: &Event) -> String {
+    match event {
+        Event::Message { from, message: text } => format!("from {from:?}: {}", message(text)),
+        Event::Client { client, request, .. } => {
+            format!("client {} asks within {:?}: {}", client.0, request.timeout, body(&request.body))
+        }
+        Event::Replica { ticket, result } => match result {
+            Ok(done) => format!("t{} done: {}", ticket.0, replica_answer(done)),
+            Err(error) => format!("t{} failed: {:?} {error}", ticket.0, error.kind),
+        },
+        Event::Timer | Event::ClientGone { .. } | Event::Fenced { .. } => format!("{event:?}"),
+    }
+}
+
+pub fn action(action: &Action) -> String {
+    match action {
+        Action::Send { to, message: text } => format!("to {to:?}: {}", message(text)),
+        Action::Replica { ticket, replica, op } => format!("{replica} t{}: {}", ticket.0, replica_op(op)),
+        Action::Reply { client, reply: answer } => format!("reply {}: {}", client.0, reply(answer)),
+        Action::Fence { .. } => format!("{action:?}"),
+        Action::Record(decision) => {
+            let configuration = decision.configuration.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("{:?} [{configuration}] {}", decision.kind, decision.text)
+        }
+    }
+}
+
+pub fn message(message: &Message) -> String {
+    shortened(match message {
+        Message::ImageChunk { position, total, offset, bytes, ancestor } => {
+            format!("ImageChunk {position:?} {offset}+{} of {total}, ancestor {ancestor}", bytes.len())
+        }
+        Message::UpdateReq { epoch, record } => {
+            format!("UpdateReq epoch {epoch} {:?} → {:?} {:?}", record.prev, record.next, record.body)
+        }
+        other => format!("{other:?}"),
+    })
+}
+
+pub fn replica_op(op: &ReplicaOp) -> String {
+    shortened(match op {
+        ReplicaOp::Append { record, then_survey } => {
+            let survey = if *then_survey { ", then survey" } else { "" };
+            format!("Append {:?} → {:?}{survey} {:?}", record.prev, record.next, record.body)
+        }
+        ReplicaOp::WriteImage { database } => format!("WriteImage {:?}", database.position()),
+        ReplicaOp::Checkpoint { database } => format!("Checkpoint {:?}", database.position()),
+        ReplicaOp::KeepBranch { database, reason } => format!("KeepBranch {:?}: {reason}", database.position()),
+        other => format!("{other:?}"),
+    })
+}
+
+fn replica_answer(answer: &ReplicaAnswer) -> String {
+    shortened(match answer {
+        ReplicaAnswer::Loaded(loaded) => format!(
+            "loaded {:?} from area {:?}: checkpoint {:?} and {} records; heads {:?}; damage {:?}",
+            loaded.position,
+            loaded.area,
+            loaded.checkpoint.position(),
+            loaded.records.len(),
+            loaded.heads,
+            loaded.damage
+        ),
+        other => format!("{other:?}"),
+    })
+}
+
+pub fn body(body: &RequestBody) -> String {
+    shortened(format!("{body:?}"))
+}
+
+fn reply(reply: &Reply) -> String {
+    match reply {
+        Ok(Answer::Snapshot(database)) => format!("snapshot {:?}", database.position()),
+        other => shortened(format!("{other:?}")),
+    }
+}
+
+pub fn end(end: &AskEnd) -> String {
+    match end {
+        AskEnd::Reply(answer) => reply(answer),
+        AskEnd::Lost => "lost".into(),
+    }
+}

@@ -1,0 +1,202 @@
+//! Makes the faults of the budget happen, and ends them all.
+
+use super::asks::Asker;
+use super::plan::FaultKind;
+use super::store::Fault;
+use super::world::{Happening, World};
+use ccd_core::client::RequestBody;
+use ccd_core::ids::DeviceRole;
+use core::time::Duration;
+
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(6);
+
+/// How long an operator waits for `leave` and `join`.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(3);
+
+impl World {
+    /// From now on the budget's faults happen.
+    pub fn let_faults_begin(&mut self) {
+        self.faulty = true;
+        self.schedule_fault();
+    }
+
+    fn schedule_fault(&mut self) {
+        if !self.faults.kinds.is_empty() {
+            let interval = self.faults.interval;
+            let next = self.draw(interval / 8, interval * 3);
+            self.after(next, Happening::Fault);
+        }
+    }
+
+    pub(super) fn fault_begins(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        self.schedule_fault();
+        let kinds = self.faults.kinds.clone();
+        let kind = *self.chance.pick(&kinds);
+        let lasts = self.draw(SHORTEST, LONGEST);
+        let first = self.chance.below(self.shape.nodes as u64) as usize;
+        let second = match kind {
+            FaultKind::CutOneWay | FaultKind::CutPair => {
+                let others: Vec<usize> = (0..self.shape.nodes).filter(|other| *other != first).collect();
+                *self.chance.pick(&others)
+            }
+            _ => self.chance.below(self.shape.devices.max(1) as u64) as usize,
+        };
+        self.log.line(self.now, format_args!("FAULT {kind:?} {first} {second} for {lasts:?}"));
+        let role = DeviceRole::ALL[second.min(1)];
+        let until = self.now + lasts;
+        match kind {
+            FaultKind::Crash => self.crash(first, false),
+            FaultKind::PowerCut => self.crash(first, true),
+            FaultKind::PowerCutAll => {
+                (0..self.shape.nodes).for_each(|index| self.crash(index, true));
+                let torn = self.faults.torn_writes;
+                self.media.power_cut_devices(torn, &mut self.chance);
+            }
+            FaultKind::Pause => self.pause(first),
+            FaultKind::CutOneWay => self.network.cut(first, second),
+            FaultKind::CutPair => {
+                self.network.cut(first, second);
+                self.network.cut(second, first);
+            }
+            FaultKind::Isolate => self.others(first).for_each(|other| {
+                self.network.cut(first, other);
+                self.network.cut(other, first);
+            }),
+            FaultKind::DeviceLoss => self.media.lose_device(role),
+            FaultKind::PathLoss => self.media.lose_path(first, role),
+            FaultKind::DeviceStall => self.media.stall_device(role, until),
+            FaultKind::PathStall => self.media.stall_path(first, role, until),
+            FaultKind::Leave => self.operator_tells(first, RequestBody::Leave),
+        }
+        self.at(until, Happening::FaultEnds { kind, first, second });
+    }
+
+    pub(super) fn fault_ends(&mut self, kind: FaultKind, first: usize, second: usize) {
+        let role = DeviceRole::ALL[second.min(1)];
+        match kind {
+            FaultKind::Crash | FaultKind::PowerCut => self.start(first),
+            FaultKind::PowerCutAll => {
+                for index in 0..self.shape.nodes {
+                    let later = self.draw(Duration::ZERO, Duration::from_secs(3));
+                    self.after(later, Happening::Start { server: index });
+                }
+            }
+            FaultKind::Pause => self.resume(first),
+            FaultKind::CutOneWay => self.network.mend(first, second),
+            FaultKind::CutPair => {
+                self.network.mend(first, second);
+                self.network.mend(second, first);
+            }
+            FaultKind::Isolate => self.others(first).for_each(|other| {
+                self.network.mend(first, other);
+                self.network.mend(other, first);
+            }),
+            FaultKind::DeviceLoss => self.media.return_device(role),
+            FaultKind::PathLoss => self.media.return_path(first, role),
+            FaultKind::DeviceStall | FaultKind::PathStall => {}
+            FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
+        }
+    }
+
+    fn others(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.shape.nodes).filter(move |other| *other != index)
+    }
+
+    fn operator_tells(&mut self, index: usize, body: RequestBody) {
+        self.servers[index].left = matches!(body, RequestBody::Leave);
+        self.ask(index, Asker::Nobody, body, OPERATOR_PATIENCE);
+    }
+
+    /// All faults end: the network is whole, devices answer, processes run, and whoever left joins again.
+    pub fn heal(&mut self) {
+        self.log.line(self.now, format_args!("HEALED"));
+        self.faulty = false;
+        self.network.mend_all();
+        self.media.mend_all();
+        self.faults.disk_delay_max = super::plan::FaultBudget::none().disk_delay_max;
+        for index in 0..self.shape.nodes {
+            self.resume(index);
+            self.start(index);
+            if self.servers[index].left {
+                self.operator_tells(index, RequestBody::Join);
+            }
+        }
+    }
+
+    pub fn lose_device(&mut self, role: DeviceRole) {
+        self.log.line(self.now, format_args!("{role} is gone"));
+        self.media.lose_device(role);
+    }
+
+    pub fn return_device(&mut self, role: DeviceRole) {
+        self.log.line(self.now, format_args!("{role} is back"));
+        self.media.return_device(role);
+    }
+
+    pub fn lose_path(&mut self, index: usize, role: DeviceRole) {
+        self.log.line(self.now, format_args!("n{index} loses its path to {role}"));
+        self.media.lose_path(index, role);
+    }
+
+    pub fn return_path(&mut self, index: usize, role: DeviceRole) {
+        self.log.line(self.now, format_args!("n{index} has its path to {role} back"));
+        self.media.return_path(index, role);
+    }
+
+    /// The local copy of a server that is down is replaced by an empty one.
+    pub fn wipe_local(&mut self, index: usize) {
+        assert!(self.servers[index].process.is_none(), "only the copy of a server that is down is replaced");
+        self.ghosts.retain(|_, ghost| ghost.server != index || ghost.slot != 0);
+        self.media.wipe_local(index);
+    }
+
+    /// Both directions between two nodes.
+    pub fn cut_pair(&mut self, first: usize, second: usize) {
+        self.log.line(self.now, format_args!("n{first} and n{second} are cut off from each other"));
+        self.network.cut(first, second);
+        self.network.cut(second, first);
+    }
+
+    pub fn mend_pair(&mut self, first: usize, second: usize) {
+        self.log.line(self.now, format_args!("n{first} and n{second} hear each other again"));
+        self.network.mend(first, second);
+        self.network.mend(second, first);
+    }
+
+    /// What the next operation on this replica meets.
+    pub(super) fn draw_fault(&mut self, index: usize, slot: usize) -> Fault {
+        let gone = self.path_fault(index, slot);
+        if gone != Fault::None || !self.faulty {
+            return gone;
+        }
+        let rate = self.faults.disk_error_per_mille;
+        let fails = if slot == 0 { self.chance.chance(200) && self.chance.chance(rate) } else { self.chance.chance(rate) };
+        if !fails {
+            return Fault::None;
+        }
+        match self.chance.below(3) {
+            0 => Fault::Dead,
+            1 => Fault::Reads,
+            _ => self.draw_tear(),
+        }
+    }
+
+    pub(super) fn draw_tear(&mut self) -> Fault {
+        let after_writes = self.chance.below(3);
+        let kept = match self.chance.below(4) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => (1 << self.chance.below(64)) - 1,
+            _ => self.chance.next(),
+        };
+        Fault::Break { after_writes, kept }
+    }
+
+    pub(super) fn path_fault(&self, index: usize, slot: usize) -> Fault {
+        if self.media.is_lost(index, slot) { Fault::Dead } else { Fault::None }
+    }
+}

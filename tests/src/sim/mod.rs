@@ -1,0 +1,45 @@
+//! The deterministic simulator: the product's own protocol and region code in a world made from one seed.
+//!
+//! ```text
+//! random, moment      chance from the seed; virtual time and the nodes' clocks
+//! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
+//! world               the event queue and the servers' processes
+//!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
+//!   disks             operations on replicas, step by step    client    the random load
+//! server, drive       a process; one replica's queue, thread and deadline
+//! store               ccd-disk's region on devices in memory, with faults of path and device
+//! network             delay, loss, repetition, order, cuts
+//! ledger, voters      what really happened: every record, every vote; most invariants
+//! history, linear     what clients saw; the linearizability checker
+//! run                 a history from seed to verdict            campaign  many seeds, reports, replays
+//! scenario            the same machinery, driven by hand for directed tests
+//! ```
+//!
+//! Nothing here reads a clock or draws a random number of its own; two runs of a seed are the same, event by event.
+
+mod actions;
+pub mod asks;
+mod brief;
+pub mod campaign;
+pub mod client;
+mod disks;
+mod drive;
+mod faults;
+pub mod history;
+pub mod ledger;
+pub mod linear;
+pub mod log;
+pub mod moment;
+mod network;
+pub mod plan;
+mod random;
+pub mod run;
+pub mod scenario;
+pub mod server;
+mod store;
+mod unsound;
+mod voters;
+pub mod world;
+
+pub use random::Random;
+pub use unsound::{Kind, Unsound};

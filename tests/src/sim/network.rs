@@ -1,0 +1,71 @@
+//! The network between the nodes: every message may be late, lost, repeated or overtaken, and every direction of
+//! every pair may be cut on its own.
+
+use super::random::Random;
+use core::time::Duration;
+
+/// What the network does to messages while faults are on.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub delay_max: Duration,
+    pub loss_per_mille: u64,
+    pub repeat_per_mille: u64,
+}
+
+impl Weather {
+    pub const FAIR: Self = Self { delay_max: Duration::from_micros(400), loss_per_mille: 0, repeat_per_mille: 0 };
+}
+
+const DELAY_MIN: Duration = Duration::from_micros(40);
+
+/// How much later the second copy of a repeated message can come.
+const ECHO_MAX: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub struct Network {
+    pub weather: Weather,
+    random: Random,
+    /// `cuts[from][to]`: how many faults hold this direction cut.
+    cuts: Vec<Vec<u32>>,
+}
+
+impl Network {
+    pub fn new(nodes: usize, weather: Weather, random: Random) -> Self {
+        Self { weather, random, cuts: vec![vec![0; nodes]; nodes] }
+    }
+
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cuts[from][to] += 1;
+    }
+
+    pub fn mend(&mut self, from: usize, to: usize) {
+        self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+    }
+
+    /// Everything is whole and fast again.
+    pub fn mend_all(&mut self) {
+        self.weather = Weather::FAIR;
+        self.cuts.iter_mut().flatten().for_each(|cut| *cut = 0);
+    }
+
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts[from][to] > 0
+    }
+
+    /// When the copies of a message that is sent now arrive, counted from now. None: it is lost.
+    pub fn route(&mut self, from: usize, to: usize) -> Vec<Duration> {
+        if self.is_cut(from, to) || self.random.chance(self.weather.loss_per_mille) {
+            return Vec::new();
+        }
+        let mut arrivals = vec![self.delay(self.weather.delay_max)];
+        if self.random.chance(self.weather.repeat_per_mille) {
+            arrivals.push(self.delay(ECHO_MAX));
+        }
+        arrivals
+    }
+
+    fn delay(&mut self, max: Duration) -> Duration {
+        let (min, max) = (DELAY_MIN.as_nanos() as u64, max.as_nanos() as u64);
+        Duration::from_nanos(self.random.skewed(min, max.max(min)))
+    }
+}

@@ -1,0 +1,211 @@
+//! What a seed means: the shape of the cluster, and which faults its history has.
+//!
+//! # The fault budget
+//!
+//! Swarm testing: each seed draws which kinds of faults are on, so that rare mixes are met too. While faults are on
+//! (the first 6 to 16 seconds), *anything* of what is on may happen at once, to any number of nodes and devices:
+//!
+//! | kind | what is drawn |
+//! | --- | --- |
+//! | crash | a process is killed (also in the middle of carrying out one event's actions), and started again after 50 ms to 6 s; its writes in flight may be lost, torn, or land up to 4 s later, but before it starts again |
+//! | power | as a crash, and the local copy loses what was not flushed; or the whole cluster at once |
+//! | pause | a process stands still for 50 ms to 6 s; its clock, its sockets and its writes in flight do not |
+//! | network | delay to 300 ms, loss to 20 %, repetition (to 3 s later) to 10 %, order at random |
+//! | cuts | one direction of a pair, a whole pair, or one node from all |
+//! | device errors | reads and writes fail; a write that failed may be on the device whole or in part |
+//! | device stalls | a device or a path does not answer for 50 ms to 6 s: longer than the deadline |
+//! | device loss | a device is gone for all nodes, or for one only, and returns with what it held |
+//! | slow devices | every operation takes up to 60 ms |
+//! | leave | nodes leave gracefully and join again |
+//! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
+//!
+//! Never in the budget, because nothing could be promised then: content of a device or local copy that changes by
+//! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
+//! overrule the votes. Directed scenarios have some of them.
+
+use super::network::Weather;
+use super::random::Random;
+use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
+use core::time::Duration;
+
+/// Which nodes and devices a cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub nodes: usize,
+    pub devices: usize,
+}
+
+impl Shape {
+    pub const PAIR: Self = Self { nodes: 2, devices: 2 };
+
+    pub fn node_set(self) -> NodeSet {
+        NodeId::all().take(self.nodes).collect()
+    }
+
+    pub fn device_set(self) -> DeviceSet {
+        DeviceRole::ALL.into_iter().take(self.devices).collect()
+    }
+
+    fn draw(random: &mut Random) -> Self {
+        let (nodes, devices) = match random.below(100) {
+            0..60 => (2, 2),
+            60..72 => (2, 1),
+            72..84 => (3, 0),
+            84..90 => (2, 0),
+            90..95 => (1, 2),
+            _ => (1, 1),
+        };
+        Self { nodes, devices }
+    }
+}
+
+/// One kind of fault, started at a random moment. See the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    Crash,
+    PowerCut,
+    PowerCutAll,
+    Pause,
+    CutOneWay,
+    CutPair,
+    Isolate,
+    DeviceLoss,
+    PathLoss,
+    DeviceStall,
+    PathStall,
+    Leave,
+}
+
+/// The faults of one history.
+#[derive(Clone, Debug)]
+pub struct FaultBudget {
+    pub kinds: Vec<FaultKind>,
+    /// Mean time from one fault to the next.
+    pub interval: Duration,
+    pub weather: Weather,
+    /// An operation on a device fails this often.
+    pub disk_error_per_mille: u64,
+    pub disk_delay_max: Duration,
+    /// The process dies, or stands still, just before it carries out an action that changes something.
+    pub crash_at_action_per_mille: u64,
+    pub pause_at_action_per_mille: u64,
+    /// Writes in flight at a crash may land late.
+    pub late_writes: bool,
+    pub torn_writes: bool,
+    pub drift: bool,
+    /// Nodes are started up to this far apart.
+    pub start_spread: Duration,
+    /// Faults begin before the cluster has opened for the first time.
+    pub from_the_start: bool,
+    /// When all faults end.
+    pub end: Duration,
+}
+
+impl FaultBudget {
+    /// A world without faults, for directed scenarios.
+    pub fn none() -> Self {
+        Self {
+            kinds: Vec::new(),
+            interval: Duration::MAX,
+            weather: Weather::FAIR,
+            disk_error_per_mille: 0,
+            disk_delay_max: Duration::from_micros(300),
+            crash_at_action_per_mille: 0,
+            pause_at_action_per_mille: 0,
+            late_writes: false,
+            torn_writes: false,
+            drift: false,
+            start_spread: Duration::from_millis(20),
+            from_the_start: false,
+            end: Duration::ZERO,
+        }
+    }
+
+    fn draw(random: &mut Random, shape: Shape) -> Self {
+        let mut kinds = Vec::new();
+        let mut consider = |kind: FaultKind, possible: bool, random: &mut Random| {
+            if possible && random.chance(400) {
+                kinds.push(kind);
+            }
+        };
+        let (pair, shared) = (shape.nodes > 1, shape.devices > 0);
+        consider(FaultKind::Crash, true, random);
+        consider(FaultKind::PowerCut, true, random);
+        consider(FaultKind::PowerCutAll, random.chance(500), random);
+        consider(FaultKind::Pause, true, random);
+        consider(FaultKind::CutOneWay, pair, random);
+        consider(FaultKind::CutPair, pair, random);
+        consider(FaultKind::Isolate, pair, random);
+        consider(FaultKind::DeviceLoss, shared, random);
+        consider(FaultKind::PathLoss, shared, random);
+        consider(FaultKind::DeviceStall, shared, random);
+        consider(FaultKind::PathStall, shared, random);
+        consider(FaultKind::Leave, pair && random.chance(500), random);
+        let on = |random: &mut Random, high: u64| if random.chance(350) { random.skewed(1, high) } else { 0 };
+        Self {
+            kinds,
+            interval: Duration::from_millis(random.skewed(250, 4_000)),
+            weather: Weather {
+                delay_max: if random.chance(400) {
+                    Duration::from_micros(random.skewed(500, 300_000))
+                } else {
+                    Weather::FAIR.delay_max
+                },
+                loss_per_mille: on(random, 200),
+                repeat_per_mille: on(random, 100),
+            },
+            disk_error_per_mille: on(random, 30),
+            disk_delay_max: if random.chance(400) {
+                Duration::from_micros(random.skewed(500, 60_000))
+            } else {
+                Duration::from_micros(500)
+            },
+            crash_at_action_per_mille: on(random, 20),
+            pause_at_action_per_mille: if random.chance(200) { random.skewed(1, 10) } else { 0 },
+            late_writes: random.chance(600),
+            torn_writes: random.chance(600),
+            drift: random.chance(700),
+            start_spread: Duration::from_millis(if random.chance(200) { random.below(4_000) } else { 100 }),
+            from_the_start: random.chance(150),
+            end: Duration::from_millis(random.between(6_000, 16_000)),
+        }
+    }
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub clients: usize,
+    /// Longest pause between two operations of one client.
+    pub think_max: Duration,
+    /// Most operations of all clients together: bounds the checker's work.
+    pub operations_max: usize,
+    pub keys: usize,
+    pub registers: u8,
+}
+
+/// Everything that a seed decides before the first event.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub shape: Shape,
+    pub faults: FaultBudget,
+    pub load: Load,
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> (Self, Random) {
+        let mut random = Random::new(seed);
+        let mut draws = random.fork("plan");
+        let shape = Shape::draw(&mut draws);
+        let faults = FaultBudget::draw(&mut draws, shape);
+        let load = Load {
+            clients: draws.between(2, 5) as usize,
+            think_max: Duration::from_millis(draws.skewed(20, 400)),
+            operations_max: draws.between(100, 350) as usize,
+            keys: draws.between(1, 3) as usize,
+            registers: draws.between(1, 3) as u8,
+        };
+        (Self { seed, shape, faults, load }, random)
+    }
+}

@@ -1,0 +1,108 @@
+//! One server: the process of a node, its clock, its inbox and its drives.
+
+use super::drive::Drive;
+use super::moment::{Clock, Moment};
+use ccd_core::ids::{DeviceRole, NodeId, Replica};
+use ccd_core::protocol::{Action, Event, Node};
+use std::collections::BTreeSet;
+
+/// The life of a server's process.
+#[derive(Debug)]
+pub struct Process {
+    pub node: Node,
+    /// Indexed by [`slot`].
+    pub drives: Vec<Option<Drive>>,
+    /// Requests of clients that are not answered yet.
+    pub asks: BTreeSet<u64>,
+}
+
+/// What the scheduler of a stopped process keeps for it.
+#[derive(Debug, Default)]
+pub struct Stopped {
+    /// What was left to carry out of the event during which it was stopped.
+    pub actions: Vec<Action>,
+    pub inbox: Vec<Event>,
+    /// Operations that can go on only when the process does.
+    pub steps: Vec<DiskStep>,
+}
+
+/// A step of the operation under way on a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskStep {
+    pub slot: usize,
+    /// The operation's serial number on that drive.
+    pub serial: u64,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its writes, and usually its reads, reach the medium.
+    Land,
+    /// Its reads do, apart from its writes.
+    Read,
+    /// Its answer is there.
+    Finish,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    pub id: NodeId,
+    pub clock: Clock,
+    /// Which start of the process this is; events of an earlier one are dropped.
+    pub run: u64,
+    /// `None`: the process is down.
+    pub process: Option<Process>,
+    /// `Some`: the process is stopped (SIGSTOP).
+    pub stopped: Option<Stopped>,
+    pub resumed_at: Moment,
+    /// When the next timer event is due, so that none is scheduled twice.
+    pub timer: Option<Moment>,
+    /// Decision records that the node has written, newest last.
+    pub decisions: Vec<ccd_core::protocol::Decision>,
+    /// An operator has told it to leave.
+    pub left: bool,
+}
+
+impl Server {
+    pub fn new(id: NodeId, clock: Clock) -> Self {
+        Self {
+            id,
+            clock,
+            run: 0,
+            process: None,
+            stopped: None,
+            resumed_at: Moment::ZERO,
+            timer: None,
+            decisions: Vec::new(),
+            left: false,
+        }
+    }
+
+    /// It runs and is not stopped.
+    pub fn is_awake(&self) -> bool {
+        self.process.is_some() && self.stopped.is_none()
+    }
+
+    pub fn drive(&mut self, slot: usize) -> Option<&mut Drive> {
+        self.process.as_mut()?.drives.get_mut(slot)?.as_mut()
+    }
+}
+
+/// Index of a replica's drive.
+pub fn slot(replica: Replica) -> usize {
+    match replica {
+        Replica::Local => 0,
+        Replica::Device(DeviceRole::Primary) => 1,
+        Replica::Device(DeviceRole::Secondary) => 2,
+    }
+}
+
+/// The replica of a drive.
+pub fn replica(slot: usize) -> Replica {
+    match slot {
+        0 => Replica::Local,
+        1 => Replica::Device(DeviceRole::Primary),
+        _ => Replica::Device(DeviceRole::Secondary),
+    }
+}

@@ -1,0 +1,273 @@
+//! The media of the simulated world, and one node's way to each: the product's own region code on devices in memory.
+//!
+//! A device is shared: every node that reaches it has an open region of its own on it, as on a real shared disk.
+//! Faults are those of the way (this node's path) or of the device (everybody's paths).
+
+use super::moment::Moment;
+use super::plan::Shape;
+use super::random::Random;
+use super::server::replica;
+use super::world::CLUSTER;
+use ccd_core::ids::{DeviceRole, NodeId, Position};
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use ccd_core::time::Date;
+use ccd_disk::device::MemoryHandle;
+use ccd_disk::{BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The smallest unit that a medium writes whole.
+const SECTOR_BYTES: usize = 512;
+
+/// What goes wrong with one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Nothing gets through.
+    Dead,
+    /// Reads fail, writes do not.
+    Reads,
+    /// So many writes get through; of the next one, the sectors with a set bit; then nothing.
+    Break { after_writes: u64, kept: u64 },
+}
+
+/// One node's way to one medium.
+#[derive(Clone, Debug)]
+struct Path(Arc<Mutex<Fault>>);
+
+impl Path {
+    fn fault(&self) -> MutexGuard<'_, Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The medium at the end of a path.
+#[derive(Debug)]
+struct PathBlocks {
+    medium: MemoryHandle,
+    path: Path,
+}
+
+fn broken() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
+}
+
+impl PathBlocks {
+    fn write(&mut self, offset: u64, data: &[u8], durable: bool) -> io::Result<()> {
+        let fault = *self.path.fault();
+        match fault {
+            Fault::Dead => return Err(broken()),
+            Fault::Break { after_writes: 0, kept } => {
+                *self.path.fault() = Fault::Dead;
+                let mut torn = vec![0; data.len()];
+                self.medium.read_at(offset, &mut torn)?;
+                for (sector, bytes) in data.chunks(SECTOR_BYTES).enumerate() {
+                    if kept >> (sector % 64) & 1 == 1 {
+                        torn[sector * SECTOR_BYTES..][..bytes.len()].copy_from_slice(bytes);
+                    }
+                }
+                self.medium.write_at(offset, &torn)?;
+                return Err(broken());
+            }
+            Fault::Break { after_writes, kept } => {
+                *self.path.fault() = Fault::Break { after_writes: after_writes - 1, kept };
+            }
+            Fault::None | Fault::Reads => {}
+        }
+        if durable { self.medium.write_at(offset, data) } else { self.medium.write_unflushed_at(offset, data) }
+    }
+}
+
+impl Blocks for PathBlocks {
+    fn len_bytes(&self) -> u64 {
+        self.medium.len_bytes()
+    }
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if matches!(*self.path.fault(), Fault::Dead | Fault::Reads) {
+            return Err(broken());
+        }
+        self.medium.read_at(offset, into)
+    }
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write(offset, data, true)
+    }
+    fn write_unflushed_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write(offset, data, false)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        if *self.path.fault() == Fault::Dead {
+            return Err(broken());
+        }
+        self.medium.flush()
+    }
+    fn name(&self) -> String {
+        self.medium.name()
+    }
+}
+
+/// One node's region on one medium, as its process drives it.
+#[derive(Debug)]
+pub struct Store {
+    driver: ReplicaDriver,
+    path: Path,
+}
+
+impl Store {
+    /// What the next operation meets.
+    pub fn meet(&mut self, fault: Fault) {
+        *self.path.fault() = fault;
+    }
+
+    pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        self.driver.execute(op)
+    }
+}
+
+/// Positions of branches that lost and were kept aside.
+pub type Branches = Arc<Mutex<Vec<Position>>>;
+
+/// All media, and what is wrong with them.
+#[derive(Debug)]
+pub struct Media {
+    /// By node.
+    locals: Vec<MemoryDevice>,
+    /// Primary, then secondary.
+    devices: Vec<MemoryDevice>,
+    /// How many faults keep a device away from everybody.
+    lost: [u32; 2],
+    /// The same for one node's path: by node, then device.
+    path_lost: Vec<[u32; 2]>,
+    stalled: [Moment; 2],
+    path_stalled: Vec<[Moment; 2]>,
+    /// Kept aside by each node.
+    branches: Vec<Branches>,
+}
+
+impl Media {
+    /// New regions for a new cluster.
+    pub fn format(shape: Shape) -> Self {
+        let mut locals = Vec::new();
+        for id in shape.node_set().iter() {
+            let region = RegionId([0x10 + id.index() as u8; 16]);
+            locals.push(formatted(&format!("local{id}"), &MkfsOptions::local(CLUSTER, region, id).tiny()));
+        }
+        let mut devices = Vec::new();
+        for role in shape.device_set().iter() {
+            let region = RegionId([0x80 + role as u8; 16]);
+            let slot = super::server::slot(ccd_core::ids::Replica::Device(role));
+            let options = MkfsOptions::device(CLUSTER, region, replica(slot), shape.nodes as u32).tiny();
+            devices.push(formatted(role.name(), &options));
+        }
+        Self {
+            locals,
+            devices,
+            lost: [0; 2],
+            path_lost: vec![[0; 2]; shape.nodes],
+            stalled: [Moment::ZERO; 2],
+            path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
+            branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
+        }
+    }
+
+    /// A node's way to its replica; `None` if the cluster has no such device.
+    pub fn store(&self, server: usize, slot: usize) -> Option<Store> {
+        let medium = if slot == 0 { &self.locals[server] } else { self.devices.get(slot - 1)? };
+        let node = NodeId::all().nth(server).expect("servers are numbered as nodes are");
+        let identity = ExpectedIdentity { cluster: CLUSTER, replica: replica(slot), node };
+        let path = Path(Arc::new(Mutex::new(Fault::None)));
+        let (medium, way) = (medium.clone(), path.clone());
+        let opener = move || {
+            let blocks = PathBlocks { medium: medium.open(), path: way.clone() };
+            Ok(Box::new(blocks) as Box<dyn Blocks>)
+        };
+        let branches = self.branches[server].clone();
+        let keeper = move |database: &ccd_core::database::Database, _: &str| {
+            branches.lock().unwrap_or_else(PoisonError::into_inner).push(database.position());
+            Ok(())
+        };
+        Some(Store { driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)), path })
+    }
+
+    /// The branches that a node has kept aside.
+    pub fn branches(&self, server: usize) -> Vec<Position> {
+        self.branches[server].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The node's local copy is replaced by a new one.
+    pub fn wipe_local(&mut self, server: usize) {
+        let node = NodeId::all().nth(server).expect("servers are numbered as nodes are");
+        let region = RegionId([0x40 + server as u8; 16]);
+        self.locals[server] =
+            formatted(&format!("local{node}"), &MkfsOptions::local(CLUSTER, region, node).tiny());
+    }
+
+    pub fn lose_device(&mut self, role: DeviceRole) {
+        self.lost[role as usize] += 1;
+    }
+
+    pub fn return_device(&mut self, role: DeviceRole) {
+        self.lost[role as usize] = self.lost[role as usize].saturating_sub(1);
+    }
+
+    pub fn lose_path(&mut self, server: usize, role: DeviceRole) {
+        self.path_lost[server][role as usize] += 1;
+    }
+
+    pub fn return_path(&mut self, server: usize, role: DeviceRole) {
+        let lost = &mut self.path_lost[server][role as usize];
+        *lost = lost.saturating_sub(1);
+    }
+
+    pub fn stall_device(&mut self, role: DeviceRole, until: Moment) {
+        self.stalled[role as usize] = until;
+    }
+
+    pub fn stall_path(&mut self, server: usize, role: DeviceRole, until: Moment) {
+        self.path_stalled[server][role as usize] = until;
+    }
+
+    /// Everything works again.
+    pub fn mend_all(&mut self) {
+        self.lost = [0; 2];
+        self.stalled = [Moment::ZERO; 2];
+        self.path_lost.iter_mut().for_each(|lost| *lost = [0; 2]);
+        self.path_stalled.iter_mut().for_each(|stalled| *stalled = [Moment::ZERO; 2]);
+    }
+
+    /// When this medium answers this node again, if it does not now.
+    pub fn stalled_until(&self, server: usize, slot: usize, now: Moment) -> Option<Moment> {
+        let device = slot.checked_sub(1)?;
+        let until = self.stalled[device].max(self.path_stalled[server][device]);
+        (until > now).then_some(until)
+    }
+
+    pub fn is_lost(&self, server: usize, slot: usize) -> bool {
+        slot.checked_sub(1).is_some_and(|device| self.lost[device] + self.path_lost[server][device] > 0)
+    }
+
+    /// The power of a server's own disk fails: what was not flushed is lost, whole or in part.
+    pub fn power_cut_local(&mut self, server: usize, torn: bool, chance: &mut Random) {
+        power_cut(&self.locals[server], torn, chance);
+    }
+
+    pub fn power_cut_devices(&mut self, torn: bool, chance: &mut Random) {
+        self.devices.iter().for_each(|device| power_cut(device, torn, chance));
+    }
+}
+
+fn power_cut(medium: &MemoryDevice, torn: bool, chance: &mut Random) {
+    let kept = chance.next();
+    let mut chance = chance.fork("power");
+    medium.power_cut(SECTOR_BYTES, |write, _| {
+        if torn { chance.chance(500) } else { kept >> (write % 64) & 1 == 1 }
+    });
+}
+
+fn formatted(name: &str, options: &MkfsOptions) -> MemoryDevice {
+    let bytes = options.len_bytes().expect("tiny regions are possible");
+    assert_eq!(bytes % BLOCK_BYTES as u64, 0);
+    let medium = MemoryDevice::new(name, bytes);
+    let options = MkfsOptions { created: Date(0), ..options.clone() };
+    create(Box::new(medium.open()), &options).expect("nothing fails yet");
+    medium
+}

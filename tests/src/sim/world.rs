@@ -1,0 +1,440 @@
+//! The simulated world: servers, network, devices and clients on one line of virtual time.
+//!
+//! Everything happens in [`World::step`], one event at a time, in the order of time and then of scheduling. The
+//! world carries out the actions of the real [`Node`](ccd_core::protocol::Node) and shows each of them to the
+//! [`Ledger`] first.
+
+use super::asks::{Ask, AskEnd, Asker};
+use super::client::Workload;
+use super::drive::Drive;
+use super::history::Instant;
+use super::ledger::Ledger;
+use super::log::Log;
+use super::moment::{Clock, DRIFT_PPM_MAX, Moment};
+use super::network::Network;
+use super::plan::{FaultBudget, FaultKind, Plan, Shape};
+use super::random::Random;
+use super::server::{DiskStep, Process, Server, Stopped};
+use super::store::{Media, Store};
+use super::unsound::Unsound;
+use super::voters::Voters;
+use ccd_core::configuration::Configuration;
+use ccd_core::ids::{ClusterId, Incarnation, NodeId};
+use ccd_core::protocol::{Event, Node, Settings, Ticket};
+use ccd_core::replica::ReplicaOp;
+use ccd_core::time::Date;
+use core::time::Duration;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+pub const CLUSTER: ClusterId = ClusterId(*b"simulated world!");
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+pub const LEASE: Duration = Duration::from_millis(1_000);
+pub const DISK_DEADLINE: Duration = Duration::from_millis(500);
+
+/// More events than this at one moment mean that a node spins.
+const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
+
+/// Something that is going to happen.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Start { server: usize },
+    Resume { server: usize },
+    Timer { server: usize, run: u64 },
+    Deliver { from: usize, to: usize, run: u64, bytes: Vec<u8> },
+    /// Something the driver of a node answers.
+    Answer { server: usize, run: u64, event: Box<Event> },
+    Disk { server: usize, run: u64, step: DiskStep },
+    Expire { server: usize, run: u64, slot: usize, serial: u64 },
+    /// A write of a process that is gone reaches its device.
+    LateLanding { ghost: u64 },
+    Client { client: usize },
+    AskOverdue { token: u64 },
+    Fault,
+    FaultEnds { kind: FaultKind, first: usize, second: usize },
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Moment,
+    serial: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.serial) == (other.at, other.serial)
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.serial).cmp(&(other.at, other.serial))
+    }
+}
+
+/// A write that outlives the process that made it.
+pub(super) struct Ghost {
+    pub server: usize,
+    pub slot: usize,
+    pub store: Store,
+    pub op: ReplicaOp,
+}
+
+pub struct World {
+    pub now: Moment,
+    pub shape: Shape,
+    pub faults: FaultBudget,
+    /// Faults of the budget happen.
+    pub faulty: bool,
+    pub servers: Vec<Server>,
+    pub network: Network,
+    pub(super) media: Media,
+    pub ledger: Ledger,
+    pub(super) voters: Voters,
+    pub workload: Workload,
+    pub log: Log,
+    pub unsound: Option<Unsound>,
+    /// A defect that the harness puts in on purpose, to see that it is found.
+    pub sabotage: Option<Sabotage>,
+    pub(super) asks: BTreeMap<u64, Ask>,
+    pub(super) ghosts: BTreeMap<u64, Ghost>,
+    pub(super) chance: Random,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    next_serial: u64,
+    next_token: u64,
+    next_instant: u64,
+    events_now: u32,
+    pub events: u64,
+}
+
+/// Defects that [`World`] can put in between the nodes and the rest of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Some strict queries are answered with what the same query answered earlier.
+    StaleAnswers,
+    /// Some updates that were refused because the node does not serve are acked.
+    FalseAcks,
+    /// Some acked updates are not: the client hears that they were rolled back.
+    FalseRollbacks,
+    /// Some ballots are answered as written, and are not.
+    ForgottenBallots,
+}
+
+impl World {
+    pub fn new(plan: &Plan, random: &mut Random, recording: bool) -> Self {
+        let shape = plan.shape;
+        let mut clocks = random.fork("clocks");
+        let servers = shape
+            .node_set()
+            .iter()
+            .map(|id| {
+                let ppm = DRIFT_PPM_MAX as u64;
+                let drift = if plan.faults.drift { clocks.between(0, 2 * ppm) as i64 - ppm as i64 } else { 0 };
+                Server::new(id, Clock::new(clocks.below(1 << 50), drift))
+            })
+            .collect();
+        let genesis = Configuration::genesis(shape.node_set(), shape.device_set());
+        Self {
+            now: Moment::ZERO,
+            shape,
+            faults: plan.faults.clone(),
+            faulty: false,
+            servers,
+            network: Network::new(shape.nodes, plan.faults.weather, random.fork("network")),
+            media: Media::format(shape),
+            ledger: Ledger::new(genesis.clone()),
+            voters: Voters::new(genesis),
+            workload: Workload::new(plan.load, shape, random.fork("workload")),
+            log: Log::new(recording),
+            unsound: None,
+            sabotage: None,
+            asks: BTreeMap::new(),
+            ghosts: BTreeMap::new(),
+            chance: random.fork("world"),
+            queue: BinaryHeap::new(),
+            next_serial: 0,
+            next_token: 0,
+            next_instant: 0,
+            events_now: 0,
+            events: 0,
+        }
+    }
+
+    pub(super) fn at(&mut self, at: Moment, happening: Happening) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.queue.push(Reverse(Scheduled { at, serial, happening }));
+    }
+
+    pub(super) fn after(&mut self, span: Duration, happening: Happening) {
+        self.at(self.now + span, happening);
+    }
+
+    /// Nanoseconds between these two, drawn with a preference for the shorter.
+    pub(super) fn draw(&mut self, low: Duration, high: Duration) -> Duration {
+        Duration::from_nanos(self.chance.skewed(low.as_nanos() as u64, high.as_nanos() as u64))
+    }
+
+    pub(super) fn instant(&mut self) -> Instant {
+        self.next_instant += 1;
+        Instant(self.next_instant)
+    }
+
+    /// Keeps the first finding: what comes after it may only follow from it.
+    pub fn judge(&mut self, result: Result<(), Unsound>) {
+        if let Err(unsound) = result {
+            self.log.line(self.now, format_args!("UNSOUND {unsound}"));
+            self.unsound.get_or_insert(unsound);
+        }
+    }
+
+    /// The next event. False when nothing is left to happen, or something unsound has.
+    pub fn step(&mut self) -> bool {
+        if self.unsound.is_some() {
+            return false;
+        }
+        let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() else {
+            return false;
+        };
+        self.events += 1;
+        self.events_now = if at == self.now { self.events_now + 1 } else { 0 };
+        if self.events_now > EVENTS_AT_ONE_MOMENT_MAX {
+            let text = format!("{EVENTS_AT_ONE_MOMENT_MAX} events at {at:?}; the last: {happening:?}");
+            self.judge(Err(Unsound::liveness("invariant_time_goes_on", text)));
+            return false;
+        }
+        self.now = at;
+        self.log.mix(at.0);
+        self.happen(happening);
+        self.unsound.is_none()
+    }
+
+    /// Lets the world run for so long.
+    pub fn run_for(&mut self, span: Duration) -> bool {
+        let end = self.now + span;
+        while self.queue.peek().is_some_and(|next| next.0.at <= end) {
+            if !self.step() {
+                return false;
+            }
+        }
+        self.now = end;
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Start { server } => self.start(server),
+            Happening::Resume { server } => self.resume(server),
+            Happening::Timer { server, run } => {
+                if self.servers[server].run == run {
+                    self.servers[server].timer = None;
+                    self.tell(server, Event::Timer);
+                }
+            }
+            Happening::Deliver { from, to, run, bytes } => self.deliver(from, to, run, &bytes),
+            Happening::Answer { server, run, event } => {
+                if self.servers[server].run == run {
+                    self.tell(server, *event);
+                }
+            }
+            Happening::Disk { server, run, step } => {
+                if self.servers[server].run == run {
+                    self.disk_step(server, step);
+                }
+            }
+            Happening::Expire { server, run, slot, serial } => {
+                if self.servers[server].run == run {
+                    self.expire_op(server, slot, serial);
+                }
+            }
+            Happening::LateLanding { ghost } => self.land_late(ghost),
+            Happening::Client { client } => self.client_acts(client),
+            Happening::AskOverdue { token } => self.ask_overdue(token),
+            Happening::Fault => self.fault_begins(),
+            Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
+        }
+    }
+
+    /// Starts the process of this server, if it is down.
+    pub fn start(&mut self, index: usize) {
+        if self.servers[index].process.is_some() {
+            return;
+        }
+        self.settle_ghosts(index);
+        let server = &mut self.servers[index];
+        server.run += 1;
+        server.timer = None;
+        let settings = Settings {
+            me: server.id,
+            cluster: CLUSTER,
+            nodes: self.shape.node_set(),
+            devices: self.shape.device_set(),
+            incarnation: Incarnation(self.chance.next() >> 40),
+            heartbeat: HEARTBEAT,
+            lease: LEASE,
+            disk_deadline: DISK_DEADLINE,
+        };
+        let drives = (0..3).map(|slot| Some(Drive::new(self.media.store(index, slot)?))).collect();
+        let node = Node::new(settings, server.clock.show(self.now));
+        server.process = Some(Process { node, drives, asks: Default::default() });
+        self.log.line(self.now, format_args!("n{index} starts"));
+        self.tell(index, Event::Timer);
+    }
+
+    /// An event for a node: handled now, or when its process goes on.
+    pub(super) fn tell(&mut self, index: usize, event: Event) {
+        let server = &mut self.servers[index];
+        if let Some(stopped) = &mut server.stopped {
+            stopped.inbox.push(event);
+            return;
+        }
+        let Some(process) = &mut server.process else {
+            return;
+        };
+        if self.log.is_recording() {
+            self.log.line(self.now, format_args!("n{index} <- {}", super::brief::event(&event)));
+        }
+        let mut actions = Vec::new();
+        process.node.handle(server.clock.show(self.now), event, &mut actions);
+        self.perform(index, actions);
+        self.schedule_timer(index);
+    }
+
+    fn schedule_timer(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let Some(process) = &server.process else {
+            return;
+        };
+        let deadline = process.node.next_deadline();
+        if deadline == ccd_core::time::Time::NEVER {
+            return;
+        }
+        // A driver needs a moment to come round.
+        let due = server.clock.moment_of(deadline).max(self.now + Duration::from_micros(5));
+        if server.timer.is_none_or(|timer| due < timer) {
+            server.timer = Some(due);
+            let run = server.run;
+            self.at(due, Happening::Timer { server: index, run });
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, run: u64, bytes: &[u8]) {
+        if self.servers[to].run != run {
+            return;
+        }
+        self.log.mix_bytes(bytes);
+        match postcard::from_bytes(bytes) {
+            Ok(message) => {
+                let from = self.servers[from].id;
+                self.tell(to, Event::Message { from, message });
+            }
+            Err(error) => {
+                let text = format!("a message does not decode: {error}");
+                self.judge(Err(Unsound::new("invariant_messages_survive_the_wire", text)));
+            }
+        }
+    }
+
+    /// Stops a process as SIGSTOP does.
+    pub fn pause(&mut self, index: usize) {
+        if self.servers[index].is_awake() {
+            self.log.line(self.now, format_args!("n{index} is stopped"));
+            self.servers[index].stopped = Some(Stopped::default());
+        }
+    }
+
+    /// Lets a stopped process go on: first with what it was doing, then with what waits, in any order.
+    pub fn resume(&mut self, index: usize) {
+        let Some(mut stopped) = self.servers[index].stopped.take() else {
+            return;
+        };
+        self.log.line(self.now, format_args!("n{index} goes on"));
+        self.servers[index].resumed_at = self.now;
+        self.perform(index, std::mem::take(&mut stopped.actions));
+        for step in stopped.steps {
+            self.step_after(index, Duration::ZERO, step);
+        }
+        self.chance.shuffle(&mut stopped.inbox);
+        for event in stopped.inbox {
+            self.tell(index, event);
+        }
+        self.schedule_timer(index);
+    }
+
+    /// The process dies; with `power`, so does the memory of its machine and of its local disk.
+    pub fn crash(&mut self, index: usize, power: bool) {
+        let server = &mut self.servers[index];
+        server.stopped = None;
+        let Some(process) = server.process.take() else {
+            return;
+        };
+        server.run += 1;
+        self.log.line(self.now, format_args!("n{index} dies{}", if power { " (power)" } else { "" }));
+        self.leave_ghosts(index, process.drives, power);
+        if power {
+            let torn = self.faults.torn_writes;
+            self.media.power_cut_local(index, torn, &mut self.chance);
+        }
+        for token in process.asks {
+            self.end_ask(token, AskEnd::Lost);
+        }
+    }
+
+    /// A client asks a node. `None` if nothing listens there.
+    pub fn ask(
+        &mut self,
+        index: usize,
+        asker: Asker,
+        body: ccd_core::client::RequestBody,
+        timeout: Duration,
+    ) -> Option<u64> {
+        self.servers[index].process.as_ref()?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let called = self.instant();
+        let ask = Ask {
+            server: index,
+            asker,
+            called,
+            asked_at: self.now,
+            timeout,
+            body: body.clone(),
+            seen: self.ledger.seen(),
+            end: None,
+        };
+        self.asks.insert(token, ask);
+        if let Some(process) = &mut self.servers[index].process {
+            process.asks.insert(token);
+        }
+        self.after(self.patience(index, timeout), Happening::AskOverdue { token });
+        let date = Date(1_700_000_000_000 + self.now.0 / 1_000_000);
+        let client = ccd_core::client::ClientToken(token);
+        let request = ccd_core::client::Request { timeout, body };
+        self.tell(index, Event::Client { client, request, date });
+        Some(token)
+    }
+
+    /// How a request that was asked ended, if it has.
+    pub fn end_of(&self, token: u64) -> Option<&AskEnd> {
+        self.asks.get(&token)?.end.as_ref()
+    }
+
+    pub(super) fn answer(&mut self, index: usize, span: Duration, event: Event) {
+        let run = self.servers[index].run;
+        self.after(span, Happening::Answer { server: index, run, event: Box::new(event) });
+    }
+
+    pub(super) fn answer_replica(&mut self, index: usize, ticket: Ticket, result: super::drive::OpResult) {
+        self.answer(index, Duration::ZERO, Event::Replica { ticket, result });
+    }
+
+    pub fn node_id(&self, index: usize) -> NodeId {
+        self.servers[index].id
+    }
+}
