@@ -129,7 +129,7 @@ fn setup_of_a_cluster_that_exists_is_refused_unless_it_is_the_same() {
     assert_eq!(bench.read("init.ccd"), init);
     bench.write(
         "init.ccd",
-        &format!("{init}SITE_fmt:name\nSITE:here\nACCESS:write:group=ops:*\n"),
+        &format!("{init}SITE_fmt:name\nSITE:here\nACCESS:write:@ops:*\n"),
     );
     bench
         .setup(&["--fencing", "lease", "--force", "--option", "port=7000"])
@@ -142,7 +142,7 @@ fn setup_of_a_cluster_that_exists_is_refused_unless_it_is_the_same() {
             .map(str::to_owned)
     };
     assert_eq!(id(&after), id(&init));
-    for row in ["SITE:here\n", "ACCESS:write:group=ops:*\n", "OPTION:port:7000\n"] {
+    for row in ["SITE:here\n", "ACCESS:write:@ops:*\n", "OPTION:port:7000\n"] {
         assert!(after.contains(row), "{after}");
     }
     bench
