@@ -724,6 +724,9 @@ impl Node {
         };
         if able {
             self.store_ballot(block.clone(), Purpose::Accept(attempt));
+        } else {
+            // Its own blocks on the devices must go on saying what it voted for there.
+            self.ballot = Some(block.clone());
         }
         for role in devices.iter() {
             let op = ReplicaOp::WriteBallot {

@@ -11,15 +11,15 @@ const BETA: usize = 1;
 
 /// Small enough to be made in a moment.
 const IMAGE_MIB: &str = "4";
-const REGION_BYTES: u64 = 32 << 20;
+const JOURNAL_MIB: &str = "4";
 
 const REDUNDANT: Shows = Shows {
     exit: &[0],
-    text: &["\"state\": \"serving\"", "\"mode\": \"paired\""],
+    text: &["\"state\":\"serving\"", "\"mode\":\"paired\""],
 };
 const SOLO: Shows = Shows {
     exit: &[0, 1],
-    text: &["\"state\": \"serving\"", "\"mode\": \"solo\""],
+    text: &["\"state\":\"serving\"", "\"mode\":\"solo\""],
 };
 
 pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
@@ -127,13 +127,6 @@ pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
 fn set_up(stage: &Stage) -> Result<(), Trouble> {
     say("\n== Two files stand for the shared disks; one init database and key for both nodes");
     let [alpha_port, beta_port] = free_ports()?;
-    for role in ["primary", "secondary"] {
-        say(&format!("\n$ truncate -s {}M {role}.disk", REGION_BYTES >> 20));
-        let path = stage.path().join(format!("{role}.disk"));
-        fs::File::create(&path)
-            .and_then(|file| file.set_len(REGION_BYTES))
-            .map_err(Trouble::system(path.display().to_string()))?;
-    }
     let folder = stage.path().display();
     let (alpha, beta) = (
         format!("alpha=127.0.0.1:{alpha_port}"),
@@ -144,6 +137,7 @@ fn set_up(stage: &Stage) -> Result<(), Trouble> {
         format!("{folder}/secondary.disk"),
     );
     let image = format!("image_mib={IMAGE_MIB}");
+    let journal = format!("journal_mib={JOURNAL_MIB}");
     run(
         stage,
         &[
@@ -166,7 +160,7 @@ fn set_up(stage: &Stage) -> Result<(), Trouble> {
             "--option",
             &image,
             "--option",
-            "journal_mib=4",
+            &journal,
             "--this",
             "alpha",
         ],
@@ -196,6 +190,8 @@ fn set_up(stage: &Stage) -> Result<(), Trouble> {
                 path,
                 "--image-mib",
                 IMAGE_MIB,
+                "--journal-mib",
+                JOURNAL_MIB,
             ],
             shows(&[]),
         )?;
