@@ -3,7 +3,7 @@
 //! The thread may hang in the kernel for as long as the device does. It holds no lock while it works, so nobody
 //! waits for it: the mirror answers in its place when the deadline has come.
 
-use crate::lane::{Job, Lane, Next, Progress};
+use crate::lane::{Job, Lane, Next, Progress, Work};
 use crate::store::{Store, StoreStep};
 use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -76,16 +76,20 @@ impl<S: Store> Worker<S> {
     }
 
     fn do_job(&mut self, job: Job) {
-        let Job { serial, op } = job;
-        match op {
-            ReplicaOp::Checkpoint { database } => {
+        let Job { serial, work } = job;
+        match work {
+            Work::Repair(database) => {
+                let result = self.store.repair(database);
+                self.answer(serial, result.map(|()| ReplicaAnswer::Written));
+            }
+            Work::Op(ReplicaOp::Checkpoint { database }) => {
                 self.end_checkpoint("a newer checkpoint was asked for");
                 match self.store.begin_checkpoint(database) {
                     Ok(()) => self.checkpoint = Some(serial),
                     Err(error) => self.answer(serial, Err(error)),
                 }
             }
-            op => {
+            Work::Op(op) => {
                 // Both write the same places as the checkpoint, or make them meaningless.
                 if matches!(op, ReplicaOp::Open | ReplicaOp::WriteImage { .. }) {
                     self.end_checkpoint("the replica was opened or written anew");
