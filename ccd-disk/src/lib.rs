@@ -25,4 +25,4 @@ pub use device::{Access, BLOCK_BYTES, Blocks, MemoryDevice, RawDevice};
 pub use driver::ReplicaDriver;
 pub use error::RegionError;
 pub use format::header::RegionId;
-pub use region::{ExpectedIdentity, MkfsOptions, Region, create};
+pub use region::{ExpectedIdentity, MkfsOptions, Region, create, create_in_file};

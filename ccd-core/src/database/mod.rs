@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! error.rs      why a key, row, update, record or image is refused
-//! row.rs        Key, Row: limits, separator encoding, text form of one row
+//! encoding.rs   how a value stands in text
+//! row.rs        Key, Row: limits, text form of one row
 //! pattern.rs    Pattern: what query and remove match
 //! lines.rs      the rows of one key: a persistent sorted set of text lines
 //! outcomes.rs   which of the last updates were applied
@@ -24,6 +25,7 @@ mod consistency;
 mod database;
 mod date;
 mod difference;
+mod encoding;
 mod error;
 #[cfg(test)]
 mod fixture;

@@ -3,6 +3,7 @@
 //! A client fills in a [`Pattern`] without knowing the format; a database compiles it against the format into a
 //! [`Matcher`]. Matching takes time linear in the value for every wildcard of the pattern, whatever the pattern.
 
+use super::encoding::{decoded, push_encoded};
 use super::error::{OpError, RowError};
 use super::row::{self, COLUMNS_MAX, Key, ROW_CHARACTERS_MAX, SEPARATOR};
 use super::{Row, error::shortened};
@@ -91,7 +92,7 @@ impl fmt::Display for Pattern {
         for column in &self.columns {
             text.push(SEPARATOR);
             match column {
-                Some(pattern) => row::push_encoded(&mut text, pattern),
+                Some(pattern) => push_encoded(&mut text, pattern),
                 None => text.push(self.wildcard.unwrap_or(WILDCARD)),
             }
         }
@@ -99,7 +100,7 @@ impl fmt::Display for Pattern {
             text.push(' ');
             text.push_str(name);
             text.push('=');
-            row::push_encoded(&mut text, pattern);
+            push_encoded(&mut text, pattern);
         }
         f.write_str(&text)
     }
@@ -176,7 +177,7 @@ impl Matcher {
         self.columns.iter().all(|(index, column)| {
             values
                 .get(*index)
-                .is_some_and(|value| row::decoded(value).is_ok_and(|value| column.matches(&value)))
+                .is_some_and(|value| decoded(value).is_ok_and(|value| column.matches(&value)))
         })
     }
 }
@@ -190,7 +191,7 @@ fn prefix(key: &Key, columns: &[(usize, ColumnPattern)], column_count: usize) ->
         let Some((_, column)) = columns.iter().find(|(index, _)| *index == wanted) else {
             break;
         };
-        row::push_encoded(&mut prefix, &column.first);
+        push_encoded(&mut prefix, &column.first);
         if column.after_first.is_some() {
             break;
         }

@@ -3,11 +3,12 @@
 //! Clients, files and peers hand these in. A [`Key`] is checked when it is made, also when it is decoded. A
 //! [`Row`] holds plain values; whether it fits (columns, length) is checked against a format when it is added.
 
+use super::encoding::{decoded, is_encoded, push_encoded};
 use super::error::{KeyError, RowError};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Most columns of a row or format; the key is not counted.
@@ -264,51 +265,6 @@ pub(super) fn decoded_values<'a>(
     parts.map(|part| decoded(part).map(Cow::into_owned)).collect()
 }
 
-/// Characters that are written as `%` and two hexadecimal digits for each byte.
-fn is_encoded(c: char) -> bool {
-    matches!(c, SEPARATOR | '%' | '\u{2028}' | '\u{2029}') || c.is_control()
-}
-
-/// Appends a value as the text form writes it.
-pub(super) fn push_encoded(text: &mut String, value: &str) {
-    let mut rest = value;
-    while let Some(start) = rest.find(is_encoded) {
-        text.push_str(&rest[..start]);
-        let length = rest[start..].chars().next().map_or(1, char::len_utf8);
-        for byte in &rest.as_bytes()[start..start + length] {
-            let _ = write!(text, "%{byte:02X}");
-        }
-        rest = &rest[start + length..];
-    }
-    text.push_str(rest);
-}
-
-/// Undoes [`push_encoded`].
-pub(super) fn decoded(text: &str) -> Result<Cow<'_, str>, RowError> {
-    if !text.contains('%') {
-        return Ok(Cow::Borrowed(text));
-    }
-    let refused = || RowError::Escape {
-        text: super::error::shortened(text),
-    };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = after.get(..2).ok_or_else(refused)?;
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            let high = digit(digits[0]).ok_or_else(refused)?;
-            let low = digit(digits[1]).ok_or_else(refused)?;
-            bytes.push((high * 16 + low) as u8);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| refused())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,32 +360,6 @@ mod tests {
             }),
             "as written"
         );
-    }
-
-    #[test]
-    fn separator_percent_control_and_line_breaks_are_written_with_percent() {
-        let table = [
-            ("fe80::1", "fe80%3A%3A1"),
-            ("100%", "100%25"),
-            ("a\nb\r\t\0", "a%0Ab%0D%09%00"),
-            ("\u{85}\u{2028}\u{2029}\u{7f}", "%C2%85%E2%80%A8%E2%80%A9%7F"),
-            ("é, ü = ok", "é, ü = ok"),
-            ("", ""),
-        ];
-        for (plain, text) in table {
-            let mut written = String::new();
-            push_encoded(&mut written, plain);
-            assert_eq!(written, text);
-            assert_eq!(decoded(text).as_deref(), Ok(plain));
-        }
-        assert_eq!(
-            decoded("%3a%41").as_deref(),
-            Ok(":A"),
-            "small letters and needless encoding are read"
-        );
-        for bad in ["%", "%4", "%zz", "%+1", "a%C3b", "%FF"] {
-            assert!(matches!(decoded(bad), Err(RowError::Escape { .. })), "{bad}");
-        }
     }
 
     #[test]

@@ -137,7 +137,12 @@ pub const RECORD_BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_OVERHEAD_BYT
 const LENGTH_BYTES_MAX: usize = 5;
 
 fn text_bytes_max(text: &str) -> usize {
-    LENGTH_BYTES_MAX + text.len()
+    let length_bytes = match text.len() {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        _ => LENGTH_BYTES_MAX,
+    };
+    length_bytes + text.len()
 }
 
 fn texts_bytes_max(texts: &[String]) -> usize {

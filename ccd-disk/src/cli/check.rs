@@ -7,7 +7,10 @@ use super::{Failure, Global, exit, open_region};
 use crate::device::Access;
 use crate::error::RegionError;
 use crate::format::checkpoint::SlotState;
-use crate::format::geometry::Slot;
+use crate::format::geometry::{
+    BALLOT_AT, BALLOT_BLOCKS, CONFIGURATION_AT, CONFIGURATION_BLOCKS, HEARTBEAT_AT, HEARTBEAT_BLOCKS,
+    LAST_WORDS_AT, LAST_WORDS_BLOCKS, Slot,
+};
 use crate::region::handle::Handle;
 use crate::region::label::Label;
 use crate::region::recovery::{self, RecoveredArea, Tail};
@@ -15,6 +18,7 @@ use crate::region::survey;
 use ccd_core::ids::NodeId;
 use clap::Args;
 use serde::Serialize;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Look for damage, and repair what can be
@@ -140,6 +144,17 @@ pub fn run(global: &Global, args: &CheckArgs, output: &mut Output) -> Result<u8,
     })
 }
 
+/// The kinds of control blocks and their indexes in an area.
+const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
+    ("heartbeat", HEARTBEAT_AT..HEARTBEAT_AT + HEARTBEAT_BLOCKS),
+    ("ballot", BALLOT_AT..BALLOT_AT + BALLOT_BLOCKS),
+    (
+        "configuration",
+        CONFIGURATION_AT..CONFIGURATION_AT + CONFIGURATION_BLOCKS,
+    ),
+    ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
+];
+
 /// Everything that is not as it should be, worst last.
 fn decide(handle: &mut Handle, label: &Label) -> Result<Vec<Finding>, RegionError> {
     let superblock = &label.superblock;
@@ -153,17 +168,33 @@ fn decide(handle: &mut Handle, label: &Label) -> Result<Vec<Finding>, RegionErro
         });
     }
     for area in survey::read_all(handle, superblock)? {
-        for (block, fault) in area.faults {
-            let text = format!(
-                "control block {block} of node {}: {fault}. A power cut while it was written leaves this; the one before it \
-                 counts, and the node's next write there mends it",
-                area.node
-            );
-            findings.push(Finding {
-                severity: Severity::Note,
-                text,
-                repair: None,
-            });
+        let first = superblock.geometry.control(area.node);
+        for (name, blocks) in CONTROL_KINDS {
+            let faults: Vec<_> = area
+                .faults
+                .iter()
+                .filter(|(block, _)| blocks.contains(&(block - first)))
+                .collect();
+            // A power cut spoils the one block that was being written.
+            let (severity, because) = match faults.len() {
+                0 => continue,
+                1 => (
+                    Severity::Note,
+                    "as a power cut while it was written leaves it; the one before counts, and the node's next write mends it",
+                ),
+                _ => (
+                    Severity::Damage,
+                    "more than a power cut can spoil; the newest of them may be lost",
+                ),
+            };
+            for (block, fault) in faults {
+                let text = format!("node {}: {name} block {block}: {fault}; {because}", area.node);
+                findings.push(Finding {
+                    severity,
+                    text,
+                    repair: None,
+                });
+            }
         }
     }
     for node in superblock.geometry.nodes() {

@@ -7,7 +7,7 @@ use crate::device::{Access, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::RegionId;
-use crate::region::{MkfsOptions, create_with_progress};
+use crate::region::{MkfsOptions, create_in_file, create_with_progress};
 use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::time::Date;
@@ -128,12 +128,7 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
     }
     options.geometry(len_bytes / 4096, &path.display().to_string())?;
     if !global.dry_run {
-        let device = match device {
-            Some(device) => device,
-            None => RawDevice::create_file(path, len_bytes)
-                .map_err(|source| RegionError::io("create", path.display().to_string(), source))?,
-        };
-        make(global, args, device, &options, !exists)?;
+        make(global, args, device, len_bytes, &options)?;
     }
     let made = Made {
         path: path.display().to_string(),
@@ -209,32 +204,32 @@ fn permit(global: &Global, args: &MkfsArgs, device: &mut RawDevice) -> Result<()
     }
 }
 
+/// Makes the region, on the device or in a new file, and shows how far it is if that takes long.
 fn make(
     global: &Global,
     args: &MkfsArgs,
-    device: RawDevice,
+    device: Option<RawDevice>,
+    len_bytes: u64,
     options: &MkfsOptions,
-    is_new_file: bool,
 ) -> Result<(), Failure> {
     let shows = io::stderr().is_terminal() && !global.quiet;
     let start = Instant::now();
     let mut shown = 0;
-    let made = create_with_progress(Box::new(device), options, &mut |done, total| {
+    let mut progress = |done: u64, total: u64| {
         let percent = done * 100 / total.max(1);
         if shows && percent != shown && start.elapsed().as_millis() > 500 {
             shown = percent;
             let _ = write!(io::stderr(), "\rzeroing {}: {percent} %  ", args.path.display());
         }
-    });
+    };
+    let made = match device {
+        Some(device) => create_with_progress(Box::new(device), options, &mut progress),
+        None => create_in_file(&args.path, len_bytes, options, &mut progress),
+    };
     if shown > 0 {
         let _ = writeln!(io::stderr());
     }
-    made.map_err(|error| {
-        if is_new_file {
-            let _ = std::fs::remove_file(&args.path);
-        }
-        Failure::from(error)
-    })?;
+    made?;
     Ok(())
 }
 

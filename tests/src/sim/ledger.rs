@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(usize);
 
+#[derive(Debug)]
 struct Version {
     parent: Option<Place>,
     depth: usize,
@@ -21,6 +22,7 @@ struct Version {
     requests: Vec<RequestId>,
 }
 
+#[derive(Debug)]
 pub struct Ledger {
     versions: Vec<Version>,
     places: HashMap<Position, Place>,
@@ -162,6 +164,8 @@ impl Ledger {
         }
         self.configurations.insert(configuration.epoch, configuration.clone());
         self.invariant_no_acked_update_lost(configuration)?;
+        // Who is given the content as an image never sees the record that opens the epoch.
+        self.on_record(&Record::open(configuration.base, configuration.epoch))?;
         Ok(true)
     }
 

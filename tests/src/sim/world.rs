@@ -32,6 +32,9 @@ pub const HEARTBEAT: Duration = Duration::from_millis(100);
 pub const LEASE: Duration = Duration::from_millis(1_000);
 pub const DISK_DEADLINE: Duration = Duration::from_millis(500);
 
+/// Fits the tiny regions, whose images are 64 KiB.
+const CONTENT_BYTES_MAX: u64 = 40 << 10;
+
 /// More events than this at one moment mean that a node spins.
 const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
 
@@ -79,6 +82,7 @@ impl Ord for Scheduled {
 }
 
 /// A write that outlives the process that made it.
+#[derive(Debug)]
 pub(super) struct Ghost {
     pub server: usize,
     pub slot: usize,
@@ -86,6 +90,7 @@ pub(super) struct Ghost {
     pub op: ReplicaOp,
 }
 
+#[derive(Debug)]
 pub struct World {
     pub now: Moment,
     pub shape: Shape,
@@ -279,6 +284,7 @@ impl World {
             heartbeat: HEARTBEAT,
             lease: LEASE,
             disk_deadline: DISK_DEADLINE,
+            content_bytes_max: CONTENT_BYTES_MAX,
         };
         let drives = (0..3).map(|slot| Some(Drive::new(self.media.store(index, slot)?))).collect();
         let node = Node::new(settings, server.clock.show(self.now));
