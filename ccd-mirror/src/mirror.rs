@@ -168,11 +168,12 @@ impl Mirror {
     }
 
     fn submit_work(&mut self, now: Time, ticket: Ticket, replica: Replica, work: Work) {
+        let deadline = self.deadline;
         match self.obstacle(replica, &work) {
             Err((kind, text)) => self.refuse(ticket, replica, kind, text),
             Ok(side) => {
                 side.reopen = false;
-                side.submit(now, ticket, work, self.deadline);
+                side.submit(now, ticket, work, deadline);
             }
         }
     }

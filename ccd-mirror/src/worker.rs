@@ -19,6 +19,7 @@ const JOBS_PER_STEP_MAX: u32 = 8;
 
 /// From a replica's thread to the mirror.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 pub(crate) enum FromThread {
     Done {
         replica: Replica,

@@ -17,7 +17,7 @@ use crate::startup::{Startup, StartupError};
 use ccd_client::Exit;
 use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
-use ccd_core::ids::{NodeId, Replica};
+use ccd_core::ids::{DeviceSet, NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
@@ -239,9 +239,11 @@ impl Daemon {
         let now = clock::now();
         match reply {
             Ok(Answer::Snapshot(database)) => {
-                let configuration = self.node.status(now).configuration;
-                let in_sync = configuration.map(|configuration| configuration.written_devices());
-                self.scrub.begin(now, database, in_sync.unwrap_or_default());
+                let in_sync = match self.node.status(now).configuration {
+                    Some(configuration) if configuration.owner().is_some() => configuration.devices,
+                    _ => DeviceSet::EMPTY,
+                };
+                self.scrub.begin(now, database, in_sync);
             }
             _ => self.scrub.put_off(now),
         }
