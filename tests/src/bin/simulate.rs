@@ -70,7 +70,10 @@ fn many(arguments: &Arguments) -> ExitCode {
         println!("{}", campaign::describe(failure, None));
     }
     println!("{:?} in {:.1} s", report.counts, started.elapsed().as_secs_f64());
-    let kinds = report.failures.iter().filter_map(|failure| failure.outcome.unsound.as_ref());
+    let kinds = report
+        .failures
+        .iter()
+        .filter_map(|failure| failure.outcome.unsound.as_ref());
     match kinds.map(|unsound| unsound.kind).min() {
         None => ExitCode::SUCCESS,
         Some(kind) => exit_code(kind),

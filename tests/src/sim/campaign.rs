@@ -60,8 +60,15 @@ pub fn describe(failure: &mut Failure, sabotage: Option<Sabotage>) -> String {
     let seed = failure.outcome.seed;
     let again = run_seed(seed, true, sabotage);
     failure.log = write_log(&again).ok();
-    let unsound = failure.outcome.unsound.as_ref().map_or_else(String::new, ToString::to_string);
-    let log = failure.log.as_ref().map_or("not written".into(), |path| path.display().to_string());
+    let unsound = failure
+        .outcome
+        .unsound
+        .as_ref()
+        .map_or_else(String::new, ToString::to_string);
+    let log = failure
+        .log
+        .as_ref()
+        .map_or("not written".into(), |path| path.display().to_string());
     format!(
         "seed {seed}: {unsound}\n  event log: {log}\n  replay: cargo run --release -p ccd-tests --bin simulate -- --seed {seed} \
          --verbose"
