@@ -5,6 +5,7 @@
 
 use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
+use crate::files;
 use crate::places::Places;
 use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
@@ -16,7 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a request may take unless the client sets another.
+/// How long a request may take unless the init database or the client says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much longer than a request's time-out a client waits for the daemon's own word on it.
@@ -100,24 +101,30 @@ pub enum Applied {
 }
 
 impl Client {
-    /// Attaches to the daemon whose sockets are in `places.run`. `program` is recorded with every update.
-    /// Fails if the daemon cannot be reached now.
+    /// Attaches to the daemon whose sockets are in `places.run`. `program` is recorded with every update. Requests may
+    /// take as long as the init database says, or else [`TIMEOUT`]. Fails if the daemon cannot be reached now.
     pub fn attach(places: &Places, program: &str) -> Result<Self, CcdError> {
+        let timeout = files::read_init(places).map_or(TIMEOUT, |init| init.options().request_timeout);
+        Self::attach_within(places, program, timeout)
+    }
+
+    /// As [`Client::attach`]; this and every later request may take so long.
+    pub fn attach_within(places: &Places, program: &str, timeout: Duration) -> Result<Self, CcdError> {
         let client = Self {
             client_socket: places.client_socket(),
             control_socket: places.control_socket(),
             program: program.to_owned(),
-            timeout: TIMEOUT,
+            timeout,
             client: random_u128(),
             sequence: AtomicU64::new(0),
             idle: Mutex::default(),
         };
-        let connection = Connection::open(&client.client_socket, Instant::now() + client.timeout)?;
+        let connection = Connection::open(&client.client_socket, Instant::now() + timeout)?;
         client.keep(connection);
         Ok(client)
     }
 
-    /// Sets how long requests may take.
+    /// Sets how long later requests may take.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -381,6 +388,6 @@ pub fn now() -> Date {
 /// Names this client among all that ever attached. Chance makes it unique, not secrecy.
 fn random_u128() -> u128 {
     let mut bytes = [0; 16];
-    crate::files::random(&mut bytes).expect("the kernel gives random bytes");
+    files::random(&mut bytes).expect("the kernel gives random bytes");
     u128::from_le_bytes(bytes)
 }

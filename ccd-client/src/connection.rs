@@ -5,7 +5,9 @@
 
 use crate::error::CcdError;
 use crate::wire::{self, Ask, FRAME_PREFIX_BYTES, PREAMBLE, ToDaemon, Told, WireError};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -43,12 +45,19 @@ impl Unanswered {
 impl Connection {
     /// Connects and exchanges preambles.
     pub(crate) fn open(socket: &Path, deadline: Instant) -> Result<Self, CcdError> {
-        let not_reachable = |source| CcdError::NotReachable {
-            socket: socket.to_owned(),
-            source,
+        let started = Instant::now();
+        let not_reachable = |source: io::Error| match source.kind() {
+            // It listens, but is stopped or has more to do than it can.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CcdError::NoAnswer {
+                socket: socket.to_owned(),
+                timeout: started.elapsed(),
+            },
+            _ => CcdError::NotReachable {
+                socket: socket.to_owned(),
+                source,
+            },
         };
-        let mut stream = UnixStream::connect(socket).map_err(not_reachable)?;
-        set_deadline(&stream, deadline).map_err(not_reachable)?;
+        let mut stream = connect(socket, deadline).map_err(not_reachable)?;
         stream.write_all(&PREAMBLE).map_err(not_reachable)?;
         let mut preamble = [0; PREAMBLE.len()];
         stream.read_exact(&mut preamble).map_err(not_reachable)?;
@@ -135,6 +144,20 @@ impl Connection {
             source,
         }
     }
+}
+
+/// Connects within the deadline: Linux lets a connect to a full queue wait as long as a write may.
+fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let address = UnixAddr::new(socket)?;
+    let stream = UnixStream::from(nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?);
+    set_deadline(&stream, deadline)?;
+    nix::sys::socket::connect(stream.as_raw_fd(), &address)?;
+    Ok(stream)
 }
 
 fn set_deadline(stream: &UnixStream, deadline: Instant) -> io::Result<()> {

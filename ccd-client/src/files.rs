@@ -187,7 +187,7 @@ fn base64(bytes: &[u8]) -> String {
 
 fn unbase64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {

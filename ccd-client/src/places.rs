@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 /// The three folders. Several instances can live on one machine by giving each its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
-#[command(next_help_heading = "Folders")]
 pub struct Places {
     /// Init database, key and node number
     #[arg(
@@ -13,7 +12,8 @@ pub struct Places {
         env = "CCD_ETC",
         hide_env_values = true,
         default_value = "/etc/ccd",
-        global = true
+        global = true,
+        help_heading = "Folders"
     )]
     pub etc: PathBuf,
     /// Local copy, kept branches, decision records
@@ -23,7 +23,8 @@ pub struct Places {
         env = "CCD_STATE",
         hide_env_values = true,
         default_value = "/var/lib/ccd",
-        global = true
+        global = true,
+        help_heading = "Folders"
     )]
     pub state: PathBuf,
     /// Sockets of the running daemon
@@ -33,7 +34,8 @@ pub struct Places {
         env = "CCD_RUN",
         hide_env_values = true,
         default_value = "/run/ccd",
-        global = true
+        global = true,
+        help_heading = "Folders"
     )]
     pub run: PathBuf,
 }

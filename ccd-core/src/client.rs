@@ -60,7 +60,9 @@ pub struct UpdateRequest {
     pub who: Who,
     pub date: Date,
     pub reason: Option<String>,
+    #[serde(deserialize_with = "crate::database::at_most_operations_max")]
     pub preconditions: Vec<Precondition>,
+    #[serde(deserialize_with = "crate::database::at_most_operations_max")]
     pub ops: Vec<Op>,
     /// Answer [`Refusal::Busy`] rather than wait for a round under way.
     pub no_wait: bool,

@@ -1,6 +1,7 @@
 //! A region on a block device or file: where one replica of the database lives.
 //!
 //! ```text
+//!   cli         the program ccd-disk
 //!   driver      ReplicaDriver: one replica that can be opened again; executes ccd-core's ReplicaOp
 //!     ↓
 //!   region      open, recovery, own area (append, checkpoint, image), survey, mkfs
@@ -12,6 +13,7 @@
 //! `fencing` is the interface for reservations, with lease fencing behind it.
 //! `docs/format.md` draws the format and argues why every crash is survived. `error` names what can fail.
 
+pub mod cli;
 pub mod device;
 pub mod driver;
 pub mod error;
@@ -23,4 +25,4 @@ pub use device::{Access, BLOCK_BYTES, Blocks, MemoryDevice, RawDevice};
 pub use driver::ReplicaDriver;
 pub use error::RegionError;
 pub use format::header::RegionId;
-pub use region::{ExpectedIdentity, MkfsOptions, Region, create};
+pub use region::{ExpectedIdentity, MkfsOptions, Region, create, create_in_file};

@@ -65,7 +65,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match called.and_then(|name| name.to_str()) {
         Some("ccdadm") => ccd_client::cli::ccdadm::run(args.into_iter()),
         Some("ccdctl") => ccd_client::cli::ccdctl::run(args.into_iter()),
-        // Some("ccd-disk") => ccd_disk::cli::run(args.into_iter()),
+        Some("ccd-disk") => ccd_disk::cli::run(args.into_iter()),
         _ => run_ccdd(args),
     }
 }

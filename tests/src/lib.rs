@@ -3,6 +3,7 @@
 //! ```text
 //! sim/             the deterministic simulator and the linearizability checker
 //! bin/simulate.rs  runs seeds: one again with its log, or many on all cores
+//! process/         real daemons in network namespaces on loop devices
 //! ```
-
+pub mod process;
 pub mod sim;

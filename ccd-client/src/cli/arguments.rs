@@ -2,7 +2,7 @@
 
 use super::failure::{Doing, Stop};
 use super::terminal::Terminal;
-use crate::client::{Client, TIMEOUT};
+use crate::client::Client;
 use crate::places::Places;
 use std::time::Duration;
 
@@ -11,16 +11,23 @@ pub struct Common {
     #[command(flatten)]
     pub places: Places,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
-    /// Give up after this time: 500ms, 5s, 2m, or a number of seconds [default: 5s]
-    #[arg(long, value_name = "TIME", global = true, value_parser = parse_duration)]
+    /// Give up after this time: 500ms, 5s, 2m, or a number of seconds [default: the cluster's
+    /// request_timeout_ms]
+    #[arg(long, value_name = "TIME", global = true, help_heading = "Everywhere", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
     /// Print nothing but what was asked for, and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Everywhere"
+    )]
     pub quiet: bool,
     /// Say what is done
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
     pub verbose: bool,
 }
 
@@ -31,8 +38,11 @@ impl Common {
 
     /// Attaches to the daemon; `doing` completes "cannot …".
     pub(super) fn attach(&self, program: &str, doing: &str) -> Result<Client, Stop> {
-        let client = Client::attach(&self.places, program).doing(doing)?;
-        Ok(client.with_timeout(self.timeout.unwrap_or(TIMEOUT)))
+        match self.timeout {
+            Some(timeout) => Client::attach_within(&self.places, program, timeout),
+            None => Client::attach(&self.places, program),
+        }
+        .doing(doing)
     }
 }
 

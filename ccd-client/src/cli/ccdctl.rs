@@ -31,8 +31,8 @@ Examples:
   ccdctl members
   ccdctl leave                              before maintenance of this node
   ccdctl join                               afterwards
-  ccdctl takeover                           now rather than after the lease, if the votes allow it
-  ccdctl takeover --force --cluster prod    against the vote rule: only if the other node is certainly down
+  ccdctl takeover                           now, if the votes allow it
+  ccdctl takeover --force --cluster prod    whatever the votes: the other node must be down
 
 Exit codes are those of ccdadm.";
 
@@ -60,9 +60,10 @@ struct Change {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --force the vote rule decides, and what it does not allow is refused with what is missing.
-With --force it is overruled. If the other node still writes, updates are lost: make sure that it is down. The
-override is recorded, and all nodes must then be active once before the cluster restarts unattended.
+Without --force the vote rule decides, and what it does not allow is refused with what is
+missing. With --force it is overruled. If the other node still writes, updates are lost: make
+sure that it is down. The override is recorded, and all nodes must then be active once before
+the cluster restarts unattended.
 
 Examples:
   ccdctl takeover

@@ -23,6 +23,7 @@ pub use arguments::{Common, parse_duration};
 
 use crate::exit::Exit;
 use failure::Stop;
+use std::io::Write;
 use std::process::ExitCode;
 use terminal::Terminal;
 
@@ -49,9 +50,19 @@ fn finish_parse(program: &'static str, error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return Exit::Done.into();
     }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Exit::Usage.into();
+    }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    eprintln!("{program}: {}: {}", crate::messages::USAGE, text.trim_end());
+    // A message that nobody can read is no reason to fail.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{program}: {}: {}",
+        crate::messages::USAGE,
+        text.trim_end()
+    );
     Exit::Usage.into()
 }
 

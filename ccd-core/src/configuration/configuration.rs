@@ -9,6 +9,9 @@ use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+/// Most bytes of a configuration's reason.
+pub const REASON_BYTES_MAX: usize = 512;
+
 /// Where an update must be durable before it is acked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {

@@ -224,7 +224,7 @@ fn comments_and_order_leave_the_digest_alone_and_content_does_not() {
 #[test]
 fn the_text_form_comes_back() {
     let init = ClusterInit::parse(&with(
-        "SITE_fmt:name:place\nSITE:a%3Ab:c%25d\nACCESS:write:group=ops:*",
+        "SITE_fmt:name:place\nSITE:a%3Ab:c%25d\nACCESS:write:@ops:*",
     ))
     .expect("well-formed");
     let again = ClusterInit::parse(&init.to_text()).expect("its own text is well-formed");

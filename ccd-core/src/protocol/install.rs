@@ -245,6 +245,8 @@ impl Node {
 
     fn opening_done(&mut self) {
         self.waiting = (alloc::string::String::new(), self.now);
+        self.opened_at = self.now;
+        self.take_in_members();
         self.last_proposed.clear();
         self.lease_lost = None;
         self.look = true;
@@ -389,10 +391,13 @@ impl Node {
         }
         if self.serving.is_some() {
             self.on_master_position(from, position);
-        } else if self.member.is_none() && self.proposal.is_none() && self.willing && self.ready() {
-            if self.head.position() != position {
-                self.fetch_from(from);
-            }
+        } else if self.member.is_none()
+            && self.proposal.is_none()
+            && self.willing
+            && self.ready()
+            && self.head.position() != position
+        {
+            self.fetch_from(from);
         }
     }
 }

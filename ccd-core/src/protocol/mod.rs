@@ -8,7 +8,7 @@
 //! replicas.rs    this node's replicas: open, load, survey; whom an answer is for
 //! peers.rs       heartbeats, leases (DESIGN §6)
 //! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
-//! vote.rs        this node as a voter                                 propose.rs  as a proposer (§7)
+//! vote.rs        this node as a voter (§7)              propose.rs, conclude.rs  as a proposer
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
@@ -19,6 +19,7 @@
 //! Each file says which fields of the node it owns; the others only read them.
 
 mod catch_up;
+mod conclude;
 mod evidence;
 mod history;
 mod install;

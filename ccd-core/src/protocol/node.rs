@@ -91,6 +91,7 @@ pub struct Node {
     pub(super) serving: Option<Epoch>,
     /// The epoch this node opened last and whose content it holds in memory ever since.
     pub(super) opened: Option<Epoch>,
+    pub(super) opened_at: Time,
     pub(super) round: Option<Round>,
     pub(super) prepared: Option<Prepared>,
     /// A reconfiguration is due as soon as the round under way has ended.
@@ -151,6 +152,7 @@ impl Node {
             last_proposed: String::new(),
             serving: None,
             opened: None,
+            opened_at: now,
             round: None,
             prepared: None,
             hold_rounds: false,

@@ -31,6 +31,10 @@ pub(super) struct Peer {
     disk: [Option<(Heartbeat, Time)>; 2],
     /// When a heartbeat of it on a device was last seen to change.
     pub moved_on_disk: Option<Time>,
+    /// Since when it says that it does not serve.
+    idle_since: Option<Time>,
+    /// The run of it that took part when this node opened the configuration it serves.
+    pub taken_in: Option<Incarnation>,
     /// When each last heard the other, or when this node started.
     pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
@@ -48,6 +52,8 @@ impl Peer {
             promised_until: now,
             disk: [None, None],
             moved_on_disk: None,
+            idle_since: None,
+            taken_in: None,
             linked_at: now,
             alive_at: now,
         }
@@ -123,6 +129,11 @@ impl Node {
         let (now, me) = (self.now, self.me());
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
+        };
+        peer.idle_since = if state.serving {
+            None
+        } else {
+            peer.idle_since.or(Some(now))
         };
         if state.hears.contains(me) {
             peer.linked_at = now;
@@ -241,6 +252,35 @@ impl Node {
     pub(super) fn moves_on_disk(&self, node: NodeId) -> bool {
         (self.peers.get(&node).and_then(|peer| peer.moved_on_disk))
             .is_some_and(|moved| self.now.since(moved) < self.settings.lease)
+    }
+
+    /// A member that started again since this configuration opened, or has not served it for a lease, must be taken in
+    /// anew.
+    pub(super) fn fell_out(&self, node: NodeId) -> bool {
+        let Some(peer) = self
+            .peers
+            .get(&node)
+            .filter(|_| self.known.members.contains(node))
+        else {
+            return false;
+        };
+        let Some(state) = &peer.state else {
+            return false;
+        };
+        let restarted = peer
+            .taken_in
+            .is_some_and(|taken_in| taken_in != state.incarnation);
+        let since = peer.idle_since.map(|since| since.max(self.opened_at));
+        restarted || since.is_some_and(|since| self.now.since(since) >= self.settings.lease)
+    }
+
+    /// Remembers which runs of the members this configuration opened with.
+    pub(super) fn take_in_members(&mut self) {
+        let members = self.known.members;
+        for (node, peer) in &mut self.peers {
+            let here = peer.state.as_ref().filter(|_| members.contains(*node));
+            peer.taken_in = here.map(|state| state.incarnation);
+        }
     }
 
     /// When the first member that was not seen, or heard, lately will have been silent or apart for a lease.

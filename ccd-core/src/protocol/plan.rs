@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub willing: bool,
     pub ready: bool,
     pub serving: bool,
+    /// A member that does not serve what this node serves, and will not by itself.
+    pub fell_out: bool,
     /// Its copy is close enough to be brought up to date by a journal tail.
     pub caught_up: bool,
     /// It has been linked for a whole lease, so it will be here for a while.
@@ -283,9 +285,8 @@ fn improve(view: &View) -> Plan {
             }
         })
         .collect();
-    let acting = staying
-        .iter()
-        .find(|node| *node == view.me || view.nodes[node].linked);
+    let serves = |node: &NodeId| view.nodes[node].linked && !view.nodes[node].fell_out;
+    let acting = staying.iter().find(|node| *node == view.me || serves(node));
     if acting != Some(view.me) {
         return Plan::Serve;
     }
@@ -319,7 +320,10 @@ fn improve(view: &View) -> Plan {
     } else {
         view.usable
     };
-    if members == known.members && devices == known.devices {
+    let fallen = view
+        .others(known.members)
+        .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
+    if members == known.members && devices == known.devices && fallen.is_none() {
         let bare: DeviceSet = (view.returned.iter())
             .filter(|role| known.owner().is_some() && !known.devices.contains(*role))
             .collect();
@@ -336,6 +340,8 @@ fn improve(view: &View) -> Plan {
             (_, true) => format!("node {left} leaves"),
             _ => format!("node {left} leaves, node {joined} joins"),
         }
+    } else if let Some(node) = fallen {
+        format!("node {node} has started again")
     } else if devices.count() > known.devices.count() {
         "a device has come back".to_string()
     } else {

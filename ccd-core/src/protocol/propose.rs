@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fence the others → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
-//!   → fetch what is missing of it → votes → decided: install.rs makes it ready and opens it
+//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on)
+//!   → ready, and open                                                  (install.rs)
 //! ```
 //!
 //! Owns `proposal`, `attempt` and `back_off_until`.
@@ -10,13 +11,12 @@
 use super::Node;
 use super::evidence::{Evidence, Source, newest_state};
 use super::history::History;
-use super::install::Install;
 use super::interface::{Action, DecisionKind, Ticket};
 use super::message::{Message, Obstacle, Promise};
 use super::plan::Want;
 use super::replicas::{Purpose, replay};
 use crate::configuration::votes::{self, Voters};
-use crate::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag};
+use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp, Survey};
@@ -30,9 +30,6 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Attempt(pub u64);
 
-/// An override must not get the epoch of a configuration that voters decide elsewhere at the same time.
-const OVERRIDE_EPOCH_STEP: u64 = 1000;
-
 /// Once enough voters have promised, how many heartbeat intervals the others are waited for.
 const GRACE_BEATS: u32 = 2;
 
@@ -43,33 +40,33 @@ const BACK_OFF_MAX: u32 = 5;
 pub(super) struct Proposal {
     pub instance: Epoch,
     pub ballot: Ballot,
-    attempt: Attempt,
-    want: Want,
-    begun: Time,
+    pub attempt: Attempt,
+    pub want: Want,
+    pub begun: Time,
     /// When enough voters had promised.
-    enough: Option<Time>,
-    phase: Phase,
+    pub enough: Option<Time>,
+    pub phase: Phase,
     /// What is still to be answered.
-    nodes_asked: NodeSet,
-    replicas_asked: BTreeSet<Replica>,
-    fences: BTreeSet<Ticket>,
-    promised: Voters,
-    voted: Voters,
-    failed: DeviceSet,
-    obstacles: Vec<String>,
-    evidence: Vec<Evidence>,
+    pub nodes_asked: NodeSet,
+    pub replicas_asked: BTreeSet<Replica>,
+    pub fences: BTreeSet<Ticket>,
+    pub promised: Voters,
+    pub voted: Voters,
+    pub failed: DeviceSet,
+    pub obstacles: Vec<String>,
+    pub evidence: Vec<Evidence>,
     /// Content of devices that was read as evidence.
-    loaded: BTreeMap<DeviceRole, (Database, History)>,
-    accepted: Option<(Ballot, Configuration)>,
-    lease_until: Time,
+    pub loaded: BTreeMap<DeviceRole, (Database, History)>,
+    pub accepted: Option<(Ballot, Configuration)>,
+    pub lease_until: Time,
     /// When each device was claimed: a solo owner cannot have renewed its lease after that.
-    claimed_at: Time,
-    value: Option<Configuration>,
-    forced: bool,
+    pub claimed_at: Time,
+    pub value: Option<Configuration>,
+    pub forced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Promising,
     /// The state to start from is on another node.
     Fetching {
@@ -203,7 +200,7 @@ impl Node {
     }
 
     /// The devices that are still claimed for a proposal that goes on.
-    fn current(&mut self, attempt: Attempt) -> Option<&mut Proposal> {
+    pub(super) fn current(&mut self, attempt: Attempt) -> Option<&mut Proposal> {
         self.proposal
             .as_mut()
             .filter(|proposal| proposal.attempt == attempt)
@@ -256,7 +253,7 @@ impl Node {
     }
 
     /// What another node's ballot block on a device says against this proposal, if anything.
-    fn conflict(survey: &Survey, me: NodeId, instance: Epoch, ballot: Ballot) -> Option<String> {
+    pub(super) fn conflict(survey: &Survey, me: NodeId, instance: Epoch, ballot: Ballot) -> Option<String> {
         survey
             .areas
             .iter()
@@ -467,7 +464,7 @@ impl Node {
         }
     }
 
-    fn abandon(&mut self, why: &str) {
+    pub(super) fn abandon(&mut self, why: &str) {
         if let Some(proposal) = self.proposal.take() {
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
@@ -567,264 +564,6 @@ impl Node {
                     self.abandon(&why);
                 }
             }
-        }
-    }
-
-    /// Enough voters are sealed: the state to start from can be chosen, and fetched if it is elsewhere.
-    fn choose(&mut self) {
-        let Some(proposal) = &mut self.proposal else {
-            return;
-        };
-        if let Some((_, configuration)) = &proposal.accepted
-            && !proposal.forced
-        {
-            // Somebody may have decided it already: it is voted for again, whatever this node would like.
-            proposal.value = Some(configuration.clone());
-            self.ask_for_votes();
-            return;
-        }
-        let chosen = match newest_state(&self.known, &proposal.evidence) {
-            Ok(chosen) => chosen.clone(),
-            Err(_) => match proposal
-                .evidence
-                .iter()
-                .filter(|e| e.whole)
-                .max_by_key(|e| e.position.stamp)
-            {
-                Some(newest) => newest.clone(),
-                None => {
-                    self.abandon("not one whole replica could be read");
-                    return;
-                }
-            },
-        };
-        let head = self.head.position();
-        if chosen.position == head {
-            self.vote();
-            return;
-        }
-        match chosen.source {
-            Source::Device(role) => {
-                if let Some((database, history)) = proposal.loaded.remove(&role) {
-                    self.adopt_head(database, history, &format!("the {role}"));
-                }
-                self.vote();
-            }
-            Source::Node(from) if from == self.settings.me => self.vote(),
-            Source::Node(from) => {
-                proposal.phase = Phase::Fetching {
-                    from,
-                    position: chosen.position,
-                };
-                self.fetch_from(from);
-            }
-        }
-    }
-
-    /// The state is here: builds the configuration and asks for votes.
-    fn vote(&mut self) {
-        let Some(proposal) = &self.proposal else {
-            return;
-        };
-        let known = &self.known;
-        let base = self.head.position();
-        let failed = proposal.failed;
-        let present = self.heard_nodes().with(self.me());
-        let members = proposal.want.members.intersection(present);
-        let devices: DeviceSet = proposal
-            .want
-            .devices
-            .iter()
-            .filter(|role| !failed.contains(*role))
-            .collect();
-        let alone = members.count() == 1 && !devices.is_empty();
-        let step = if proposal.forced {
-            OVERRIDE_EPOCH_STEP + self.me().index() as u64
-        } else {
-            1
-        };
-        let configuration = Configuration {
-            epoch: Epoch(known.epoch.0 + step),
-            mode: if alone {
-                Mode::Solo(self.me())
-            } else {
-                Mode::Paired
-            },
-            members,
-            // After an override the others have no vote until they are members again.
-            nodes: if proposal.forced {
-                members
-            } else {
-                self.settings.nodes
-            },
-            devices,
-            base,
-            base_writers: if base.stamp.epoch == known.epoch {
-                known.writers()
-            } else {
-                known.base_writers
-            },
-            restore: match (proposal.forced, members == self.settings.nodes) {
-                (_, true) => RestoreFlag::AllActive,
-                (true, false) => RestoreFlag::NotAllActive,
-                (false, false) => known.restore,
-            },
-            decider: if proposal.forced {
-                Decider::Operator
-            } else {
-                Decider::Votes
-            },
-            proposer: self.me(),
-            date: self.date,
-            reason: proposal.want.why.clone(),
-        };
-        if !votes::admissible(&configuration) && !proposal.forced {
-            self.abandon(&format!(
-                "too little is left to form a configuration ({configuration})"
-            ));
-            return;
-        }
-        let excluded = known.members.minus(members).minus(proposal.promised.nodes);
-        let mut lease_until = self.now;
-        for node in excluded.iter() {
-            lease_until = lease_until.max(self.promised_until(node));
-            if known.owner() == Some(node) || proposal.forced {
-                lease_until = lease_until.max(proposal.claimed_at + self.settings.lease);
-            }
-        }
-        if let Some(proposal) = &mut self.proposal {
-            proposal.lease_until = lease_until;
-            proposal.value = Some(configuration);
-        }
-        self.ask_for_votes();
-    }
-
-    fn ask_for_votes(&mut self) {
-        let able = self.ready() && (!self.blank || self.known.is_genesis());
-        let Some(proposal) = &mut self.proposal else {
-            return;
-        };
-        let Some(configuration) = proposal.value.clone() else {
-            return;
-        };
-        let (instance, ballot, attempt) = (proposal.instance, proposal.ballot, proposal.attempt);
-        let nodes = proposal.promised.nodes.without(ballot.node);
-        let devices = proposal.promised.devices;
-        proposal.phase = Phase::Voting;
-        proposal.begun = self.now;
-        proposal.nodes_asked = nodes;
-        proposal.replicas_asked = devices.iter().map(Replica::Device).collect();
-        if able {
-            proposal.replicas_asked.insert(Replica::Local);
-        }
-        let block = BallotBlock {
-            instance,
-            promised: ballot,
-            accepted: Some((ballot, configuration.clone())),
-        };
-        if able {
-            self.store_ballot(block.clone(), Purpose::Accept(attempt));
-        }
-        for role in devices.iter() {
-            let op = ReplicaOp::WriteBallot {
-                ballot: block.clone(),
-            };
-            self.ask(Replica::Device(role), op, Purpose::Accept(attempt));
-        }
-        for node in nodes.iter() {
-            self.send(
-                node,
-                Message::Accept {
-                    instance,
-                    ballot,
-                    configuration: configuration.clone(),
-                },
-            );
-        }
-    }
-
-    pub(super) fn on_accept_stored(
-        &mut self,
-        replica: Replica,
-        attempt: Attempt,
-        result: Result<ReplicaAnswer, ReplicaError>,
-    ) {
-        let me = self.me();
-        let Some(proposal) = self.current(attempt) else {
-            return;
-        };
-        proposal.replicas_asked.remove(&replica);
-        let (instance, ballot) = (proposal.instance, proposal.ballot);
-        match (replica, result) {
-            (Replica::Local, Ok(_)) => proposal.voted.nodes.insert(me),
-            (Replica::Device(role), Ok(ReplicaAnswer::Survey(survey))) => {
-                if let Some(conflict) = Self::conflict(&survey, me, instance, ballot) {
-                    self.abandon(&format!("on the {role}, {conflict}"));
-                    return;
-                }
-                proposal.voted.devices = proposal.voted.devices.with(role);
-            }
-            (_, Ok(_)) => {}
-            (replica, Err(error)) => proposal.obstacles.push(format!("the {replica} failed: {error}")),
-        }
-    }
-
-    pub(super) fn on_accepted(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
-        if let Some(proposal) = &mut self.proposal
-            && proposal.instance == instance
-            && proposal.ballot == ballot
-            && proposal.phase == Phase::Voting
-        {
-            proposal.nodes_asked.remove(from);
-            proposal.voted.nodes.insert(from);
-        }
-    }
-
-    /// The successor is decided. It is recorded on its voters and on every replica it will write, and installed.
-    fn decided(&mut self) {
-        let Some(proposal) = self.proposal.take() else {
-            return;
-        };
-        let Some(configuration) = proposal.value else {
-            return;
-        };
-        let voters = self.known.devices;
-        let kind = if proposal.forced {
-            DecisionKind::Override
-        } else {
-            DecisionKind::Decided
-        };
-        let text = format!(
-            "decided {configuration} by {}: {}; starts from {}",
-            proposal.voted, configuration.reason, configuration.base
-        );
-        self.failures = 0;
-        self.learn(configuration.clone());
-        self.record(kind, text);
-        self.send_to_all(&Message::Decided(configuration.clone()));
-        let mut recording = 0;
-        for role in self.device_roles() {
-            let replica = Replica::Device(role);
-            let takes_part = voters.contains(role) || configuration.devices.contains(role);
-            if takes_part && self.replica(replica).usable() {
-                let op = ReplicaOp::WriteConfiguration {
-                    configuration: configuration.clone(),
-                };
-                self.ask(replica, op, Purpose::Recorded(proposal.attempt));
-                recording += 1;
-            }
-        }
-        let mine = configuration.proposer == self.me()
-            && configuration.members.contains(self.me())
-            && configuration.base == self.head.position();
-        if mine {
-            self.begin_install(Install::new(
-                configuration,
-                proposal.attempt,
-                recording,
-                proposal.lease_until,
-                self.now,
-            ));
         }
     }
 

@@ -375,7 +375,8 @@ impl Node {
 
     fn remember_finished(&mut self, request: RequestId, outcome: ForwardOutcome) {
         // Nothing final was said of these: asking again must work.
-        if let ForwardOutcome::Refused(Refusal::TimedOut | Refusal::Unknown { .. } | Refusal::Busy) = outcome {
+        if let ForwardOutcome::Refused(Refusal::TimedOut | Refusal::Unknown { .. } | Refusal::Busy) = outcome
+        {
             return;
         }
         self.requests.finished.push_back((request, outcome));

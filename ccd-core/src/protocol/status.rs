@@ -49,6 +49,7 @@ impl Node {
             willing: state.is_some_and(|state| state.willing),
             ready: state.is_some_and(|state| state.ready),
             serving: state.is_some_and(|state| state.serving),
+            fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
             settled,
         }

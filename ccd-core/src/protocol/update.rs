@@ -9,7 +9,7 @@ use super::message::Message;
 use super::plan::Want;
 use super::replicas::Purpose;
 use crate::client::Refusal;
-use crate::database::{Database, Key, Op, Record, RecordBody, Update};
+use crate::database::{Database, Key, Op, RECORD_BATCH_BYTES_MAX, Record, RecordBody, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use alloc::format;
@@ -103,6 +103,7 @@ impl Node {
         let mut updates: Vec<Update> = Vec::new();
         let mut requests = Vec::new();
         let mut ops = 0;
+        let mut bytes = 0;
         while updates.len() < ROUND_UPDATES_MAX
             && let Some((id, request)) = self.requests.first_queued()
         {
@@ -116,10 +117,6 @@ impl Node {
                 self.requests.take_queued();
                 continue;
             }
-            ops += request.ops.len();
-            if !updates.is_empty() && ops > ROUND_OPS_MAX {
-                break;
-            }
             let dry_run = request.dry_run;
             let update = Update {
                 request: id,
@@ -129,6 +126,11 @@ impl Node {
                 preconditions: request.preconditions.clone(),
                 ops: request.ops.clone(),
             };
+            ops += update.ops.len();
+            bytes += update.encoded_bytes_max();
+            if !updates.is_empty() && (ops > ROUND_OPS_MAX || bytes > RECORD_BATCH_BYTES_MAX) {
+                break;
+            }
             match admitted.admit(&update) {
                 // What an update of this round made so is told only once the round is committed: the next
                 // round looks again.

@@ -10,6 +10,7 @@ mod memory;
 mod raw;
 
 pub use memory::{LoggedWrite, MemoryDevice, MemoryHandle, Tear};
+pub(crate) use raw::sync_folder_of;
 pub use raw::{Access, RawDevice};
 
 use std::fmt;

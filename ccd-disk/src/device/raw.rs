@@ -101,14 +101,7 @@ impl RawDevice {
             .open(path)?;
         file.set_len(len_bytes)?;
         file.sync_all()?;
-        if let Some(folder) = path.parent() {
-            let folder = if folder.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                folder
-            };
-            File::open(folder)?.sync_all()?;
-        }
+        sync_folder_of(path)?;
         drop(file);
         Self::open(path, Access::Exclusive)
     }
@@ -181,6 +174,14 @@ impl Blocks for RawDevice {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// Makes the name of a file durable.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
     }
 }
 

@@ -5,13 +5,12 @@ use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sea
 use crate::device::BLOCK_BYTES;
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag, Writers};
 use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
+use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::replica::Heartbeat;
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Longest reason that is kept with a configuration, in bytes; a longer one is cut at a character.
-pub const REASON_BYTES_MAX: usize = 512;
 /// Longest last words, in bytes; a longer text is cut at a character.
 pub const LAST_WORDS_BYTES_MAX: usize = PAYLOAD_BYTES;
 

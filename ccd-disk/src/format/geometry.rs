@@ -182,6 +182,11 @@ impl Geometry {
         self.area_data(self.area_index(node)) + 2 * self.slot_blocks()
     }
 
+    /// The largest image that fits a slot.
+    pub fn image_bytes_max(&self) -> u64 {
+        u64::from(self.image_blocks) * PAYLOAD_BYTES as u64
+    }
+
     fn slot_blocks(&self) -> u64 {
         1 + u64::from(self.image_blocks)
     }
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn areas_follow_one_another_without_overlap_and_end_before_the_last_mib() {
         let geometry = Geometry::new(100_000, node(0), 3, 20, 16).unwrap();
-        let mut ends = Vec::from([0..END_BLOCKS]);
+        let mut ends: Vec<_> = std::iter::once(0..END_BLOCKS).collect();
         ends.extend(
             geometry
                 .nodes()

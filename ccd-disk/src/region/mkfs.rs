@@ -1,13 +1,15 @@
 //! Makes a region: what `ccd-disk mkfs` and a node that makes its local copy do.
 
 use super::handle::Handle;
-use crate::device::Blocks;
+use crate::device::{Blocks, RawDevice, sync_folder_of};
 use crate::error::RegionError;
-use crate::format::geometry::{Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
+use crate::format::geometry::{END_BLOCKS, Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::{Identity, RegionId};
 use crate::format::superblock::{LABEL_BYTES_MAX, Superblock};
 use ccd_core::ids::{ClusterId, NodeId, Replica};
 use ccd_core::time::Date;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// What a region is to be.
 #[derive(Clone, Debug)]
@@ -80,11 +82,23 @@ impl MkfsOptions {
     }
 }
 
+/// Blocks zeroed between two calls of a progress function: 4 MiB.
+const ZERO_STEP_BLOCKS: u64 = 1024;
+
 /// Makes a region over whatever the device holds. Returns its superblock.
+pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+    create_with_progress(blocks, options, &mut |_, _| {})
+}
+
+/// The same; `progress` is told how many blocks of how many are done.
 ///
 /// The order: old superblocks go first, everything else is zeroed (so no later write has to allocate), and only then the
 /// new superblocks are written, the one at the end first: a device whose mkfs was cut off is no region.
-pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+pub fn create_with_progress(
+    blocks: Box<dyn Blocks>,
+    options: &MkfsOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Superblock, RegionError> {
     let mut handle = Handle::new(blocks);
     let device = handle.name();
     let geometry = options.geometry(handle.len_blocks(), &device)?;
@@ -103,10 +117,50 @@ pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblo
     handle.zero(0, 1)?;
     handle.zero(geometry.last_block(), 1)?;
     handle.flush()?;
-    handle.zero(0, geometry.blocks_needed().min(geometry.blocks))?;
+    let used = geometry.blocks_needed() - END_BLOCKS;
+    let mut done = 0;
+    while done < used {
+        let step = ZERO_STEP_BLOCKS.min(used - done);
+        handle.zero(done, step)?;
+        done += step;
+        progress(done, used);
+    }
+    handle.zero(geometry.blocks - END_BLOCKS, END_BLOCKS)?;
     handle.flush()?;
     for number in [geometry.last_block(), 0] {
         handle.write_block(number, &superblock.encode(number))?;
     }
+    Ok(superblock)
+}
+
+/// Makes a region in a new file of `len_bytes`, whole or not at all: a crash in between leaves a file named `….making`, which
+/// the next attempt removes. Refuses a path that exists.
+pub fn create_in_file(
+    path: &Path,
+    len_bytes: u64,
+    options: &MkfsOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Superblock, RegionError> {
+    let named = |doing| move |source| RegionError::io(doing, path.display().to_string(), source);
+    if path.try_exists().map_err(named("look at"))? {
+        return Err(named("create")(io::ErrorKind::AlreadyExists.into()));
+    }
+    let mut making = path.as_os_str().to_owned();
+    making.push(".making");
+    let making = PathBuf::from(making);
+    match std::fs::remove_file(&making) {
+        Err(failed) if failed.kind() != io::ErrorKind::NotFound => return Err(named("create")(failed)),
+        _ => {}
+    }
+    let device = RawDevice::create_file(&making, len_bytes).map_err(named("create"))?;
+    let made = create_with_progress(Box::new(device), options, progress).and_then(|superblock| {
+        // Unlike a rename, a link never replaces what another process has made there meanwhile.
+        std::fs::hard_link(&making, path).map_err(named("create"))?;
+        Ok(superblock)
+    });
+    let removed = std::fs::remove_file(&making).map_err(named("create"));
+    let superblock = made?;
+    removed?;
+    sync_folder_of(path).map_err(named("create"))?;
     Ok(superblock)
 }

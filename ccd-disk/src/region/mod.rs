@@ -18,7 +18,7 @@ pub mod own;
 pub mod recovery;
 pub mod survey;
 
-pub use mkfs::{MkfsOptions, create};
+pub use mkfs::{MkfsOptions, create, create_in_file, create_with_progress};
 
 use crate::device::Blocks;
 use crate::error::RegionError;

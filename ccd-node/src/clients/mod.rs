@@ -114,9 +114,4 @@ impl Clients {
         }
         gone
     }
-
-    /// Whether every answer is given.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.borrow().is_empty()
-    }
 }

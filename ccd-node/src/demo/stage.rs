@@ -79,7 +79,13 @@ impl Stage {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.path.join("bin").join(program));
         command.current_dir(&self.path).stdin(Stdio::null());
-        for name in ["CCD_ETC", "CCD_STATE", "CCD_RUN", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        for name in [
+            "CCD_ETC",
+            "CCD_STATE",
+            "CCD_RUN",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+        ] {
             command.env_remove(name);
         }
         command
@@ -92,7 +98,11 @@ impl Stage {
         let log = fs::File::options().create(true).append(true).open(&log_path);
         let log = log.map_err(Trouble::system(log_path.display().to_string()))?;
         let mut command = self.command("ccdd");
-        command.arg("run").args(places(name)).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("run")
+            .args(places(name))
+            .stdout(Stdio::null())
+            .stderr(log);
         // Out of the terminal's group: Ctrl-C is for the demo alone, which then ends them in order.
         command.process_group(0);
         if !self.keep {
@@ -120,7 +130,9 @@ impl Stage {
 
     /// Whether a daemon that was started has ended by itself.
     pub fn has_ended(&mut self, node: usize) -> Option<std::process::ExitStatus> {
-        self.daemons[node].as_mut().and_then(|child| child.try_wait().ok().flatten())
+        self.daemons[node]
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// The last lines of both logs, for a step that went wrong.
@@ -168,9 +180,11 @@ impl Drop for Stage {
 
 /// The three folders of a node, as every program takes them.
 pub fn places(node: &str) -> [String; 6] {
-    ["--etc", "--state", "--run"].map(|flag| [flag.to_owned(), format!("{node}/{}", &flag[2..])]).concat().try_into().expect(
-        "three flags and three folders",
-    )
+    ["--etc", "--state", "--run"]
+        .map(|flag| [flag.to_owned(), format!("{node}/{}", &flag[2..])])
+        .concat()
+        .try_into()
+        .expect("three flags and three folders")
 }
 
 /// Two TCP ports that nobody has.

@@ -11,15 +11,15 @@ const BETA: usize = 1;
 
 /// Small enough to be made in a moment.
 const IMAGE_MIB: &str = "4";
-const REGION_BYTES: u64 = 32 << 20;
+const JOURNAL_MIB: &str = "4";
 
 const REDUNDANT: Shows = Shows {
     exit: &[0],
-    text: &["\"state\": \"serving\"", "\"mode\": \"paired\""],
+    text: &["\"state\":\"serving\"", "\"mode\":\"paired\""],
 };
 const SOLO: Shows = Shows {
     exit: &[0, 1],
-    text: &["\"state\": \"serving\"", "\"mode\": \"solo\""],
+    text: &["\"state\":\"serving\"", "\"mode\":\"solo\""],
 };
 
 pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
@@ -38,29 +38,72 @@ pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
 
     say("\n== A key with its columns, two rows; each update is on both nodes before it is acknowledged");
     let columns = ["clustname", "number_nodes", "network_type", "node_names"];
-    adm(stage, ALPHA, &[&["format", "MY_KEY"], &columns[..]].concat(), shows(&[]))?;
-    adm(stage, ALPHA, &["add", "MY_KEY", "clust0", "4", "sci", "foo,bar,moo,boo"], shows(&[]))?;
-    adm(stage, ALPHA, &["add", "MY_KEY", "clust1", "2", "ether", "tic,tac"], shows(&[]))?;
-    adm(stage, BETA, &["query", "MY_KEY"], shows(&["MY_KEY:clust0:4:sci:foo,bar,moo,boo", "MY_KEY:clust1:2:ether"]))?;
-    adm(stage, BETA, &["query", "MY_KEY", "network_type=sci"], shows(&["MY_KEY:clust0:"]))?;
+    adm(
+        stage,
+        ALPHA,
+        &[&["format", "MY_KEY"], &columns[..]].concat(),
+        shows(&[]),
+    )?;
+    adm(
+        stage,
+        ALPHA,
+        &["add", "MY_KEY", "clust0", "4", "sci", "foo,bar,moo,boo"],
+        shows(&[]),
+    )?;
+    adm(
+        stage,
+        ALPHA,
+        &["add", "MY_KEY", "clust1", "2", "ether", "tic,tac"],
+        shows(&[]),
+    )?;
+    adm(
+        stage,
+        BETA,
+        &["query", "MY_KEY"],
+        shows(&["MY_KEY:clust0:4:sci:foo,bar,moo,boo", "MY_KEY:clust1:2:ether"]),
+    )?;
+    adm(
+        stage,
+        BETA,
+        &["query", "MY_KEY", "network_type=sci"],
+        shows(&["MY_KEY:clust0:"]),
+    )?;
 
     say("\n== A node dies. The other takes both disks once its lease is over, and goes on");
     kill(stage, ALPHA)?;
     let died = Instant::now();
-    adm_until(stage, BETA, &["add", "MY_KEY", "clust2", "1", "none", "alone"], shows(&[]))?;
-    say(&format!("-- acknowledged {} ms after the kill; the lease is 1,000 ms", died.elapsed().as_millis()));
+    adm_until(
+        stage,
+        BETA,
+        &["add", "MY_KEY", "clust2", "1", "none", "alone"],
+        shows(&[]),
+    )?;
+    say(&format!(
+        "-- acknowledged {} ms after the kill; the lease is 1,000 ms",
+        died.elapsed().as_millis()
+    ));
     wait_for(stage, BETA, SOLO)?;
 
     say("\n== The survivor dies too, and starts again alone: the disks prove that nothing newer exists");
     kill(stage, BETA)?;
     start(stage, BETA)?;
-    adm_until(stage, BETA, &["query", "MY_KEY"], shows(&["MY_KEY:clust0:", "MY_KEY:clust1:", "MY_KEY:clust2:1:none:alone"]))?;
+    adm_until(
+        stage,
+        BETA,
+        &["query", "MY_KEY"],
+        shows(&["MY_KEY:clust0:", "MY_KEY:clust1:", "MY_KEY:clust2:1:none:alone"]),
+    )?;
     adm_until(stage, BETA, &["remove", "MY_KEY", "clust1"], shows(&[]))?;
 
     say("\n== The first node comes back, gets what it missed, and the pair is whole");
     start(stage, ALPHA)?;
     wait_for(stage, ALPHA, REDUNDANT)?;
-    let rows = adm(stage, ALPHA, &["query", "MY_KEY"], shows(&["MY_KEY:clust0:", "MY_KEY:clust2:"]))?;
+    let rows = adm(
+        stage,
+        ALPHA,
+        &["query", "MY_KEY"],
+        shows(&["MY_KEY:clust0:", "MY_KEY:clust2:"]),
+    )?;
     if rows.contains("clust1") {
         return Err(Trouble::Unexpected {
             expected: "the row that was removed while this node was away to be gone".into(),
@@ -72,7 +115,10 @@ pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
 
     say("\n== How it stands");
     adm(stage, ALPHA, &["status"], shows(&["all redundant"]))?;
-    say(&format!("\nEvery step showed what it must; {:.1} s.", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "\nEvery step showed what it must; {:.1} s.",
+        started.elapsed().as_secs_f64()
+    ));
     go_on(stage);
     Ok(())
 }
@@ -81,23 +127,42 @@ pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
 fn set_up(stage: &Stage) -> Result<(), Trouble> {
     say("\n== Two files stand for the shared disks; one init database and key for both nodes");
     let [alpha_port, beta_port] = free_ports()?;
-    for role in ["primary", "secondary"] {
-        say(&format!("\n$ truncate -s {}M {role}.disk", REGION_BYTES >> 20));
-        let path = stage.path().join(format!("{role}.disk"));
-        fs::File::create(&path)
-            .and_then(|file| file.set_len(REGION_BYTES))
-            .map_err(Trouble::system(path.display().to_string()))?;
-    }
     let folder = stage.path().display();
-    let (alpha, beta) = (format!("alpha=127.0.0.1:{alpha_port}"), format!("beta=127.0.0.1:{beta_port}"));
-    let (primary, secondary) = (format!("{folder}/primary.disk"), format!("{folder}/secondary.disk"));
+    let (alpha, beta) = (
+        format!("alpha=127.0.0.1:{alpha_port}"),
+        format!("beta=127.0.0.1:{beta_port}"),
+    );
+    let (primary, secondary) = (
+        format!("{folder}/primary.disk"),
+        format!("{folder}/secondary.disk"),
+    );
     let image = format!("image_mib={IMAGE_MIB}");
+    let journal = format!("journal_mib={JOURNAL_MIB}");
     run(
         stage,
         &[
-            "ccdadm", "setup", "--etc", "alpha/etc", "--cluster", "demo", "--node", &alpha, "--node", &beta, "--primary",
-            &primary, "--secondary", &secondary, "--fencing", "lease", "--option", &image, "--option", "journal_mib=4",
-            "--this", "alpha",
+            "ccdadm",
+            "setup",
+            "--etc",
+            "alpha/etc",
+            "--cluster",
+            "demo",
+            "--node",
+            &alpha,
+            "--node",
+            &beta,
+            "--primary",
+            &primary,
+            "--secondary",
+            &secondary,
+            "--fencing",
+            "lease",
+            "--option",
+            &image,
+            "--option",
+            &journal,
+            "--this",
+            "alpha",
         ],
         shows(&[]),
     )?;
@@ -107,11 +172,27 @@ fn set_up(stage: &Stage) -> Result<(), Trouble> {
     for name in ["init.ccd", "authkey"] {
         fs::copy(from.join(name), to.join(name)).map_err(Trouble::system(name))?;
     }
-    run(stage, &["ccdadm", "setup", "--etc", "beta/etc", "--this", "beta"], shows(&[]))?;
+    run(
+        stage,
+        &["ccdadm", "setup", "--etc", "beta/etc", "--this", "beta"],
+        shows(&[]),
+    )?;
     for (role, path) in [("primary", &primary), ("secondary", &secondary)] {
         run(
             stage,
-            &["ccd-disk", "mkfs", "--etc", "alpha/etc", "--role", role, path, "--image-mib", IMAGE_MIB],
+            &[
+                "ccd-disk",
+                "mkfs",
+                "--etc",
+                "alpha/etc",
+                "--role",
+                role,
+                path,
+                "--image-mib",
+                IMAGE_MIB,
+                "--journal-mib",
+                JOURNAL_MIB,
+            ],
             shows(&[]),
         )?;
     }
@@ -121,7 +202,10 @@ fn set_up(stage: &Stage) -> Result<(), Trouble> {
 fn start(stage: &mut Stage, node: usize) -> Result<(), Trouble> {
     stage.check_interrupt()?;
     let name = NODES[node];
-    say(&format!("\n$ ccdd run {} 2>>{name}/log &", places(name).join(" ")));
+    say(&format!(
+        "\n$ ccdd run {} 2>>{name}/log &",
+        places(name).join(" ")
+    ));
     stage.start(node)
 }
 
@@ -165,7 +249,11 @@ fn go_on(stage: &Stage) {
         return;
     }
     let folder = stage.path().display();
-    let pids: Vec<String> = [ALPHA, BETA].iter().filter_map(|node| stage.pid(*node)).map(|pid| pid.to_string()).collect();
+    let pids: Vec<String> = [ALPHA, BETA]
+        .iter()
+        .filter_map(|node| stage.pid(*node))
+        .map(|pid| pid.to_string())
+        .collect();
     say(&format!(
         "\nThe cluster is yours:\n\n  cd {folder}\n  export PATH=$PWD/bin:$PATH\n  ccdadm --run alpha/run add MY_KEY clust3 2 ether \
          by,hand\n  ccdadm --run beta/run query MY_KEY\n  ccdctl --run alpha/run leave        # and join\n  kill {}          \

@@ -24,7 +24,7 @@ pub(super) const TEXT_BYTES_MAX: u64 = 1 << 30;
 Examples:
   ccdadm checkpoint backup.ccd
   ccdadm checkpoint - | ssh elsewhere 'cat > backup.ccd'
-  ccdadm checkpoint --stale saved.ccd       what the local copy holds, while the cluster does not serve")]
+  ccdadm checkpoint --stale saved.ccd       the local copy, while the cluster does not serve")]
 pub(super) struct Checkpoint {
     /// The file; - is standard output
     file: PathBuf,
@@ -111,8 +111,9 @@ Examples:
   ccdadm restore --yes backup.ccd
   ccdadm restore --key MY_KEY backup.ccd
 
-The file must end with its consistency record, as checkpoint and convert write it. A restore while a node is
-missing is marked in the database: all nodes must then be active once before the cluster restarts unattended.
+The file must end with its consistency record, as checkpoint and convert write it. A restore
+while a node is missing is marked in the database: all nodes must then be active once before
+the cluster restarts unattended.
 
 Exit codes: 65 a row is wrong or the record is missing, 104 the file does not match its record.")]
 pub(super) struct Restore {

@@ -232,7 +232,8 @@ The file has one statement a line, and is applied in this order, whole or not at
   remove-format KEY                remove a key that has no rows
 In values and patterns ':' is written %3A and '%' is written %25.
 
-Exit codes: 65 a line is wrong, 105 no such key or row, 108 a row exists, 1 a precondition does not hold.";
+Exit codes: 65 a line is wrong, 105 no such key or row, 108 a row exists,
+1 a precondition does not hold.";
 
 impl Apply {
     pub fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {

@@ -47,10 +47,10 @@ Examples:
   ccdadm status --json | jq .cluster.state
 
 Exit codes:
-  0 done, 1 answered \"no\", 2 not serving, 64 usage, 65 bad data, 66 no such file, 69 daemon not reachable,
-  70 internal, 73 cannot create, 74 I/O error, 77 not permitted, 103 stale or diverged, 104 integrity,
-  105 no such key or row, 106 no quorum, 107 refused for safety, 108 exists, 109 busy, 110 fenced,
-  111 outcome unknown, 124 timed out";
+  0 done, 1 answered \"no\", 2 not serving, 64 usage, 65 bad data, 66 no such file,
+  69 daemon not reachable, 70 internal, 73 cannot create, 74 I/O error, 77 not permitted,
+  103 stale or diverged, 104 integrity, 105 no such key or row, 106 no quorum,
+  107 refused for safety, 108 exists, 109 busy, 110 fenced, 111 outcome unknown, 124 timed out";
 
 #[derive(Debug, Subcommand)]
 enum Verb {

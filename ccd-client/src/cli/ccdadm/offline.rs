@@ -22,8 +22,8 @@ Examples:
   ccdadm convert rows.txt - | tail -n 1     the record alone
   ccdadm convert --dry-run rows.txt rows.ccd
 
-The file has a line KEY_fmt:column:column for each key and a line KEY:value:value for each row; '#' starts a
-comment. In a value, ':' is written %3A and '%' is written %25.")]
+The file has a line KEY_fmt:column:column for each key and a line KEY:value:value for each row;
+'#' starts a comment. In a value, ':' is written %3A and '%' is written %25.")]
 pub(super) struct Convert {
     /// The file to read; - is standard input
     ascii: PathBuf,
@@ -66,7 +66,8 @@ Examples:
   ccdadm purify --drop --yes rows.ccd       and write the file without it, with a new record
   ccdadm purify                             check the running database
 
-Exit codes: 0 every row fits or was dropped, 1 some do not, 104 the rows fit but not the file's record.")]
+Exit codes: 0 every row fits or was dropped, 1 some do not,
+104 the rows fit but not the file's record.")]
 pub(super) struct Purify {
     /// The file; without it, the running database
     file: Option<PathBuf>,

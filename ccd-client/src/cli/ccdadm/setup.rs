@@ -27,20 +27,22 @@ use std::path::{Path, PathBuf};
 Examples:
   ccdadm setup --cluster prod --node alpha=10.0.0.1 --node beta=10.0.0.2 \\
          --primary /dev/disk/by-id/scsi-1 --secondary /dev/disk/by-id/scsi-2 --this alpha
-  ccdadm setup --this beta                  on the other node, after init.ccd and authkey were copied there
+  ccdadm setup --this beta          on the other node, after copying init.ccd and authkey there
   ccdadm setup --cluster prod --node alpha=10.0.0.1 --node alpha=10.1.0.1 --node beta=10.0.0.2 \\
-         --node beta=10.1.0.2 ...           two networks
+         --node beta=10.1.0.2 ...   two networks
   ccdadm setup --cluster lab --node a=127.0.0.1:7001 --node b=127.0.0.1:7002 \\
          --primary /tmp/p --secondary /tmp/s --fencing lease --option lease_ms=2000
   ccdadm setup --cluster web --node a=10.0.0.1 --node b=10.0.0.2 --node c=10.0.0.3
-                                            three nodes, no devices: by quorum
-  ccdadm setup --force --cluster prod ...   new rows for the same cluster; id, key and your own rows stay
+                                    three nodes, no devices: by quorum
+  ccdadm setup --force --cluster prod ...
+                                    new rows; id, key and your own rows stay
 
 Options of the cluster (--option NAME=VALUE):
-  heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000), port (5640),
-  image_mib (32), journal_mib (8)
+  heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
+  port (5640), image_mib (32), journal_mib (8)
 
-Exit codes: 64 the options describe no cluster, 65 a value is wrong, 108 a cluster is set up here already.")]
+Exit codes: 64 the options describe no cluster, 65 a device or file is unfit,
+108 a cluster is set up here already.")]
 pub(super) struct Setup {
     /// Name of the cluster
     #[arg(long, value_name = "NAME", requires = "node")]
@@ -361,8 +363,9 @@ fn parse_address(text: &str, terminal: &Terminal) -> Result<(IpAddr, Option<u16>
         && host
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let resolved: BTreeSet<IpAddr> = match (host, 0).to_socket_addrs() {
-        Ok(addresses) if well_formed => addresses.map(|address| address.ip()).collect(),
+    let addresses = well_formed.then(|| (host, 0).to_socket_addrs());
+    let resolved: BTreeSet<IpAddr> = match addresses {
+        Some(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
         _ => {
             return Err(usage(format!(
                 "address {text:?}: it is no IP address, and no name that resolves to one"

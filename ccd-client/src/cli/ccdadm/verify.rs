@@ -17,8 +17,8 @@ Examples:
   ccdadm verify && echo all the same
   ccdadm verify --json | jq '.copies[].digest'
 
-Exit codes: 0 all copies are the same, 1 a member did not answer, 103 a copy is stale or diverged,
-104 copies of one position differ.")]
+Exit codes: 0 all copies are the same, 1 a member did not answer,
+103 a copy is stale or diverged, 104 copies of one position differ.")]
 pub(super) struct Verify {}
 
 impl Verify {

@@ -1,0 +1,295 @@
+//! The second half of a proposal: from enough promises to a decision. `propose.rs` is the first.
+
+use super::Node;
+use super::evidence::{Source, newest_state};
+use super::install::Install;
+use super::interface::DecisionKind;
+use super::message::Message;
+use super::propose::{Attempt, Phase};
+use super::replicas::Purpose;
+use crate::configuration::votes;
+use crate::configuration::{
+    Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
+};
+use crate::ids::{DeviceSet, Epoch, NodeId, Replica};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use alloc::format;
+use alloc::string::String;
+
+/// An override must not get the epoch of a configuration that voters decide elsewhere at the same time.
+const OVERRIDE_EPOCH_STEP: u64 = 1000;
+
+/// A reason as configurations hold it: cut to what replicas store.
+fn bounded(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX)
+            .rev()
+            .find(|at| reason.is_char_boundary(*at))
+            .unwrap_or(0);
+        reason.truncate(end);
+    }
+    reason
+}
+
+impl Node {
+    /// Enough voters are sealed: the state to start from can be chosen, and fetched if it is elsewhere.
+    pub(super) fn choose(&mut self) {
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        if let Some((_, configuration)) = &proposal.accepted
+            && !proposal.forced
+        {
+            // Somebody may have decided it already: it is voted for again, whatever this node would like.
+            proposal.value = Some(configuration.clone());
+            self.ask_for_votes();
+            return;
+        }
+        let chosen = match newest_state(&self.known, &proposal.evidence) {
+            Ok(chosen) => chosen.clone(),
+            Err(_) => match proposal
+                .evidence
+                .iter()
+                .filter(|e| e.whole)
+                .max_by_key(|e| e.position.stamp)
+            {
+                Some(newest) => newest.clone(),
+                None => {
+                    self.abandon("not one whole replica could be read");
+                    return;
+                }
+            },
+        };
+        let head = self.head.position();
+        if chosen.position == head {
+            self.vote();
+            return;
+        }
+        match chosen.source {
+            Source::Device(role) => {
+                if let Some((database, history)) = proposal.loaded.remove(&role) {
+                    self.adopt_head(database, history, &format!("the {role}"));
+                }
+                self.vote();
+            }
+            Source::Node(from) if from == self.settings.me => self.vote(),
+            Source::Node(from) => {
+                proposal.phase = Phase::Fetching {
+                    from,
+                    position: chosen.position,
+                };
+                self.fetch_from(from);
+            }
+        }
+    }
+
+    /// The state is here: builds the configuration and asks for votes.
+    pub(super) fn vote(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let known = &self.known;
+        let base = self.head.position();
+        let failed = proposal.failed;
+        let present = self.heard_nodes().with(self.me());
+        let members = proposal.want.members.intersection(present);
+        let devices: DeviceSet = proposal
+            .want
+            .devices
+            .iter()
+            .filter(|role| !failed.contains(*role))
+            .collect();
+        let alone = members.count() == 1 && !devices.is_empty();
+        let step = if proposal.forced {
+            OVERRIDE_EPOCH_STEP + self.me().index() as u64
+        } else {
+            1
+        };
+        let configuration = Configuration {
+            epoch: Epoch(known.epoch.0 + step),
+            mode: if alone {
+                Mode::Solo(self.me())
+            } else {
+                Mode::Paired
+            },
+            members,
+            // After an override the others have no vote until they are members again.
+            nodes: if proposal.forced {
+                members
+            } else {
+                self.settings.nodes
+            },
+            devices,
+            base,
+            base_writers: if base.stamp.epoch == known.epoch {
+                known.writers()
+            } else {
+                known.base_writers
+            },
+            restore: match (proposal.forced, members == self.settings.nodes) {
+                (_, true) => RestoreFlag::AllActive,
+                (true, false) => RestoreFlag::NotAllActive,
+                (false, false) => known.restore,
+            },
+            decider: if proposal.forced {
+                Decider::Operator
+            } else {
+                Decider::Votes
+            },
+            proposer: self.me(),
+            date: self.date,
+            reason: bounded(proposal.want.why.clone()),
+        };
+        if !votes::admissible(&configuration) && !proposal.forced {
+            self.abandon(&format!(
+                "too little is left to form a configuration ({configuration})"
+            ));
+            return;
+        }
+        let excluded = known.members.minus(members).minus(proposal.promised.nodes);
+        let mut lease_until = self.now;
+        for node in excluded.iter() {
+            lease_until = lease_until.max(self.promised_until(node));
+            if known.owner() == Some(node) || proposal.forced {
+                lease_until = lease_until.max(proposal.claimed_at + self.settings.lease);
+            }
+        }
+        if let Some(proposal) = &mut self.proposal {
+            proposal.lease_until = lease_until;
+            proposal.value = Some(configuration);
+        }
+        self.ask_for_votes();
+    }
+
+    fn ask_for_votes(&mut self) {
+        let able = self.ready() && (!self.blank || self.known.is_genesis());
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let Some(configuration) = proposal.value.clone() else {
+            return;
+        };
+        let (instance, ballot, attempt) = (proposal.instance, proposal.ballot, proposal.attempt);
+        let nodes = proposal.promised.nodes.without(ballot.node);
+        let devices = proposal.promised.devices;
+        proposal.phase = Phase::Voting;
+        proposal.begun = self.now;
+        proposal.nodes_asked = nodes;
+        proposal.replicas_asked = devices.iter().map(Replica::Device).collect();
+        if able {
+            proposal.replicas_asked.insert(Replica::Local);
+        }
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: Some((ballot, configuration.clone())),
+        };
+        if able {
+            self.store_ballot(block.clone(), Purpose::Accept(attempt));
+        } else {
+            // Its own blocks on the devices must go on saying what it voted for there.
+            self.ballot = Some(block.clone());
+        }
+        for role in devices.iter() {
+            let op = ReplicaOp::WriteBallot {
+                ballot: block.clone(),
+            };
+            self.ask(Replica::Device(role), op, Purpose::Accept(attempt));
+        }
+        for node in nodes.iter() {
+            self.send(
+                node,
+                Message::Accept {
+                    instance,
+                    ballot,
+                    configuration: configuration.clone(),
+                },
+            );
+        }
+    }
+
+    pub(super) fn on_accept_stored(
+        &mut self,
+        replica: Replica,
+        attempt: Attempt,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let me = self.me();
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.replicas_asked.remove(&replica);
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        match (replica, result) {
+            (Replica::Local, Ok(_)) => proposal.voted.nodes.insert(me),
+            (Replica::Device(role), Ok(ReplicaAnswer::Survey(survey))) => {
+                if let Some(conflict) = Self::conflict(&survey, me, instance, ballot) {
+                    self.abandon(&format!("on the {role}, {conflict}"));
+                    return;
+                }
+                proposal.voted.devices = proposal.voted.devices.with(role);
+            }
+            (_, Ok(_)) => {}
+            (replica, Err(error)) => proposal.obstacles.push(format!("the {replica} failed: {error}")),
+        }
+    }
+
+    pub(super) fn on_accepted(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        if let Some(proposal) = &mut self.proposal
+            && proposal.instance == instance
+            && proposal.ballot == ballot
+            && proposal.phase == Phase::Voting
+        {
+            proposal.nodes_asked.remove(from);
+            proposal.voted.nodes.insert(from);
+        }
+    }
+
+    /// The successor is decided. It is recorded on its voters and on every replica it will write, and installed.
+    pub(super) fn decided(&mut self) {
+        let Some(proposal) = self.proposal.take() else {
+            return;
+        };
+        let Some(configuration) = proposal.value else {
+            return;
+        };
+        let voters = self.known.devices;
+        let kind = if proposal.forced {
+            DecisionKind::Override
+        } else {
+            DecisionKind::Decided
+        };
+        let text = format!(
+            "decided {configuration} by {}: {}; starts from {}",
+            proposal.voted, configuration.reason, configuration.base
+        );
+        self.failures = 0;
+        self.learn(configuration.clone());
+        self.record(kind, text);
+        self.send_to_all(&Message::Decided(configuration.clone()));
+        let mut recording = 0;
+        for role in self.device_roles() {
+            let replica = Replica::Device(role);
+            let takes_part = voters.contains(role) || configuration.devices.contains(role);
+            if takes_part && self.replica(replica).usable() {
+                let op = ReplicaOp::WriteConfiguration {
+                    configuration: configuration.clone(),
+                };
+                self.ask(replica, op, Purpose::Recorded(proposal.attempt));
+                recording += 1;
+            }
+        }
+        let mine = configuration.proposer == self.me()
+            && configuration.members.contains(self.me())
+            && configuration.base == self.head.position();
+        if mine {
+            self.begin_install(Install::new(
+                configuration,
+                proposal.attempt,
+                recording,
+                proposal.lease_until,
+                self.now,
+            ));
+        }
+    }
+}

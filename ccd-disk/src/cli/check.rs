@@ -1,0 +1,281 @@
+//! `ccd-disk check`: looks for damage, says what it means, and repairs what can be repaired from the region itself.
+//!
+//! What is to be done is decided first, as data; only then, and only with `--repair`, is anything written.
+
+use super::output::Output;
+use super::{Failure, Global, exit, open_region};
+use crate::device::Access;
+use crate::error::RegionError;
+use crate::format::checkpoint::SlotState;
+use crate::format::geometry::{
+    BALLOT_AT, BALLOT_BLOCKS, CONFIGURATION_AT, CONFIGURATION_BLOCKS, HEARTBEAT_AT, HEARTBEAT_BLOCKS,
+    LAST_WORDS_AT, LAST_WORDS_BLOCKS, Slot,
+};
+use crate::region::handle::Handle;
+use crate::region::label::Label;
+use crate::region::recovery::{self, RecoveredArea, Tail};
+use crate::region::survey;
+use ccd_core::ids::NodeId;
+use clap::Args;
+use serde::Serialize;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Look for damage, and repair what can be
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ccd-disk check /dev/ccd/prod/primary
+  ccd-disk check --repair --dry-run /var/lib/ccd/region
+  ccd-disk check --repair --yes /var/lib/ccd/region
+
+Exit code 0: sound; 1: something can be repaired (--repair); 104: content is damaged, and comes back only from the other
+device or node: the daemon copies it when it starts. --repair needs the region for itself: stop the daemon first.")]
+pub struct CheckArgs {
+    /// Write what can be repaired
+    #[arg(long)]
+    repair: bool,
+    /// Device or file
+    path: PathBuf,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    /// As a power cut may leave it; nothing to do.
+    Note,
+    /// `--repair` mends it.
+    Repairable,
+    /// Content is missing.
+    Damage,
+}
+
+/// What would be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repair {
+    /// A superblock anew, from the other one.
+    Superblock { block: u64 },
+    /// The checkpoint that a whole image replaced, as its writer meant to.
+    Retire {
+        node: NodeId,
+        slot: Slot,
+        by_sequence: u64,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    severity: Severity,
+    text: String,
+    #[serde(skip)]
+    repair: Option<Repair>,
+}
+
+#[derive(Debug, Serialize)]
+struct Checked {
+    path: String,
+    sound: bool,
+    repaired: bool,
+    findings: Vec<Finding>,
+}
+
+pub fn run(global: &Global, args: &CheckArgs, output: &mut Output) -> Result<u8, Failure> {
+    let writes = args.repair && !global.dry_run;
+    let access = if writes {
+        Access::Exclusive
+    } else {
+        Access::ReadOnly
+    };
+    let (mut handle, label) = open_region(global, &args.path, access)?;
+    let findings = decide(&mut handle, &label)?;
+    let repairs: Vec<Repair> = findings.iter().filter_map(|finding| finding.repair).collect();
+    if args.repair && !repairs.is_empty() {
+        for repair in &repairs {
+            global.note(&format!(
+                "{}: {}",
+                if writes { "will write" } else { "would write" },
+                what(*repair)
+            ));
+        }
+        if writes {
+            global.confirm(&format!(
+                "{} blocks of {} would be written",
+                repairs.len(),
+                args.path.display()
+            ))?;
+            for repair in &repairs {
+                apply(&mut handle, &label, *repair)?;
+            }
+        }
+    }
+    let repaired = writes && !repairs.is_empty();
+    let worst = findings
+        .iter()
+        .map(|finding| finding.severity)
+        .filter(|severity| !repaired || *severity != Severity::Repairable)
+        .max();
+    let checked = Checked {
+        path: args.path.display().to_string(),
+        sound: worst.is_none_or(|worst| worst == Severity::Note),
+        repaired,
+        findings,
+    };
+    output.result(&checked, |to| {
+        for finding in &checked.findings {
+            let mark = match finding.severity {
+                Severity::Note => "note",
+                Severity::Repairable if checked.repaired => "repaired",
+                Severity::Repairable => "repairable",
+                Severity::Damage => "DAMAGE",
+            };
+            writeln!(to, "{mark:<11}{}", finding.text)?;
+        }
+        writeln!(
+            to,
+            "{}: {}",
+            checked.path,
+            if checked.sound { "sound" } else { "not sound" }
+        )
+    })?;
+    Ok(match worst {
+        None | Some(Severity::Note) => exit::DONE,
+        Some(Severity::Repairable) => exit::NO,
+        Some(Severity::Damage) => exit::INTEGRITY,
+    })
+}
+
+/// The kinds of control blocks and their indexes in an area.
+const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
+    ("heartbeat", HEARTBEAT_AT..HEARTBEAT_AT + HEARTBEAT_BLOCKS),
+    ("ballot", BALLOT_AT..BALLOT_AT + BALLOT_BLOCKS),
+    (
+        "configuration",
+        CONFIGURATION_AT..CONFIGURATION_AT + CONFIGURATION_BLOCKS,
+    ),
+    ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
+];
+
+/// Everything that is not as it should be, worst last.
+fn decide(handle: &mut Handle, label: &Label) -> Result<Vec<Finding>, RegionError> {
+    let superblock = &label.superblock;
+    let mut findings = Vec::new();
+    for (block, text) in label.repair.iter().zip(&label.notes) {
+        let repair = Some(Repair::Superblock { block: *block });
+        findings.push(Finding {
+            severity: Severity::Repairable,
+            text: text.clone(),
+            repair,
+        });
+    }
+    for area in survey::read_all(handle, superblock)? {
+        let first = superblock.geometry.control(area.node);
+        for (name, blocks) in CONTROL_KINDS {
+            let faults: Vec<_> = area
+                .faults
+                .iter()
+                .filter(|(block, _)| blocks.contains(&(block - first)))
+                .collect();
+            // A power cut spoils the one block that was being written.
+            let (severity, because) = match faults.len() {
+                0 => continue,
+                1 => (
+                    Severity::Note,
+                    "as a power cut while it was written leaves it; the one before counts, and the node's next write mends it",
+                ),
+                _ => (
+                    Severity::Damage,
+                    "more than a power cut can spoil; the newest of them may be lost",
+                ),
+            };
+            for (block, fault) in faults {
+                let text = format!("node {}: {name} block {block}: {fault}; {because}", area.node);
+                findings.push(Finding {
+                    severity,
+                    text,
+                    repair: None,
+                });
+            }
+        }
+    }
+    for node in superblock.geometry.nodes() {
+        let area = recovery::recover(handle, superblock, node, true)?;
+        decide_area(&area, &mut findings);
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    Ok(findings)
+}
+
+fn decide_area(area: &RecoveredArea, findings: &mut Vec<Finding>) {
+    let node = area.node;
+    let mut add = |severity, text, repair| {
+        findings.push(Finding {
+            severity,
+            text: format!("node {node}: {text}"),
+            repair,
+        })
+    };
+    if let Tail::Torn { block } = area.tail
+        && area.damage.is_none()
+    {
+        let text = format!(
+            "the journal ends at {} in a torn record (block {block}), left out because it was never acked",
+            area.position
+        );
+        add(Severity::Note, text, None);
+    }
+    for (slot, state) in Slot::ALL.into_iter().zip(area.slots) {
+        if let SlotState::Bad(fault) = state
+            && area.damage.is_none()
+        {
+            let text = format!(
+                "the head of the checkpoint slot {slot:?} is unusable ({fault}); the other one counts"
+            );
+            add(Severity::Note, text, None);
+        }
+    }
+    if let Some((slot, head)) = area.checkpoint
+        && head.replaces
+        && matches!(area.slots[slot.other() as usize], SlotState::Head(_))
+    {
+        let repair = Repair::Retire {
+            node,
+            slot: slot.other(),
+            by_sequence: head.sequence,
+        };
+        let text = format!(
+            "checkpoint slot {:?} was replaced and not yet retired",
+            slot.other()
+        );
+        add(Severity::Repairable, text, Some(repair));
+    }
+    if let Some(what) = &area.damage {
+        let text = format!(
+            "{what}. It comes back by a full copy from the other device or node: start the daemon, or `ccdadm status` shows it"
+        );
+        add(Severity::Damage, text, None);
+    }
+}
+
+fn what(repair: Repair) -> String {
+    match repair {
+        Repair::Superblock { block } => format!("the superblock in block {block}, from the other one"),
+        Repair::Retire { node, slot, .. } => {
+            format!("the retired mark in checkpoint slot {slot:?} of node {node}")
+        }
+    }
+}
+
+fn apply(handle: &mut Handle, label: &Label, repair: Repair) -> Result<(), RegionError> {
+    let superblock = &label.superblock;
+    match repair {
+        Repair::Superblock { block } => handle.write_block(block, &superblock.encode(block)),
+        Repair::Retire {
+            node,
+            slot,
+            by_sequence,
+        } => {
+            let place = recovery::slot_place(superblock, node, slot);
+            handle.write_block(place.head_block, &place.encode_retired(by_sequence))
+        }
+    }
+}

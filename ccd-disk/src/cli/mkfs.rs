@@ -1,0 +1,383 @@
+//! `ccd-disk mkfs`: makes a region, and destroys nothing that it recognises unless that is said by name.
+
+use super::output::Output;
+use super::recognise::{Content, recognise};
+use super::{Failure, Global, exit, open};
+use crate::device::{Access, Blocks, RawDevice};
+use crate::error::RegionError;
+use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
+use crate::format::header::RegionId;
+use crate::region::{MkfsOptions, create_in_file, create_with_progress};
+use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
+use ccd_core::init::ClusterInit;
+use ccd_core::time::Date;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Make a region on a device or file
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ccd-disk mkfs --role primary /dev/disk/by-id/scsi-3600a…
+  ccd-disk mkfs --role secondary --cluster-id 0123456789abcdef0123456789abcdef --nodes 2 /dev/loop0 --yes
+  ccd-disk mkfs --role primary --size 64M /srv/ccd/primary       makes the file
+
+The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are given. A device that
+holds a file system, a partition table, another region and so on is refused; the message says what to add to override.")]
+pub struct MkfsArgs {
+    /// What the region is to be
+    #[arg(long, value_enum)]
+    role: Role,
+    /// The cluster's id, 32 hexadecimal digits
+    #[arg(long, value_parser = parse_id, value_name = "HEX")]
+    cluster_id: Option<ClusterId>,
+    /// The cluster's name, for people and udev
+    #[arg(long, value_name = "NAME")]
+    cluster_name: Option<String>,
+    /// How many nodes get an area
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    nodes: Option<u32>,
+    /// With --role local: whose copy it is
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..32))]
+    node: Option<u8>,
+    /// Room for a database image, in MiB (default: 32, or what the device has room for)
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4000))]
+    image_mib: Option<u64>,
+    /// Room for the journal, in MiB (default: 8); an update can be half as large
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    journal_mib: Option<u64>,
+    /// Size of the file to make if there is none, as 64M or 1G (default: what the region needs)
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    size: Option<u64>,
+    /// The region id of the other device, if known
+    #[arg(long, value_parser = parse_id, value_name = "HEX")]
+    twin: Option<ClusterId>,
+    /// Destroy what is there although it was recognised: its name, as the refusal gave it
+    #[arg(long, value_name = "WHAT")]
+    force: Option<String>,
+    /// Device or file
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Primary,
+    Secondary,
+    Local,
+}
+
+#[derive(Debug, Serialize)]
+struct Made {
+    path: String,
+    cluster: String,
+    region: String,
+    role: String,
+    nodes: u32,
+    len_bytes: u64,
+    image_bytes_max: u64,
+    journal_bytes: u64,
+    written: bool,
+}
+
+const MIB: u64 = 1 << 20;
+
+pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, Failure> {
+    let mut options = options(global, args)?;
+    let path = &args.path;
+    let exists = match std::fs::metadata(path) {
+        Ok(_) => true,
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(RegionError::io("look at", path.display().to_string(), error).into()),
+    };
+    let (len_bytes, device) = if exists {
+        if args.size.is_some() {
+            let text = format!(
+                "CCD-2080 {} exists; --size is for files that do not",
+                path.display()
+            );
+            return Err(Failure::new(exit::USAGE, text));
+        }
+        let mut device = open(
+            path,
+            if global.dry_run {
+                Access::ReadOnly
+            } else {
+                Access::Exclusive
+            },
+        )?;
+        permit(global, args, &mut device)?;
+        (device.len_bytes(), Some(device))
+    } else {
+        if path.starts_with("/dev") {
+            let text = format!(
+                "CCD-2081 there is no device {}; see `ls -l /dev/disk/by-id`",
+                path.display()
+            );
+            return Err(Failure::new(exit::NO_SUCH_FILE, text));
+        }
+        let len_bytes = match args.size {
+            Some(size) => size / 4096 * 4096,
+            None => options.len_bytes()?,
+        };
+        (len_bytes, None)
+    };
+    if args.image_mib.is_none() {
+        shrink_to_fit(&mut options, len_bytes);
+    }
+    options.geometry(len_bytes / 4096, &path.display().to_string())?;
+    if !global.dry_run {
+        make(global, args, device, len_bytes, &options)?;
+    }
+    let made = Made {
+        path: path.display().to_string(),
+        cluster: options.cluster.to_string(),
+        region: options.region.to_string(),
+        role: options.replica.to_string(),
+        nodes: options.areas,
+        len_bytes,
+        image_bytes_max: options.image_bytes_max,
+        journal_bytes: options.journal_bytes,
+        written: !global.dry_run,
+    };
+    output.result(&made, |to| {
+        let would = if made.written { "made" } else { "would make" };
+        writeln!(to, "{would} region {} on {}", made.region, made.path)?;
+        writeln!(
+            to,
+            "  cluster {}, {}, areas for {} nodes",
+            made.cluster, made.role, made.nodes
+        )?;
+        let (image, journal) = (
+            made.image_bytes_max as f64 / MIB as f64,
+            made.journal_bytes as f64 / MIB as f64,
+        );
+        writeln!(
+            to,
+            "  room for databases up to {image:.1} MiB, journals of {journal:.1} MiB"
+        )
+    })?;
+    Ok(exit::DONE)
+}
+
+/// Refuses what must not be destroyed by mistake; asks where something unknown would be.
+fn permit(global: &Global, args: &MkfsArgs, device: &mut RawDevice) -> Result<(), Failure> {
+    let name = device.name();
+    let content = recognise(device).map_err(|source| RegionError::io("read", name.clone(), source))?;
+    let is_forced = |what: &str| args.force.as_deref() == Some(what);
+    match content {
+        Content::Nothing => Ok(()),
+        Content::Unknown if global.dry_run => Ok(()),
+        Content::Unknown => global.confirm(&format!(
+            "{name} holds data of an unknown kind, which would be destroyed"
+        )),
+        Content::Known(what) if is_forced(what) => {
+            global.confirm(&format!("{name} holds {what}, which would be destroyed"))
+        }
+        Content::Known(what) => Err(Failure::new(
+            exit::REFUSED,
+            format!("CCD-2082 {name} holds {what}; nothing was changed. To destroy it: --force {what:?}"),
+        )),
+        Content::Region { identity, label } => {
+            let cluster = identity.cluster.to_string();
+            if is_forced(&cluster) || (!label.is_empty() && is_forced(&label)) {
+                return global.confirm(&format!(
+                    "{name} is the {} of cluster {label} {cluster}, whose copy of the database would be destroyed",
+                    identity.replica
+                ));
+            }
+            let by_name = if label.is_empty() {
+                cluster.clone()
+            } else {
+                label.clone()
+            };
+            Err(Failure::new(
+                exit::EXISTS,
+                format!(
+                    "CCD-2083 {name} already is a region: the {} of cluster {label} {cluster} (region {}); nothing was changed. \
+                     See `ccd-disk show {name}`; to destroy it: --force {by_name}",
+                    identity.replica, identity.region
+                ),
+            ))
+        }
+    }
+}
+
+/// Makes the region, on the device or in a new file, and shows how far it is if that takes long.
+fn make(
+    global: &Global,
+    args: &MkfsArgs,
+    device: Option<RawDevice>,
+    len_bytes: u64,
+    options: &MkfsOptions,
+) -> Result<(), Failure> {
+    let shows = io::stderr().is_terminal() && !global.quiet;
+    let start = Instant::now();
+    let mut shown = 0;
+    let mut progress = |done: u64, total: u64| {
+        let percent = done * 100 / total.max(1);
+        if shows && percent != shown && start.elapsed().as_millis() > 500 {
+            shown = percent;
+            let _ = write!(io::stderr(), "\rzeroing {}: {percent} %  ", args.path.display());
+        }
+    };
+    let made = match device {
+        Some(device) => create_with_progress(Box::new(device), options, &mut progress),
+        None => create_in_file(&args.path, len_bytes, options, &mut progress),
+    };
+    if shown > 0 {
+        let _ = writeln!(io::stderr());
+    }
+    made?;
+    Ok(())
+}
+
+fn options(global: &Global, args: &MkfsArgs) -> Result<MkfsOptions, Failure> {
+    let init = read_init(&global.etc.join("init.ccd"));
+    let cluster = match (args.cluster_id, &init) {
+        (Some(id), _) => id,
+        (None, Ok(init)) => init.id(),
+        (None, Err(failure)) => return Err(Failure::new(failure.code, failure.text.clone())),
+    };
+    // What an init database of another cluster says does not matter.
+    let init = init.ok().filter(|init| init.id() == cluster);
+    let region = RegionId(random_id()?);
+    let mut options = match args.role {
+        Role::Local => {
+            let Some(node) = args.node.and_then(NodeId::new) else {
+                let text = "CCD-2084 --role local needs --node NUMBER: whose copy it is to be";
+                return Err(Failure::new(exit::USAGE, text));
+            };
+            MkfsOptions::local(cluster, region, node)
+        }
+        Role::Primary | Role::Secondary => {
+            if args.node.is_some() {
+                return Err(Failure::new(
+                    exit::USAGE,
+                    "CCD-2085 --node is for --role local; a device has --nodes",
+                ));
+            }
+            let role = if args.role == Role::Primary {
+                DeviceRole::Primary
+            } else {
+                DeviceRole::Secondary
+            };
+            let highest = init
+                .as_ref()
+                .and_then(|init| init.nodes().iter().map(|node| node.id.index()).max());
+            let nodes = args
+                .nodes
+                .unwrap_or_else(|| highest.map_or(2, |highest| highest as u32 + 1));
+            MkfsOptions::device(cluster, region, Replica::Device(role), nodes)
+        }
+    };
+    options.image_bytes_max = args.image_mib.map_or(IMAGE_BYTES_DEFAULT, |mib| mib * MIB);
+    options.journal_bytes = args.journal_mib.map_or(JOURNAL_BYTES_DEFAULT, |mib| mib * MIB);
+    options.twin = args.twin.map(|id| RegionId(id.0));
+    let init_name = || init.as_ref().map(|init| init.name().to_owned());
+    options.label = args.cluster_name.clone().or_else(init_name).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    options.created = Date(u64::try_from(now.as_millis()).unwrap_or_default());
+    Ok(options)
+}
+
+/// Without `--image-mib`, images get what a smaller device has room for.
+fn shrink_to_fit(options: &mut MkfsOptions, len_bytes: u64) {
+    while options.image_bytes_max > MIB && options.len_bytes().is_ok_and(|needed| needed > len_bytes) {
+        options.image_bytes_max -= MIB;
+    }
+}
+
+fn read_init(path: &Path) -> Result<ClusterInit, Failure> {
+    let failed = |code, why: String| {
+        Failure::new(
+            code,
+            format!(
+                "CCD-2086 no --cluster-id was given and {} cannot be used: {why}; make it with `ccdadm setup`",
+                path.display()
+            ),
+        )
+    };
+    let mut text = String::new();
+    let limit = ccd_core::init::INIT_BYTES_MAX as u64 + 1;
+    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
+    match read {
+        Ok(_) => {}
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+            return Err(failed(exit::NO_SUCH_FILE, missing.to_string()));
+        }
+        Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(failed(exit::NOT_PERMITTED, denied.to_string()));
+        }
+        Err(error) => return Err(failed(exit::BAD_DATA, error.to_string())),
+    }
+    ClusterInit::parse(&text).map_err(|error| failed(exit::BAD_DATA, error.to_string()))
+}
+
+fn random_id() -> Result<[u8; 16], Failure> {
+    let mut id = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut id))
+        .map_err(|source| RegionError::io("read", "/dev/urandom".to_owned(), source))?;
+    Ok(id)
+}
+
+fn parse_id(text: &str) -> Result<ClusterId, String> {
+    let wrong = || format!("{text:?} is not 32 hexadecimal digits");
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let number = u128::from_str_radix(text, 16).map_err(|_| wrong())?;
+    Ok(ClusterId(number.to_be_bytes()))
+}
+
+/// `64M`, `1G`, `1048576`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size such as 64M or 1G");
+    let (digits, shift) = match text.strip_suffix("iB").unwrap_or(text) {
+        rest if rest.ends_with(['K', 'k']) => (&rest[..rest.len() - 1], 10),
+        rest if rest.ends_with(['M', 'm']) => (&rest[..rest.len() - 1], 20),
+        rest if rest.ends_with(['G', 'g']) => (&rest[..rest.len() - 1], 30),
+        rest => (rest, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|size| *size > 0 && *size < 1 << 50)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ids_are_parsed_or_refused() {
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_size("8192"), Ok(8192));
+        for wrong in ["", "M", "-1", "0", "9999999999999G", "1T", "6 4M"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        let id = parse_id("000102030405060708090a0b0c0d0e0f").unwrap();
+        assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0e0f");
+        for wrong in [
+            "",
+            "0",
+            "+00102030405060708090a0b0c0d0e0f",
+            "zz0102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(parse_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_small_device_gets_room_for_smaller_images() {
+        let replica = Replica::Device(DeviceRole::Primary);
+        let mut options = MkfsOptions::device(ClusterId([1; 16]), RegionId([2; 16]), replica, 2);
+        shrink_to_fit(&mut options, 64 << 20);
+        assert!(options.len_bytes().unwrap() <= 64 << 20);
+        assert!(options.image_bytes_max >= 10 << 20);
+    }
+}

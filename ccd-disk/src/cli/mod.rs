@@ -1,0 +1,300 @@
+//! The command line of `ccd-disk`: what an operator asks of one region, with no daemon needed.
+//!
+//! ```text
+//! mod.rs         flags, exit codes, how a command ends
+//! output.rs      tables and JSON on standard output; a closed pipe is no error
+//! recognise.rs   what a device holds, so that mkfs destroys nothing by mistake
+//! mkfs.rs show.rs check.rs dump.rs heartbeats.rs bench.rs   one verb each
+//! ```
+
+mod bench;
+mod check;
+mod dump;
+mod heartbeats;
+mod mkfs;
+mod output;
+mod recognise;
+mod show;
+
+use crate::device::{Access, Blocks, RawDevice};
+use crate::error::RegionError;
+use crate::region::handle::Handle;
+use crate::region::label::Label;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use output::Output;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Exit codes, as INTERFACES.md has them.
+pub mod exit {
+    pub const DONE: u8 = 0;
+    /// Answered "no": a difference, something to repair.
+    pub const NO: u8 = 1;
+    pub const USAGE: u8 = 64;
+    pub const BAD_DATA: u8 = 65;
+    pub const NO_SUCH_FILE: u8 = 66;
+    pub const CANNOT_CREATE: u8 = 73;
+    pub const IO: u8 = 74;
+    pub const NOT_PERMITTED: u8 = 77;
+    pub const STALE: u8 = 103;
+    pub const INTEGRITY: u8 = 104;
+    pub const REFUSED: u8 = 107;
+    pub const EXISTS: u8 = 108;
+    pub const BUSY: u8 = 109;
+    pub const FENCED: u8 = 110;
+}
+
+/// Makes, shows, checks and measures one region of ccd: a shared device or a node's local copy. No daemon is needed.
+#[derive(Debug, Parser)]
+#[command(name = "ccd-disk", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  ccd-disk mkfs --role primary /dev/disk/by-id/scsi-3600a…   make the primary device of the cluster in /etc/ccd/init.ccd
+  ccd-disk show /dev/disk/by-id/scsi-3600a…                  whose it is, and what each node has stored there
+  ccd-disk check /var/lib/ccd/region                         look for damage
+  ccd-disk dump /dev/ccd/prod/primary                        the database it holds, as text
+
+Exit codes: 0 done, 1 answered no, 64 usage, 65 not a region, 66 no such file, 73 cannot create, 74 I/O error,
+  77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy, 110 fenced";
+
+/// Flags that every verb takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// Folder with the init database
+    #[arg(
+        long,
+        global = true,
+        env = "CCD_ETC",
+        default_value = "/etc/ccd",
+        value_name = "DIR"
+    )]
+    etc: PathBuf,
+    /// Folder with the local copy (taken for the sake of scripts; no verb needs it yet)
+    #[arg(
+        long,
+        global = true,
+        env = "CCD_STATE",
+        default_value = "/var/lib/ccd",
+        value_name = "DIR"
+    )]
+    state: PathBuf,
+    /// Folder with the sockets (taken for the sake of scripts; no verb needs it yet)
+    #[arg(
+        long,
+        global = true,
+        env = "CCD_RUN",
+        default_value = "/run/ccd",
+        value_name = "DIR"
+    )]
+    run: PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+    /// Do not ask before destroying or changing something
+    #[arg(long, global = true)]
+    yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// Print no notes, only results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print more about what is done
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mkfs(mkfs::MkfsArgs),
+    Show(show::ShowArgs),
+    Check(check::CheckArgs),
+    Dump(dump::DumpArgs),
+    Heartbeats(heartbeats::HeartbeatsArgs),
+    Bench(bench::BenchArgs),
+}
+
+/// How a command fails: an exit code, and what to tell people.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<RegionError> for Failure {
+    fn from(error: RegionError) -> Self {
+        let code = match &error {
+            RegionError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => exit::NO_SUCH_FILE,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => exit::NOT_PERMITTED,
+                io::ErrorKind::AlreadyExists => exit::EXISTS,
+                io::ErrorKind::InvalidInput => exit::BAD_DATA,
+                io::ErrorKind::StorageFull => exit::CANNOT_CREATE,
+                _ => exit::IO,
+            },
+            RegionError::Busy { .. } => exit::BUSY,
+            RegionError::Fenced { .. } => exit::FENCED,
+            RegionError::Poisoned { .. } => exit::IO,
+            RegionError::NoRegion { .. }
+            | RegionError::OtherCluster { .. }
+            | RegionError::OtherRole { .. }
+            | RegionError::NoArea { .. }
+            | RegionError::TooNew { .. }
+            | RegionError::NoBranches { .. } => exit::BAD_DATA,
+            RegionError::Shrunk { .. } | RegionError::Damaged { .. } => exit::INTEGRITY,
+            RegionError::NotNext { .. } => exit::STALE,
+            RegionError::ImageTooLarge { .. }
+            | RegionError::RecordTooLarge { .. }
+            | RegionError::JournalFull { .. }
+            | RegionError::Geometry { .. } => exit::CANNOT_CREATE,
+        };
+        Self {
+            code,
+            text: error.to_string(),
+        }
+    }
+}
+
+/// Standard output is gone or cannot be written.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(exit::DONE, String::new()),
+            _ => Self::new(exit::IO, format!("CCD-2070 cannot write the output: {error}")),
+        }
+    }
+}
+
+/// Runs the program. `args` begin with the program's name, as `std::env::args_os` gives them.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(refused) => {
+            let _ = refused.print();
+            return ExitCode::from(if refused.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::DONE
+            });
+        }
+    };
+    let mut output = Output::new(cli.global.json);
+    let done = match &cli.command {
+        Command::Mkfs(args) => mkfs::run(&cli.global, args, &mut output),
+        Command::Show(args) => show::run(&cli.global, args, &mut output),
+        Command::Check(args) => check::run(&cli.global, args, &mut output),
+        Command::Dump(args) => dump::run(&cli.global, args, &mut output),
+        Command::Heartbeats(args) => heartbeats::run(&cli.global, args, &mut output),
+        Command::Bench(args) => bench::run(&cli.global, args, &mut output),
+    };
+    let done = done.and_then(|code| {
+        output.flush()?;
+        Ok(code)
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            let _ = output.flush();
+            if !failure.text.is_empty() {
+                // There is nobody to tell if standard error is gone, too.
+                let _ = writeln!(io::stderr(), "ccd-disk: {}", failure.text);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The definition of the command line, for completions and man pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+impl Global {
+    /// Tells people something beside the result.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "ccd-disk: {text}");
+        }
+    }
+
+    /// Asks before something is destroyed or changed; without a terminal only `--yes` will do.
+    fn confirm(&self, what: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Failure::new(
+                exit::REFUSED,
+                format!(
+                    "CCD-2071 {what}; say --yes if that is meant (standard input is no terminal to ask on)"
+                ),
+            ));
+        }
+        let _ = write!(io::stderr(), "{what}. Type yes to go on: ");
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::new(exit::IO, error.to_string()))?;
+        if answer.trim() == "yes" {
+            return Ok(());
+        }
+        Err(Failure::new(
+            exit::REFUSED,
+            "CCD-2072 not confirmed; nothing was changed",
+        ))
+    }
+}
+
+/// Opens a device or file.
+fn open(path: &Path, access: Access) -> Result<RawDevice, RegionError> {
+    RawDevice::open(path, access)
+        .map_err(|source| RegionError::io("open", path.display().to_string(), source))
+}
+
+/// Opens a region to look at it, also while a daemon runs, and reads its superblocks.
+fn open_region(global: &Global, path: &Path, access: Access) -> Result<(Handle, Label), Failure> {
+    let device = open(path, access)?;
+    if global.verbose {
+        let how = if device.is_buffered() {
+            "through the page cache"
+        } else {
+            "with O_DIRECT"
+        };
+        global.note(&format!(
+            "{} has {} bytes, read {how}",
+            path.display(),
+            device.len_bytes()
+        ));
+    }
+    let mut handle = Handle::new(Box::new(device));
+    let label = Label::read(&mut handle)?;
+    for note in &label.notes {
+        global.note(note);
+    }
+    Ok((handle, label))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,193 @@
+//! A whole cluster: two nodes, two devices, one init database; as an administrator makes it.
+
+use super::device::LoopDevice;
+use super::network::{ADDRESSES, Network};
+use super::node::TestNode;
+use super::programs::{command, program, run_command};
+use super::until::until;
+use std::fs::{self, File};
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Where temporary things go, if not to the system's folder. `tests/run` sets it, to find what was left behind.
+pub const FOLDER_VARIABLE: &str = "CCD_TEST_FOLDER";
+
+/// What a cluster is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub lease_ms: u32,
+    pub devices: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { lease_ms: 1000, devices: 2 }
+    }
+}
+
+/// A cluster of two nodes that do not run yet. Everything is unmade, in this order, when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    pub nodes: [TestNode; 2],
+    pub network: Network,
+    /// Primary, secondary.
+    pub devices: Vec<LoopDevice>,
+    folder: TempDir,
+    /// Only one cluster at a time: what is measured must not depend on what other tests do.
+    _turn: File,
+}
+
+pub const ALPHA: usize = 0;
+pub const BETA: usize = 1;
+pub const PRIMARY: usize = 0;
+pub const SECONDARY: usize = 1;
+
+const NAMES: [&str; 2] = ["alpha", "beta"];
+const ROLES: [&str; 2] = ["primary", "secondary"];
+
+impl Cluster {
+    /// With both nodes running and the pair whole.
+    pub fn start() -> Self {
+        Self::start_shaped(Shape::default())
+    }
+
+    pub fn start_shaped(shape: Shape) -> Self {
+        let mut cluster = Self::make(shape);
+        cluster.start_both();
+        cluster
+    }
+
+    /// Sets up the cluster, and makes the regions.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn make(shape: Shape) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "the process tests need root, for network namespaces and loop devices: sudo tests/run process"
+        );
+        let base = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, Into::into);
+        let turn = take_turn(&base);
+        let folder = tempfile::Builder::new().prefix("ccd-test-").tempdir_in(&base);
+        let folder = folder.expect("a folder for the test");
+        let network = Network::make();
+        let devices: Vec<LoopDevice> = ROLES[..shape.devices]
+            .iter()
+            .map(|role| LoopDevice::make(&folder.path().join(format!("{role}.disk"))))
+            .collect();
+        let nodes = [ALPHA, BETA].map(|node| {
+            let path = folder.path().join(NAMES[node]);
+            TestNode::new(NAMES[node], path, network.name(node))
+        });
+        let cluster = Self {
+            nodes,
+            network,
+            devices,
+            folder,
+            _turn: turn,
+        };
+        cluster.set_up(shape);
+        cluster
+    }
+
+    fn set_up(&self, shape: Shape) {
+        let node = |index: usize| format!("{}={}", NAMES[index], ADDRESSES[index]);
+        let (alpha, beta) = (node(ALPHA), node(BETA));
+        let lease = format!("lease_ms={}", shape.lease_ms);
+        let mut words = vec![
+            "setup", "--cluster", "test", "--node", &alpha, "--node", &beta, "--option", "image_mib=4", "--option",
+            "journal_mib=2", "--option", &lease, "--this", "alpha",
+        ];
+        for (device, flag) in self.devices.iter().zip(["--primary", "--secondary"]) {
+            words.extend([flag, device.name()]);
+        }
+        if !self.devices.is_empty() {
+            words.extend(["--fencing", "lease"]);
+        }
+        self.nodes[ALPHA].adm(&words).done();
+        let [from, to] = [ALPHA, BETA].map(|node| self.nodes[node].places().etc.clone());
+        fs::create_dir_all(&to).expect("the folder is ours");
+        for name in ["init.ccd", "authkey"] {
+            fs::copy(from.join(name), to.join(name)).expect("setup wrote it");
+        }
+        self.nodes[BETA].adm(&["setup", "--this", "beta"]).done();
+        for role in 0..self.devices.len() {
+            self.mkfs(role);
+        }
+    }
+
+    /// Makes the region of a device, as `ccd-disk mkfs` does it for an administrator.
+    pub fn mkfs(&self, role: usize) {
+        self.disk(&["mkfs", "--role", ROLES[role], "--image-mib", "4", "--journal-mib", "2", self.devices[role].name()])
+            .done();
+    }
+
+    /// `ccd-disk`, with the first node's init database.
+    pub fn disk(&self, words: &[&str]) -> super::Finished {
+        let folders = self.nodes[ALPHA].folders();
+        let mut all: Vec<&str> = words.to_vec();
+        all.extend(folders.iter().map(String::as_str));
+        run_command(&mut command(program("ccd-disk"), &all))
+    }
+
+    pub fn start_both(&mut self) {
+        for node in &mut self.nodes {
+            node.start();
+        }
+        self.wait_until_redundant();
+    }
+
+    /// Waits until the pair is whole, as seen from both nodes.
+    pub fn wait_until_redundant(&self) {
+        for node in &self.nodes {
+            node.wait_until_redundant();
+        }
+    }
+
+    pub fn alpha(&self) -> &TestNode {
+        &self.nodes[ALPHA]
+    }
+
+    pub fn beta(&self) -> &TestNode {
+        &self.nodes[BETA]
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Both copies hold the same, as `ccdadm verify` sees it.
+    pub fn verify(&self) {
+        until("both copies to be the same", || {
+            let verified = self.nodes[ALPHA].adm(&["verify"]);
+            if verified.code == 0 { Ok(()) } else { Err(verified.out + &verified.err) }
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = node.log();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("\nlast lines of {}'s log:", node.name);
+                for line in &lines[lines.len().saturating_sub(40)..] {
+                    eprintln!("  {line}");
+                }
+            }
+        }
+        for node in &mut self.nodes {
+            node.kill();
+        }
+    }
+}
+
+/// Waits until no other test has a cluster; the lock goes with the file.
+fn take_turn(base: &Path) -> File {
+    let path = base.join("ccd-test.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.lock().expect("a file can be locked");
+    file
+}

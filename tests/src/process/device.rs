@@ -1,0 +1,107 @@
+//! A loop device on a zero-filled file: a disk that can fail and come back.
+
+use super::programs::run;
+use nix::libc;
+use std::fs::File;
+use std::io::Write;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// Room for two nodes' areas with the images and journals that the tests choose.
+pub const DEVICE_BYTES: usize = 40 << 20;
+
+/// A failed device is this long for the kernel: nothing beyond the first superblock can be read or written.
+const FAILED_BYTES: u64 = 4096;
+
+/// `LOOP_GET_STATUS64` and `LOOP_SET_STATUS64` of `linux/loop.h`.
+const GET_STATUS: libc::c_ulong = 0x4C05;
+const SET_STATUS: libc::c_ulong = 0x4C04;
+
+/// `struct loop_info64` of `linux/loop.h`.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset_bytes: u64,
+    /// 0 for the whole file.
+    size_limit_bytes: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+const _: () = assert!(mem::size_of::<LoopInfo>() == 232);
+
+/// Detached when it is dropped. Its file belongs to the cluster's folder.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+}
+
+impl LoopDevice {
+    /// Makes the file, and a loop device of it.
+    ///
+    /// # Panics
+    /// Without root, or without a free loop device.
+    pub fn make(file_path: &Path) -> Self {
+        let mut file = File::create(file_path).expect("the folder is ours");
+        file.write_all(&vec![0; DEVICE_BYTES]).expect("there is room for a device");
+        let name = file_path.to_str().expect("the path is ours");
+        let made = run("losetup", &["--find", "--show", name]).done();
+        Self {
+            path: PathBuf::from(made.out.trim()),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn name(&self) -> &str {
+        self.path.to_str().expect("losetup prints text")
+    }
+
+    /// From now on every read and write fails.
+    pub fn fail(&self) {
+        self.limit(FAILED_BYTES);
+    }
+
+    /// With what it held when it failed.
+    pub fn repair(&self) {
+        self.limit(0);
+    }
+
+    /// Another disk is put in its place: nothing on it.
+    pub fn wipe(&self) {
+        let mut device = File::options().write(true).open(&self.path).expect("it is there");
+        device.write_all(&vec![0; DEVICE_BYTES]).expect("it can be written");
+        device.sync_all().expect("it can be written");
+    }
+
+    fn limit(&self, bytes: u64) {
+        let device = File::options().read(true).write(true).open(&self.path).expect("it is there");
+        // SAFETY: all bytes 0 is a valid LoopInfo, which has integers only.
+        let mut info: LoopInfo = unsafe { mem::zeroed() };
+        // SAFETY: the descriptor is open, and the kernel writes one struct loop_info64, whose layout LoopInfo has.
+        let got = unsafe { libc::ioctl(device.as_raw_fd(), GET_STATUS, &raw mut info) };
+        assert_eq!(got, 0, "{}: {}", self.name(), std::io::Error::last_os_error());
+        info.size_limit_bytes = bytes;
+        // SAFETY: the descriptor is open, and the kernel reads one struct loop_info64.
+        let set = unsafe { libc::ioctl(device.as_raw_fd(), SET_STATUS, &raw const info) };
+        assert_eq!(set, 0, "{}: {}", self.name(), std::io::Error::last_os_error());
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        // Detached when its last user is gone.
+        let _ = run("losetup", &["--detach", self.name()]);
+    }
+}

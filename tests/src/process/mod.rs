@@ -1,0 +1,32 @@
+//! Real daemons on one machine, each in a network namespace of its own, on loop devices: what the process tests use.
+//!
+//! ```text
+//!   cluster     Cluster: two nodes, two shared devices, one init database; made and cleaned whole
+//!     ↓
+//!   node        TestNode: a daemon that is started, killed, stopped, continued and asked
+//!     ↓
+//!   network     Network: two namespaces and the link between them, which can be cut
+//!   device      LoopDevice: a disk that can fail and come back
+//!   programs    where the programs are; run one with a deadline
+//!   writer      Writer: updates without end, and what was promised about each
+//!   until       waiting for a condition, with a deadline
+//! ```
+//!
+//! Everything needs root. Everything is named after the process that made it, is unmade when it is dropped, and can be
+//! found by its name by whoever cleans up after a test that was killed (`tests/run`).
+
+pub mod cluster;
+pub mod device;
+pub mod network;
+pub mod node;
+pub mod programs;
+pub mod until;
+pub mod writer;
+
+pub use cluster::{Cluster, Shape};
+pub use device::LoopDevice;
+pub use network::Network;
+pub use node::TestNode;
+pub use programs::Finished;
+pub use until::{PATIENCE, until};
+pub use writer::Writer;

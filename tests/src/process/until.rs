@@ -1,0 +1,29 @@
+//! Waiting: for a condition, never for a time.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that a test waits for. Far more than it takes on a machine that has nothing else to do.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits until `condition` gives something, and returns it and how long it took.
+///
+/// # Panics
+/// With what was waited for, and what `condition` saw last, when [`PATIENCE`] is over.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+    let started = Instant::now();
+    loop {
+        let seen = match condition() {
+            Ok(found) => return (found, started.elapsed()),
+            Err(seen) => seen,
+        };
+        assert!(
+            started.elapsed() < PATIENCE,
+            "waited {} s for {what}; last seen: {seen}",
+            PATIENCE.as_secs()
+        );
+        std::thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,125 @@
+//! Daemons that must not run, and nodes that must not meet. Needs root.
+
+use ccd_tests::process::cluster::{ALPHA, BETA};
+use ccd_tests::process::{Cluster, Shape};
+use std::fs;
+
+#[test]
+fn a_second_daemon_on_the_same_state_folder_is_refused() {
+    let cluster = Cluster::start();
+    let pid = cluster.alpha().pid().to_string();
+    let second = cluster.alpha().run_daemon().expect(109);
+    second.says(&pid).says("--state");
+    cluster.alpha().adm(&["status"]).done();
+    cluster.wait_until_redundant();
+}
+
+#[test]
+fn a_node_with_another_key_is_refused_and_both_sides_say_so() {
+    let mut cluster = Cluster::make(Shape::default());
+    let key = cluster.beta().places().authkey_path();
+    let other = cluster.folder().join("other");
+    let other = other.to_str().expect("the path is ours");
+    cluster
+        .beta()
+        .adm(&["--etc", other, "setup", "--cluster", "other", "--node", "a=10.0.0.1", "--node", "b=10.0.0.2"])
+        .done();
+    fs::remove_file(&key).expect("setup wrote it");
+    fs::copy(format!("{other}/authkey"), &key).expect("setup wrote it");
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for node in &cluster.nodes {
+        node.wait_for_log("authkey");
+        assert!(!node.log().contains("panicked"), "{}", node.log());
+    }
+    // Corrected, it joins.
+    cluster.nodes[BETA].kill();
+    fs::remove_file(&key).expect("it was copied");
+    fs::copy(cluster.alpha().places().authkey_path(), &key).expect("setup wrote it");
+    cluster.nodes[BETA].start();
+    cluster.wait_until_redundant();
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_and_both_sides_say_so() {
+    let mut cluster = Cluster::make(Shape { devices: 0, ..Shape::default() });
+    let init = cluster.beta().places().init_path();
+    let text = fs::read_to_string(&init).expect("setup wrote it");
+    let id = text.lines().find(|line| line.starts_with("CLUSTER:")).expect("it has a cluster");
+    let id = id.split(':').nth(2).expect("name and id").to_owned();
+    let turned: String = id.chars().rev().collect();
+    fs::write(&init, text.replace(&id, &turned)).expect("it can be written");
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for node in &cluster.nodes {
+        node.wait_for_log("cluster");
+        node.wait_for_log("refused");
+    }
+    assert!(!cluster.alpha().state().starts_with("serving"), "half a cluster serves");
+}
+
+#[test]
+fn nodes_with_different_init_databases_are_refused_and_both_sides_say_so() {
+    let mut cluster = Cluster::make(Shape::default());
+    let init = cluster.beta().places().init_path();
+    let text = fs::read_to_string(&init).expect("setup wrote it");
+    assert!(text.contains("image_mib:4"), "{text}");
+    fs::write(&init, text.replace("image_mib:4", "image_mib:5")).expect("it can be written");
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for node in &cluster.nodes {
+        node.wait_for_log("init");
+        node.wait_for_log("refused");
+    }
+}
+
+#[test]
+fn a_daemon_without_its_configuration_says_what_is_missing_and_does_not_ask_to_be_started_again() {
+    let cluster = Cluster::make(Shape::default());
+    let places = cluster.nodes[ALPHA].places();
+    for path in [places.node_path(), places.authkey_path(), places.init_path()] {
+        let hidden = path.with_extension("hidden");
+        fs::rename(&path, &hidden).expect("setup wrote it");
+        let name = path.file_name().and_then(|name| name.to_str()).expect("it has a name");
+        cluster.alpha().run_daemon().expect(100).says(name);
+        fs::rename(&hidden, &path).expect("it is there");
+    }
+    fs::write(places.node_path(), "gamma\n").expect("the folder is ours");
+    cluster.alpha().run_daemon().expect(100).says("gamma").says("alpha");
+}
+
+#[test]
+fn a_device_of_another_cluster_is_never_written() {
+    let mut cluster = Cluster::make(Shape::default());
+    let device = cluster.devices[0].name().to_owned();
+    cluster
+        .disk(&[
+            "mkfs", "--role", "primary", "--cluster-id", "00112233445566778899aabbccddeeff", "--cluster-name", "foreign",
+            "--force", "ccd", "--yes", "--image-mib", "4", "--journal-mib", "2", &device,
+        ])
+        .done();
+    let before = fs::read(&device).expect("it can be read");
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.nodes[ALPHA].wait_for_log("foreign");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(fs::read(&device).expect("it can be read") == before, "a foreign region was written");
+}
+
+#[test]
+fn a_damaged_local_copy_is_replaced_from_the_other_node() {
+    let mut cluster = Cluster::start();
+    cluster.alpha().adm(&["format", "KEPT", "what"]).done();
+    cluster.alpha().adm(&["add", "KEPT", "it"]).done();
+    cluster.nodes[BETA].kill();
+    cluster.alpha().wait_for("serving solo");
+    fs::remove_file(cluster.beta().places().local_copy_path()).expect("the daemon made it");
+    cluster.nodes[BETA].start();
+    cluster.wait_until_redundant();
+    cluster.beta().adm(&["query", "KEPT", "it"]).done();
+    cluster.verify();
+}
