@@ -113,10 +113,7 @@ fn the_survivor_of_two_nodes_whose_devices_were_lost_before_does_not_go_on_alone
     cluster.crash(B, false);
     assert!(!cluster.add_within(A, "second", SETTLED));
     let refusal = cluster.add(A, "third").unwrap_err();
-    assert!(
-        matches!(refusal, Refusal::NotServing { .. } | Refusal::NoQuorum { .. }),
-        "{refusal:?}"
-    );
+    assert!(!matches!(refusal, Refusal::Op(_)), "{refusal:?}");
 }
 
 #[test]
@@ -159,10 +156,8 @@ fn after_a_was_solo_with_both_devices_b_alone_needs_both() {
         cluster.crash(A, false);
         cluster.lose_device(missing);
         cluster.start(B);
-        let weighs_half_with_arbiter = missing == Secondary;
-        let goes_on = cluster.add_within(B, "alone", SETTLED);
         // A1 P1 S1: one device alone is one of three, with or without the arbiter.
-        assert!(!goes_on, "without the {missing} ({weighs_half_with_arbiter})");
+        assert!(!cluster.add_within(B, "alone", SETTLED), "without the {missing}");
         assert!(!cluster.verdict(B).is_empty(), "it says what is missing");
         cluster.return_device(missing);
         assert!(cluster.add_within(B, "with both", SETTLED));

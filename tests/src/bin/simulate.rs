@@ -44,7 +44,7 @@ fn one(seed: u64, verbose: bool) -> ExitCode {
     if verbose {
         print!("{}", outcome.log.lines());
     }
-    match campaign::write_log(&outcome) {
+    match campaign::write_log(&format!("seed-{seed}"), &outcome.log) {
         Ok(path) => println!("event log: {}", path.display()),
         Err(error) => eprintln!("cannot write the event log: {error}; see it with --verbose"),
     }

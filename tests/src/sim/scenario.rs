@@ -44,17 +44,18 @@ impl DerefMut for Cluster {
 impl Drop for Cluster {
     /// A scenario in which something unsound happened has failed, whatever it looked for.
     fn drop(&mut self) {
-        let unsound = self.world.unsound.as_ref();
-        if std::thread::panicking() {
-            let lines: Vec<&str> = self.world.log.lines().lines().collect();
-            let last = lines.len().saturating_sub(120);
-            eprintln!("the last of the event log:\n{}", lines[last..].join("\n"));
-            if let Some(unsound) = unsound {
-                eprintln!("found: {unsound}");
-            }
-        } else if let Some(unsound) = unsound {
-            panic!("{unsound}\n{}", self.world.log.lines());
+        let unsound = self.world.unsound.as_ref().map(ToString::to_string);
+        if !std::thread::panicking() && unsound.is_none() {
+            return;
         }
+        let name = std::thread::current().name().unwrap_or("scenario").replace(':', "_");
+        let log = match super::campaign::write_log(&format!("scenario-{name}"), &self.world.log) {
+            Ok(path) => path.display().to_string(),
+            Err(error) => format!("not written: {error}"),
+        };
+        let found = unsound.unwrap_or_else(|| "nothing unsound".into());
+        assert!(std::thread::panicking(), "{found}; event log: {log}");
+        eprintln!("{found}; event log: {log}");
     }
 }
 
