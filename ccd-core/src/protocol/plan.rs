@@ -135,13 +135,20 @@ impl View<'_> {
         }
     }
 
-    /// The lowest-numbered candidate that has a history leads.
+    /// Who reconfigures: the owner, who has the newest state at hand; else the lowest-numbered member; else the
+    /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
     fn leader(&self, candidates: NodeSet) -> NodeId {
-        candidates
-            .iter()
-            .find(|node| !self.is_blank(*node))
-            .or(candidates.lowest())
-            .expect("this node is a candidate")
+        let known = |node: &NodeId| !self.is_blank(*node);
+        (self
+            .known
+            .owner()
+            .into_iter()
+            .filter(|owner| candidates.contains(*owner)))
+        .chain(self.known.members.intersection(candidates).iter().filter(known))
+        .chain(candidates.iter().filter(known))
+        .chain(candidates.iter())
+        .next()
+        .expect("this node is a candidate")
     }
 }
 
@@ -444,7 +451,7 @@ mod tests {
 
     #[test]
     fn each_situation_of_two_nodes_has_its_plan() {
-        let (pair, solo_a) = (pair(), solo(A, BOTH));
+        let (pair, solo_a, solo_b) = (pair(), solo(A, BOTH), solo(B, BOTH));
         let degraded = solo(A, P);
         let genesis = Configuration::genesis(pair.nodes, BOTH);
         let new = |facts: Facts| Facts {
@@ -474,6 +481,7 @@ mod tests {
             ("the owner restarts alone at once",     view(A, &solo_a, false, Facts::default()), "{0} {Primary, Secondary}"),
             ("an owner that is alive is left alone", view(B, &solo_a, false, apart()),      "wait"),
             ("an owner that is silent is replaced",  view(B, &solo_a, false, silent()),     "{1} {Primary, Secondary}"),
+            ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
             ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
             ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
             ("a device is back: it gets an image",   view(A, &degraded, true, silent()),    "prewrite {Secondary}"),
