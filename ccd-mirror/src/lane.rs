@@ -3,6 +3,7 @@
 //! Shared by exactly two: the [`Mirror`](crate::Mirror) puts jobs in and may take back those that were not
 //! started; the thread takes them out in order. The lock is held only to move a job.
 
+use ccd_core::database::Database;
 use ccd_core::replica::ReplicaOp;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,16 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub serial: u64,
-    pub op: ReplicaOp,
+    pub work: Work,
+}
+
+/// What a job is.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Asked for by the protocol.
+    Op(ReplicaOp),
+    /// Read-repair: see [`Mirror::submit_repair`](crate::Mirror::submit_repair).
+    Repair(Database),
 }
 
 /// How far the long operation of a replica (a checkpoint or a whole image) has come.

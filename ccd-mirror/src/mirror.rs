@@ -7,9 +7,10 @@
 //!   behind it is never started. From then on the replica takes nothing but `Open`, and that only once its thread has
 //!   come back: a write whose outcome nobody knows may still land.
 
-use crate::lane::{Job, Lane, Progress};
+use crate::lane::{Job, Lane, Progress, Work};
 use crate::store::Store;
 use crate::worker::{FromThread, Worker};
+use ccd_core::database::Database;
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -156,29 +157,45 @@ impl Mirror {
     /// Asks for one operation. Its answer comes from [`next_completion`](Self::next_completion), also when it is
     /// refused at once.
     pub fn submit(&mut self, now: Time, ticket: Ticket, replica: Replica, op: ReplicaOp) {
+        self.submit_work(now, ticket, replica, Work::Op(op));
+    }
+
+    /// Asks for a damaged replica to be written anew from memory. It happens only if the replica stands at the very
+    /// position of `database` when its turn comes: an update that was submitted before makes it fail, and one that is
+    /// submitted later finds the replica where it expects it. So no update is lost, and nothing has to stop.
+    pub fn submit_repair(&mut self, now: Time, ticket: Ticket, replica: Replica, database: Database) {
+        self.submit_work(now, ticket, replica, Work::Repair(database));
+    }
+
+    fn submit_work(&mut self, now: Time, ticket: Ticket, replica: Replica, work: Work) {
         let deadline = self.deadline;
+        match self.obstacle(replica, &work) {
+            Err((kind, text)) => self.refuse(ticket, replica, kind, text),
+            Ok(side) => {
+                side.reopen = false;
+                side.submit(now, ticket, work, deadline);
+            }
+        }
+    }
+
+    /// The replica's side, or why nothing can be asked of it now.
+    fn obstacle(&mut self, replica: Replica, work: &Work) -> Result<&mut Side, (ReplicaErrorKind, String)> {
         let Some(side) = self.sides.iter_mut().find(|side| side.replica == replica) else {
-            let text = format!("this cluster has no {replica}");
-            self.refuse(ticket, replica, ReplicaErrorKind::Io, text);
-            return;
+            return Err((ReplicaErrorKind::Io, format!("this cluster has no {replica}")));
         };
         if let Some(name) = side.stuck {
             let text = format!("{replica}: {name} has not come back from the device");
-            self.refuse(ticket, replica, ReplicaErrorKind::TimedOut, text);
-            return;
+            return Err((ReplicaErrorKind::TimedOut, text));
         }
-        if side.reopen && !matches!(op, ReplicaOp::Open) {
+        if side.reopen && !matches!(work, Work::Op(ReplicaOp::Open)) {
             let text = format!("{replica}: an earlier operation timed out; it must be opened anew");
-            self.refuse(ticket, replica, ReplicaErrorKind::Poisoned, text);
-            return;
+            return Err((ReplicaErrorKind::Poisoned, text));
         }
         if side.pending.len() >= WAITING_MAX {
             let text = format!("{replica}: {WAITING_MAX} operations wait for it already");
-            self.refuse(ticket, replica, ReplicaErrorKind::Io, text);
-            return;
+            return Err((ReplicaErrorKind::Io, text));
         }
-        side.reopen = false;
-        side.submit(now, ticket, op, deadline);
+        Ok(side)
     }
 
     fn refuse(&mut self, ticket: Ticket, replica: Replica, kind: ReplicaErrorKind, text: String) {
@@ -259,10 +276,10 @@ impl Drop for Mirror {
 }
 
 impl Side {
-    fn submit(&mut self, now: Time, ticket: Ticket, op: ReplicaOp, deadline: Duration) {
+    fn submit(&mut self, now: Time, ticket: Ticket, work: Work, deadline: Duration) {
         let serial = self.next_serial;
         self.next_serial += 1;
-        if matches!(op, ReplicaOp::Checkpoint { .. }) {
+        if matches!(work, Work::Op(ReplicaOp::Checkpoint { .. })) {
             self.checkpoints.push(Checkpointing {
                 ticket,
                 serial,
@@ -273,7 +290,7 @@ impl Side {
             if self.pending.is_empty() {
                 self.head_since = now;
             }
-            let (name, deadlines) = describe(&op);
+            let (name, deadlines) = describe(&work);
             self.pending.push_back(Pending {
                 ticket,
                 serial,
@@ -281,7 +298,7 @@ impl Side {
                 budget: deadline * deadlines,
             });
         }
-        self.lane.push(Job { serial, op });
+        self.lane.push(Job { serial, work });
     }
 
     /// The ticket that this result answers; `None` if it was answered before.
@@ -342,7 +359,11 @@ impl Side {
 }
 
 /// What people call the operation, and how many deadlines it may take.
-fn describe(op: &ReplicaOp) -> (&'static str, u32) {
+fn describe(work: &Work) -> (&'static str, u32) {
+    let op = match work {
+        Work::Repair(_) => return ("repair", IMAGE_DEADLINES),
+        Work::Op(op) => op,
+    };
     match op {
         ReplicaOp::Open => ("open", 1),
         ReplicaOp::Survey => ("survey", 1),

@@ -19,6 +19,10 @@ pub trait Store: Send + 'static {
     /// Does one operation whole. Never called with [`ReplicaOp::Checkpoint`].
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError>;
 
+    /// Writes this database over a damaged replica, if the replica stands exactly where the database does; changes
+    /// nothing and fails if it has moved on since the database was taken.
+    fn repair(&mut self, database: Database) -> Result<(), ReplicaError>;
+
     /// Begins a checkpoint; no write happens before the first step. One at a time.
     fn begin_checkpoint(&mut self, database: Database) -> Result<(), ReplicaError>;
 

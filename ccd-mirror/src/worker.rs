@@ -3,7 +3,7 @@
 //! The thread may hang in the kernel for as long as the device does. It holds no lock while it works, so nobody
 //! waits for it: the mirror answers in its place when the deadline has come.
 
-use crate::lane::{Job, Lane, Next, Progress};
+use crate::lane::{Job, Lane, Next, Progress, Work};
 use crate::store::{Store, StoreStep};
 use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -19,6 +19,7 @@ const JOBS_PER_STEP_MAX: u32 = 8;
 
 /// From a replica's thread to the mirror.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 pub(crate) enum FromThread {
     Done {
         replica: Replica,
@@ -76,16 +77,20 @@ impl<S: Store> Worker<S> {
     }
 
     fn do_job(&mut self, job: Job) {
-        let Job { serial, op } = job;
-        match op {
-            ReplicaOp::Checkpoint { database } => {
+        let Job { serial, work } = job;
+        match work {
+            Work::Repair(database) => {
+                let result = self.store.repair(database);
+                self.answer(serial, result.map(|()| ReplicaAnswer::Written));
+            }
+            Work::Op(ReplicaOp::Checkpoint { database }) => {
                 self.end_checkpoint("a newer checkpoint was asked for");
                 match self.store.begin_checkpoint(database) {
                     Ok(()) => self.checkpoint = Some(serial),
                     Err(error) => self.answer(serial, Err(error)),
                 }
             }
-            op => {
+            Work::Op(op) => {
                 // Both write the same places as the checkpoint, or make them meaningless.
                 if matches!(op, ReplicaOp::Open | ReplicaOp::WriteImage { .. }) {
                     self.end_checkpoint("the replica was opened or written anew");

@@ -39,6 +39,10 @@ impl Store for Device {
         });
         Ok(ReplicaAnswer::Written)
     }
+    fn repair(&mut self, _: Database) -> Result<(), ReplicaError> {
+        self.pass("repair".to_owned());
+        Ok(())
+    }
     fn begin_checkpoint(&mut self, _: Database) -> Result<(), ReplicaError> {
         self.steps_left = 3;
         Ok(())
@@ -322,6 +326,20 @@ fn a_newer_image_ends_the_checkpoint_under_way() {
     assert_eq!(given_up.ticket, Ticket(1));
     assert_eq!(given_up.result.unwrap_err().kind, ReplicaErrorKind::Poisoned);
     assert_eq!(rig.started(), "Open");
+}
+
+#[test]
+fn a_repair_keeps_its_place_among_the_updates() {
+    let mut rig = Rig::new(&[PRIMARY]);
+    rig.heartbeat(0, PRIMARY, 1);
+    rig.mirror
+        .submit_repair(Time::ZERO, Ticket(2), PRIMARY, Database::default());
+    rig.heartbeat(0, PRIMARY, 3);
+    for (number, name) in [(1, "heartbeat 1"), (2, "repair"), (3, "heartbeat 3")] {
+        assert_eq!(rig.started(), name);
+        rig.release(0);
+        assert_eq!(rig.next(0).ticket, Ticket(number));
+    }
 }
 
 #[test]

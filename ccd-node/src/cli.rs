@@ -2,13 +2,15 @@
 //!
 //! One file can be all four programs (a symbolic link for each name), so that the demo needs nothing but itself.
 
-use crate::startup::{self, StartupError};
+use crate::startup::{self, Startup, StartupError};
 use crate::{daemon, demo};
+use ccd_client::cli::parse_duration;
 use ccd_client::{Exit, Places};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::task::LocalSet;
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +41,9 @@ enum Verb {
         /// This node's number or name [default: what /etc/ccd/node says]
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
+        /// Read everything on the devices and compare it this often: 30s, 60m
+        #[arg(long, value_name = "TIME", default_value = "60m", value_parser = parse_duration)]
+        scrub_every: Duration,
         /// End when the process that started this one ends
         #[arg(long, hide = true)]
         with_parent: bool,
@@ -84,9 +89,16 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
         }
     };
     match verb {
-        Verb::Run { node, with_parent } => {
+        Verb::Run {
+            node,
+            scrub_every,
+            with_parent,
+        } => {
             log_to_stderr();
-            match run_daemon(places, node.as_deref(), with_parent) {
+            let outcome = die_with_parent(with_parent)
+                .and_then(|()| startup::prepare(places, node.as_deref(), scrub_every))
+                .and_then(run_daemon);
+            match outcome {
                 Ok(()) => Exit::Done.into(),
                 Err(StartupError { exit_code, text }) => {
                     eprintln!("ccdd: {text}");
@@ -102,15 +114,17 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run_daemon(places: Places, node: Option<&str>, with_parent: bool) -> Result<(), StartupError> {
-    let internal = |error: &dyn std::fmt::Display| StartupError::new(Exit::Internal, error);
+fn die_with_parent(with_parent: bool) -> Result<(), StartupError> {
     if with_parent {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-            .map_err(|error| internal(&error))?;
+        let asked = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        asked.map_err(|error| StartupError::new(Exit::Internal, error))?;
     }
-    let startup = startup::prepare(places, node)?;
+    Ok(())
+}
+
+fn run_daemon(startup: Startup) -> Result<(), StartupError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| internal(&error))?;
+    let runtime = runtime.map_err(|error| StartupError::new(Exit::Internal, error))?;
     let outcome = LocalSet::new().block_on(&runtime, daemon::run(startup));
     // A thread that hangs in a lookup must not keep the process.
     runtime.shutdown_background();

@@ -11,16 +11,17 @@ use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
 use crate::peers::{self, FromPeer, Pace, Peers};
+use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
 use ccd_client::Exit;
 use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
-use ccd_core::client::{ClientToken, Reply, Request, RequestBody};
-use ccd_core::ids::NodeId;
+use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
+use ccd_core::ids::{DeviceSet, NodeId, Replica};
 use ccd_core::init::ClusterInit;
-use ccd_core::protocol::{Action, Event, Node, Ticket};
+use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
-use ccd_mirror::Mirror;
+use ccd_mirror::{Mirror, Remedy};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,8 +41,13 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last messages may take to reach the kernel.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
 
-/// The daemon's own request: no client ever gets this token, for they count from 1.
+/// The daemon's own requests: no client ever gets these tokens, for they count from 1.
 const OWN_LEAVE: ClientToken = ClientToken(0);
+const OWN_SCRUB: ClientToken = ClientToken(u64::MAX);
+/// The daemon's own repairs; the node counts its tickets from the other end.
+const OWN_REPAIR: Ticket = Ticket(u64::MAX);
+/// The scrub waits no longer for its snapshot.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running daemon.
 struct Daemon {
@@ -51,6 +57,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
+    scrub: Scrub,
     init: ClusterInit,
     me: NodeId,
     started: Instant,
@@ -67,6 +74,7 @@ struct Inlets {
     peers: mpsc::Receiver<FromPeer>,
     clients: mpsc::Receiver<FromClient>,
     mirror: Arc<Notify>,
+    scrub: mpsc::Receiver<scrub::Outcome>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -85,6 +93,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         settings,
         decisions,
         stores,
+        scrub_every,
         lock: _lock,
     } = startup;
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
@@ -114,6 +123,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
+    let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now());
     let mut daemon = Daemon {
         node: Node::new(settings, clock::now()),
         mirror,
@@ -121,6 +131,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients,
         decisions,
         service: Service::new(),
+        scrub,
         init,
         me,
         started: Instant::now(),
@@ -135,6 +146,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers: peers_inlet,
         clients: clients_inlet,
         mirror: woken,
+        scrub: scrub_inlet,
         terminate,
         interrupt,
     };
@@ -178,6 +190,7 @@ impl Daemon {
                         next = if budget > 0 { inlets.clients.try_recv().ok() } else { None };
                     }
                 }
+                Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = tokio::time::sleep(clock::until(now, due)) => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
@@ -192,6 +205,7 @@ impl Daemon {
             self.node.next_deadline(),
             self.mirror.next_deadline(),
             self.service.next_deadline(),
+            self.scrub.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
         ];
         deadlines.into_iter().min().unwrap_or(Time::NEVER)
@@ -206,11 +220,76 @@ impl Daemon {
             let status = self.node.status(now);
             self.service.tell(now, &status);
         }
+        if self.scrub.next_deadline() <= now {
+            self.scrub.asked();
+            let request = Request {
+                timeout: SCRUB_PATIENCE,
+                body: RequestBody::Snapshot { stale: false },
+            };
+            self.handle(Event::Client {
+                client: OWN_SCRUB,
+                request,
+                date: today(),
+            });
+        }
+    }
+
+    /// The snapshot that a scrub compares with is there, or this node does not serve.
+    fn begin_scrub(&mut self, reply: Reply) {
+        let now = clock::now();
+        match reply {
+            Ok(Answer::Snapshot(database)) => {
+                let in_sync = match self.node.status(now).configuration {
+                    Some(configuration) if configuration.owner().is_some() => configuration.devices,
+                    _ => DeviceSet::EMPTY,
+                };
+                self.scrub.begin(now, database, in_sync);
+            }
+            _ => self.scrub.put_off(now),
+        }
+    }
+
+    fn end_scrub(&mut self, outcome: &scrub::Outcome) {
+        let now = clock::now();
+        for (role, remedy) in self.scrub.end(now, outcome) {
+            let text = match remedy {
+                Remedy::Nothing => continue,
+                Remedy::Report(text) => text,
+                Remedy::Rewrite(text) => {
+                    let replica = Replica::Device(role);
+                    self.mirror
+                        .submit_repair(now, OWN_REPAIR, replica, outcome.database.clone());
+                    format!("{text}; it is written anew from memory")
+                }
+            };
+            self.record(Decision {
+                kind: DecisionKind::Damage,
+                configuration: None,
+                text,
+            });
+        }
+    }
+
+    fn record(&mut self, decision: Decision) {
+        tracing::info!(kind = ?decision.kind, "{}", decision.text);
+        self.decisions.add(DatedDecision {
+            date: today(),
+            node: self.me,
+            decision,
+        });
+        self.service.hurry();
     }
 
     fn take_completions(&mut self) {
         while let Some(done) = self.mirror.next_completion(clock::now()) {
             let (ticket, result) = (done.ticket, done.result);
+            if ticket == OWN_REPAIR {
+                match result {
+                    Ok(_) => tracing::info!(replica = %done.replica, "repaired"),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+                continue;
+            }
             self.handle(Event::Replica { ticket, result });
         }
     }
@@ -240,15 +319,7 @@ impl Daemon {
             }
             Action::Fence { ticket, .. } => self.fence(ticket),
             Action::Reply { client, reply } => self.reply(client, reply),
-            Action::Record(decision) => {
-                tracing::info!(kind = ?decision.kind, "{}", decision.text);
-                self.decisions.add(DatedDecision {
-                    date: today(),
-                    node: self.me,
-                    decision,
-                });
-                self.service.hurry();
-            }
+            Action::Record(decision) => self.record(decision),
         }
     }
 
@@ -264,6 +335,10 @@ impl Daemon {
                 tracing::warn!("not left gracefully: {refusal}");
             }
             self.left = true;
+            return;
+        }
+        if client == OWN_SCRUB {
+            self.begin_scrub(reply);
             return;
         }
         self.clients.reply(client, reply.into());

@@ -11,7 +11,7 @@
 //!   (TCP,   (Unix     (regions,  (why)       (systemd)
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
-//!   outbox, quiet, clock
+//!   outbox, quiet, clock               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
 //! ```
@@ -29,5 +29,6 @@ mod outbox;
 mod peers;
 mod quiet;
 mod replicas;
+mod scrub;
 mod service;
 mod startup;

@@ -87,6 +87,19 @@ impl Store for RegionStore {
         self.driver.execute(op)
     }
 
+    fn repair(&mut self, database: Database) -> Result<(), ReplicaError> {
+        let expected = database.position();
+        let region = self.driver.region()?;
+        let got = region.own_position()?;
+        if got != expected {
+            return Err(ReplicaError {
+                kind: ReplicaErrorKind::Damaged,
+                text: format!("not repaired from a copy at {expected}: the replica stands at {got} now"),
+            });
+        }
+        self.driver.execute(ReplicaOp::WriteImage { database }).map(drop)
+    }
+
     fn begin_checkpoint(&mut self, database: Database) -> Result<(), ReplicaError> {
         let (done, image) = sync_channel(1);
         let copy = database.clone();

@@ -13,6 +13,7 @@ use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Says to systemd: starting me again will not help before somebody changes something.
 pub const DO_NOT_RESPAWN: u8 = 100;
@@ -55,6 +56,8 @@ pub struct Startup {
     pub settings: Settings,
     pub decisions: Decisions,
     pub stores: Vec<(Replica, RegionStore)>,
+    /// Between two background passes over the devices.
+    pub scrub_every: Duration,
     /// Held for as long as the daemon lives.
     pub lock: File,
 }
@@ -63,7 +66,7 @@ pub struct Startup {
 ///
 /// # Errors
 /// With the exit code that the process is to end with.
-pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupError> {
+pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Result<Startup, StartupError> {
     let init = read_init(&places).map_err(StartupError::configuration)?;
     let key = Authkey::read(&places).map_err(StartupError::configuration)?;
     let me = this_node(&places, &init, node)
@@ -128,6 +131,7 @@ pub fn prepare(places: Places, node: Option<&str>) -> Result<Startup, StartupErr
         settings,
         decisions,
         stores,
+        scrub_every,
         lock,
         init,
     })

@@ -97,7 +97,7 @@ pub fn tell(stage: &mut Stage) -> Result<(), Trouble> {
 
     say("\n== The first node comes back, gets what it missed, and the pair is whole");
     start(stage, ALPHA)?;
-    wait_for(stage, ALPHA, REDUNDANT)?;
+    wait_for(stage, BETA, REDUNDANT)?;
     let rows = adm(
         stage,
         ALPHA,

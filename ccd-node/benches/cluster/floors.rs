@@ -1,0 +1,193 @@
+//! The least that the job can cost: bare programs with blocking calls.
+//!
+//! Paired: client → Unix socket → server → TCP → peer; server and peer append 4 KiB durably at the same time; the answers
+//! come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once.
+
+use super::samples::Samples;
+use anyhow::{Context, Result};
+use ccd_disk::device::Buffer;
+use ccd_disk::{Access, BLOCK_BYTES, Blocks, RawDevice};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+
+pub const SERVER: &str = "floor-server";
+pub const PEER: &str = "floor-peer";
+
+const REQUEST_BYTES: usize = 128;
+const FILE_BYTES: u64 = 16 << 20;
+
+/// A journal: zero-filled, appended to from its start again and again.
+struct Journal {
+    device: RawDevice,
+    block: u64,
+    data: Buffer,
+}
+
+impl Journal {
+    fn create(path: &Path) -> Result<Self> {
+        let mut device = RawDevice::create_file(path, FILE_BYTES)?;
+        device.zero_at(0, FILE_BYTES)?;
+        device.flush()?;
+        Ok(Self {
+            device,
+            block: 0,
+            data: Buffer::zeroed(1),
+        })
+    }
+
+    fn append(&mut self) -> Result<()> {
+        self.data.block_mut(0)[0] = self.block as u8;
+        self.device
+            .write_at(self.block * BLOCK_BYTES as u64, &self.data)?;
+        self.block = (self.block + 1) % (FILE_BYTES / BLOCK_BYTES as u64);
+        Ok(())
+    }
+}
+
+/// A program that ends with the benchmark.
+struct Program(Child);
+
+impl Program {
+    /// Starts this program in another role, and waits for its first line.
+    fn start(args: &[&str]) -> Result<(Self, String)> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("the program's output")?;
+        let program = Self(child);
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        Ok((program, line.trim().to_owned()))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both only fail if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn paired(folder: &Path, rounds: u32) -> Result<Samples> {
+    let path = |name: &str| {
+        folder
+            .join(name)
+            .to_str()
+            .map(str::to_owned)
+            .context("a readable path")
+    };
+    let (peer_journal, server_journal, socket) = (path("floor-1")?, path("floor-2")?, path("floor.sock")?);
+    let (_peer, address) = Program::start(&[PEER, &peer_journal])?;
+    let (_server, _) = Program::start(&[SERVER, &server_journal, &address, &socket])?;
+    let mut server = UnixStream::connect(&socket)?;
+    let mut samples = Samples::default();
+    let mut buffer = [0; REQUEST_BYTES];
+    for _ in 0..rounds {
+        samples.time(|| -> Result<()> {
+            server.write_all(&buffer)?;
+            Ok(server.read_exact(&mut buffer)?)
+        })?;
+    }
+    Ok(samples.sorted())
+}
+
+/// The server's part: `JOURNAL ADDRESS SOCKET`.
+pub fn serve(args: &[String]) -> Result<()> {
+    let [journal, address, socket] = args else {
+        anyhow::bail!("JOURNAL ADDRESS SOCKET");
+    };
+    let mut journal = Journal::create(Path::new(journal))?;
+    let mut peer = TcpStream::connect(address.as_str())?;
+    peer.set_nodelay(true)?;
+    let listener = UnixListener::bind(socket)?;
+    println!("ready");
+    let (mut client, _) = listener.accept()?;
+    let mut buffer = [0; REQUEST_BYTES];
+    while client.read_exact(&mut buffer).is_ok() {
+        peer.write_all(&buffer)?;
+        journal.append()?;
+        peer.read_exact(&mut buffer)?;
+        client.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+/// The peer's part: `JOURNAL`.
+pub fn answer(args: &[String]) -> Result<()> {
+    let [journal] = args else {
+        anyhow::bail!("JOURNAL");
+    };
+    let mut journal = Journal::create(Path::new(journal))?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    println!("{}", listener.local_addr()?);
+    let (mut server, _) = listener.accept()?;
+    server.set_nodelay(true)?;
+    let mut buffer = [0; REQUEST_BYTES];
+    while server.read_exact(&mut buffer).is_ok() {
+        journal.append()?;
+        server.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+pub fn solo(folder: &Path, rounds: u32) -> Result<Samples> {
+    let mut first = Twin::open(&folder.join("floor-3"))?;
+    let mut second = Twin::open(&folder.join("floor-4"))?;
+    let (ask, asked) = channel::<()>();
+    let (tell, told) = channel::<Result<()>>();
+    // The second device has a thread of its own; the first is driven from here.
+    let helper = std::thread::spawn(move || {
+        let mut writes = true;
+        while asked.recv().is_ok() {
+            let done = if writes {
+                second.journal.append()
+            } else {
+                second.read()
+            };
+            writes = !writes;
+            if tell.send(done).is_err() {
+                return;
+            }
+        }
+    });
+    let mut samples = Samples::default();
+    for _ in 0..rounds {
+        samples.time(|| -> Result<()> {
+            ask.send(())?;
+            first.journal.append()?;
+            told.recv()??;
+            ask.send(())?;
+            first.read()?;
+            told.recv()?
+        })?;
+    }
+    drop(ask);
+    helper
+        .join()
+        .map_err(|_| anyhow::anyhow!("the helper thread panicked"))?;
+    Ok(samples.sorted())
+}
+
+struct Twin {
+    journal: Journal,
+    reader: RawDevice,
+}
+
+impl Twin {
+    fn open(path: &Path) -> Result<Self> {
+        let journal = Journal::create(path)?;
+        let reader = RawDevice::open(path, Access::ReadOnly)?;
+        Ok(Self { journal, reader })
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let mut block = Buffer::zeroed(1);
+        Ok(self.reader.read_at(FILE_BYTES / 2, &mut block)?)
+    }
+}

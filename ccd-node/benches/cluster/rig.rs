@@ -1,0 +1,209 @@
+//! Two daemons on files, started and ended as an operator would.
+
+use super::{PATIENCE, row};
+use anyhow::{Context, Result, ensure};
+use ccd_client::{Client, Freshness, Places, Transaction};
+use ccd_core::database::{Op, Pattern};
+use ccd_core::protocol::ServingState;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const ALPHA: usize = 0;
+pub const BETA: usize = 1;
+pub const NODES: [&str; 2] = ["alpha", "beta"];
+
+/// How a node goes.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    Kill,
+    Leave,
+}
+
+pub struct Rig {
+    folder: PathBuf,
+    daemons: [Option<Child>; 2],
+    handovers: usize,
+}
+
+impl Rig {
+    pub fn new(folder: &Path) -> Result<Self> {
+        let rig = Self {
+            folder: folder.to_owned(),
+            daemons: [None, None],
+            handovers: 0,
+        };
+        for name in ["ccdadm", "ccd-disk"] {
+            symlink(env!("CARGO_BIN_EXE_ccdd"), folder.join(name))?;
+        }
+        let ports = [
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+        ];
+        let [alpha, beta] = [ports[0].local_addr()?, ports[1].local_addr()?];
+        drop(ports);
+        let (primary, secondary) = (folder.join("primary"), folder.join("secondary"));
+        rig.run(&format!(
+            "ccdadm -q setup --etc alpha/etc --cluster bench --node alpha={alpha} --node beta={beta} --primary {} \
+             --secondary {} --fencing lease --this alpha",
+            primary.display(),
+            secondary.display()
+        ))?;
+        fs::create_dir_all(folder.join("beta/etc"))?;
+        for name in ["init.ccd", "authkey"] {
+            fs::copy(
+                folder.join("alpha/etc").join(name),
+                folder.join("beta/etc").join(name),
+            )?;
+        }
+        rig.run("ccdadm -q setup --etc beta/etc --this beta")?;
+        for role in ["primary", "secondary"] {
+            rig.run(&format!("ccd-disk mkfs --etc alpha/etc --role {role} {role}"))?;
+        }
+        Ok(rig)
+    }
+
+    fn run(&self, line: &str) -> Result<()> {
+        let mut words = line.split_whitespace();
+        let program = words.next().context("a program")?;
+        let output = Command::new(self.folder.join(program))
+            .args(words)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    fn places(&self, node: usize) -> Places {
+        let folder = self.folder.join(NODES[node]);
+        Places {
+            etc: folder.join("etc"),
+            state: folder.join("state"),
+            run: folder.join("run"),
+        }
+    }
+
+    pub fn start(&mut self, node: usize) -> Result<()> {
+        let places = self.places(node);
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join(NODES[node]).join("log"))?;
+        let child = Command::new(env!("CARGO_BIN_EXE_ccdd"))
+            .arg("run")
+            .args(["--etc".as_ref(), places.etc.as_os_str()])
+            .args(["--state".as_ref(), places.state.as_os_str()])
+            .args(["--run".as_ref(), places.run.as_os_str()])
+            .stderr(log)
+            .spawn()?;
+        self.daemons[node] = Some(child);
+        Ok(())
+    }
+
+    pub fn kill(&mut self, node: usize) -> Result<()> {
+        let mut child = self.daemons[node].take().context("a running daemon")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    pub fn client(&self, node: usize) -> Result<Client> {
+        Ok(Client::attach_within(&self.places(node), "bench", PATIENCE)?.with_timeout(PATIENCE))
+    }
+
+    pub fn wait_until_redundant(&self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let serving = [ALPHA, BETA].iter().all(|node| {
+                let client = Client::attach(&self.places(*node), "bench");
+                let status = client
+                    .and_then(|client| client.status())
+                    .map(|report| report.status);
+                status.is_ok_and(|status| {
+                    status.state == ServingState::Serving
+                        && status.nodes.iter().all(|node| node.member && node.serving)
+                })
+            });
+            if serving {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < until,
+                "the pair is not whole; see the logs in {}",
+                self.folder.display()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends one node; returns how long it took the other until it acked an update.
+    pub fn handover(&mut self, node: usize, end: End) -> Result<Duration> {
+        self.handovers += 1;
+        let other = self.client(1 - node)?;
+        let leaving = self.client(node)?;
+        let started = Instant::now();
+        match end {
+            End::Kill => self.kill(node)?,
+            End::Leave => leaving.leave()?,
+        }
+        loop {
+            let transaction = Transaction::of(vec![Op::Add(row("handover", self.handovers)?)]);
+            match other.update(transaction) {
+                Ok(_) => break,
+                Err(error) => ensure!(started.elapsed() < PATIENCE, "no update was acked: {error}"),
+            }
+        }
+        let took = started.elapsed();
+        if let End::Leave = end {
+            self.kill(node)?;
+        }
+        Ok(took)
+    }
+
+    /// Starts a node; returns how long it took until it answered a query.
+    pub fn restart(&mut self, node: usize) -> Result<Duration> {
+        let started = Instant::now();
+        self.start(node)?;
+        loop {
+            let answered = Client::attach(&self.places(node), "bench").and_then(|client| {
+                let pattern = Pattern::exact(&row("handover", 1).expect("a row"));
+                client.query(pattern, Freshness::Strict)
+            });
+            match answered {
+                Ok(_) => return Ok(started.elapsed()),
+                Err(error) => ensure!(started.elapsed() < PATIENCE, "no query was answered: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn resident_mib(&self, node: usize) -> Result<u64> {
+        let pid = self.daemons[node].as_ref().context("a running daemon")?.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
+        Ok(kib >> 10)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for child in self.daemons.iter_mut().filter_map(Option::take) {
+            let mut child = child;
+            // Both only fail if it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
