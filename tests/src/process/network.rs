@@ -34,7 +34,9 @@ impl Network {
             ip(&["-n", name, "link", "set", "lo", "up"]);
         }
         let [a, b] = &network.names;
-        ip(&["-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b]);
+        ip(&[
+            "-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b,
+        ]);
         for (name, address) in network.names.iter().zip(ADDRESSES) {
             let address = format!("{address}/24");
             ip(&["-n", name, "address", "add", &address, "dev", LINK]);
