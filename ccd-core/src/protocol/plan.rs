@@ -83,9 +83,10 @@ pub(super) fn plan(view: &View) -> Plan {
         return Plan::Wait("the local copy is not read yet, or cannot be".to_string());
     }
     if view.serving {
+        let gone = |facts: &Facts| facts.silent || facts.alive_apart;
         let missing = view
             .others(view.known.members)
-            .any(|node| view.nodes[&node].silent);
+            .any(|node| gone(&view.nodes[&node]));
         if !missing {
             return improve(view);
         }
@@ -473,6 +474,7 @@ mod tests {
             ("the peer dies: the survivor goes on",  view(B, &pair, true, silent()),        "{1} {Primary, Secondary}"),
             ("the peer was seen a moment ago",       view(B, &pair, false, Facts::default()), "wait"),
             ("network cut: the lowest takes over",   view(A, &pair, false, apart()),        "{0} {Primary, Secondary}"),
+            ("network cut under load: the lowest takes over", view(A, &pair, true, apart()), "{0} {Primary, Secondary}"),
             ("network cut: the other waits",         view(B, &pair, false, apart()),        "wait"),
             ("the peer leaves: hand over at once",   view(A, &pair, true, leaving.clone()), "{0} {Primary, Secondary}"),
             ("the master leaves: the other acts",    view(B, &pair, true, leaving),         "{1} {Primary, Secondary}"),
