@@ -69,6 +69,25 @@ fn two_live_nodes_need_no_device_at_all() {
 }
 
 #[test]
+fn a_replaced_disk_is_made_a_region_while_the_pair_serves_and_taken_in() {
+    for role in [PRIMARY, SECONDARY] {
+        let cluster = Cluster::start();
+        let writer = Writer::start(&[cluster.alpha(), cluster.beta()]);
+        writer.wait_for_more(20);
+        cluster.devices[role].fail();
+        wait_for_sync(&cluster, ALPHA, role, false);
+        cluster.devices[role].replace();
+        cluster.mkfs(role);
+        cluster.wait_until_redundant();
+        writer.wait_for_more(20);
+        let ledger = writer.end();
+        for node in &cluster.nodes {
+            ledger.check(node);
+        }
+    }
+}
+
+#[test]
 fn a_solo_owner_goes_on_with_either_device_and_brings_a_new_one_up_to_date() {
     for role in [PRIMARY, SECONDARY] {
         let mut cluster = Cluster::start();
