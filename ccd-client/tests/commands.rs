@@ -225,7 +225,7 @@ fn a_checkpoint_restores_the_database() {
 
     std::fs::write(&path, saved.replace("sci", "scx")).expect("it is written");
     fake.ccdadm(&["restore", "--yes", file])
-        .expect_error(104, "CCD-1031", "saved.ccd");
+        .expect_error(104, "CCD-1031", "saved.ccd: ");
     let rows: String = saved
         .lines()
         .filter(|line| !line.starts_with("CCD_CHK"))

@@ -440,6 +440,29 @@ fn foreign_regions_are_refused_with_what_they_are() {
     assert!(matches!(small, RegionError::Geometry { .. }));
 }
 
+#[test]
+fn damage_in_another_area_matters_only_if_it_may_hide_something_newer() {
+    let device = device();
+    let (mut zero, mut one) = (open(&device, 0), open(&device, 1));
+    let (first, a) = opened(&Database::default(), 1);
+    let (second, b) = updated(&a, 1, 2);
+    let (third, c) = updated(&b, 2, 2);
+    for record in [&first, &second, &third] {
+        append(&mut one, record).unwrap();
+    }
+    let ring = one.superblock().geometry.journal(node(1));
+    device.corrupt((ring + 1) * BLOCK_BYTES as u64, |block| block[300] ^= 1);
+    // What node 1 lost was at most as new as c.
+    zero.execute(ReplicaOp::WriteImage { database: c.clone() })
+        .unwrap();
+    assert!(load(&mut zero).damage.is_some());
+    let (fourth, d) = updated(&c, 3, 2);
+    append(&mut zero, &fourth).unwrap();
+    let loaded = load(&mut zero);
+    assert_eq!((loaded.position, loaded.damage), (d.position(), None));
+    assert_eq!(loaded.heads, [(node(0), d.position()), (node(1), a.position())]);
+}
+
 /// A driver on a device in memory, and the branches it was asked to keep.
 fn driver(device: &MemoryDevice) -> (ReplicaDriver, Arc<Mutex<Vec<String>>>) {
     let kept = Arc::new(Mutex::new(Vec::new()));

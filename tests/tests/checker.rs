@@ -9,7 +9,13 @@ const APPLIED: Heard = Heard::Applied { removed: None };
 
 /// From call to return on one line of time.
 fn op(called: u64, returned: u64, call: Call, heard: Heard) -> Operation {
-    Operation { object: 0, called: Instant(called), returned: Instant(returned), call, heard }
+    Operation {
+        object: 0,
+        called: Instant(called),
+        returned: Instant(returned),
+        call,
+        heard,
+    }
 }
 
 fn add(value: u32) -> Call {
@@ -21,7 +27,10 @@ fn replace(value: u32) -> Call {
 }
 
 fn exchange(from: u32, to: u32) -> Call {
-    Call::Exchange { from: (0, from), to: (0, to) }
+    Call::Exchange {
+        from: (0, from),
+        to: (0, to),
+    }
 }
 
 const READ: Call = Call::Read { register: Some(0) };
@@ -38,15 +47,34 @@ fn removed(count: u64) -> Heard {
 fn good_histories_are_accepted() {
     let table: Vec<(&str, Vec<Operation>)> = vec![
         ("nothing happened", vec![]),
-        ("one after the other", vec![op(1, 2, add(1), APPLIED), op(3, 4, READ, rows(&[1]))]),
-        ("a read beside a write sees it", vec![op(1, 5, add(1), APPLIED), op(2, 3, READ, rows(&[1]))]),
-        ("a read beside a write does not see it", vec![op(1, 5, add(1), APPLIED), op(2, 3, READ, rows(&[]))]),
+        (
+            "one after the other",
+            vec![op(1, 2, add(1), APPLIED), op(3, 4, READ, rows(&[1]))],
+        ),
+        (
+            "a read beside a write sees it",
+            vec![op(1, 5, add(1), APPLIED), op(2, 3, READ, rows(&[1]))],
+        ),
+        (
+            "a read beside a write does not see it",
+            vec![op(1, 5, add(1), APPLIED), op(2, 3, READ, rows(&[]))],
+        ),
         (
             "two reads beside a write, the later sees it",
-            vec![op(1, 9, add(1), APPLIED), op(2, 3, READ, rows(&[])), op(4, 5, READ, rows(&[1]))],
+            vec![
+                op(1, 9, add(1), APPLIED),
+                op(2, 3, READ, rows(&[])),
+                op(4, 5, READ, rows(&[1])),
+            ],
         ),
-        ("an unknown outcome never happens", vec![op(1, 0, add(1), Heard::Unknown), op(3, 4, READ, rows(&[]))]),
-        ("an unknown outcome happened", vec![op(1, 0, add(1), Heard::Unknown), op(3, 4, READ, rows(&[1]))]),
+        (
+            "an unknown outcome never happens",
+            vec![op(1, 0, add(1), Heard::Unknown), op(3, 4, READ, rows(&[]))],
+        ),
+        (
+            "an unknown outcome happened",
+            vec![op(1, 0, add(1), Heard::Unknown), op(3, 4, READ, rows(&[1]))],
+        ),
         (
             "an unknown outcome happens long after",
             vec![
@@ -56,7 +84,10 @@ fn good_histories_are_accepted() {
                 op(7, 8, READ, rows(&[1, 2])),
             ],
         ),
-        ("refused for good reason", vec![op(1, 2, replace(1), Heard::Refused), op(3, 4, READ, rows(&[]))]),
+        (
+            "refused for good reason",
+            vec![op(1, 2, replace(1), Heard::Refused), op(3, 4, READ, rows(&[]))],
+        ),
         (
             "beside each other in either order",
             vec![
@@ -78,9 +109,22 @@ fn good_histories_are_accepted() {
         (
             "a pair is added at once",
             vec![
-                op(1, 9, Call::AddPair { registers: (0, 1), value: 5 }, APPLIED),
+                op(
+                    1,
+                    9,
+                    Call::AddPair {
+                        registers: (0, 1),
+                        value: 5,
+                    },
+                    APPLIED,
+                ),
                 op(2, 3, Call::Read { register: None }, rows(&[])),
-                op(4, 5, Call::Read { register: None }, Heard::Rows([(0, 5), (1, 5)].into())),
+                op(
+                    4,
+                    5,
+                    Call::Read { register: None },
+                    Heard::Rows([(0, 5), (1, 5)].into()),
+                ),
             ],
         ),
     ];
@@ -92,7 +136,10 @@ fn good_histories_are_accepted() {
 #[test]
 fn bad_histories_are_rejected() {
     let table: Vec<(&str, Vec<Operation>)> = vec![
-        ("an acked update is lost", vec![op(1, 2, add(1), APPLIED), op(3, 4, READ, rows(&[]))]),
+        (
+            "an acked update is lost",
+            vec![op(1, 2, add(1), APPLIED), op(3, 4, READ, rows(&[]))],
+        ),
         ("a row out of nowhere", vec![op(1, 2, READ, rows(&[7]))]),
         (
             "a stale read",
@@ -105,7 +152,11 @@ fn bad_histories_are_rejected() {
         ),
         (
             "a write is seen and then not",
-            vec![op(1, 9, add(1), APPLIED), op(2, 3, READ, rows(&[1])), op(4, 5, READ, rows(&[]))],
+            vec![
+                op(1, 9, add(1), APPLIED),
+                op(2, 3, READ, rows(&[1])),
+                op(4, 5, READ, rows(&[])),
+            ],
         ),
         (
             "an unknown outcome happened and then did not",
@@ -115,8 +166,14 @@ fn bad_histories_are_rejected() {
                 op(5, 6, READ, rows(&[])),
             ],
         ),
-        ("seen before it was asked for", vec![op(1, 2, READ, rows(&[1])), op(3, 4, add(1), APPLIED)]),
-        ("refused without reason", vec![op(1, 2, add(1), APPLIED), op(3, 4, replace(2), Heard::Refused)]),
+        (
+            "seen before it was asked for",
+            vec![op(1, 2, READ, rows(&[1])), op(3, 4, add(1), APPLIED)],
+        ),
+        (
+            "refused without reason",
+            vec![op(1, 2, add(1), APPLIED), op(3, 4, replace(2), Heard::Refused)],
+        ),
         (
             "both exchanges of one row are done",
             vec![
@@ -128,11 +185,22 @@ fn bad_histories_are_rejected() {
         (
             "half a transaction",
             vec![
-                op(1, 2, Call::AddPair { registers: (0, 1), value: 5 }, APPLIED),
+                op(
+                    1,
+                    2,
+                    Call::AddPair {
+                        registers: (0, 1),
+                        value: 5,
+                    },
+                    APPLIED,
+                ),
                 op(3, 4, Call::Read { register: None }, Heard::Rows([(0, 5)].into())),
             ],
         ),
-        ("a wrong count", vec![op(1, 2, add(1), APPLIED), op(3, 4, replace(2), removed(2))]),
+        (
+            "a wrong count",
+            vec![op(1, 2, add(1), APPLIED), op(3, 4, replace(2), removed(2))],
+        ),
         (
             "two readers see two orders",
             vec![
@@ -144,7 +212,10 @@ fn bad_histories_are_rejected() {
         ),
     ];
     for (name, history) in table {
-        assert!(matches!(check(&history), Verdict::Violation { object: 0, .. }), "{name}");
+        assert!(
+            matches!(check(&history), Verdict::Violation { object: 0, .. }),
+            "{name}"
+        );
     }
 }
 
@@ -173,7 +244,12 @@ fn random_history(random: &mut Random, length: u64) -> Vec<Operation> {
         if let Some((next, _)) = applied.filter(|_| !never) {
             cells = next;
         }
-        history.push(op(done - random.below(300).min(done), done + random.below(300), call, heard));
+        history.push(op(
+            done - random.below(300).min(done),
+            done + random.below(300),
+            call,
+            heard,
+        ));
     }
     // Instants are distinct in the simulator; equal ones here would only be more concurrent.
     history
@@ -193,7 +269,9 @@ fn a_changed_answer_is_found_in_a_long_history() {
     for seed in 0..200 {
         let mut random = Random::new(seed);
         let mut history = random_history(&mut random, 60);
-        let reads = history.iter_mut().filter(|op| matches!(&op.heard, Heard::Rows(rows) if !rows.is_empty()));
+        let reads = history
+            .iter_mut()
+            .filter(|op| matches!(&op.heard, Heard::Rows(rows) if !rows.is_empty()));
         let mut reads: Vec<_> = reads.collect();
         if reads.is_empty() {
             continue;
@@ -202,7 +280,10 @@ fn a_changed_answer_is_found_in_a_long_history() {
         // A value that nobody ever wrote.
         reads[chosen].heard = rows(&[1_000_000]);
         tried += 1;
-        assert!(matches!(check(&history), Verdict::Violation { .. }), "seed {seed}");
+        assert!(
+            matches!(check(&history), Verdict::Violation { .. }),
+            "seed {seed}"
+        );
     }
     assert!(tried > 100, "only {tried} histories had a row to change");
 }

@@ -13,13 +13,19 @@ fn after_a_cut_the_lowest_goes_on_and_the_other_stops_says_why_and_rejoins_by_it
     cluster.network.cut();
     let cut = Instant::now();
     cluster.alpha().wait_for("serving solo");
-    println!("alpha serves alone {} ms after the cut", cut.elapsed().as_millis());
+    println!(
+        "alpha serves alone {} ms after the cut",
+        cut.elapsed().as_millis()
+    );
     until("beta to stop serving", || match cluster.beta().state() {
         state if state.starts_with("serving") => Err(state),
         _ => Ok(()),
     });
     let verdict = cluster.beta().verdict();
-    assert!(!verdict.is_empty(), "a node that stopped serving does not say why");
+    assert!(
+        !verdict.is_empty(),
+        "a node that stopped serving does not say why"
+    );
     println!("beta says: {verdict}");
     let refused = cluster.beta().adm(&["query", "LOAD", "1"]).expect(2);
     refused.says_what_to_try();
@@ -28,7 +34,10 @@ fn after_a_cut_the_lowest_goes_on_and_the_other_stops_says_why_and_rejoins_by_it
     cluster.network.heal();
     let healed = Instant::now();
     cluster.wait_until_redundant();
-    println!("the pair is whole {} ms after the cable is back", healed.elapsed().as_millis());
+    println!(
+        "the pair is whole {} ms after the cable is back",
+        healed.elapsed().as_millis()
+    );
     let ledger = writer.end();
     for node in &cluster.nodes {
         ledger.check(node);
@@ -47,7 +56,11 @@ fn a_cut_in_one_direction_is_a_cut() {
             let states = [cluster.alpha().state(), cluster.beta().state()];
             let solo = states.iter().filter(|state| *state == "serving solo").count();
             let serving = states.iter().filter(|state| state.starts_with("serving")).count();
-            if (solo, serving) == (1, 1) { Ok(()) } else { Err(states.join(", ")) }
+            if (solo, serving) == (1, 1) {
+                Ok(())
+            } else {
+                Err(states.join(", "))
+            }
         });
         writer.wait_for_more(20);
         cluster.network.heal_sender(1 - deaf);
@@ -68,7 +81,11 @@ fn a_pair_that_is_cut_and_healed_again_and_again_loses_nothing() {
         cluster.network.cut();
         until("a node to serve alone", || {
             let states = [cluster.alpha().state(), cluster.beta().state()];
-            if states.iter().any(|state| state == "serving solo") { Ok(()) } else { Err(states.join(", ")) }
+            if states.iter().any(|state| state == "serving solo") {
+                Ok(())
+            } else {
+                Err(states.join(", "))
+            }
         });
         writer.wait_for_more(20);
         cluster.network.heal();
@@ -98,14 +115,20 @@ fn the_rows_of_etc_services_are_there_on_the_other_node_during_a_takeover() {
     }
     assert!(rows > 100, "only {rows} rows: is the package netbase installed?");
     let ssh = "SERVICE:ssh:22:tcp:";
-    cluster.beta().adm(&["query", "SERVICE", "ssh", "22"]).done().shows(ssh);
+    cluster
+        .beta()
+        .adm(&["query", "SERVICE", "ssh", "22"])
+        .done()
+        .shows(ssh);
 
     cluster.nodes[ALPHA].kill();
     let killed = Instant::now();
     let mut answers = 0;
     let mut refusals = 0;
     until("beta to serve alone", || {
-        let answer = cluster.beta().adm(&["query", "SERVICE", "ssh", "--timeout", "1s"]);
+        let answer = cluster
+            .beta()
+            .adm(&["query", "SERVICE", "ssh", "--timeout", "1s"]);
         match answer.code {
             0 => {
                 assert!(answer.out.starts_with(ssh), "{}", answer.out);
@@ -130,6 +153,10 @@ fn the_rows_of_etc_services_are_there_on_the_other_node_during_a_takeover() {
     assert_eq!(services + protocols, rows);
     cluster.nodes[ALPHA].start();
     cluster.wait_until_redundant();
-    cluster.alpha().adm(&["query", "PROTOCOL", "tcp"]).done().shows("PROTOCOL:tcp:6:");
+    cluster
+        .alpha()
+        .adm(&["query", "PROTOCOL", "tcp"])
+        .done()
+        .shows("PROTOCOL:tcp:6:");
     cluster.verify();
 }

@@ -1,6 +1,7 @@
 //! Daemons that must not run, and nodes that must not meet. Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
+use ccd_tests::process::programs::{program, run};
 use ccd_tests::process::{Cluster, Shape};
 use std::fs;
 
@@ -20,10 +21,18 @@ fn a_node_with_another_key_is_refused_and_both_sides_say_so() {
     let key = cluster.beta().places().authkey_path();
     let other = cluster.folder().join("other");
     let other = other.to_str().expect("the path is ours");
-    cluster
-        .beta()
-        .adm(&["--etc", other, "setup", "--cluster", "other", "--node", "a=10.0.0.1", "--node", "b=10.0.0.2"])
-        .done();
+    let words = [
+        "--etc",
+        other,
+        "setup",
+        "--cluster",
+        "other",
+        "--node",
+        "a=10.0.0.1",
+        "--node",
+        "b=10.0.0.2",
+    ];
+    run(program("ccdadm"), &words).done();
     fs::remove_file(&key).expect("setup wrote it");
     fs::copy(format!("{other}/authkey"), &key).expect("setup wrote it");
     for node in &mut cluster.nodes {
@@ -43,10 +52,16 @@ fn a_node_with_another_key_is_refused_and_both_sides_say_so() {
 
 #[test]
 fn a_node_of_another_cluster_is_refused_and_both_sides_say_so() {
-    let mut cluster = Cluster::make(Shape { devices: 0, ..Shape::default() });
+    let mut cluster = Cluster::make(Shape {
+        devices: 0,
+        ..Shape::default()
+    });
     let init = cluster.beta().places().init_path();
     let text = fs::read_to_string(&init).expect("setup wrote it");
-    let id = text.lines().find(|line| line.starts_with("CLUSTER:")).expect("it has a cluster");
+    let id = text
+        .lines()
+        .find(|line| line.starts_with("CLUSTER:"))
+        .expect("it has a cluster");
     let id = id.split(':').nth(2).expect("name and id").to_owned();
     let turned: String = id.chars().rev().collect();
     fs::write(&init, text.replace(&id, &turned)).expect("it can be written");
@@ -57,7 +72,10 @@ fn a_node_of_another_cluster_is_refused_and_both_sides_say_so() {
         node.wait_for_log("cluster");
         node.wait_for_log("refused");
     }
-    assert!(!cluster.alpha().state().starts_with("serving"), "half a cluster serves");
+    assert!(
+        !cluster.alpha().state().starts_with("serving"),
+        "half a cluster serves"
+    );
 }
 
 #[test]
@@ -83,12 +101,20 @@ fn a_daemon_without_its_configuration_says_what_is_missing_and_does_not_ask_to_b
     for path in [places.node_path(), places.authkey_path(), places.init_path()] {
         let hidden = path.with_extension("hidden");
         fs::rename(&path, &hidden).expect("setup wrote it");
-        let name = path.file_name().and_then(|name| name.to_str()).expect("it has a name");
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("it has a name");
         cluster.alpha().run_daemon().expect(100).says(name);
         fs::rename(&hidden, &path).expect("it is there");
     }
     fs::write(places.node_path(), "gamma\n").expect("the folder is ours");
-    cluster.alpha().run_daemon().expect(100).says("gamma").says("alpha");
+    cluster
+        .alpha()
+        .run_daemon()
+        .expect(100)
+        .says("gamma")
+        .says("alpha");
 }
 
 #[test]
@@ -97,8 +123,21 @@ fn a_device_of_another_cluster_is_never_written() {
     let device = cluster.devices[0].name().to_owned();
     cluster
         .disk(&[
-            "mkfs", "--role", "primary", "--cluster-id", "00112233445566778899aabbccddeeff", "--cluster-name", "foreign",
-            "--force", "ccd", "--yes", "--image-mib", "4", "--journal-mib", "2", &device,
+            "mkfs",
+            "--role",
+            "primary",
+            "--cluster-id",
+            "00112233445566778899aabbccddeeff",
+            "--cluster-name",
+            "foreign",
+            "--force",
+            "test",
+            "--yes",
+            "--image-mib",
+            "4",
+            "--journal-mib",
+            "2",
+            &device,
         ])
         .done();
     let before = fs::read(&device).expect("it can be read");
@@ -107,7 +146,10 @@ fn a_device_of_another_cluster_is_never_written() {
     }
     cluster.nodes[ALPHA].wait_for_log("foreign");
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert!(fs::read(&device).expect("it can be read") == before, "a foreign region was written");
+    assert!(
+        fs::read(&device).expect("it can be read") == before,
+        "a foreign region was written"
+    );
 }
 
 #[test]

@@ -36,7 +36,10 @@ fn the_survivor_of_a_killed_master_goes_on_and_so_does_the_next_lone_start() {
     cluster.nodes[ALPHA].kill();
     let killed = Instant::now();
     let took = writer.first_ack_after(killed + Duration::from_millis(100));
-    println!("first ack {} ms after kill -9 of the master", took.as_millis() + 100);
+    println!(
+        "first ack {} ms after kill -9 of the master",
+        took.as_millis() + 100
+    );
     assert!(took < GENEROUS, "the takeover took {took:?}");
     cluster.beta().wait_for("serving solo");
     writer.wait_for_more(50);
@@ -67,7 +70,10 @@ fn the_master_goes_on_when_the_other_node_is_killed() {
     cluster.nodes[BETA].kill();
     let killed = Instant::now();
     let took = writer.first_ack_after(killed + Duration::from_millis(100));
-    println!("first ack {} ms after kill -9 of the other", took.as_millis() + 100);
+    println!(
+        "first ack {} ms after kill -9 of the other",
+        took.as_millis() + 100
+    );
     assert!(took < GENEROUS, "going on took {took:?}");
     cluster.alpha().wait_for("serving solo");
     cluster.nodes[BETA].start();
@@ -100,7 +106,10 @@ fn a_stopped_master_is_replaced_and_serves_nothing_old_when_it_goes_on() {
             .collect();
         std::thread::sleep(Duration::from_millis(300));
         cluster.alpha().resume();
-        questions.into_iter().map(|asked| asked.join().expect("it was asked")).collect::<Vec<_>>()
+        questions
+            .into_iter()
+            .map(|asked| asked.join().expect("it was asked"))
+            .collect::<Vec<_>>()
     });
     for answer in asked {
         assert!(
@@ -130,10 +139,12 @@ fn a_stopped_solo_owner_acks_nothing_that_its_successor_does_not_have() {
     cluster.nodes[BETA].start();
     // Stopped at some moment of the other's coming back: before, during or after.
     cluster.alpha().stop();
-    let (_, took) = until("beta to serve, or to say why it may not", || match cluster.beta().state() {
-        state if state == "serving solo" => Ok(()),
-        // A node that was not yet told the configuration takes over only with both devices, which it has.
-        state => Err(state),
+    let (_, took) = until("beta to serve, or to say why it may not", || {
+        match cluster.beta().state() {
+            state if state == "serving solo" => Ok(()),
+            // A node that was not yet told the configuration takes over only with both devices, which it has.
+            state => Err(state),
+        }
     });
     println!("took over from a stopped owner after {} ms", took.as_millis());
     writer.wait_for_more(10);
@@ -156,9 +167,16 @@ fn a_graceful_leave_costs_no_lease_and_a_join_brings_the_node_back() {
     cluster.alpha().ctl(&["leave"]).done();
     let answered = left.elapsed();
     let took = writer.first_ack_after(left + answered);
-    println!("leave answered after {} ms, next ack {} ms later", answered.as_millis(), took.as_millis());
+    println!(
+        "leave answered after {} ms, next ack {} ms later",
+        answered.as_millis(),
+        took.as_millis()
+    );
     cluster.beta().wait_for("serving solo");
-    assert!(answered + took < LEASE, "a graceful leave waited for a lease: {answered:?} and {took:?}");
+    assert!(
+        answered + took < LEASE,
+        "a graceful leave waited for a lease: {answered:?} and {took:?}"
+    );
     assert_eq!(cluster.alpha().state(), "left");
     let refused = cluster.alpha().adm(&["query", "LOAD", "1"]).expect(2);
     refused.says_what_to_try();
@@ -181,9 +199,16 @@ fn a_daemon_that_is_told_to_end_hands_over_at_once() {
     let ended = told.elapsed();
     assert!(status.success(), "it ended with {status}");
     let took = writer.first_ack_after(told + ended);
-    println!("ended after {} ms, next ack {} ms later", ended.as_millis(), took.as_millis());
+    println!(
+        "ended after {} ms, next ack {} ms later",
+        ended.as_millis(),
+        took.as_millis()
+    );
     cluster.beta().wait_for("serving solo");
-    assert!(ended + took < LEASE, "a graceful end waited for a lease: {ended:?} and {took:?}");
+    assert!(
+        ended + took < LEASE,
+        "a graceful end waited for a lease: {ended:?} and {took:?}"
+    );
     cluster.nodes[ALPHA].start();
     cluster.wait_until_redundant();
     let ledger = writer.end();

@@ -16,7 +16,7 @@ use crate::configuration::{BallotBlock, Configuration, Mode};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::time::{Date, Time};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -61,6 +61,8 @@ pub struct Node {
     /// What was asked of replicas: of which, whether it changes the state of an area, and what for.
     pub(super) pending: BTreeMap<Ticket, (Replica, bool, Purpose)>,
     pub(super) ticket_last: u64,
+    /// Damaged control blocks of other nodes that have been counted as a claim.
+    pub(super) damage_noted: BTreeSet<(DeviceRole, NodeId, bool)>,
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// The operator did not take it out.
@@ -135,6 +137,7 @@ impl Node {
             replicas,
             pending: BTreeMap::new(),
             ticket_last: 0,
+            damage_noted: BTreeSet::new(),
             peers,
             willing: true,
             force: false,

@@ -240,6 +240,12 @@ impl Node {
             .is_some_and(|heard| self.now.since(heard) < self.settings.lease)
     }
 
+    /// Its last few heartbeats came.
+    pub(super) fn heard_lately(&self, node: NodeId) -> bool {
+        (self.peers.get(&node).and_then(|peer| peer.heard))
+            .is_some_and(|heard| self.now.since(heard) < self.settings.heartbeat * 3)
+    }
+
     pub(super) fn heard_nodes(&self) -> NodeSet {
         self.peers
             .keys()

@@ -83,9 +83,10 @@ pub(super) fn plan(view: &View) -> Plan {
         return Plan::Wait("the local copy is not read yet, or cannot be".to_string());
     }
     if view.serving {
+        let gone = |facts: &Facts| facts.silent || facts.alive_apart;
         let missing = view
             .others(view.known.members)
-            .any(|node| view.nodes[&node].silent);
+            .any(|node| gone(&view.nodes[&node]));
         if !missing {
             return improve(view);
         }
@@ -135,13 +136,20 @@ impl View<'_> {
         }
     }
 
-    /// The lowest-numbered candidate that has a history leads.
+    /// Who reconfigures: the owner, who has the newest state at hand; else the lowest-numbered member; else the
+    /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
     fn leader(&self, candidates: NodeSet) -> NodeId {
-        candidates
-            .iter()
-            .find(|node| !self.is_blank(*node))
-            .or(candidates.lowest())
-            .expect("this node is a candidate")
+        let known = |node: &NodeId| !self.is_blank(*node);
+        (self
+            .known
+            .owner()
+            .into_iter()
+            .filter(|owner| candidates.contains(*owner)))
+        .chain(self.known.members.intersection(candidates).iter().filter(known))
+        .chain(candidates.iter().filter(known))
+        .chain(candidates.iter())
+        .next()
+        .expect("this node is a candidate")
     }
 }
 
@@ -444,7 +452,7 @@ mod tests {
 
     #[test]
     fn each_situation_of_two_nodes_has_its_plan() {
-        let (pair, solo_a) = (pair(), solo(A, BOTH));
+        let (pair, solo_a, solo_b) = (pair(), solo(A, BOTH), solo(B, BOTH));
         let degraded = solo(A, P);
         let genesis = Configuration::genesis(pair.nodes, BOTH);
         let new = |facts: Facts| Facts {
@@ -466,6 +474,7 @@ mod tests {
             ("the peer dies: the survivor goes on",  view(B, &pair, true, silent()),        "{1} {Primary, Secondary}"),
             ("the peer was seen a moment ago",       view(B, &pair, false, Facts::default()), "wait"),
             ("network cut: the lowest takes over",   view(A, &pair, false, apart()),        "{0} {Primary, Secondary}"),
+            ("network cut under load: the lowest takes over", view(A, &pair, true, apart()), "{0} {Primary, Secondary}"),
             ("network cut: the other waits",         view(B, &pair, false, apart()),        "wait"),
             ("the peer leaves: hand over at once",   view(A, &pair, true, leaving.clone()), "{0} {Primary, Secondary}"),
             ("the master leaves: the other acts",    view(B, &pair, true, leaving),         "{1} {Primary, Secondary}"),
@@ -474,6 +483,7 @@ mod tests {
             ("the owner restarts alone at once",     view(A, &solo_a, false, Facts::default()), "{0} {Primary, Secondary}"),
             ("an owner that is alive is left alone", view(B, &solo_a, false, apart()),      "wait"),
             ("an owner that is silent is replaced",  view(B, &solo_a, false, silent()),     "{1} {Primary, Secondary}"),
+            ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
             ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
             ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
             ("a device is back: it gets an image",   view(A, &degraded, true, silent()),    "prewrite {Secondary}"),

@@ -9,7 +9,7 @@ use super::propose::Attempt;
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Database;
 use crate::ids::{DeviceRole, Epoch, NodeId, Position, Replica};
-use crate::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
+use crate::replica::{AreaSurvey, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use crate::time::Time;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -443,20 +443,41 @@ impl Node {
 
     /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
     fn on_device_beat(&mut self, role: DeviceRole, begun: Time, survey: &Survey) {
-        let claimed = self.claimed_epoch(survey);
+        let claimed = self.claimed_epoch(role, survey);
         self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
         if self.solo() && self.serving.is_some() && claimed >= self.known.epoch {
             self.on_claim(role);
         }
+        self.note_damage(role, survey);
     }
 
-    /// The highest epoch whose successor another node's control blocks mean to decide, or have decided.
-    pub(super) fn claimed_epoch(&self, survey: &Survey) -> Epoch {
-        (survey.areas.iter())
-            .filter(|area| area.node != self.settings.me)
-            .filter_map(|area| area.ballot.as_ref().map(|ballot| ballot.instance))
-            .max()
-            .unwrap_or_default()
+    /// The highest epoch whose successor another node's ballot blocks mean to decide.
+    ///
+    /// A damaged block is most likely a claim that was never finished, and then means nothing: its writer has not read
+    /// this node's area since. But it may also be a finished one gone bad, so it counts as a claim once.
+    pub(super) fn claimed_epoch(&self, role: DeviceRole, survey: &Survey) -> Epoch {
+        let others = || survey.areas.iter().filter(|area| area.node != self.settings.me);
+        let claimed = others()
+            .filter_map(|area| area.ballot.as_ref())
+            .map(|ballot| ballot.instance)
+            .max();
+        let damaged = others().any(|area| area.damaged && !self.damage_noted.contains(&noted(role, area)));
+        if damaged {
+            self.known.epoch
+        } else {
+            claimed.unwrap_or_default()
+        }
+    }
+
+    /// The damage that a survey shows has been counted as a claim.
+    pub(super) fn note_damage(&mut self, role: DeviceRole, survey: &Survey) {
+        for area in &survey.areas {
+            if area.damaged && area.node != self.settings.me {
+                self.damage_noted.insert(noted(role, area));
+            } else {
+                self.damage_noted.remove(&noted(role, area));
+            }
+        }
     }
 
     fn checkpoint_if_due(&mut self, replica: Replica, used_percent: u8) {
@@ -515,6 +536,15 @@ impl Node {
         }
         operations
     }
+}
+
+/// A claim check reads the ballot blocks only, a heartbeat all control blocks: each can be damaged by itself.
+fn noted(role: DeviceRole, area: &AreaSurvey) -> (DeviceRole, NodeId, bool) {
+    (
+        role,
+        area.node,
+        area.heartbeat.is_some() || area.configuration.is_some(),
+    )
 }
 
 /// The database and its history from what was found on a replica.

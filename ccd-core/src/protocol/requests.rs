@@ -566,7 +566,11 @@ impl Node {
                     }
                     (!member || alone || late).then_some(Ok(Answer::Done))
                 }
-                Wish::In | Wish::Serve if open => Some(Ok(Answer::Done)),
+                Wish::In if open => Some(Ok(Answer::Done)),
+                // A member that is open beside a silent peer has not taken over yet.
+                Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
+                    Some(Ok(Answer::Done))
+                }
                 Wish::In if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
                     Some(Err(Refusal::NoQuorum {

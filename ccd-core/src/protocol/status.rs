@@ -132,8 +132,11 @@ impl Node {
             }
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
-                let silent = self.other_members().iter().any(|node| self.silent(node));
-                if self.is_open() && self.round.is_some() && !silent {
+                let gone = self
+                    .other_members()
+                    .iter()
+                    .any(|node| self.silent(node) || self.apart(node));
+                if self.is_open() && self.round.is_some() && !gone {
                     // Let the round under way end first.
                     self.hold_rounds = true;
                     return;

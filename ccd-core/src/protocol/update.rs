@@ -243,8 +243,12 @@ impl Node {
                     | ReplicaAnswer::Survey(survey),
                 ),
             ) => {
-                if self.claimed_epoch(&survey) >= epoch {
+                let claimed = self.claimed_epoch(role, &survey);
+                self.note_damage(role, &survey);
+                if claimed >= epoch {
                     self.on_claim(role);
+                    // If it cannot act on it now, the round is settled as if the device had failed.
+                    self.round_failed_on(position, role);
                 } else if let Some(round) = self.round_at(position) {
                     round.stored_on = round.stored_on.with(role);
                 }

@@ -3,9 +3,9 @@
 use super::RawPosition;
 use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, seal};
 use crate::device::BLOCK_BYTES;
+use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag, Writers};
 use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
-use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::replica::Heartbeat;
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};

@@ -81,7 +81,8 @@ pub struct Head {
     pub blocks: u32,
     step: Step,
     prev: Position,
-    next: Position,
+    /// Where the record leads.
+    pub next: Position,
     record_len_bytes: usize,
     parts_digest: Checksum,
 }

@@ -300,7 +300,8 @@ impl Region {
         for node in self.superblock.geometry.nodes() {
             let area = recovery::recover(&mut self.handle, &self.superblock, node, node != self.node)?;
             if let Some(what) = &area.damage {
-                damage.push(format!("area of node {node} on {}: {what}", self.handle.name()));
+                let text = format!("area of node {node} on {}: {what}", self.handle.name());
+                damage.push((node, area.damage_newest, text));
             }
             // A checkpoint that is being written is known here only: what was read does not replace it.
             if node == self.node && !self.is_checkpointing() {
@@ -316,7 +317,20 @@ impl Region {
                 }
             }
         }
-        let damage = (!damage.is_empty()).then(|| damage.join("; "));
+        // What another area has lost does not matter to the newest state if it was older: people are told, no more.
+        let found = newest.as_ref().map(|newest| (newest.node, newest.position.stamp));
+        let mut matters = Vec::new();
+        for (node, lost_newest, text) in damage {
+            let is_older = lost_newest
+                .zip(found)
+                .is_some_and(|(lost, (in_area, found))| node != in_area && lost < found);
+            if is_older {
+                tracing::warn!("{text}; the state in use is newer");
+            } else {
+                matters.push(text);
+            }
+        }
+        let damage = (!matters.is_empty()).then(|| matters.join("; "));
         let Some(newest) = newest else {
             return Ok(Loaded {
                 area: self.node,

@@ -14,7 +14,7 @@ use crate::format::geometry::Slot;
 use crate::format::header::{self, BlockFault, PAYLOAD_BYTES};
 use crate::format::journal::{Entry, Ring, Step};
 use crate::format::superblock::Superblock;
-use ccd_core::ids::{NodeId, Position};
+use ccd_core::ids::{NodeId, Position, Stamp};
 use std::collections::BTreeSet;
 
 /// How often the area of a node that may be writing it is read again before damage is believed.
@@ -63,6 +63,8 @@ pub struct RecoveredArea {
     pub tail: Tail,
     /// What is missing although it was durable once. The state is then older than the area's last ack.
     pub damage: Option<String>,
+    /// With damage: nothing that is missing was newer than this; `None`: nobody knows.
+    pub damage_newest: Option<Stamp>,
     /// There was a checkpoint and there is none: `position` means nothing.
     pub lost: bool,
 }
@@ -159,6 +161,19 @@ fn recover_once(
     } else if let Some(block) = scan.tail_unreadable {
         damage.push(format!("block {block} at the end of the journal cannot be read"));
     }
+    // Heads say what they led to even if what they head is damaged; a head that is damaged itself says nothing.
+    let is_known = !(slots.lost
+        && slots
+            .states
+            .iter()
+            .any(|state| !matches!(state, SlotState::Head(_))));
+    let damage_newest = (is_known && scan.tail_unreadable.is_none()).then(|| {
+        let heads = slots.states.iter().filter_map(|state| match state {
+            SlotState::Head(head) => Some(head.position.stamp),
+            _ => None,
+        });
+        heads.fold(scan.newest.max(walk.position.stamp), Ord::max)
+    });
     let lost = slots.lost;
     let (checkpoint, image) = match slots.chosen {
         Some((slot, head, image)) => (Some((slot, head)), image),
@@ -177,6 +192,7 @@ fn recover_once(
         restart_sequence: scan.restart_sequence,
         tail: scan.tail,
         damage: (!damage.is_empty()).then(|| damage.join("; ")),
+        damage_newest,
         lost,
     })
 }
@@ -375,6 +391,8 @@ impl<'a> Walk<'a> {
 /// What lies in the ring beside the records that were followed.
 struct Scan {
     later_sequence: Option<u64>,
+    /// Where the records after the missing one lead at most.
+    newest: Stamp,
     restart_sequence: u64,
     tail: Tail,
     tail_unreadable: Option<u64>,
@@ -384,11 +402,13 @@ impl Scan {
     fn of(ring: &Ring, blocks: &Buffer, walk: &Walk<'_>, unreadable: &BTreeSet<u32>) -> Self {
         let missing = walk.next.sequence;
         let mut highest = missing;
+        let mut newest = Stamp::default();
         for at in 0..ring.blocks {
-            if header::sequence_unchecked(blocks.block(at as usize)) > highest
+            if header::sequence_unchecked(blocks.block(at as usize)) > missing
                 && let Ok(head) = ring.head(blocks, at)
             {
-                highest = head.sequence;
+                highest = highest.max(head.sequence);
+                newest = newest.max(head.next.stamp);
             }
         }
         let here = walk.next.at;
@@ -397,6 +417,7 @@ impl Scan {
         let torn_at = walk.torn_at.or_else(|| is_torn(here).then_some(here));
         Self {
             later_sequence: (highest > missing).then_some(highest),
+            newest,
             restart_sequence: highest.saturating_add(u64::from(ring.blocks)),
             tail: torn_at.map_or(Tail::Clean, |at| Tail::Torn { block: number(at) }),
             tail_unreadable: unreadable.contains(&here).then(|| number(here)),

@@ -44,7 +44,7 @@ fn one(seed: u64, verbose: bool) -> ExitCode {
     if verbose {
         print!("{}", outcome.log.lines());
     }
-    match campaign::write_log(&outcome) {
+    match campaign::write_log(&format!("seed-{seed}"), &outcome.log) {
         Ok(path) => println!("event log: {}", path.display()),
         Err(error) => eprintln!("cannot write the event log: {error}; see it with --verbose"),
     }
@@ -70,7 +70,10 @@ fn many(arguments: &Arguments) -> ExitCode {
         println!("{}", campaign::describe(failure, None));
     }
     println!("{:?} in {:.1} s", report.counts, started.elapsed().as_secs_f64());
-    let kinds = report.failures.iter().filter_map(|failure| failure.outcome.unsound.as_ref());
+    let kinds = report
+        .failures
+        .iter()
+        .filter_map(|failure| failure.outcome.unsound.as_ref());
     match kinds.map(|unsound| unsound.kind).min() {
         None => ExitCode::SUCCESS,
         Some(kind) => exit_code(kind),

@@ -21,7 +21,10 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { lease_ms: 1000, devices: 2 }
+        Self {
+            lease_ms: 1000,
+            devices: 2,
+        }
     }
 }
 
@@ -95,8 +98,21 @@ impl Cluster {
         let (alpha, beta) = (node(ALPHA), node(BETA));
         let lease = format!("lease_ms={}", shape.lease_ms);
         let mut words = vec![
-            "setup", "--cluster", "test", "--node", &alpha, "--node", &beta, "--option", "image_mib=4", "--option",
-            "journal_mib=2", "--option", &lease, "--this", "alpha",
+            "setup",
+            "--cluster",
+            "test",
+            "--node",
+            &alpha,
+            "--node",
+            &beta,
+            "--option",
+            "image_mib=4",
+            "--option",
+            "journal_mib=2",
+            "--option",
+            &lease,
+            "--this",
+            "alpha",
         ];
         for (device, flag) in self.devices.iter().zip(["--primary", "--secondary"]) {
             words.extend([flag, device.name()]);
@@ -118,8 +134,17 @@ impl Cluster {
 
     /// Makes the region of a device, as `ccd-disk mkfs` does it for an administrator.
     pub fn mkfs(&self, role: usize) {
-        self.disk(&["mkfs", "--role", ROLES[role], "--image-mib", "4", "--journal-mib", "2", self.devices[role].name()])
-            .done();
+        self.disk(&[
+            "mkfs",
+            "--role",
+            ROLES[role],
+            "--image-mib",
+            "4",
+            "--journal-mib",
+            "2",
+            self.devices[role].name(),
+        ])
+        .done();
     }
 
     /// `ccd-disk`, with the first node's init database.
@@ -160,7 +185,11 @@ impl Cluster {
     pub fn verify(&self) {
         until("both copies to be the same", || {
             let verified = self.nodes[ALPHA].adm(&["verify"]);
-            if verified.code == 0 { Ok(()) } else { Err(verified.out + &verified.err) }
+            if verified.code == 0 {
+                Ok(())
+            } else {
+                Err(verified.out + &verified.err)
+            }
         });
     }
 }
@@ -186,7 +215,11 @@ impl Drop for Cluster {
 /// Waits until no other test has a cluster; the lock goes with the file.
 fn take_turn(base: &Path) -> File {
     let path = base.join("ccd-test.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     file.lock().expect("a file can be locked");
     file

@@ -52,7 +52,8 @@ impl LoopDevice {
     /// Without root, or without a free loop device.
     pub fn make(file_path: &Path) -> Self {
         let mut file = File::create(file_path).expect("the folder is ours");
-        file.write_all(&vec![0; DEVICE_BYTES]).expect("there is room for a device");
+        file.write_all(&vec![0; DEVICE_BYTES])
+            .expect("there is room for a device");
         let name = file_path.to_str().expect("the path is ours");
         let made = run("losetup", &["--find", "--show", name]).done();
         Self {
@@ -81,12 +82,18 @@ impl LoopDevice {
     /// Another disk is put in its place: nothing on it.
     pub fn wipe(&self) {
         let mut device = File::options().write(true).open(&self.path).expect("it is there");
-        device.write_all(&vec![0; DEVICE_BYTES]).expect("it can be written");
+        device
+            .write_all(&vec![0; DEVICE_BYTES])
+            .expect("it can be written");
         device.sync_all().expect("it can be written");
     }
 
     fn limit(&self, bytes: u64) {
-        let device = File::options().read(true).write(true).open(&self.path).expect("it is there");
+        let device = File::options()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .expect("it is there");
         // SAFETY: all bytes 0 is a valid LoopInfo, which has integers only.
         let mut info: LoopInfo = unsafe { mem::zeroed() };
         // SAFETY: the descriptor is open, and the kernel writes one struct loop_info64, whose layout LoopInfo has.

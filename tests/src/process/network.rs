@@ -3,6 +3,9 @@
 use super::programs::run;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// How the names of namespaces begin. `tests/run` sets it, to find what was left behind.
+pub const TAG_VARIABLE: &str = "CCD_TEST_TAG";
+
 /// Name of the link on both sides.
 const LINK: &str = "ccd0";
 
@@ -21,16 +24,19 @@ impl Network {
     pub fn make() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let tag = std::env::var(TAG_VARIABLE).unwrap_or_else(|_| "ccd-test".to_owned());
         let process = std::process::id();
         let network = Self {
-            names: ["a", "b"].map(|side| format!("ccd-test-{process}-{count}{side}")),
+            names: ["a", "b"].map(|side| format!("{tag}-{process}-{count}{side}")),
         };
         for name in &network.names {
             ip(&["netns", "add", name]);
             ip(&["-n", name, "link", "set", "lo", "up"]);
         }
         let [a, b] = &network.names;
-        ip(&["-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b]);
+        ip(&[
+            "-n", a, "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", b,
+        ]);
         for (name, address) in network.names.iter().zip(ADDRESSES) {
             let address = format!("{address}/24");
             ip(&["-n", name, "address", "add", &address, "dev", LINK]);

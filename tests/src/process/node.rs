@@ -61,7 +61,10 @@ impl TestNode {
     /// When it runs already.
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "{} runs already", self.name);
-        let log = fs::File::options().create(true).append(true).open(self.log_path());
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path());
         let log = log.expect("the folder is ours");
         let mut command = self.daemon_command();
         // `ip netns exec` becomes the daemon: the process id is the daemon's.
@@ -75,7 +78,10 @@ impl TestNode {
     }
 
     pub fn pid(&self) -> Pid {
-        let daemon = self.daemon.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let daemon = self
+            .daemon
+            .as_ref()
+            .unwrap_or_else(|| panic!("{} does not run", self.name));
         Pid::from_raw(i32::try_from(daemon.id()).expect("a process id fits"))
     }
 
@@ -146,7 +152,11 @@ impl TestNode {
                 let cluster = &status["cluster"];
                 let state = cluster["state"].as_str().unwrap_or_default();
                 let mode = cluster["mode"].as_str().unwrap_or_default();
-                if state == "serving" { format!("{state} {mode}") } else { state.to_owned() }
+                if state == "serving" {
+                    format!("{state} {mode}")
+                } else {
+                    state.to_owned()
+                }
             }
             Err(error) => error,
         }
@@ -154,7 +164,10 @@ impl TestNode {
 
     pub fn verdict(&self) -> String {
         let status = self.status().unwrap_or_default();
-        status["cluster"]["verdict"].as_str().unwrap_or_default().to_owned()
+        status["cluster"]["verdict"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Waits for a state as [`TestNode::state`] names it.
@@ -170,7 +183,11 @@ impl TestNode {
     pub fn wait_until_redundant(&self) -> std::time::Duration {
         let (_, took) = until(&format!("{} to be all redundant", self.name), || {
             let status = self.adm(&["status"]);
-            if status.code == 0 { Ok(()) } else { Err(status.out + &status.err) }
+            if status.code == 0 {
+                Ok(())
+            } else {
+                Err(status.out + &status.err)
+            }
         });
         took
     }
@@ -179,7 +196,11 @@ impl TestNode {
     pub fn wait_until_done(&self, words: &[&str]) -> Finished {
         let (finished, _) = until(&format!("{} to do {words:?}", self.name), || {
             let finished = self.adm(words);
-            if finished.code == 0 { Ok(finished) } else { Err(finished.err) }
+            if finished.code == 0 {
+                Ok(finished)
+            } else {
+                Err(finished.err)
+            }
         });
         finished
     }

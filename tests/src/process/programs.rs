@@ -82,7 +82,9 @@ impl Finished {
     #[track_caller]
     pub fn says_what_to_try(self) -> Self {
         let has_id = self.err.contains("CCD-");
-        let has_action = ["try:", "see ", "give ", "--", "`"].iter().any(|hint| self.err.contains(hint));
+        let has_action = ["try:", "see ", "give ", "--", "`"]
+            .iter()
+            .any(|hint| self.err.contains(hint));
         assert!(
             has_id && has_action,
             "$ {}\n{}names no id or no next command",
@@ -96,7 +98,12 @@ impl Finished {
     /// If the output does not contain `text`.
     #[track_caller]
     pub fn shows(self, text: &str) -> Self {
-        assert!(self.out.contains(text), "$ {}\n{}does not show {text:?}", self.line, self.out);
+        assert!(
+            self.out.contains(text),
+            "$ {}\n{}does not show {text:?}",
+            self.line,
+            self.out
+        );
         self
     }
 
@@ -104,7 +111,8 @@ impl Finished {
     /// If it is no JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("$ {}\n{}: {error}", self.line, self.out))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("$ {}\n{}: {error}", self.line, self.out))
     }
 
     pub fn rows(&self) -> Vec<&str> {
@@ -123,7 +131,13 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> Finished {
 pub fn command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    for name in ["CCD_ETC", "CCD_STATE", "CCD_RUN", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+    for name in [
+        "CCD_ETC",
+        "CCD_STATE",
+        "CCD_RUN",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+    ] {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1");
@@ -147,7 +161,10 @@ pub fn run_command(command: &mut Command) -> Finished {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        (out.join().expect("reading is safe"), err.join().expect("reading is safe"))
+        (
+            out.join().expect("reading is safe"),
+            err.join().expect("reading is safe"),
+        )
     });
     let status = child.wait().expect("it is our child");
     let took = started.elapsed();
@@ -157,7 +174,13 @@ pub fn run_command(command: &mut Command) -> Finished {
         "$ {line}\n{out}{err}killed after {} s",
         DEADLINE.as_secs()
     );
-    Finished { line, code, out, err, took }
+    Finished {
+        line,
+        code,
+        out,
+        err,
+        took,
+    }
 }
 
 fn read(from: &mut impl Read) -> String {
@@ -168,5 +191,8 @@ fn read(from: &mut impl Read) -> String {
 
 fn line_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -52,7 +52,11 @@ impl Writer {
     }
 
     pub fn acked(&self) -> usize {
-        self.count.lock().expect("no thread panics with the lock").acked.len()
+        self.count
+            .lock()
+            .expect("no thread panics with the lock")
+            .acked
+            .len()
     }
 
     /// Waits until so many more updates are acked.
@@ -60,7 +64,11 @@ impl Writer {
         let before = self.acked();
         super::until::until(&format!("{more} more acked updates"), || {
             let now = self.acked();
-            if now >= before + more { Ok(()) } else { Err(format!("{now} acked, {before} before")) }
+            if now >= before + more {
+                Ok(())
+            } else {
+                Err(format!("{now} acked, {before} before"))
+            }
         });
     }
 
@@ -69,7 +77,9 @@ impl Writer {
         let (took, _) = super::until::until("an acked update", || {
             let ledger = self.count.lock().expect("no thread panics with the lock");
             let first = ledger.acked.values().filter(|acked| **acked > moment).min();
-            first.map(|acked| *acked - moment).ok_or_else(|| format!("{} acked before", ledger.acked.len()))
+            first
+                .map(|acked| *acked - moment)
+                .ok_or_else(|| format!("{} acked before", ledger.acked.len()))
         });
         took
     }
@@ -100,7 +110,11 @@ impl Ledger {
             .lines()
             .filter_map(|row| row.split(':').nth(1)?.parse().ok())
             .collect();
-        let lost: Vec<_> = self.acked.keys().filter(|number| !found.contains(number)).collect();
+        let lost: Vec<_> = self
+            .acked
+            .keys()
+            .filter(|number| !found.contains(number))
+            .collect();
         let risen: Vec<_> = self.refused.intersection(&found).collect();
         println!(
             "{}: {} rows; {} acked, {} refused, {} unknown",
@@ -111,8 +125,16 @@ impl Ledger {
             self.unknown.len()
         );
         assert!(!self.acked.is_empty(), "nothing was acked, so nothing was tested");
-        assert!(lost.is_empty(), "acked updates are lost on {}: {lost:?}", node.name);
-        assert!(risen.is_empty(), "refused updates are on {}: {risen:?}", node.name);
+        assert!(
+            lost.is_empty(),
+            "acked updates are lost on {}: {lost:?}",
+            node.name
+        );
+        assert!(
+            risen.is_empty(),
+            "refused updates are on {}: {risen:?}",
+            node.name
+        );
     }
 }
 

@@ -23,7 +23,10 @@ impl World {
             if self.faulty && changes_something(&action) {
                 if self.chance.chance(self.faults.crash_at_action_per_mille) {
                     let power = self.chance.chance(300);
-                    self.log.line(self.now, format_args!("n{index} dies before: {}", brief::action(&action)));
+                    self.log.line(
+                        self.now,
+                        format_args!("n{index} dies before: {}", brief::action(&action)),
+                    );
                     self.crash(index, power);
                     let down = self.draw(Duration::from_millis(50), Duration::from_secs(6));
                     self.after(down, Happening::Start { server: index });
@@ -41,7 +44,8 @@ impl World {
                 return;
             }
             if self.log.is_recording() {
-                self.log.line(self.now, format_args!("n{index} -> {}", brief::action(&action)));
+                self.log
+                    .line(self.now, format_args!("n{index} -> {}", brief::action(&action)));
             }
             self.perform_one(index, action);
         }
@@ -59,7 +63,14 @@ impl World {
             }
             Action::Fence { ticket, .. } => {
                 let takes = self.draw(Duration::ZERO, Duration::from_millis(2));
-                self.answer(index, takes, Event::Fenced { ticket, result: Ok(()) });
+                self.answer(
+                    index,
+                    takes,
+                    Event::Fenced {
+                        ticket,
+                        result: Ok(()),
+                    },
+                );
             }
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
             Action::Record(decision) => {
@@ -80,7 +91,15 @@ impl World {
         }
         let run = self.servers[to].run;
         for delay in self.network.route(from, to) {
-            self.after(delay, Happening::Deliver { from, to, run, bytes: bytes.clone() });
+            self.after(
+                delay,
+                Happening::Deliver {
+                    from,
+                    to,
+                    run,
+                    bytes: bytes.clone(),
+                },
+            );
         }
     }
 
@@ -126,8 +145,13 @@ impl World {
         }
         match self.ledger.on_decided(configuration) {
             Ok(true) => {
-                self.log.line(self.now, format_args!("DECIDED {configuration} from {:?}", configuration.base));
-                let result = self.voters.invariant_decided_by_voters(&self.ledger, configuration);
+                self.log.line(
+                    self.now,
+                    format_args!("DECIDED {configuration} from {:?}", configuration.base),
+                );
+                let result = self
+                    .voters
+                    .invariant_decided_by_voters(&self.ledger, configuration);
                 self.judge(result);
             }
             Ok(false) => {}
@@ -137,7 +161,10 @@ impl World {
 
     fn on_reply(&mut self, index: usize, client: ClientToken, reply: Reply) {
         let token = client.0;
-        let waits = self.servers[index].process.as_mut().is_some_and(|process| process.asks.remove(&token));
+        let waits = self.servers[index]
+            .process
+            .as_mut()
+            .is_some_and(|process| process.asks.remove(&token));
         if !waits {
             if !self.asks.contains_key(&token) {
                 let text = format!("n{index} answers {client:?}, which asked nothing");
@@ -169,14 +196,35 @@ impl World {
                 let stale = *stale;
                 self.ledger.invariant_equal_stamp_equal_content(database)?;
                 let place = self.ledger.find(database.position()).expect("just found");
-                if stale { Ok(()) } else { self.ledger.on_seen(place, "a snapshot") }
+                if stale {
+                    Ok(())
+                } else {
+                    self.ledger.on_seen(place, "a snapshot")
+                }
             }
             (RequestBody::Update(update), Ok(Answer::Committed { position, .. })) => {
                 self.ledger.on_ack(update.request, *position)
             }
-            (RequestBody::Outcome { request }, Ok(Answer::Outcome { committed: Some(generation) })) => {
-                let (request, stamp) = (*request, Stamp { generation: *generation, ..Stamp::default() });
-                self.ledger.on_ack(request, Position { stamp, ..Position::EMPTY })
+            (
+                RequestBody::Outcome { request },
+                Ok(Answer::Outcome {
+                    committed: Some(generation),
+                }),
+            ) => {
+                let (request, stamp) = (
+                    *request,
+                    Stamp {
+                        generation: *generation,
+                        ..Stamp::default()
+                    },
+                );
+                self.ledger.on_ack(
+                    request,
+                    Position {
+                        stamp,
+                        ..Position::EMPTY
+                    },
+                )
             }
             _ => Ok(()),
         }
@@ -190,10 +238,16 @@ impl World {
     ) -> Result<Place, Unsound> {
         let name = "invariant_rows_are_those_of_their_position";
         let Some(place) = self.ledger.find(position) else {
-            return Err(Unsound::new(name, format!("an answer names {position:?}, which nobody ever reached")));
+            return Err(Unsound::new(
+                name,
+                format!("an answer names {position:?}, which nobody ever reached"),
+            ));
         };
         if self.ledger.database(place).query(pattern).as_deref() != Ok(rows) {
-            return Err(Unsound::new(name, format!("an answer at {position:?} has other rows: {rows:?}")));
+            return Err(Unsound::new(
+                name,
+                format!("an answer at {position:?} has other rows: {rows:?}"),
+            ));
         }
         Ok(place)
     }
@@ -231,7 +285,9 @@ impl World {
             (Sabotage::StaleAnswers, Ok(Answer::Rows { .. })) => {
                 let same = |ask: &&super::asks::Ask| ask.body == *body;
                 let earlier = self.asks.values().filter(same).find_map(|ask| match &ask.end {
-                    Some(AskEnd::Reply(Ok(Answer::Rows { position, rows }))) => Some((*position, rows.clone())),
+                    Some(AskEnd::Reply(Ok(Answer::Rows { position, rows }))) => {
+                        Some((*position, rows.clone()))
+                    }
                     _ => None,
                 });
                 earlier.map_or(reply, |(position, rows)| Ok(Answer::Rows { position, rows }))
@@ -241,12 +297,18 @@ impl World {
             {
                 let position = self.ledger.position(self.ledger.seen());
                 let generation = Generation(position.stamp.generation.0 + 1);
-                let stamp = Stamp { generation, ..position.stamp };
-                Ok(Answer::Committed { position: Position { stamp, ..position }, removed: 0 })
+                let stamp = Stamp {
+                    generation,
+                    ..position.stamp
+                };
+                Ok(Answer::Committed {
+                    position: Position { stamp, ..position },
+                    removed: 0,
+                })
             }
-            (Sabotage::FalseRollbacks, Ok(Answer::Committed { .. })) => {
-                Err(Refusal::RolledBack { why: "sabotage".into() })
-            }
+            (Sabotage::FalseRollbacks, Ok(Answer::Committed { .. })) => Err(Refusal::RolledBack {
+                why: "sabotage".into(),
+            }),
             _ => reply,
         }
     }
@@ -255,7 +317,8 @@ impl World {
     pub(super) fn end_ask(&mut self, token: u64, end: AskEnd) {
         let instant = self.instant();
         if self.log.is_recording() {
-            self.log.line(self.now, format_args!("ask {token} ends: {}", brief::end(&end)));
+            self.log
+                .line(self.now, format_args!("ask {token} ends: {}", brief::end(&end)));
         }
         let Some(ask) = self.asks.get_mut(&token).filter(|ask| ask.end.is_none()) else {
             return;
@@ -285,7 +348,12 @@ impl World {
                 process.asks.remove(&token);
             }
             self.end_ask(token, AskEnd::Lost);
-            self.tell(index, Event::ClientGone { client: ClientToken(token) });
+            self.tell(
+                index,
+                Event::ClientGone {
+                    client: ClientToken(token),
+                },
+            );
             return;
         }
         let resumed_at = server.resumed_at;
@@ -294,7 +362,10 @@ impl World {
             self.at(resumed_at + patience, Happening::AskOverdue { token });
             return;
         }
-        let text = format!("n{index} has not answered {} within {timeout:?}", brief::body(&self.asks[&token].body));
+        let text = format!(
+            "n{index} has not answered {} within {timeout:?}",
+            brief::body(&self.asks[&token].body)
+        );
         self.judge(Err(Unsound::new("invariant_requests_are_answered_in_time", text)));
     }
 }

@@ -20,7 +20,12 @@ pub fn event(event: &Event) -> String {
     match event {
         Event::Message { from, message: text } => format!("from {from:?}: {}", message(text)),
         Event::Client { client, request, .. } => {
-            format!("client {} asks within {:?}: {}", client.0, request.timeout, body(&request.body))
+            format!(
+                "client {} asks within {:?}: {}",
+                client.0,
+                request.timeout,
+                body(&request.body)
+            )
         }
         Event::Replica { ticket, result } => match result {
             Ok(done) => format!("t{} done: {}", ticket.0, replica_answer(done)),
@@ -34,10 +39,17 @@ pub fn action(action: &Action) -> String {
     match action {
         Action::Send { to, message: text } => format!("to {to:?}: {}", message(text)),
         Action::Replica { ticket, replica, op } => format!("{replica} t{}: {}", ticket.0, replica_op(op)),
-        Action::Reply { client, reply: answer } => format!("reply {}: {}", client.0, reply(answer)),
+        Action::Reply {
+            client,
+            reply: answer,
+        } => format!("reply {}: {}", client.0, reply(answer)),
         Action::Fence { .. } => format!("{action:?}"),
         Action::Record(decision) => {
-            let configuration = decision.configuration.as_ref().map(ToString::to_string).unwrap_or_default();
+            let configuration = decision
+                .configuration
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             format!("{:?} [{configuration}] {}", decision.kind, decision.text)
         }
     }
@@ -45,11 +57,23 @@ pub fn action(action: &Action) -> String {
 
 pub fn message(message: &Message) -> String {
     shortened(match message {
-        Message::ImageChunk { position, total, offset, bytes, ancestor } => {
-            format!("ImageChunk {position:?} {offset}+{} of {total}, ancestor {ancestor}", bytes.len())
+        Message::ImageChunk {
+            position,
+            total,
+            offset,
+            bytes,
+            ancestor,
+        } => {
+            format!(
+                "ImageChunk {position:?} {offset}+{} of {total}, ancestor {ancestor}",
+                bytes.len()
+            )
         }
         Message::UpdateReq { epoch, record } => {
-            format!("UpdateReq epoch {epoch} {:?} → {:?} {:?}", record.prev, record.next, record.body)
+            format!(
+                "UpdateReq epoch {epoch} {:?} → {:?} {:?}",
+                record.prev, record.next, record.body
+            )
         }
         other => format!("{other:?}"),
     })
@@ -59,11 +83,16 @@ pub fn replica_op(op: &ReplicaOp) -> String {
     shortened(match op {
         ReplicaOp::Append { record, then_survey } => {
             let survey = if *then_survey { ", then survey" } else { "" };
-            format!("Append {:?} → {:?}{survey} {:?}", record.prev, record.next, record.body)
+            format!(
+                "Append {:?} → {:?}{survey} {:?}",
+                record.prev, record.next, record.body
+            )
         }
         ReplicaOp::WriteImage { database } => format!("WriteImage {:?}", database.position()),
         ReplicaOp::Checkpoint { database } => format!("Checkpoint {:?}", database.position()),
-        ReplicaOp::KeepBranch { database, reason } => format!("KeepBranch {:?}: {reason}", database.position()),
+        ReplicaOp::KeepBranch { database, reason } => {
+            format!("KeepBranch {:?}: {reason}", database.position())
+        }
         other => format!("{other:?}"),
     })
 }

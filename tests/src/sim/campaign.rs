@@ -1,6 +1,7 @@
 //! Many seeds on all cores. A seed that fails is run once more with its event log on, which is written to a file, and
 //! is reported with the command that replays it.
 
+use super::log::Log;
 use super::run::{Counts, Outcome, run_seed};
 use super::world::Sabotage;
 use std::ops::Range;
@@ -59,24 +60,29 @@ pub fn run(seeds: Range<u64>, failures_max: usize, sabotage: Option<Sabotage>) -
 pub fn describe(failure: &mut Failure, sabotage: Option<Sabotage>) -> String {
     let seed = failure.outcome.seed;
     let again = run_seed(seed, true, sabotage);
-    failure.log = write_log(&again).ok();
-    let unsound = failure.outcome.unsound.as_ref().map_or_else(String::new, ToString::to_string);
-    let log = failure.log.as_ref().map_or("not written".into(), |path| path.display().to_string());
+    failure.log = write_log(&format!("seed-{seed}"), &again.log).ok();
+    let unsound = failure
+        .outcome
+        .unsound
+        .as_ref()
+        .map_or_else(String::new, ToString::to_string);
+    let log = failure
+        .log
+        .as_ref()
+        .map_or("not written".into(), |path| path.display().to_string());
     format!(
         "seed {seed}: {unsound}\n  event log: {log}\n  replay: cargo run --release -p ccd-tests --bin simulate -- --seed {seed} \
          --verbose"
     )
 }
 
-/// Writes the event log of an outcome to `target/sim/seed-N.log`.
-pub fn write_log(outcome: &Outcome) -> std::io::Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+/// Writes an event log to `target/sim/NAME.log`.
+pub fn write_log(name: &str, log: &Log) -> std::io::Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     let folder = target.join("sim");
     std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("seed-{}.log", outcome.seed));
-    std::fs::write(&path, outcome.log.lines())?;
+    let path = folder.join(format!("{name}.log"));
+    std::fs::write(&path, log.lines())?;
     Ok(path)
 }

@@ -58,7 +58,12 @@ pub struct Workload {
 impl Workload {
     pub fn new(load: Load, shape: Shape, random: Random) -> Self {
         let clients = (0..load.clients)
-            .map(|index| Client { id: 0xc0 + index as u128, home: index % shape.nodes, sequence: 0, work: None })
+            .map(|index| Client {
+                id: 0xc0 + index as u128,
+                home: index % shape.nodes,
+                sequence: 0,
+                work: None,
+            })
             .collect();
         Self {
             load,
@@ -83,15 +88,28 @@ impl Workload {
     /// What is still open when the history ends may or may not be done.
     pub fn close(&mut self) {
         for client in &mut self.clients {
-            if let Some(Work { object, call, called: Some(called), waiting, ambiguous, request, .. }) =
-                client.work.take()
+            if let Some(Work {
+                object,
+                call,
+                called: Some(called),
+                waiting,
+                ambiguous,
+                request,
+                ..
+            }) = client.work.take()
             {
                 if matches!(call, Call::Read { .. }) {
                     continue;
                 }
                 if waiting || ambiguous {
                     let heard = Heard::Unknown;
-                    self.history.push(Operation { object, called, returned: called, call, heard });
+                    self.history.push(Operation {
+                        object,
+                        called,
+                        returned: called,
+                        call,
+                        heard,
+                    });
                 } else {
                     self.never.push(request);
                 }
@@ -107,17 +125,25 @@ impl Workload {
         let cell = (register, value);
         match random.below(100) {
             0..28 => Call::Add { cell },
-            28..34 => Call::AddPair { registers: (0, 1), value },
+            28..34 => Call::AddPair {
+                registers: (0, 1),
+                value,
+            },
             34..46 => Call::Replace { cell },
             46..58 => {
                 let known: Vec<Cell> = self.known[object].iter().copied().collect();
                 if known.is_empty() {
                     return Call::Add { cell };
                 }
-                Call::Exchange { from: *random.pick(&known), to: cell }
+                Call::Exchange {
+                    from: *random.pick(&known),
+                    to: cell,
+                }
             }
             58..62 => Call::Clear { register },
-            62..85 => Call::Read { register: Some(register) },
+            62..85 => Call::Read {
+                register: Some(register),
+            },
             _ => Call::Read { register: None },
         }
     }
@@ -148,7 +174,10 @@ impl World {
             let call = load.draw_call(object);
             let client = &mut load.clients[index];
             client.sequence += 1;
-            let request = RequestId { client: client.id, sequence: client.sequence };
+            let request = RequestId {
+                client: client.id,
+                sequence: client.sequence,
+            };
             client.work = Some(Work {
                 object,
                 call,
@@ -160,7 +189,11 @@ impl World {
             });
         }
         let elsewhere = load.random.chance(150);
-        let server = if elsewhere { load.random.below(load.nodes as u64) as usize } else { load.clients[index].home };
+        let server = if elsewhere {
+            load.random.below(load.nodes as u64) as usize
+        } else {
+            load.clients[index].home
+        };
         let timeout = Duration::from_millis(load.random.skewed(200, 5_000));
         let no_wait = load.random.chance(20);
         let Some(work) = load.clients[index].work.as_mut().filter(|work| !work.waiting) else {
@@ -187,7 +220,9 @@ impl World {
         }
         // A stale query beside it now and then: it must answer some state that once was.
         if self.workload.random.chance(60) {
-            let pattern = Pattern::all(key(self.workload.random.below(self.workload.load.keys as u64) as usize));
+            let pattern = Pattern::all(key(
+                self.workload.random.below(self.workload.load.keys as u64) as usize
+            ));
             let body = RequestBody::Query { pattern, stale: true };
             self.ask(server, Asker::Nobody, body, timeout);
         }
@@ -214,13 +249,19 @@ impl World {
             (_, AskEnd::Reply(Ok(Answer::Committed { removed, .. }))) => {
                 load.acked += 1;
                 // An answer from the remembered outcomes does not know the count; a request may be repeated on its way.
-                Some(Heard::Applied { removed: (attempts == 1 && removed > 0).then_some(removed) })
+                Some(Heard::Applied {
+                    removed: (attempts == 1 && removed > 0).then_some(removed),
+                })
             }
             (_, AskEnd::Reply(Err(Refusal::Op(_)))) => {
                 if !work.ambiguous {
                     load.never.push(work.request);
                 }
-                Some(if work.ambiguous { Heard::Unknown } else { Heard::Refused })
+                Some(if work.ambiguous {
+                    Heard::Unknown
+                } else {
+                    Heard::Refused
+                })
             }
             (_, AskEnd::Reply(Err(Refusal::Unknown { .. }) | Ok(_)) | AskEnd::Lost) => {
                 work.ambiguous = true;
@@ -244,7 +285,13 @@ impl World {
                 return;
             }
         };
-        load.history.push(Operation { object, called, returned, call: work.call, heard });
+        load.history.push(Operation {
+            object,
+            called,
+            returned,
+            call: work.call,
+            heard,
+        });
     }
 }
 
@@ -278,16 +325,28 @@ fn body_of(work: &Work, no_wait: bool) -> RequestBody {
                 Some(register) => of_register(object, register),
                 None => Pattern::all(key(object)),
             };
-            return RequestBody::Query { pattern, stale: false };
+            return RequestBody::Query {
+                pattern,
+                stale: false,
+            };
         }
         Call::Add { cell } => vec![Op::Add(row(object, cell))],
         Call::AddPair { registers, value } => {
-            vec![Op::Add(row(object, (registers.0, value))), Op::Add(row(object, (registers.1, value)))]
+            vec![
+                Op::Add(row(object, (registers.0, value))),
+                Op::Add(row(object, (registers.1, value))),
+            ]
         }
-        Call::Replace { cell } => vec![Op::Remove(of_register(object, cell.0)), Op::Add(row(object, cell))],
+        Call::Replace { cell } => vec![
+            Op::Remove(of_register(object, cell.0)),
+            Op::Add(row(object, cell)),
+        ],
         Call::Exchange { from, to } => {
             preconditions.push(Precondition::RowPresent(row(object, from)));
-            vec![Op::Remove(Pattern::exact(&row(object, from))), Op::Add(row(object, to))]
+            vec![
+                Op::Remove(Pattern::exact(&row(object, from))),
+                Op::Add(row(object, to)),
+            ]
         }
         Call::Clear { register } => vec![Op::Remove(of_register(object, register))],
     };
@@ -295,10 +354,20 @@ fn body_of(work: &Work, no_wait: bool) -> RequestBody {
 }
 
 /// An update as clients of the simulation ask for it.
-pub fn update(request: RequestId, preconditions: Vec<Precondition>, ops: Vec<Op>, no_wait: bool) -> UpdateRequest {
+pub fn update(
+    request: RequestId,
+    preconditions: Vec<Precondition>,
+    ops: Vec<Op>,
+    no_wait: bool,
+) -> UpdateRequest {
     UpdateRequest {
         request,
-        who: Who { node: NodeId::new(0), uid: 0, pid: 1, program: "simulation".into() },
+        who: Who {
+            node: NodeId::new(0),
+            uid: 0,
+            pid: 1,
+            program: "simulation".into(),
+        },
         date: Date(1_700_000_000_000),
         reason: None,
         preconditions,
@@ -310,5 +379,8 @@ pub fn update(request: RequestId, preconditions: Vec<Precondition>, ops: Vec<Op>
 
 /// The format that every key of the load has.
 pub fn format(object: usize) -> Op {
-    Op::Format { key: key(object), columns: vec!["register".into(), "value".into()] }
+    Op::Format {
+        key: key(object),
+        columns: vec!["register".into(), "value".into()],
+    }
 }

@@ -19,7 +19,14 @@ impl World {
     pub(super) fn submit_op(&mut self, index: usize, ticket: Ticket, replica: Replica, op: ReplicaOp) {
         let Some(drive) = self.servers[index].drive(slot(replica)) else {
             let text = format!("this cluster has no {replica}");
-            self.answer_replica(index, ticket, Err(ReplicaError { kind: ReplicaErrorKind::Io, text }));
+            self.answer_replica(
+                index,
+                ticket,
+                Err(ReplicaError {
+                    kind: ReplicaErrorKind::Io,
+                    text,
+                }),
+            );
             return;
         };
         match drive.submit(Job { ticket, op }) {
@@ -31,29 +38,61 @@ impl World {
     fn start_op(&mut self, index: usize, slot: usize) {
         let now = self.now;
         let deadline = self.servers[index].clock.stretch(super::world::DISK_DEADLINE);
-        let Some((serial, deadline)) = self.servers[index].drive(slot).and_then(|d| d.start_next(now, deadline))
+        let Some((serial, deadline)) = self.servers[index]
+            .drive(slot)
+            .and_then(|d| d.start_next(now, deadline))
         else {
             return;
         };
         let run = self.servers[index].run;
         let lands = self.latency(slot);
-        self.step_after(index, lands, DiskStep { slot, serial, stage: Stage::Land });
-        self.after(deadline, Happening::Expire { server: index, run, slot, serial });
+        self.step_after(
+            index,
+            lands,
+            DiskStep {
+                slot,
+                serial,
+                stage: Stage::Land,
+            },
+        );
+        self.after(
+            deadline,
+            Happening::Expire {
+                server: index,
+                run,
+                slot,
+                serial,
+            },
+        );
     }
 
     fn latency(&mut self, slot: usize) -> Duration {
-        let max = if slot == 0 { LOCAL_LATENCY_MAX } else { self.faults.disk_delay_max };
+        let max = if slot == 0 {
+            LOCAL_LATENCY_MAX
+        } else {
+            self.faults.disk_delay_max
+        };
         self.draw(LATENCY_MIN, max)
     }
 
     pub(super) fn step_after(&mut self, index: usize, span: Duration, step: DiskStep) {
         let run = self.servers[index].run;
-        self.after(span, Happening::Disk { server: index, run, step });
+        self.after(
+            span,
+            Happening::Disk {
+                server: index,
+                run,
+                step,
+            },
+        );
     }
 
     pub(super) fn disk_step(&mut self, index: usize, step: DiskStep) {
         let DiskStep { slot, serial, stage } = step;
-        if !self.servers[index].drive(slot).is_some_and(|drive| drive.is_under_way(serial)) {
+        if !self.servers[index]
+            .drive(slot)
+            .is_some_and(|drive| drive.is_under_way(serial))
+        {
             return;
         }
         if stage != Stage::Finish
@@ -83,7 +122,12 @@ impl World {
         let Some(drive) = self.servers[index].drive(slot) else {
             return;
         };
-        let Drive { store, under_way: Some(job), .. } = drive else {
+        let Drive {
+            store,
+            under_way: Some(job),
+            ..
+        } = drive
+        else {
             return;
         };
         let Some(op) = job.op.take() else {
@@ -96,7 +140,11 @@ impl World {
         };
         let forget = ballot.is_some() && self.sabotage == Some(Sabotage::ForgottenBallots);
         if split && reads_after_writing(&op) {
-            let first = if forget { store.execute(ReplicaOp::Survey) } else { store.execute(writes_only(op)) };
+            let first = if forget {
+                store.execute(ReplicaOp::Survey)
+            } else {
+                store.execute(writes_only(op))
+            };
             if first.is_ok() {
                 job.op = Some(ReplicaOp::Survey);
             }
@@ -127,8 +175,14 @@ impl World {
             let result = self.voters.on_ballot(voter, &ballot);
             self.judge(result);
         }
-        let loaded = match self.servers[index].drive(slot).and_then(|drive| drive.under_way.as_ref()) {
-            Some(UnderWay { result: Some(Ok(ReplicaAnswer::Loaded(loaded))), .. }) => loaded.clone(),
+        let loaded = match self.servers[index]
+            .drive(slot)
+            .and_then(|drive| drive.under_way.as_ref())
+        {
+            Some(UnderWay {
+                result: Some(Ok(ReplicaAnswer::Loaded(loaded))),
+                ..
+            }) => loaded.clone(),
             _ => return,
         };
         let mut database = loaded.checkpoint.clone();
@@ -153,24 +207,44 @@ impl World {
     }
 
     pub(super) fn expire_op(&mut self, index: usize, slot: usize, serial: u64) {
-        let tickets = self.servers[index].drive(slot).map(|drive| drive.expire(serial)).unwrap_or_default();
+        let tickets = self.servers[index]
+            .drive(slot)
+            .map(|drive| drive.expire(serial))
+            .unwrap_or_default();
         for ticket in tickets {
             let text = format!("{} did not answer in time", replica(slot));
-            self.answer_replica(index, ticket, Err(ReplicaError { kind: ReplicaErrorKind::TimedOut, text }));
+            self.answer_replica(
+                index,
+                ticket,
+                Err(ReplicaError {
+                    kind: ReplicaErrorKind::TimedOut,
+                    text,
+                }),
+            );
         }
     }
 
     /// What happens to the operations under way of a process that dies.
     pub(super) fn leave_ghosts(&mut self, index: usize, drives: Vec<Option<Drive>>, power: bool) {
         for (slot, drive) in drives.into_iter().enumerate() {
-            let Some(Drive { store, under_way: Some(mut job), .. }) = drive else {
+            let Some(Drive {
+                store,
+                under_way: Some(mut job),
+                ..
+            }) = drive
+            else {
                 continue;
             };
             let Some(op) = job.op.take().filter(|_| job.result.is_none()) else {
                 continue;
             };
             let local_power = power && slot == 0;
-            let ghost = Ghost { server: index, slot, store, op };
+            let ghost = Ghost {
+                server: index,
+                slot,
+                store,
+                op,
+            };
             match self.chance.below(3) {
                 0 => {}
                 1 if self.faults.late_writes && !local_power => {
@@ -193,8 +267,12 @@ impl World {
     /// A new process on the same server: what the old one had under way has landed by now, or never will.
     pub(super) fn settle_ghosts(&mut self, index: usize) {
         let of_server = |ghost: &Ghost| ghost.server == index;
-        let serials: Vec<u64> =
-            self.ghosts.iter().filter(|(_, ghost)| of_server(ghost)).map(|(serial, _)| *serial).collect();
+        let serials: Vec<u64> = self
+            .ghosts
+            .iter()
+            .filter(|(_, ghost)| of_server(ghost))
+            .map(|(serial, _)| *serial)
+            .collect();
         for serial in serials {
             let ghost = self.ghosts.remove(&serial).filter(|_| self.chance.chance(500));
             if let Some(ghost) = ghost {
@@ -205,19 +283,28 @@ impl World {
 
     fn land_ghost(&mut self, mut ghost: Ghost) {
         let torn = self.faults.torn_writes && self.chance.chance(500);
-        let fault = if torn { self.draw_tear() } else { self.path_fault(ghost.server, ghost.slot) };
+        let fault = if torn {
+            self.draw_tear()
+        } else {
+            self.path_fault(ghost.server, ghost.slot)
+        };
         ghost.store.meet(fault);
         let result = ghost.store.execute(ghost.op);
         let (server, slot, fine) = (ghost.server, ghost.slot, result.is_ok());
-        self.log.line(self.now, format_args!("late write of n{server} to {}: {fine}", replica(slot)));
+        self.log.line(
+            self.now,
+            format_args!("late write of n{server} to {}: {fine}", replica(slot)),
+        );
     }
 }
 
 fn reads_after_writing(op: &ReplicaOp) -> bool {
     matches!(
         op,
-        ReplicaOp::Append { then_survey: true, .. }
-            | ReplicaOp::WriteBallot { .. }
+        ReplicaOp::Append {
+            then_survey: true,
+            ..
+        } | ReplicaOp::WriteBallot { .. }
             | ReplicaOp::WriteHeartbeat { .. }
     )
 }
@@ -225,7 +312,10 @@ fn reads_after_writing(op: &ReplicaOp) -> bool {
 /// The same operation without its reads, if it can be had so; otherwise its reads are not looked at.
 fn writes_only(op: ReplicaOp) -> ReplicaOp {
     match op {
-        ReplicaOp::Append { record, .. } => ReplicaOp::Append { record, then_survey: false },
+        ReplicaOp::Append { record, .. } => ReplicaOp::Append {
+            record,
+            then_survey: false,
+        },
         other => other,
     }
 }
@@ -233,11 +323,19 @@ fn writes_only(op: ReplicaOp) -> ReplicaOp {
 /// The answer of an operation whose reads were done apart from its writes.
 fn joined(wrote: super::drive::OpResult, survey: ReplicaAnswer) -> ReplicaAnswer {
     match (wrote, survey) {
-        (Ok(ReplicaAnswer::Appended { journal_used_percent, .. }), ReplicaAnswer::Survey(mut survey)) => {
+        (
+            Ok(ReplicaAnswer::Appended {
+                journal_used_percent, ..
+            }),
+            ReplicaAnswer::Survey(mut survey),
+        ) => {
             for area in &mut survey.areas {
                 area.configuration = None;
             }
-            ReplicaAnswer::Appended { survey: Some(survey), journal_used_percent }
+            ReplicaAnswer::Appended {
+                survey: Some(survey),
+                journal_used_percent,
+            }
         }
         (_, survey) => survey,
     }

@@ -58,17 +58,29 @@ pub enum Taken {
 
 impl Drive {
     pub fn new(store: Store) -> Self {
-        Self { store, waiting: VecDeque::new(), under_way: None, reopen: false, next_serial: 0 }
+        Self {
+            store,
+            waiting: VecDeque::new(),
+            under_way: None,
+            reopen: false,
+            next_serial: 0,
+        }
     }
 
     pub fn submit(&mut self, job: Job) -> Taken {
         if self.under_way.as_ref().is_some_and(|job| job.expired) {
             let text = "an operation has not come back from the device".to_owned();
-            return Taken::Refused(ReplicaError { kind: ReplicaErrorKind::TimedOut, text });
+            return Taken::Refused(ReplicaError {
+                kind: ReplicaErrorKind::TimedOut,
+                text,
+            });
         }
         if self.reopen && !matches!(job.op, ReplicaOp::Open) {
             let text = "an earlier operation timed out; it must be opened anew".to_owned();
-            return Taken::Refused(ReplicaError { kind: ReplicaErrorKind::Poisoned, text });
+            return Taken::Refused(ReplicaError {
+                kind: ReplicaErrorKind::Poisoned,
+                text,
+            });
         }
         self.reopen = false;
         self.waiting.push_back(job);
@@ -91,7 +103,14 @@ impl Drive {
             _ => 1,
         };
         let (expired, result) = (false, None);
-        self.under_way = Some(UnderWay { serial, ticket, expired, op: Some(op), result, started: now });
+        self.under_way = Some(UnderWay {
+            serial,
+            ticket,
+            expired,
+            op: Some(op),
+            result,
+            started: now,
+        });
         Some((serial, deadline * deadlines))
     }
 

@@ -45,7 +45,10 @@ impl World {
             }
             _ => self.chance.below(self.shape.devices.max(1) as u64) as usize,
         };
-        self.log.line(self.now, format_args!("FAULT {kind:?} {first} {second} for {lasts:?}"));
+        self.log.line(
+            self.now,
+            format_args!("FAULT {kind:?} {first} {second} for {lasts:?}"),
+        );
         let role = DeviceRole::ALL[second.min(1)];
         let until = self.now + lasts;
         match kind {
@@ -138,31 +141,53 @@ impl World {
     }
 
     pub fn lose_path(&mut self, index: usize, role: DeviceRole) {
-        self.log.line(self.now, format_args!("n{index} loses its path to {role}"));
+        self.log
+            .line(self.now, format_args!("n{index} loses its path to {role}"));
         self.media.lose_path(index, role);
     }
 
     pub fn return_path(&mut self, index: usize, role: DeviceRole) {
-        self.log.line(self.now, format_args!("n{index} has its path to {role} back"));
+        self.log
+            .line(self.now, format_args!("n{index} has its path to {role} back"));
         self.media.return_path(index, role);
+    }
+
+    /// From now on every write to this server's local copy fails, or none does.
+    pub fn fail_local_writes(&mut self, index: usize, fail: bool) {
+        self.media.fail_local_writes(index, fail);
+    }
+
+    /// The branches that a node has kept aside.
+    pub fn branches(&self, index: usize) -> Vec<ccd_core::ids::Position> {
+        self.media.branches(index)
     }
 
     /// The local copy of a server that is down is replaced by an empty one.
     pub fn wipe_local(&mut self, index: usize) {
-        assert!(self.servers[index].process.is_none(), "only the copy of a server that is down is replaced");
-        self.ghosts.retain(|_, ghost| ghost.server != index || ghost.slot != 0);
+        assert!(
+            self.servers[index].process.is_none(),
+            "only the copy of a server that is down is replaced"
+        );
+        self.ghosts
+            .retain(|_, ghost| ghost.server != index || ghost.slot != 0);
         self.media.wipe_local(index);
     }
 
     /// Both directions between two nodes.
     pub fn cut_pair(&mut self, first: usize, second: usize) {
-        self.log.line(self.now, format_args!("n{first} and n{second} are cut off from each other"));
+        self.log.line(
+            self.now,
+            format_args!("n{first} and n{second} are cut off from each other"),
+        );
         self.network.cut(first, second);
         self.network.cut(second, first);
     }
 
     pub fn mend_pair(&mut self, first: usize, second: usize) {
-        self.log.line(self.now, format_args!("n{first} and n{second} hear each other again"));
+        self.log.line(
+            self.now,
+            format_args!("n{first} and n{second} hear each other again"),
+        );
         self.network.mend(first, second);
         self.network.mend(second, first);
     }
@@ -174,7 +199,11 @@ impl World {
             return gone;
         }
         let rate = self.faults.disk_error_per_mille;
-        let fails = if slot == 0 { self.chance.chance(200) && self.chance.chance(rate) } else { self.chance.chance(rate) };
+        let fails = if slot == 0 {
+            self.chance.chance(200) && self.chance.chance(rate)
+        } else {
+            self.chance.chance(rate)
+        };
         if !fails {
             return Fault::None;
         }
@@ -197,6 +226,10 @@ impl World {
     }
 
     pub(super) fn path_fault(&self, index: usize, slot: usize) -> Fault {
-        if self.media.is_lost(index, slot) { Fault::Dead } else { Fault::None }
+        if self.media.is_lost(index, slot) {
+            Fault::Dead
+        } else {
+            Fault::None
+        }
     }
 }

@@ -84,9 +84,9 @@ impl Call {
     /// What a read of this state answers.
     pub fn answer(&self, cells: &Cells) -> Cells {
         match *self {
-            Self::Read { register: Some(register) } => {
-                cells.iter().filter(|cell| cell.0 == register).copied().collect()
-            }
+            Self::Read {
+                register: Some(register),
+            } => cells.iter().filter(|cell| cell.0 == register).copied().collect(),
             _ => cells.clone(),
         }
     }

@@ -40,7 +40,12 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(genesis: Configuration) -> Self {
-        let empty = Version { parent: None, depth: 0, database: Database::default(), requests: Vec::new() };
+        let empty = Version {
+            parent: None,
+            depth: 0,
+            database: Database::default(),
+            requests: Vec::new(),
+        };
         Self {
             versions: vec![empty],
             places: HashMap::from([(Position::EMPTY, Place(0))]),
@@ -75,7 +80,10 @@ impl Ledger {
     }
 
     pub fn latest_configuration(&self) -> &Configuration {
-        self.configurations.values().next_back().expect("genesis is always there")
+        self.configurations
+            .values()
+            .next_back()
+            .expect("genesis is always there")
     }
 
     pub fn is_acked(&self, request: RequestId) -> bool {
@@ -95,7 +103,10 @@ impl Ledger {
     /// A node is about to store or send this record.
     pub fn on_record(&mut self, record: &Record) -> Result<(), Unsound> {
         let Some(prev) = self.find(record.prev) else {
-            return Err(Unsound::new("invariant_history_is_known", format!("a record continues {:?}, which nobody ever reached", record.prev)));
+            return Err(Unsound::new(
+                "invariant_history_is_known",
+                format!("a record continues {:?}, which nobody ever reached", record.prev),
+            ));
         };
         if let RecordBody::Rollback = record.body {
             return self.invariant_rollback_returns_to_shadow(prev, record);
@@ -106,10 +117,18 @@ impl Ledger {
         invariant_generations_rise(record)?;
         let parent = &self.versions[prev.0];
         let database = parent.database.apply(record).map_err(|error| {
-            Unsound::new("invariant_records_apply", format!("{:?} → {:?}: {error}", record.prev, record.next))
+            Unsound::new(
+                "invariant_records_apply",
+                format!("{:?} → {:?}: {error}", record.prev, record.next),
+            )
         })?;
         if database.position() != record.next {
-            let text = format!("{:?} leads to {:?}, the record says {:?}", record.prev, database.position(), record.next);
+            let text = format!(
+                "{:?} leads to {:?}, the record says {:?}",
+                record.prev,
+                database.position(),
+                record.next
+            );
             return Err(Unsound::new("invariant_records_apply", text));
         }
         let requests: Vec<RequestId> = match &record.body {
@@ -122,7 +141,12 @@ impl Ledger {
             self.requests.entry(*request).or_default().push(place);
         }
         self.places.insert(record.next, place);
-        self.versions.push(Version { parent: Some(prev), depth, database, requests });
+        self.versions.push(Version {
+            parent: Some(prev),
+            depth,
+            database,
+            requests,
+        });
         Ok(())
     }
 
@@ -141,10 +165,16 @@ impl Ledger {
         let name = "invariant_equal_stamp_equal_content";
         let position = database.position();
         let Some(place) = self.find(position) else {
-            return Err(Unsound::new(name, format!("a database is at {position:?}, which nobody ever reached")));
+            return Err(Unsound::new(
+                name,
+                format!("a database is at {position:?}, which nobody ever reached"),
+            ));
         };
         if self.versions[place.0].database.content_digest() != database.content_digest() {
-            return Err(Unsound::new(name, format!("two databases at {position:?} differ")));
+            return Err(Unsound::new(
+                name,
+                format!("two databases at {position:?} differ"),
+            ));
         }
         Ok(())
     }
@@ -162,7 +192,8 @@ impl Ledger {
         if configuration.decider == Decider::Operator {
             self.overrule(configuration);
         }
-        self.configurations.insert(configuration.epoch, configuration.clone());
+        self.configurations
+            .insert(configuration.epoch, configuration.clone());
         self.invariant_no_acked_update_lost(configuration)?;
         // Who is given the content as an image never sees the record that opens the epoch.
         self.on_record(&Record::open(configuration.base, configuration.epoch))?;
@@ -179,7 +210,10 @@ impl Ledger {
 
     fn invariant_no_acked_update_lost(&self, configuration: &Configuration) -> Result<(), Unsound> {
         let Some(base) = self.find(configuration.base) else {
-            let text = format!("{configuration} starts from {:?}, which nobody ever reached", configuration.base);
+            let text = format!(
+                "{configuration} starts from {:?}, which nobody ever reached",
+                configuration.base
+            );
             return Err(Unsound::new("invariant_history_is_known", text));
         };
         let mut seen = self.seen;
@@ -210,12 +244,18 @@ impl Ledger {
         let generation = position.stamp.generation;
         let holds = |place: &&Place| {
             let version = &self.versions[place.0];
-            let start = version.parent.map_or(Position::EMPTY, |parent| self.position(parent));
+            let start = version
+                .parent
+                .map_or(Position::EMPTY, |parent| self.position(parent));
             let end = version.database.position().stamp;
             start.stamp.generation < generation && generation <= end.generation
         };
         let named = places.iter().find(|place| self.position(**place) == position);
-        let Some(place) = named.or_else(|| places.iter().rev().find(holds)).or(places.last()).copied() else {
+        let Some(place) = named
+            .or_else(|| places.iter().rev().find(holds))
+            .or(places.last())
+            .copied()
+        else {
             let text = format!("{request:?} was acked at {position:?}, but no record holds it");
             return Err(Unsound::new("invariant_no_acked_update_lost", text));
         };
@@ -232,14 +272,25 @@ impl Ledger {
         }
         let position = self.position(place);
         if !self.is_ancestor(self.seen, place) {
-            let text = format!("{how} shows {position:?}, another branch than {:?}", self.position(self.seen));
+            let text = format!(
+                "{how} shows {position:?}, another branch than {:?}",
+                self.position(self.seen)
+            );
             return Err(Unsound::new("invariant_one_writer", text));
         }
-        let later = self.configurations.range(position.stamp.epoch.next()..).map(|(_, later)| later);
+        let later = self
+            .configurations
+            .range(position.stamp.epoch.next()..)
+            .map(|(_, later)| later);
         for configuration in later {
-            let base = self.find(configuration.base).expect("checked when it was decided");
+            let base = self
+                .find(configuration.base)
+                .expect("checked when it was decided");
             if !self.is_ancestor(place, base) {
-                let text = format!("{how} shows {position:?}, but {configuration} had started from {:?}", configuration.base);
+                let text = format!(
+                    "{how} shows {position:?}, but {configuration} had started from {:?}",
+                    configuration.base
+                );
                 return Err(Unsound::new("invariant_one_writer", text));
             }
         }
@@ -276,5 +327,8 @@ fn invariant_generations_rise(record: &Record) -> Result<(), Unsound> {
     if sound {
         return Ok(());
     }
-    Err(Unsound::new("invariant_generations_rise", format!("{from} → {to} by {:?}", record.body)))
+    Err(Unsound::new(
+        "invariant_generations_rise",
+        format!("{from} → {to} by {:?}", record.body),
+    ))
 }

@@ -14,14 +14,23 @@ pub const CONFIGURATIONS_MAX: usize = 2_000_000;
 pub enum Verdict {
     Linearizable,
     /// No order explains this object; the operation is the first that no order could reach.
-    Violation { object: usize, stuck: Box<Operation> },
+    Violation {
+        object: usize,
+        stuck: Box<Operation>,
+    },
     /// Not decided within [`CONFIGURATIONS_MAX`].
-    TooHard { object: usize },
+    TooHard {
+        object: usize,
+    },
 }
 
 /// Checks a whole history; every object starts empty.
 pub fn check(history: &[Operation]) -> Verdict {
-    let objects = history.iter().map(|operation| operation.object + 1).max().unwrap_or(0);
+    let objects = history
+        .iter()
+        .map(|operation| operation.object + 1)
+        .max()
+        .unwrap_or(0);
     for object in 0..objects {
         let mut operations: Vec<&Operation> = history.iter().filter(|op| op.object == object).collect();
         operations.sort_by_key(|operation| operation.called);
@@ -112,14 +121,20 @@ fn frame(operations: &[&Operation], done: Done, cells: Cells, deepest: &mut (usi
         Heard::Unknown => (0, operations[*index].called),
         _ => (1, Instant(u64::MAX - operations[*index].returned.0)),
     });
-    Some(Frame { done, cells, candidates })
+    Some(Frame {
+        done,
+        cells,
+        candidates,
+    })
 }
 
 /// The state after the operation if it could have happened here and been answered as it was.
 fn explain(operation: &Operation, cells: &Cells) -> Option<Cells> {
     let applied = operation.call.apply(cells);
     match (&operation.heard, &operation.call) {
-        (Heard::Rows(rows), Call::Read { .. }) => (operation.call.answer(cells) == *rows).then(|| cells.clone()),
+        (Heard::Rows(rows), Call::Read { .. }) => {
+            (operation.call.answer(cells) == *rows).then(|| cells.clone())
+        }
         (Heard::Applied { removed }, _) => {
             let (next, count) = applied?;
             removed.is_none_or(|removed| removed == count).then_some(next)

@@ -12,7 +12,10 @@ pub struct Log {
 
 impl Log {
     pub fn new(recording: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines: recording.then(String::new) }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            lines: recording.then(String::new),
+        }
     }
 
     /// Equal for two runs of one seed, in all likelihood for no two others.

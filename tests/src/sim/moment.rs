@@ -27,7 +27,10 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Self;
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -50,7 +53,10 @@ pub struct Clock {
 impl Clock {
     pub fn new(start_nanos: u64, drift_ppm: i64) -> Self {
         assert!(drift_ppm.abs() <= DRIFT_PPM_MAX);
-        Self { start_nanos, drift_ppm }
+        Self {
+            start_nanos,
+            drift_ppm,
+        }
     }
 
     /// What the clock shows at this moment of the world.

@@ -13,7 +13,11 @@ pub struct Weather {
 }
 
 impl Weather {
-    pub const FAIR: Self = Self { delay_max: Duration::from_micros(400), loss_per_mille: 0, repeat_per_mille: 0 };
+    pub const FAIR: Self = Self {
+        delay_max: Duration::from_micros(400),
+        loss_per_mille: 0,
+        repeat_per_mille: 0,
+    };
 }
 
 const DELAY_MIN: Duration = Duration::from_micros(40);
@@ -31,7 +35,11 @@ pub struct Network {
 
 impl Network {
     pub fn new(nodes: usize, weather: Weather, random: Random) -> Self {
-        Self { weather, random, cuts: vec![vec![0; nodes]; nodes] }
+        Self {
+            weather,
+            random,
+            cuts: vec![vec![0; nodes]; nodes],
+        }
     }
 
     pub fn cut(&mut self, from: usize, to: usize) {

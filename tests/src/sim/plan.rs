@@ -141,7 +141,13 @@ impl FaultBudget {
         consider(FaultKind::DeviceStall, shared, random);
         consider(FaultKind::PathStall, shared, random);
         consider(FaultKind::Leave, pair && random.chance(500), random);
-        let on = |random: &mut Random, high: u64| if random.chance(350) { random.skewed(1, high) } else { 0 };
+        let on = |random: &mut Random, high: u64| {
+            if random.chance(350) {
+                random.skewed(1, high)
+            } else {
+                0
+            }
+        };
         Self {
             kinds,
             interval: Duration::from_millis(random.skewed(250, 4_000)),
@@ -161,11 +167,19 @@ impl FaultBudget {
                 Duration::from_micros(500)
             },
             crash_at_action_per_mille: on(random, 20),
-            pause_at_action_per_mille: if random.chance(200) { random.skewed(1, 10) } else { 0 },
+            pause_at_action_per_mille: if random.chance(200) {
+                random.skewed(1, 10)
+            } else {
+                0
+            },
             late_writes: random.chance(600),
             torn_writes: random.chance(600),
             drift: random.chance(700),
-            start_spread: Duration::from_millis(if random.chance(200) { random.below(4_000) } else { 100 }),
+            start_spread: Duration::from_millis(if random.chance(200) {
+                random.below(4_000)
+            } else {
+                100
+            }),
             from_the_start: random.chance(150),
             end: Duration::from_millis(random.between(6_000, 16_000)),
         }
@@ -206,6 +220,14 @@ impl Plan {
             keys: draws.between(1, 3) as usize,
             registers: draws.between(1, 3) as u8,
         };
-        (Self { seed, shape, faults, load }, random)
+        (
+            Self {
+                seed,
+                shape,
+                faults,
+                load,
+            },
+            random,
+        )
     }
 }

@@ -20,9 +20,9 @@ impl Random {
     /// A stream of its own for one part of the simulation.
     #[must_use]
     pub fn fork(&mut self, name: &str) -> Self {
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
         Self::new(self.next() ^ hash)
     }
 
@@ -88,7 +88,12 @@ mod tests {
     fn the_same_seed_gives_the_same_stream_and_another_a_different_one() {
         let stream = |seed| {
             let mut random = Random::new(seed);
-            [random.next(), random.next(), random.below(10), random.between(5, 6)]
+            [
+                random.next(),
+                random.next(),
+                random.below(10),
+                random.between(5, 6),
+            ]
         };
         assert_eq!(stream(7), stream(7));
         assert_ne!(stream(7), stream(8));

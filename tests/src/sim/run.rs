@@ -62,7 +62,10 @@ pub fn run_seed(seed: u64, recording: bool, sabotage: Option<Sabotage>) -> Outco
     let mut world = World::new(&plan, &mut random, recording);
     world.sabotage = sabotage;
     world.log.line(world.now, format_args!("{plan:?}"));
-    let mut counts = Counts { histories: 1, ..Counts::default() };
+    let mut counts = Counts {
+        histories: 1,
+        ..Counts::default()
+    };
     if let Err(unsound) = caught(|| history(&mut world, &plan, &mut counts)) {
         world.judge(Err(unsound));
     }
@@ -70,7 +73,13 @@ pub fn run_seed(seed: u64, recording: bool, sabotage: Option<Sabotage>) -> Outco
     counts.operations = world.workload.operations as u64;
     counts.acked = world.workload.acked;
     counts.configurations = world.ledger.latest_configuration().epoch.0;
-    Outcome { seed, unsound: world.unsound.take(), hash: world.log.hash(), log: world.log, counts }
+    Outcome {
+        seed,
+        unsound: world.unsound.take(),
+        hash: world.log.hash(),
+        log: world.log,
+        counts,
+    }
 }
 
 /// Runs something of the code under test; a panic becomes a finding.
@@ -94,8 +103,14 @@ pub fn caught(run: impl FnOnce() -> Result<(), Unsound>) -> Result<(), Unsound> 
     let result = catch_unwind(AssertUnwindSafe(run));
     CATCHING.with(|catching| *catching.borrow_mut() = false);
     result.unwrap_or_else(|_| {
-        let text = MESSAGE.with(|message| message.borrow_mut().take()).unwrap_or_default();
-        Err(Unsound { kind: Kind::Crash, invariant: "invariant_no_panic", text })
+        let text = MESSAGE
+            .with(|message| message.borrow_mut().take())
+            .unwrap_or_default();
+        Err(Unsound {
+            kind: Kind::Crash,
+            invariant: "invariant_no_panic",
+            text,
+        })
     })
 }
 
@@ -104,7 +119,11 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     if plan.faults.from_the_start {
         world.let_faults_begin();
     }
-    let limit = if plan.faults.from_the_start { plan.faults.end } else { plan.faults.start_spread + RECOVERY_MAX };
+    let limit = if plan.faults.from_the_start {
+        plan.faults.end
+    } else {
+        plan.faults.start_spread + RECOVERY_MAX
+    };
     let formatted = world.define_formats(plan.load.keys, limit);
     if formatted {
         world.let_clients_begin();
@@ -117,13 +136,19 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     world.run_for(plan.faults.end);
     world.heal();
     if !formatted && !world.define_formats(plan.load.keys, RECOVERY_MAX) {
-        return world.liveness("invariant_faults_end_and_the_cluster_serves", "no node took an update");
+        return world.liveness(
+            "invariant_faults_end_and_the_cluster_serves",
+            "no node took an update",
+        );
     }
     world.run_for(LEASE);
     world.workload.stop();
     end_game(world)?;
     world.workload.close();
-    world.log.line(world.now, format_args!("{} operations to check", world.workload.history.len()));
+    world.log.line(
+        world.now,
+        format_args!("{} operations to check", world.workload.history.len()),
+    );
     match linear::check(&world.workload.history) {
         Verdict::Linearizable => Ok(()),
         Verdict::TooHard { .. } => {
@@ -142,7 +167,10 @@ fn end_game(world: &mut World) -> Result<(), Unsound> {
     let sequence = 1_000_000 + world.events;
     let row = probe_row(sequence);
     if !world.some_node_takes(row.clone(), sequence, RECOVERY_MAX) {
-        return world.liveness("invariant_faults_end_and_the_cluster_serves", "no node took an update");
+        return world.liveness(
+            "invariant_faults_end_and_the_cluster_serves",
+            "no node took an update",
+        );
     }
     for server in 0..world.shape.nodes {
         if !world.shows(server, &row, RECOVERY_MAX) {
@@ -165,7 +193,12 @@ fn end_game(world: &mut World) -> Result<(), Unsound> {
     }
     world.found()?;
     let applied = world.ledger.requests_up_to(world.ledger.seen());
-    match world.workload.never.iter().find(|request| applied.contains(request)) {
+    match world
+        .workload
+        .never
+        .iter()
+        .find(|request| applied.contains(request))
+    {
         None => Ok(()),
         Some(request) => {
             let text = format!("{request:?} was refused, and is part of the database");
@@ -209,7 +242,10 @@ impl World {
                 None => format!("n{} is down", server.id),
             })
             .collect();
-        Err(Unsound::liveness(invariant, format!("{text}; {}", states.join("; "))))
+        Err(Unsound::liveness(
+            invariant,
+            format!("{text}; {}", states.join("; ")),
+        ))
     }
 
     /// Lets the world run until this holds, at most so long.
@@ -242,9 +278,15 @@ impl World {
     /// Defines the keys that the load and the end game use.
     pub fn define_formats(&mut self, keys: usize, limit: Duration) -> bool {
         let end = self.now + limit;
-        let probe = Op::Format { key: probe_key(), columns: vec!["sequence".into()] };
+        let probe = Op::Format {
+            key: probe_key(),
+            columns: vec!["sequence".into()],
+        };
         let ops: Vec<Op> = (0..keys).map(format).chain([probe]).collect();
-        let request = RequestId { client: 0xf0, sequence: 1 };
+        let request = RequestId {
+            client: 0xf0,
+            sequence: 1,
+        };
         while self.now < end && self.unsound.is_none() {
             for server in 0..self.shape.nodes {
                 let body = RequestBody::Update(update(request, Vec::new(), ops.clone(), false));
@@ -263,10 +305,14 @@ impl World {
     /// Asks one node after the other until one has taken this row.
     fn some_node_takes(&mut self, row: Row, sequence: u64, limit: Duration) -> bool {
         let end = self.now + limit;
-        let request = RequestId { client: 0xf1, sequence };
+        let request = RequestId {
+            client: 0xf1,
+            sequence,
+        };
         while self.now < end && self.unsound.is_none() {
             for server in 0..self.shape.nodes {
-                let body = RequestBody::Update(update(request, Vec::new(), vec![Op::Add(row.clone())], false));
+                let body =
+                    RequestBody::Update(update(request, Vec::new(), vec![Op::Add(row.clone())], false));
                 if let AskEnd::Reply(Ok(Answer::Committed { .. })) = self.call(server, body, PROBE_TIMEOUT) {
                     return true;
                 }
@@ -280,7 +326,10 @@ impl World {
     fn shows(&mut self, server: usize, row: &Row, limit: Duration) -> bool {
         let end = self.now + limit;
         while self.now < end && self.unsound.is_none() {
-            let body = RequestBody::Query { pattern: Pattern::exact(row), stale: false };
+            let body = RequestBody::Query {
+                pattern: Pattern::exact(row),
+                stale: false,
+            };
             if let AskEnd::Reply(Ok(Answer::Rows { rows, .. })) = self.call(server, body, PROBE_TIMEOUT)
                 && rows.contains(row)
             {

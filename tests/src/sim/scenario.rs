@@ -1,0 +1,248 @@
+//! Directed scenarios on the machinery of the random ones: a test says what happens, and asks what follows.
+//!
+//! All invariants are checked as always; the load and the faults of the budget are off.
+
+use super::asks::{AskEnd, Asker};
+use super::client::update;
+use super::plan::{FaultBudget, Load, Plan, Shape};
+use super::random::Random;
+use super::world::{LEASE, World};
+use ccd_core::client::{Answer, Refusal, RequestBody};
+use ccd_core::configuration::Configuration;
+use ccd_core::database::{Key, Op, Pattern, Row};
+use ccd_core::ids::{Position, RequestId};
+use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
+use core::time::Duration;
+use std::ops::{Deref, DerefMut};
+
+/// How long one request of a scenario waits.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Long enough for any takeover, restart or rejoin to be over.
+pub const SETTLED: Duration = LEASE.saturating_mul(8);
+
+/// A cluster under the control of a test.
+#[derive(Debug)]
+pub struct Cluster {
+    world: World,
+    next_request: u64,
+}
+
+impl Deref for Cluster {
+    type Target = World;
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
+impl Drop for Cluster {
+    /// A scenario in which something unsound happened has failed, whatever it looked for.
+    fn drop(&mut self) {
+        let unsound = self.world.unsound.as_ref().map(ToString::to_string);
+        if !std::thread::panicking() && unsound.is_none() {
+            return;
+        }
+        let name = std::thread::current().name().unwrap_or("scenario").replace(':', "_");
+        let log = match super::campaign::write_log(&format!("scenario-{name}"), &self.world.log) {
+            Ok(path) => path.display().to_string(),
+            Err(error) => format!("not written: {error}"),
+        };
+        let found = unsound.unwrap_or_else(|| "nothing unsound".into());
+        assert!(std::thread::panicking(), "{found}; event log: {log}");
+        eprintln!("{found}; event log: {log}");
+    }
+}
+
+impl Cluster {
+    /// A cluster that has just been set up: nothing runs yet.
+    pub fn stopped(shape: Shape) -> Self {
+        let load = Load {
+            clients: 0,
+            think_max: LEASE,
+            operations_max: 0,
+            keys: 1,
+            registers: 1,
+        };
+        let plan = Plan {
+            seed: 0,
+            shape,
+            faults: FaultBudget::none(),
+            load,
+        };
+        let world = World::new(&plan, &mut Random::new(7), true);
+        Self {
+            world,
+            next_request: 0,
+        }
+    }
+
+    /// A cluster that serves, with the key `K` defined.
+    pub fn serving(shape: Shape) -> Self {
+        let mut cluster = Self::stopped(shape);
+        cluster.start_all(Duration::from_millis(10));
+        let formats = cluster.world.define_formats(1, SETTLED);
+        assert!(formats, "a new cluster takes updates");
+        for server in 0..shape.nodes {
+            assert!(cluster.serves_within(server, SETTLED), "n{server} serves");
+        }
+        cluster
+    }
+
+    pub fn settle(&mut self) {
+        self.world.run_for(SETTLED);
+    }
+
+    pub fn status(&self, server: usize) -> Option<Status> {
+        let server = &self.world.servers[server];
+        Some(
+            server
+                .process
+                .as_ref()?
+                .node
+                .status(server.clock.show(self.world.now)),
+        )
+    }
+
+    /// Whether the node says that it serves, and answers a strict query.
+    pub fn serves(&mut self, server: usize) -> bool {
+        let says = self
+            .status(server)
+            .is_some_and(|status| status.state == ServingState::Serving);
+        says && self.rows(server).is_some()
+    }
+
+    pub fn serves_within(&mut self, server: usize, limit: Duration) -> bool {
+        let end = self.world.now + limit;
+        while self.world.now < end {
+            if self.serves(server) {
+                return true;
+            }
+            self.world.run_for(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// Why the node does not serve.
+    pub fn verdict(&self, server: usize) -> String {
+        self.status(server)
+            .map_or_else(String::new, |status| status.verdict)
+    }
+
+    /// The request with which the next row is added, and its body.
+    pub fn addition(&mut self, value: &str) -> (RequestId, RequestBody) {
+        self.next_request += 1;
+        let request = RequestId {
+            client: 0xa1,
+            sequence: self.next_request,
+        };
+        (request, Self::addition_as(request, value))
+    }
+
+    /// The same update under a known id: asking again.
+    pub fn addition_as(request: RequestId, value: &str) -> RequestBody {
+        RequestBody::Update(update(request, Vec::new(), vec![Op::Add(row(value))], false))
+    }
+
+    /// Adds a row through this node.
+    pub fn add(&mut self, server: usize, value: &str) -> Result<Position, Refusal> {
+        let (_, body) = self.addition(value);
+        match self.world.call(server, body, TIMEOUT) {
+            AskEnd::Reply(Ok(Answer::Committed { position, .. })) => Ok(position),
+            AskEnd::Reply(Err(refusal)) => Err(refusal),
+            other => Err(Refusal::Unknown {
+                why: format!("{other:?}"),
+            }),
+        }
+    }
+
+    /// Tries for so long to add a row through this node; another row with each attempt, of which the first may stay.
+    pub fn add_within(&mut self, server: usize, value: &str, limit: Duration) -> bool {
+        let end = self.world.now + limit;
+        let (_, body) = self.addition(value);
+        while self.world.now < end {
+            if let AskEnd::Reply(Ok(Answer::Committed { .. })) =
+                self.world.call(server, body.clone(), TIMEOUT)
+            {
+                return true;
+            }
+            self.world.run_for(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// Asks without waiting for the answer.
+    pub fn begin(&mut self, server: usize, body: RequestBody) -> u64 {
+        self.world
+            .ask(server, Asker::Script, body, TIMEOUT)
+            .expect("the process runs")
+    }
+
+    /// The values of the key `K` by a strict query; `None` if the node does not answer it.
+    pub fn rows(&mut self, server: usize) -> Option<Vec<String>> {
+        self.query(server, false)
+    }
+
+    /// The values of the key `K` as the node's local copy has them.
+    pub fn stale_rows(&mut self, server: usize) -> Option<Vec<String>> {
+        self.query(server, true)
+    }
+
+    fn query(&mut self, server: usize, stale: bool) -> Option<Vec<String>> {
+        let body = RequestBody::Query {
+            pattern: Pattern::all(scenario_key()),
+            stale,
+        };
+        match self.world.call(server, body, Duration::from_millis(300)) {
+            AskEnd::Reply(Ok(Answer::Rows { rows, .. })) => {
+                Some(rows.into_iter().map(|row| row.values[1].clone()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// What became of an update.
+    pub fn outcome(&mut self, server: usize, request: RequestId) -> Option<bool> {
+        match self.world.call(server, RequestBody::Outcome { request }, TIMEOUT) {
+            AskEnd::Reply(Ok(Answer::Outcome { committed })) => Some(committed.is_some()),
+            _ => None,
+        }
+    }
+
+    pub fn command(&mut self, server: usize, body: RequestBody) -> AskEnd {
+        self.world.call(server, body, Duration::from_secs(5))
+    }
+
+    /// The newest configuration that anybody decided.
+    pub fn configuration(&self) -> &Configuration {
+        self.world.ledger.latest_configuration()
+    }
+
+    /// Whether this configuration is reached in time.
+    pub fn reaches(&mut self, limit: Duration, holds: impl Fn(&Configuration) -> bool) -> bool {
+        self.world
+            .run_until(limit, |world| holds(world.ledger.latest_configuration()))
+    }
+
+    pub fn decisions(&self, server: usize, kind: DecisionKind) -> Vec<&Decision> {
+        self.world.servers[server]
+            .decisions
+            .iter()
+            .filter(|decision| decision.kind == kind)
+            .collect()
+    }
+}
+
+fn scenario_key() -> Key {
+    super::client::key(0)
+}
+
+/// A row of the key `K`.
+pub fn row(value: &str) -> Row {
+    Row::new(scenario_key(), ["r0", value]).expect("a small row")
+}

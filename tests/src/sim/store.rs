@@ -12,7 +12,9 @@ use ccd_core::ids::{DeviceRole, NodeId, Position};
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_core::time::Date;
 use ccd_disk::device::MemoryHandle;
-use ccd_disk::{BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create};
+use ccd_disk::{
+    BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create,
+};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +30,10 @@ pub enum Fault {
     /// Reads fail, writes do not.
     Reads,
     /// So many writes get through; of the next one, the sectors with a set bit; then nothing.
-    Break { after_writes: u64, kept: u64 },
+    Break {
+        after_writes: u64,
+        kept: u64,
+    },
 }
 
 /// One node's way to one medium.
@@ -57,7 +62,10 @@ impl PathBlocks {
         let fault = *self.path.fault();
         match fault {
             Fault::Dead => return Err(broken()),
-            Fault::Break { after_writes: 0, kept } => {
+            Fault::Break {
+                after_writes: 0,
+                kept,
+            } => {
                 *self.path.fault() = Fault::Dead;
                 let mut torn = vec![0; data.len()];
                 self.medium.read_at(offset, &mut torn)?;
@@ -70,11 +78,18 @@ impl PathBlocks {
                 return Err(broken());
             }
             Fault::Break { after_writes, kept } => {
-                *self.path.fault() = Fault::Break { after_writes: after_writes - 1, kept };
+                *self.path.fault() = Fault::Break {
+                    after_writes: after_writes - 1,
+                    kept,
+                };
             }
             Fault::None | Fault::Reads => {}
         }
-        if durable { self.medium.write_at(offset, data) } else { self.medium.write_unflushed_at(offset, data) }
+        if durable {
+            self.medium.write_at(offset, data)
+        } else {
+            self.medium.write_unflushed_at(offset, data)
+        }
     }
 }
 
@@ -149,7 +164,10 @@ impl Media {
         let mut locals = Vec::new();
         for id in shape.node_set().iter() {
             let region = RegionId([0x10 + id.index() as u8; 16]);
-            locals.push(formatted(&format!("local{id}"), &MkfsOptions::local(CLUSTER, region, id).tiny()));
+            locals.push(formatted(
+                &format!("local{id}"),
+                &MkfsOptions::local(CLUSTER, region, id).tiny(),
+            ));
         }
         let mut devices = Vec::new();
         for role in shape.device_set().iter() {
@@ -171,34 +189,64 @@ impl Media {
 
     /// A node's way to its replica; `None` if the cluster has no such device.
     pub fn store(&self, server: usize, slot: usize) -> Option<Store> {
-        let medium = if slot == 0 { &self.locals[server] } else { self.devices.get(slot - 1)? };
-        let node = NodeId::all().nth(server).expect("servers are numbered as nodes are");
-        let identity = ExpectedIdentity { cluster: CLUSTER, replica: replica(slot), node };
+        let medium = if slot == 0 {
+            &self.locals[server]
+        } else {
+            self.devices.get(slot - 1)?
+        };
+        let node = NodeId::all()
+            .nth(server)
+            .expect("servers are numbered as nodes are");
+        let identity = ExpectedIdentity {
+            cluster: CLUSTER,
+            replica: replica(slot),
+            node,
+        };
         let path = Path(Arc::new(Mutex::new(Fault::None)));
         let (medium, way) = (medium.clone(), path.clone());
         let opener = move || {
-            let blocks = PathBlocks { medium: medium.open(), path: way.clone() };
+            let blocks = PathBlocks {
+                medium: medium.open(),
+                path: way.clone(),
+            };
             Ok(Box::new(blocks) as Box<dyn Blocks>)
         };
         let branches = self.branches[server].clone();
         let keeper = move |database: &ccd_core::database::Database, _: &str| {
-            branches.lock().unwrap_or_else(PoisonError::into_inner).push(database.position());
+            branches
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(database.position());
             Ok(())
         };
-        Some(Store { driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)), path })
+        Some(Store {
+            driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)),
+            path,
+        })
     }
 
     /// The branches that a node has kept aside.
     pub fn branches(&self, server: usize) -> Vec<Position> {
-        self.branches[server].lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.branches[server]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The node's local copy is replaced by a new one.
     pub fn wipe_local(&mut self, server: usize) {
-        let node = NodeId::all().nth(server).expect("servers are numbered as nodes are");
+        let node = NodeId::all()
+            .nth(server)
+            .expect("servers are numbered as nodes are");
         let region = RegionId([0x40 + server as u8; 16]);
-        self.locals[server] =
-            formatted(&format!("local{node}"), &MkfsOptions::local(CLUSTER, region, node).tiny());
+        self.locals[server] = formatted(
+            &format!("local{node}"),
+            &MkfsOptions::local(CLUSTER, region, node).tiny(),
+        );
+    }
+
+    pub fn fail_local_writes(&mut self, server: usize, fail: bool) {
+        self.locals[server].fail_writes(if fail { 0..4096 } else { 0..0 });
     }
 
     pub fn lose_device(&mut self, role: DeviceRole) {
@@ -231,7 +279,9 @@ impl Media {
         self.lost = [0; 2];
         self.stalled = [Moment::ZERO; 2];
         self.path_lost.iter_mut().for_each(|lost| *lost = [0; 2]);
-        self.path_stalled.iter_mut().for_each(|stalled| *stalled = [Moment::ZERO; 2]);
+        self.path_stalled
+            .iter_mut()
+            .for_each(|stalled| *stalled = [Moment::ZERO; 2]);
     }
 
     /// When this medium answers this node again, if it does not now.
@@ -242,7 +292,8 @@ impl Media {
     }
 
     pub fn is_lost(&self, server: usize, slot: usize) -> bool {
-        slot.checked_sub(1).is_some_and(|device| self.lost[device] + self.path_lost[server][device] > 0)
+        slot.checked_sub(1)
+            .is_some_and(|device| self.lost[device] + self.path_lost[server][device] > 0)
     }
 
     /// The power of a server's own disk fails: what was not flushed is lost, whole or in part.
@@ -251,7 +302,9 @@ impl Media {
     }
 
     pub fn power_cut_devices(&mut self, torn: bool, chance: &mut Random) {
-        self.devices.iter().for_each(|device| power_cut(device, torn, chance));
+        self.devices
+            .iter()
+            .for_each(|device| power_cut(device, torn, chance));
     }
 }
 
@@ -259,7 +312,11 @@ fn power_cut(medium: &MemoryDevice, torn: bool, chance: &mut Random) {
     let kept = chance.next();
     let mut chance = chance.fork("power");
     medium.power_cut(SECTOR_BYTES, |write, _| {
-        if torn { chance.chance(500) } else { kept >> (write % 64) & 1 == 1 }
+        if torn {
+            chance.chance(500)
+        } else {
+            kept >> (write % 64) & 1 == 1
+        }
     });
 }
 
@@ -267,7 +324,10 @@ fn formatted(name: &str, options: &MkfsOptions) -> MemoryDevice {
     let bytes = options.len_bytes().expect("tiny regions are possible");
     assert_eq!(bytes % BLOCK_BYTES as u64, 0);
     let medium = MemoryDevice::new(name, bytes);
-    let options = MkfsOptions { created: Date(0), ..options.clone() };
+    let options = MkfsOptions {
+        created: Date(0),
+        ..options.clone()
+    };
     create(Box::new(medium.open()), &options).expect("nothing fails yet");
     medium
 }

@@ -22,11 +22,19 @@ pub struct Unsound {
 
 impl Unsound {
     pub fn new(invariant: &'static str, text: String) -> Self {
-        Self { kind: Kind::Correctness, invariant, text }
+        Self {
+            kind: Kind::Correctness,
+            invariant,
+            text,
+        }
     }
 
     pub fn liveness(invariant: &'static str, text: String) -> Self {
-        Self { kind: Kind::Liveness, invariant, text }
+        Self {
+            kind: Kind::Liveness,
+            invariant,
+            text,
+        }
     }
 }
 

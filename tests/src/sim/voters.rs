@@ -33,7 +33,10 @@ pub struct Voters {
 
 impl Voters {
     pub fn new(genesis: Configuration) -> Self {
-        Self { genesis, accepted: BTreeMap::new() }
+        Self {
+            genesis,
+            accepted: BTreeMap::new(),
+        }
     }
 
     /// A ballot block is durable.
@@ -46,7 +49,10 @@ impl Voters {
             .entry((block.instance, *ballot))
             .or_insert_with(|| (value.clone(), Vec::new()));
         if known.0 != *value {
-            let text = format!("{ballot:?} of {} proposes {} and {value}", block.instance, known.0);
+            let text = format!(
+                "{ballot:?} of {} proposes {} and {value}",
+                block.instance, known.0
+            );
             return Err(Unsound::new("invariant_one_value_a_ballot", text));
         }
         if !known.1.contains(&voter) {
@@ -57,7 +63,11 @@ impl Voters {
 
     /// The configuration votes intersect: whatever is taken for decided was accepted, in one ballot, by voters of
     /// its predecessor that decide.
-    pub fn invariant_decided_by_voters(&self, ledger: &Ledger, decided: &Configuration) -> Result<(), Unsound> {
+    pub fn invariant_decided_by_voters(
+        &self,
+        ledger: &Ledger,
+        decided: &Configuration,
+    ) -> Result<(), Unsound> {
         if decided.decider == Decider::Operator {
             return Ok(());
         }
@@ -68,12 +78,19 @@ impl Voters {
         };
         let of_this = |voted: &&(Configuration, Vec<Voter>)| voted.0 == *decided;
         let ballots = self.accepted.range((instance, FIRST)..(instance.next(), FIRST));
-        let enough = ballots.map(|(_, voted)| voted).filter(of_this).any(|(_, voters)| self.decide(before, voters));
+        let enough = ballots
+            .map(|(_, voted)| voted)
+            .filter(of_this)
+            .any(|(_, voters)| self.decide(before, voters));
         if enough {
             return Ok(());
         }
-        let votes: Vec<_> = self.accepted.range((instance, FIRST)..(instance.next(), FIRST)).collect();
-        let text = format!("{decided} is taken for decided without the votes of {before}; there are {votes:?}");
+        let votes: Vec<_> = self
+            .accepted
+            .range((instance, FIRST)..(instance.next(), FIRST))
+            .collect();
+        let text =
+            format!("{decided} is taken for decided without the votes of {before}; there are {votes:?}");
         Err(Unsound::new("invariant_decided_by_voters", text))
     }
 
@@ -84,16 +101,26 @@ impl Voters {
             return all.all(|voter| voters.contains(&voter));
         }
         let weights = weights(before);
-        let weigh = |voter: &Voter| weights.iter().find(|known| known.0 == *voter).map_or(0, |known| known.1);
+        let weigh = |voter: &Voter| {
+            weights
+                .iter()
+                .find(|known| known.0 == *voter)
+                .map_or(0, |known| known.1)
+        };
         let total: u32 = weights.iter().map(|known| known.1).sum();
         let weight: u32 = voters.iter().map(weigh).sum();
-        let arbiter = DeviceRole::ALL.into_iter().find(|role| before.devices.contains(*role));
+        let arbiter = DeviceRole::ALL
+            .into_iter()
+            .find(|role| before.devices.contains(*role));
         let with_arbiter = arbiter.is_some_and(|role| voters.contains(&Voter::Device(role)));
         2 * weight > total || 2 * weight == total && with_arbiter
     }
 }
 
-const FIRST: Ballot = Ballot { round: 0, node: NodeId::new(0).unwrap() };
+const FIRST: Ballot = Ballot {
+    round: 0,
+    node: NodeId::new(0).unwrap(),
+};
 
 /// The table of DESIGN §7.
 fn weights(configuration: &Configuration) -> Vec<(Voter, u32)> {
@@ -106,7 +133,11 @@ fn weights(configuration: &Configuration) -> Vec<(Voter, u32)> {
             } else {
                 (configuration.members, 2)
             };
-            nodes.iter().map(|node| (Voter::Node(node), weight)).chain(devices).collect()
+            nodes
+                .iter()
+                .map(|node| (Voter::Node(node), weight))
+                .chain(devices)
+                .collect()
         }
     }
 }

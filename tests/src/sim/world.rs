@@ -41,20 +41,55 @@ const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
 /// Something that is going to happen.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Start { server: usize },
-    Resume { server: usize },
-    Timer { server: usize, run: u64 },
-    Deliver { from: usize, to: usize, run: u64, bytes: Vec<u8> },
+    Start {
+        server: usize,
+    },
+    Resume {
+        server: usize,
+    },
+    Timer {
+        server: usize,
+        run: u64,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        run: u64,
+        bytes: Vec<u8>,
+    },
     /// Something the driver of a node answers.
-    Answer { server: usize, run: u64, event: Box<Event> },
-    Disk { server: usize, run: u64, step: DiskStep },
-    Expire { server: usize, run: u64, slot: usize, serial: u64 },
+    Answer {
+        server: usize,
+        run: u64,
+        event: Box<Event>,
+    },
+    Disk {
+        server: usize,
+        run: u64,
+        step: DiskStep,
+    },
+    Expire {
+        server: usize,
+        run: u64,
+        slot: usize,
+        serial: u64,
+    },
     /// A write of a process that is gone reaches its device.
-    LateLanding { ghost: u64 },
-    Client { client: usize },
-    AskOverdue { token: u64 },
+    LateLanding {
+        ghost: u64,
+    },
+    Client {
+        client: usize,
+    },
+    AskOverdue {
+        token: u64,
+    },
     Fault,
-    FaultEnds { kind: FaultKind, first: usize, second: usize },
+    FaultEnds {
+        kind: FaultKind,
+        first: usize,
+        second: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -140,7 +175,11 @@ impl World {
             .iter()
             .map(|id| {
                 let ppm = DRIFT_PPM_MAX as u64;
-                let drift = if plan.faults.drift { clocks.between(0, 2 * ppm) as i64 - ppm as i64 } else { 0 };
+                let drift = if plan.faults.drift {
+                    clocks.between(0, 2 * ppm) as i64 - ppm as i64
+                } else {
+                    0
+                };
                 Server::new(id, Clock::new(clocks.below(1 << 50), drift))
             })
             .collect();
@@ -174,7 +213,11 @@ impl World {
     pub(super) fn at(&mut self, at: Moment, happening: Happening) {
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.queue.push(Reverse(Scheduled { at, serial, happening }));
+        self.queue.push(Reverse(Scheduled {
+            at,
+            serial,
+            happening,
+        }));
     }
 
     pub(super) fn after(&mut self, span: Duration, happening: Happening) {
@@ -253,7 +296,12 @@ impl World {
                     self.disk_step(server, step);
                 }
             }
-            Happening::Expire { server, run, slot, serial } => {
+            Happening::Expire {
+                server,
+                run,
+                slot,
+                serial,
+            } => {
                 if self.servers[server].run == run {
                     self.expire_op(server, slot, serial);
                 }
@@ -286,9 +334,15 @@ impl World {
             disk_deadline: DISK_DEADLINE,
             content_bytes_max: CONTENT_BYTES_MAX,
         };
-        let drives = (0..3).map(|slot| Some(Drive::new(self.media.store(index, slot)?))).collect();
+        let drives = (0..3)
+            .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))
+            .collect();
         let node = Node::new(settings, server.clock.show(self.now));
-        server.process = Some(Process { node, drives, asks: Default::default() });
+        server.process = Some(Process {
+            node,
+            drives,
+            asks: Default::default(),
+        });
         self.log.line(self.now, format_args!("n{index} starts"));
         self.tell(index, Event::Timer);
     }
@@ -304,10 +358,15 @@ impl World {
             return;
         };
         if self.log.is_recording() {
-            self.log.line(self.now, format_args!("n{index} <- {}", super::brief::event(&event)));
+            self.log.line(
+                self.now,
+                format_args!("n{index} <- {}", super::brief::event(&event)),
+            );
         }
         let mut actions = Vec::new();
-        process.node.handle(server.clock.show(self.now), event, &mut actions);
+        process
+            .node
+            .handle(server.clock.show(self.now), event, &mut actions);
         self.perform(index, actions);
         self.schedule_timer(index);
     }
@@ -322,7 +381,10 @@ impl World {
             return;
         }
         // A driver needs a moment to come round.
-        let due = server.clock.moment_of(deadline).max(self.now + Duration::from_micros(5));
+        let due = server
+            .clock
+            .moment_of(deadline)
+            .max(self.now + Duration::from_micros(5));
         if server.timer.is_none_or(|timer| due < timer) {
             server.timer = Some(due);
             let run = server.run;
@@ -381,7 +443,10 @@ impl World {
             return;
         };
         server.run += 1;
-        self.log.line(self.now, format_args!("n{index} dies{}", if power { " (power)" } else { "" }));
+        self.log.line(
+            self.now,
+            format_args!("n{index} dies{}", if power { " (power)" } else { "" }),
+        );
         self.leave_ghosts(index, process.drives, power);
         if power {
             let torn = self.faults.torn_writes;
@@ -422,7 +487,14 @@ impl World {
         let date = Date(1_700_000_000_000 + self.now.0 / 1_000_000);
         let client = ccd_core::client::ClientToken(token);
         let request = ccd_core::client::Request { timeout, body };
-        self.tell(index, Event::Client { client, request, date });
+        self.tell(
+            index,
+            Event::Client {
+                client,
+                request,
+                date,
+            },
+        );
         Some(token)
     }
 
@@ -433,7 +505,14 @@ impl World {
 
     pub(super) fn answer(&mut self, index: usize, span: Duration, event: Event) {
         let run = self.servers[index].run;
-        self.after(span, Happening::Answer { server: index, run, event: Box::new(event) });
+        self.after(
+            span,
+            Happening::Answer {
+                server: index,
+                run,
+                event: Box::new(event),
+            },
+        );
     }
 
     pub(super) fn answer_replica(&mut self, index: usize, ticket: Ticket, result: super::drive::OpResult) {

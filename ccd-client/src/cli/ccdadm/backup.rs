@@ -80,27 +80,22 @@ pub(super) fn write_file(
             .confirm(yes, doing, &format!("{question} Replace it?"))
             .map_err(|_| Stop::new(&messages::FILE_EXISTS, doing, &question))?;
     }
-    files::write_whole(path, text.as_bytes(), 0o600).map_err(|error| {
-        Stop::new(
-            &messages::CANNOT_CREATE,
-            doing,
-            format!("{}: {error}", path.display()),
-        )
-    })
+    files::write_whole(path, text.as_bytes(), 0o600)
+        .map_err(|error| Stop::new(&messages::CANNOT_CREATE, doing, error.to_string()))
 }
 
 /// Reads a database file, of which every row must fit.
 pub(super) fn read_text(path: &Path, check: RecordCheck, doing: &str) -> Result<ParsedText, Stop> {
     let text = files::read_bytes(path, TEXT_BYTES_MAX).doing(doing)?;
-    ParsedText::parse(&text, check).map_err(|error| text_stop(path, &error, doing))
+    ParsedText::parse(&text, check).map_err(|error| text_stop(&error, doing))
 }
 
-pub(super) fn text_stop(path: &Path, error: &TextError, doing: &str) -> Stop {
+pub(super) fn text_stop(error: &TextError, doing: &str) -> Stop {
     let message = match error {
         TextError::Rows(_) | TextError::Record { .. } => &messages::TEXT_BAD,
         TextError::Integrity(_) => &messages::TEXT_DAMAGED,
     };
-    Stop::new(message, doing, format!("{}: {error}", path.display()))
+    Stop::new(message, doing, error.to_string())
 }
 
 /// Replace the database, or one key of it, by what a file holds
@@ -145,7 +140,7 @@ impl Restore {
             return Err(Stop::new(
                 &messages::RECORD_MISSING,
                 &doing,
-                format!("{}: no consistency record at its end", self.file.display()),
+                "it has no consistency record at its end",
             )
             .and_try(format!(
                 "ccdadm convert {} OUT, then restore OUT",

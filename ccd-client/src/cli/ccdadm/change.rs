@@ -249,7 +249,7 @@ impl Apply {
             } else {
                 &messages::TRANSACTION_BAD
             };
-            Stop::new(message, &doing, format!("{}: {error}", self.file.display()))
+            Stop::new(message, &doing, error.to_string())
         })?;
         let mut transaction = self.change.transaction(parsed.ops);
         transaction.preconditions.extend(parsed.preconditions);

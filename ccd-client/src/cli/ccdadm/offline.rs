@@ -39,9 +39,9 @@ pub(super) struct Convert {
 
 impl Convert {
     pub fn run(&self, _common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
-        let doing = format!("convert {}", self.ascii.display());
+        let doing = format!("convert {} to {}", self.ascii.display(), self.out.display());
         let text = files::read_bytes(&self.ascii, TEXT_BYTES_MAX).doing(&doing)?;
-        let converted = convert_text(&text, now()).map_err(|error| text_stop(&self.ascii, &error, &doing))?;
+        let converted = convert_text(&text, now()).map_err(|error| text_stop(&error, &doing))?;
         if self.dry_run {
             terminal.note("dry run: it would be converted");
         } else {
@@ -96,7 +96,7 @@ impl Purify {
         list(&purified, &path.display().to_string(), terminal)?;
         if purified.broken.is_empty() {
             return match purified.integrity {
-                Some(error) => Err(text_stop(path, &TextError::Integrity(error), &doing)),
+                Some(error) => Err(text_stop(&TextError::Integrity(error), &doing)),
                 None => Ok(Exit::Done),
             };
         }

@@ -1,0 +1,109 @@
+//! Random histories under random faults, and proof that the simulator is deterministic and finds what is wrong.
+//!
+//! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 2,000. In a debug build the histories
+//! take several times longer; run `cargo test --release -p ccd-tests`.
+
+use ccd_tests::sim::campaign;
+use ccd_tests::sim::run::run_seed;
+use ccd_tests::sim::world::Sabotage;
+
+fn from_environment(name: &str, usual: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")),
+        Err(_) => usual,
+    }
+}
+
+#[test]
+fn two_thousand_histories_are_sound() {
+    let from = from_environment("CCD_SIM_FROM", 0);
+    let count = from_environment("CCD_SIM_HISTORIES", 2_000);
+    let mut report = campaign::run(from..from + count, 5, None);
+    for failure in &mut report.failures {
+        println!("{}", campaign::describe(failure, None));
+    }
+    println!("{:?}", report.counts);
+    assert!(
+        report.failures.is_empty(),
+        "{} of the seeds failed; see above",
+        report.failures.len()
+    );
+    assert_eq!(report.counts.histories, count);
+    // Faults that leave nothing to check would make any system sound.
+    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
+    assert!(
+        report.counts.configurations > 2 * count,
+        "hardly anything was reconfigured"
+    );
+    assert!(
+        report.counts.too_hard * 100 <= count,
+        "the checker gave up on {} histories",
+        report.counts.too_hard
+    );
+}
+
+#[test]
+fn a_seed_gives_the_same_history_every_time() {
+    for seed in 0..12 {
+        let (first, second) = (run_seed(seed, false, None), run_seed(seed, true, None));
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_eq!(first.counts.events, second.counts.events, "seed {seed}");
+        assert!(first.log.lines().is_empty() && !second.log.lines().is_empty());
+    }
+}
+
+#[test]
+fn different_seeds_give_different_histories() {
+    assert_ne!(run_seed(1, false, None).hash, run_seed(2, false, None).hash);
+}
+
+/// Runs seeds with a defect put in until one is found out; returns how.
+fn found_out(sabotage: Sabotage) -> String {
+    let report = campaign::run(0..60, 1, Some(sabotage));
+    let failure = report
+        .failures
+        .first()
+        .unwrap_or_else(|| panic!("{sabotage:?} was not found in 60 histories"));
+    failure
+        .outcome
+        .unsound
+        .as_ref()
+        .expect("a failure says why")
+        .invariant
+        .to_owned()
+}
+
+#[test]
+fn stale_answers_are_found_out() {
+    let invariant = found_out(Sabotage::StaleAnswers);
+    assert!(
+        invariant == "invariant_no_strict_query_stale" || invariant.contains("linearizable"),
+        "{invariant}"
+    );
+}
+
+#[test]
+fn acks_of_updates_that_were_not_made_are_found_out() {
+    let invariant = found_out(Sabotage::FalseAcks);
+    assert!(
+        invariant == "invariant_no_acked_update_lost" || invariant.contains("linearizable"),
+        "{invariant}"
+    );
+}
+
+#[test]
+fn refusals_of_updates_that_were_made_are_found_out() {
+    let invariant = found_out(Sabotage::FalseRollbacks);
+    assert!(
+        invariant == "invariant_refused_updates_never_appear" || invariant.contains("linearizable"),
+        "{invariant}"
+    );
+}
+
+#[test]
+fn votes_that_are_not_on_the_medium_are_found_out() {
+    let invariant = found_out(Sabotage::ForgottenBallots);
+    assert!(!invariant.contains("serve"), "{invariant}");
+}

@@ -1,0 +1,342 @@
+//! Who may go on, and who may not: the table of DESIGN §7 and each of its consequences, with real nodes on simulated
+//! devices.
+
+use DeviceRole::{Primary, Secondary};
+use ccd_core::client::{Refusal, RequestBody};
+use ccd_core::configuration::{Decider, Mode, RestoreFlag};
+use ccd_core::ids::{DeviceRole, DeviceSet, NodeId};
+use ccd_core::protocol::DecisionKind;
+use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::world::LEASE;
+use core::time::Duration;
+
+const A: usize = 0;
+const B: usize = 1;
+const BOTH: DeviceSet = DeviceSet {
+    primary: true,
+    secondary: true,
+};
+
+fn solo(server: usize) -> Mode {
+    Mode::Solo(NodeId::new(server as u8).unwrap())
+}
+
+/// A pair that serves and holds one row.
+fn pair() -> Cluster {
+    let mut cluster = Cluster::serving(Shape::PAIR);
+    cluster.add(A, "first").unwrap();
+    cluster
+}
+
+/// A is gone, B is the owner.
+fn solo_b(devices: DeviceSet) -> Cluster {
+    let mut cluster = pair();
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "solo", SETTLED));
+    assert_eq!(
+        (cluster.configuration().mode, cluster.configuration().devices),
+        (solo(B), devices)
+    );
+    cluster
+}
+
+#[test]
+fn either_node_takes_over_when_the_other_dies() {
+    for (dies, stays) in [(A, B), (B, A)] {
+        let mut cluster = pair();
+        let died_at = cluster.now;
+        cluster.crash(dies, false);
+        assert!(cluster.add_within(stays, "second", SETTLED), "n{stays} goes on");
+        let took = cluster.now.since(died_at);
+        assert!(took < 2 * LEASE + LEASE / 2, "the takeover took {took:?}");
+        assert_eq!(cluster.configuration().mode, solo(stays));
+        assert_eq!(cluster.rows(stays).unwrap(), ["first", "second"]);
+    }
+}
+
+#[test]
+fn a_node_with_the_arbiter_takes_over_and_one_with_only_the_other_device_does_not() {
+    let mut cluster = pair();
+    cluster.lose_path(B, Secondary);
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "second", SETTLED), "with the primary");
+
+    let mut cluster = pair();
+    // Both at once: no time to record the loss.
+    cluster.crash(A, false);
+    cluster.lose_path(B, Primary);
+    assert!(
+        !cluster.add_within(B, "second", SETTLED),
+        "with the secondary alone"
+    );
+    assert!(!cluster.verdict(B).is_empty(), "it says why");
+    cluster.return_path(B, Primary);
+    assert!(cluster.add_within(B, "third", SETTLED), "the primary is back");
+}
+
+#[test]
+fn two_live_nodes_never_need_a_device() {
+    let mut cluster = pair();
+    for role in [Primary, Secondary] {
+        cluster.lose_device(role);
+        assert!(cluster.add_within(A, role.name(), SETTLED));
+        cluster.settle();
+        assert!(cluster.add_within(B, &format!("{role} again"), SETTLED));
+    }
+    assert_eq!(cluster.configuration().devices, DeviceSet::EMPTY);
+    assert_eq!(cluster.configuration().mode, Mode::Paired);
+    cluster.return_device(Primary);
+    cluster.return_device(Secondary);
+    assert!(
+        cluster.reaches(SETTLED, |configuration| configuration.devices == BOTH),
+        "they come back"
+    );
+}
+
+#[test]
+fn both_devices_lost_at_once_do_not_stop_two_live_nodes() {
+    let mut cluster = pair();
+    cluster.lose_device(Primary);
+    cluster.lose_device(Secondary);
+    assert!(cluster.add_within(B, "second", SETTLED));
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "second"]);
+}
+
+#[test]
+fn the_survivor_of_two_nodes_whose_devices_were_lost_before_does_not_go_on_alone() {
+    let mut cluster = pair();
+    cluster.lose_device(Primary);
+    cluster.lose_device(Secondary);
+    assert!(cluster.reaches(SETTLED, |configuration| configuration.devices == DeviceSet::EMPTY));
+    cluster.crash(B, false);
+    assert!(!cluster.add_within(A, "second", SETTLED));
+    let refusal = cluster.add(A, "third").unwrap_err();
+    assert!(!matches!(refusal, Refusal::Op(_)), "{refusal:?}");
+}
+
+#[test]
+fn a_solo_owner_survives_losing_either_device_and_restarts_with_the_other() {
+    for (lost, kept) in [(Primary, Secondary), (Secondary, Primary)] {
+        let mut cluster = solo_b(BOTH);
+        cluster.lose_device(lost);
+        assert!(cluster.add_within(B, "degraded", SETTLED), "without the {lost}");
+        assert_eq!(cluster.configuration().devices, DeviceSet::EMPTY.with(kept));
+        cluster.crash(B, true);
+        cluster.start(B);
+        assert!(
+            cluster.add_within(B, "restarted", SETTLED),
+            "restart with the {kept}"
+        );
+        assert_eq!(
+            cluster.rows(B).unwrap(),
+            ["degraded", "first", "restarted", "solo"]
+        );
+    }
+}
+
+#[test]
+fn a_solo_owner_restarts_with_either_device_although_both_were_in_sync() {
+    for lost in [Primary, Secondary] {
+        let mut cluster = solo_b(BOTH);
+        cluster.crash(B, false);
+        cluster.lose_device(lost);
+        cluster.start(B);
+        assert!(cluster.add_within(B, "restarted", SETTLED), "without the {lost}");
+    }
+}
+
+#[test]
+fn after_a_was_solo_with_both_devices_b_alone_needs_both() {
+    for missing in [Primary, Secondary] {
+        let mut cluster = pair();
+        cluster.crash(B, false);
+        assert!(cluster.add_within(A, "solo", SETTLED));
+        cluster.crash(A, false);
+        cluster.lose_device(missing);
+        cluster.start(B);
+        // A1 P1 S1: one device alone is one of three, with or without the arbiter.
+        assert!(!cluster.add_within(B, "alone", SETTLED), "without the {missing}");
+        assert!(!cluster.verdict(B).is_empty(), "it says what is missing");
+        cluster.return_device(missing);
+        assert!(cluster.add_within(B, "with both", SETTLED));
+        assert_eq!(
+            cluster
+                .rows(B)
+                .unwrap()
+                .iter()
+                .filter(|value| *value == "solo")
+                .count(),
+            1
+        );
+    }
+}
+
+#[test]
+fn after_a_recorded_the_loss_of_one_device_b_needs_only_the_other() {
+    for (lost, kept) in [(Primary, Secondary), (Secondary, Primary)] {
+        let mut cluster = pair();
+        cluster.crash(B, false);
+        assert!(cluster.add_within(A, "solo", SETTLED));
+        cluster.lose_device(lost);
+        assert!(cluster.add_within(A, "degraded", SETTLED));
+        assert_eq!(cluster.configuration().devices, DeviceSet::EMPTY.with(kept));
+        cluster.crash(A, false);
+        cluster.start(B);
+        assert!(cluster.add_within(B, "alone", SETTLED), "with the {kept} alone");
+        assert_eq!(cluster.rows(B).unwrap(), ["alone", "degraded", "first", "solo"]);
+    }
+}
+
+#[test]
+fn a_node_that_sees_only_the_device_that_was_lost_is_refused() {
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "solo", SETTLED));
+    cluster.lose_device(Secondary);
+    assert!(cluster.add_within(A, "degraded", SETTLED));
+    cluster.crash(A, false);
+    cluster.return_device(Secondary);
+    cluster.lose_device(Primary);
+    cluster.start(B);
+    assert!(!cluster.add_within(B, "alone", SETTLED));
+}
+
+#[test]
+fn a_lost_device_comes_back_to_a_solo_owner_by_a_full_copy() {
+    let mut cluster = solo_b(BOTH);
+    cluster.lose_device(Primary);
+    assert!(cluster.add_within(B, "degraded", SETTLED));
+    cluster.return_device(Primary);
+    assert!(cluster.reaches(SETTLED, |configuration| configuration.devices == BOTH));
+    assert!(cluster.add_within(B, "whole", SETTLED));
+    // It holds everything: the other device is not needed any more.
+    cluster.crash(B, false);
+    cluster.lose_device(Secondary);
+    cluster.start(B);
+    assert!(cluster.add_within(B, "restarted", SETTLED));
+    assert_eq!(
+        cluster.rows(B).unwrap(),
+        ["degraded", "first", "restarted", "solo", "whole"]
+    );
+}
+
+#[test]
+fn a_graceful_leave_hands_over_at_once() {
+    for (leaves, stays) in [(A, B), (B, A)] {
+        let mut cluster = pair();
+        let left_at = cluster.now;
+        let end = cluster.command(leaves, RequestBody::Leave);
+        assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+        assert!(cluster.add_within(stays, "second", LEASE), "n{stays} goes on");
+        let took = cluster.now.since(left_at);
+        assert!(took < LEASE / 10, "the hand-over took {took:?}");
+        assert_eq!(cluster.rows(leaves), None, "who left serves nothing");
+        let end = cluster.command(leaves, RequestBody::Join);
+        assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+        assert!(cluster.serves_within(leaves, SETTLED), "it joins again");
+    }
+}
+
+#[test]
+fn when_the_network_is_cut_the_lowest_node_takes_over_and_the_other_rejoins_by_itself() {
+    let mut cluster = pair();
+    cluster.cut_pair(A, B);
+    assert!(cluster.add_within(A, "second", SETTLED));
+    assert_eq!(cluster.configuration().mode, solo(A));
+    cluster.settle();
+    assert_eq!(cluster.configuration().mode, solo(A), "nobody takes it back");
+    assert_eq!(cluster.rows(B), None, "the other does not serve");
+    assert!(!cluster.decisions(B, DecisionKind::StoppedServing).is_empty() || !cluster.verdict(B).is_empty());
+    cluster.mend_pair(A, B);
+    assert!(cluster.serves_within(B, SETTLED), "it rejoins");
+    assert_eq!(cluster.rows(B).unwrap(), ["first", "second"]);
+}
+
+#[test]
+fn a_network_that_is_cut_in_one_direction_does_not_split_the_pair() {
+    for (from, to) in [(A, B), (B, A)] {
+        let mut cluster = pair();
+        cluster.network.cut(from, to);
+        assert!(
+            cluster.add_within(A, "second", SETTLED) || cluster.add_within(B, "second too", SETTLED),
+            "one of them goes on"
+        );
+        cluster.network.mend(from, to);
+        assert!(cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED));
+    }
+}
+
+#[test]
+fn without_devices_a_pair_that_is_cut_stops_and_goes_on_when_it_is_whole() {
+    let mut cluster = Cluster::serving(Shape { nodes: 2, devices: 0 });
+    cluster.cut_pair(A, B);
+    cluster.settle();
+    assert!(cluster.add(A, "cut").is_err() && cluster.add(B, "cut too").is_err());
+    cluster.mend_pair(A, B);
+    assert!(cluster.add_within(B, "whole", SETTLED));
+}
+
+#[test]
+fn of_three_nodes_two_go_on_and_one_does_not() {
+    let shape = Shape { nodes: 3, devices: 0 };
+    let mut cluster = Cluster::serving(shape);
+    cluster.add(2, "three").unwrap();
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "two", SETTLED));
+    cluster.crash(B, false);
+    assert!(!cluster.add_within(2, "one", SETTLED));
+    cluster.start(B);
+    assert!(cluster.add_within(2, "two again", SETTLED));
+    cluster.start(A);
+    assert!(cluster.serves_within(A, SETTLED));
+    assert!(cluster.rows(A).unwrap().contains(&"two".to_owned()));
+}
+
+#[test]
+fn one_node_with_two_devices_restarts_alone() {
+    let mut cluster = Cluster::serving(Shape { nodes: 1, devices: 2 });
+    cluster.add(A, "first").unwrap();
+    cluster.crash(A, true);
+    cluster.start(A);
+    assert!(cluster.add_within(A, "second", SETTLED));
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "second"]);
+}
+
+#[test]
+fn a_forced_takeover_is_recorded_and_sets_the_restore_flag() {
+    let mut cluster = pair();
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "solo", SETTLED));
+    cluster.crash(B, false);
+    cluster.lose_device(Primary);
+    cluster.start(A);
+    assert!(!cluster.serves_within(A, SETTLED), "A alone lacks the primary");
+    let end = cluster.command(A, RequestBody::Takeover { force: true });
+    assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+    assert!(cluster.add_within(A, "forced", SETTLED));
+    assert!(!cluster.decisions(A, DecisionKind::Override).is_empty());
+    let configuration = cluster.status(A).and_then(|status| status.configuration).unwrap();
+    assert_eq!(configuration.restore, RestoreFlag::NotAllActive);
+    assert!(cluster.servers[A].decisions.iter().any(|decision| {
+        decision
+            .configuration
+            .as_ref()
+            .is_some_and(|configuration| configuration.decider == Decider::Operator)
+    }));
+    // Until all nodes were active once, nothing restarts unattended.
+    cluster.crash(A, false);
+    cluster.start(A);
+    assert!(
+        !cluster.serves_within(A, SETTLED),
+        "not before all nodes were active"
+    );
+    cluster.return_device(Primary);
+    cluster.start(B);
+    assert!(
+        cluster.serves_within(A, 2 * SETTLED) && cluster.serves_within(B, SETTLED),
+        "all are here"
+    );
+    cluster.run_for(Duration::from_secs(1));
+}
