@@ -5,7 +5,7 @@ use crate::decisions::Decisions;
 use crate::peers::Identity;
 use crate::replicas::{self, RegionStore};
 use ccd_client::files::{Authkey, read_init, this_node};
-use ccd_client::{Exit, Places};
+use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
 use ccd_core::init::{ClusterInit, Fencing};
 use ccd_core::protocol::Settings;
@@ -34,6 +34,12 @@ impl StartupError {
             exit_code: DO_NOT_RESPAWN,
             text,
         }
+    }
+
+    /// What is wrong with the files in `/etc/ccd`, with what the catalogue of messages says to try.
+    fn files(error: CcdError) -> Self {
+        let message = error.message();
+        Self::configuration(format!("{message}: {error}; try: {}", message.action))
     }
 
     pub fn new(exit: Exit, text: impl Display) -> Self {
@@ -67,11 +73,9 @@ pub struct Startup {
 /// # Errors
 /// With the exit code that the process is to end with.
 pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Result<Startup, StartupError> {
-    let init = read_init(&places).map_err(StartupError::configuration)?;
-    let key = Authkey::read(&places).map_err(StartupError::configuration)?;
-    let me = this_node(&places, &init, node)
-        .map_err(StartupError::configuration)?
-        .id;
+    let init = read_init(&places).map_err(StartupError::files)?;
+    let key = Authkey::read(&places).map_err(StartupError::files)?;
+    let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
     let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
     if init.options().fencing == Fencing::Scsi {
         return Err(StartupError::configuration(

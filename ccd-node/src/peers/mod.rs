@@ -138,3 +138,114 @@ impl Peers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::{ClusterId, NodeSet, Position};
+    use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn identity(me: u8, key: u8) -> Rc<Identity> {
+        Rc::new(Identity {
+            me: node(me),
+            nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
+            cluster: ClusterId([7; 16]),
+            init_digest: [8; 32],
+            key: [key; 32],
+        })
+    }
+
+    fn pace() -> Pace {
+        Pace::of(Duration::from_millis(100), Duration::from_secs(1))
+    }
+
+    fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            tokio::time::timeout(PATIENCE, work).await.unwrap()
+        })
+    }
+
+    /// Node 1 listens; node 0 dials it.
+    fn pair(dialer_key: u8) -> (Peers, mpsc::Receiver<FromPeer>) {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (to_core, inlet) = mpsc::channel(4);
+        listen(vec![listener], identity(1, 9), to_core);
+        let mut peers = Peers::default();
+        peers.dial(&identity(0, dialer_key), node(1), vec![address], pace());
+        (peers, inlet)
+    }
+
+    fn chunk(bytes: usize) -> Message {
+        Message::ImageChunk {
+            position: Position::EMPTY,
+            total: bytes as u64,
+            offset: 0,
+            bytes: vec![7; bytes],
+            ancestor: false,
+        }
+    }
+
+    #[test]
+    fn messages_arrive_whole_and_in_order_however_long() {
+        on_one_thread(async {
+            let (mut peers, mut inlet) = pair(9);
+            while peers.peers[0].link.borrow().is_none() {
+                tokio::task::yield_now().await;
+            }
+            let messages: Vec<Message> = (0..20).map(|number| chunk(number * 100_000)).collect();
+            for message in &messages {
+                peers.send(node(1), message);
+                peers.flush();
+            }
+            for message in messages {
+                let arrived = inlet.recv().await.unwrap();
+                assert_eq!(arrived.from, node(0));
+                assert!(arrived.message == message);
+            }
+            assert!(peers.is_drained());
+        });
+    }
+
+    #[test]
+    fn a_node_with_another_key_gets_no_connection() {
+        on_one_thread(async {
+            let (peers, mut inlet) = pair(1);
+            let attempts = pace().pause * 5;
+            assert!(tokio::time::timeout(attempts, inlet.recv()).await.is_err());
+            assert!(peers.peers[0].link.borrow().is_none());
+        });
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_dropped_and_not_waited_for() {
+        on_one_thread(async {
+            let (mut peers, inlet) = pair(9);
+            while peers.peers[0].link.borrow().is_none() {
+                tokio::task::yield_now().await;
+            }
+            // The inlet is full after a few messages, so the listener stops reading and TCP pushes back.
+            let big = chunk(1 << 20);
+            let mut sent = 0;
+            while peers.peers[0].link.borrow().is_some() {
+                peers.send(node(1), &big);
+                peers.flush();
+                sent += 1;
+                assert!(sent < 200, "nothing bounds what waits for a peer");
+                tokio::task::yield_now().await;
+            }
+            drop(inlet);
+        });
+    }
+}
