@@ -2,8 +2,9 @@
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
 use ccd_tests::process::programs::{program, run};
-use ccd_tests::process::{Cluster, Shape};
+use ccd_tests::process::{Cluster, Shape, never, until};
 use std::fs;
+use std::time::Duration;
 
 #[test]
 fn a_second_daemon_on_the_same_state_folder_is_refused() {
@@ -144,12 +145,22 @@ fn a_device_of_another_cluster_is_never_written() {
     for node in &mut cluster.nodes {
         node.start();
     }
-    cluster.nodes[ALPHA].wait_for_log("foreign");
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    assert!(
-        fs::read(&device).expect("it can be read") == before,
-        "a foreign region was written"
-    );
+    until("the status to say whose it is", || {
+        let status = cluster.alpha().status()?;
+        let error = status["devices"][0]["error"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        if error.contains("cluster") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    never("a foreign region was written", Duration::from_secs(2), || {
+        let now = fs::read(&device).expect("it can be read");
+        (now != before).then(|| device.clone())
+    });
 }
 
 #[test]

@@ -43,6 +43,7 @@ const _: () = assert!(mem::size_of::<LoopInfo>() == 232);
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
+    file_path: PathBuf,
 }
 
 impl LoopDevice {
@@ -58,6 +59,7 @@ impl LoopDevice {
         let made = run("losetup", &["--find", "--show", name]).done();
         Self {
             path: PathBuf::from(made.out.trim()),
+            file_path: file_path.to_owned(),
         }
     }
 
@@ -79,13 +81,15 @@ impl LoopDevice {
         self.limit(0);
     }
 
-    /// Another disk is put in its place: nothing on it.
-    pub fn wipe(&self) {
-        let mut device = File::options().write(true).open(&self.path).expect("it is there");
-        device
-            .write_all(&vec![0; DEVICE_BYTES])
-            .expect("it can be written");
-        device.sync_all().expect("it can be written");
+    /// Another disk is put in the place of one that failed: nothing is on it.
+    pub fn replace(&self) {
+        let mut file = File::options()
+            .write(true)
+            .open(&self.file_path)
+            .expect("it is there");
+        file.write_all(&vec![0; DEVICE_BYTES]).expect("it can be written");
+        file.sync_all().expect("it can be written");
+        self.repair();
     }
 
     fn limit(&self, bytes: u64) {

@@ -9,7 +9,7 @@
 //!   device      LoopDevice: a disk that can fail and come back
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
-//!   until       waiting for a condition, with a deadline
+//!   until       waiting for a condition, with a deadline; and that something never happens
 //! ```
 //!
 //! Everything needs root. Everything is named after the process that made it, is unmade when it is dropped, and can be
@@ -28,5 +28,5 @@ pub use device::LoopDevice;
 pub use network::Network;
 pub use node::TestNode;
 pub use programs::Finished;
-pub use until::{PATIENCE, until};
+pub use until::{PATIENCE, never, until};
 pub use writer::Writer;

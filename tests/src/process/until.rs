@@ -27,3 +27,17 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) ->
         std::thread::sleep(PAUSE);
     }
 }
+
+/// Looks for `time` whether something happens that must not.
+///
+/// # Panics
+/// With what `happened` saw.
+pub fn never(what: &str, time: Duration, mut happened: impl FnMut() -> Option<String>) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        if let Some(seen) = happened() {
+            panic!("{what}, {} ms later: {seen}", started.elapsed().as_millis());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
