@@ -12,8 +12,8 @@
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
-//! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)
-//! requests.rs    what clients wait for
+//! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
+//! requests.rs    what clients wait for       operator.rs  leave, join, takeover       verification.rs  verify
 //! ```
 //!
 //! Each file says which fields of the node it owns; the others only read them.
@@ -26,13 +26,16 @@ mod install;
 mod interface;
 mod message;
 mod node;
+mod operator;
 mod peers;
 mod plan;
+mod prepared;
 mod propose;
 mod replicas;
 mod requests;
 mod status;
 mod update;
+mod verification;
 mod vote;
 
 pub use interface::{

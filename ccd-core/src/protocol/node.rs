@@ -8,11 +8,12 @@ use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::message::Message;
 use super::peers::Peer;
+use super::prepared::Prepared;
 use super::propose::{Attempt, Proposal};
 use super::replicas::{Purpose, ReplicaView};
 use super::requests::Requests;
-use super::update::{Prepared, Round};
-use crate::configuration::{BallotBlock, Configuration, Mode};
+use super::update::Round;
+use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::time::{Date, Time};
@@ -52,6 +53,9 @@ pub struct Node {
     pub(super) head: Database,
     pub(super) committed: Database,
     pub(super) history: History,
+    /// The last override this node knows of: its epoch, and the state it went on from. What others decided after that
+    /// state and before that epoch is a branch that lost.
+    pub(super) overridden: Option<(Epoch, Position)>,
     /// The local copy was found damaged: its content is no evidence for anything until it is replaced.
     pub(super) damaged: Option<String>,
     /// The last thing this copy did was to roll back the round that led here.
@@ -132,6 +136,7 @@ impl Node {
             head: Database::default(),
             committed: Database::default(),
             history: History::default(),
+            overridden: None,
             damaged: None,
             rolled_back: None,
             replicas,
@@ -425,11 +430,18 @@ impl Node {
             self.member = None;
         }
         self.known = configuration;
+        self.note_override();
         self.look = true;
         // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed
         // as a member of a configuration that was decided without its vote.
         if !self.blank {
             self.store_configuration(Replica::Local, self.known.clone());
+        }
+    }
+
+    pub(super) fn note_override(&mut self) {
+        if self.known.decider == Decider::Operator {
+            self.overridden = Some((self.known.epoch, self.known.base));
         }
     }
 

@@ -344,8 +344,35 @@ impl Node {
         }
         self.note_own_position(replica, &loaded);
         self.replica_mut(replica).loaded = true;
+        if replica != Replica::Local {
+            self.keep_if_overridden(replica, &loaded);
+        }
         if replica == Replica::Local && self.serving.is_none() && !self.opened_as_owner() {
             self.take_local_copy(loaded);
+        }
+    }
+
+    /// A device may hold what was acked elsewhere before an operator overruled the votes: it is about to be written over
+    /// by its owner, so a copy is kept.
+    fn keep_if_overridden(&mut self, replica: Replica, loaded: &Loaded) {
+        let Some((epoch, base)) = self.overridden else {
+            return;
+        };
+        let stamp = loaded.position.stamp;
+        let lost = stamp > base.stamp && stamp.epoch < epoch && !self.history.has(loaded.position);
+        if lost && self.replica(Replica::Local).usable() {
+            let reason =
+                alloc::format!("on the {replica}, decided elsewhere before the override of epoch {epoch}");
+            self.record(
+                DecisionKind::BranchKept,
+                alloc::format!("kept {} aside: {reason}", loaded.position),
+            );
+            let (database, _) = replay(loaded);
+            self.ask(
+                Replica::Local,
+                ReplicaOp::KeepBranch { database, reason },
+                Purpose::Unattended,
+            );
         }
     }
 
@@ -383,6 +410,7 @@ impl Node {
             && configuration.epoch > self.known.epoch
         {
             self.known = configuration;
+            self.note_override();
         }
         self.damaged = loaded.damage.clone();
         let (mut head, mut history) = replay(&loaded);

@@ -6,9 +6,11 @@
 use super::Node;
 use super::interface::Action;
 use super::message::{ForwardOutcome, Message};
-use crate::client::{Answer, ClientToken, Refusal, Reply, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use super::operator::{Operator, Wish};
+use super::verification::Verification;
+use crate::client::{Answer, ClientToken, Refusal, Reply, Request, RequestBody, UpdateRequest};
 use crate::database::Key;
-use crate::ids::{Epoch, NodeId, NodeSet, Position, RequestId};
+use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -30,9 +32,10 @@ pub(super) struct Requests {
     queue: VecDeque<RequestId>,
     /// Oldest first.
     finished: VecDeque<(RequestId, ForwardOutcome)>,
-    operator: Vec<Operator>,
-    verifications: Vec<Verification>,
-    serial: u64,
+    pub operator: Vec<Operator>,
+    pub verifications: Vec<Verification>,
+    /// Numbers verifications.
+    pub serial: u64,
 }
 
 #[derive(Debug)]
@@ -55,29 +58,6 @@ struct Pending {
 enum Origin {
     Client(ClientToken),
     Node(NodeId),
-}
-
-#[derive(Debug)]
-struct Operator {
-    client: ClientToken,
-    deadline: Time,
-    wish: Wish,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Out,
-    In,
-    Serve,
-}
-
-#[derive(Debug)]
-struct Verification {
-    client: ClientToken,
-    deadline: Time,
-    serial: u64,
-    waiting: NodeSet,
-    copies: Vec<VerifiedCopy>,
 }
 
 impl Pending {
@@ -134,11 +114,11 @@ impl Requests {
 }
 
 impl Node {
-    fn reply(&mut self, client: ClientToken, reply: Reply) {
+    pub(super) fn reply(&mut self, client: ClientToken, reply: Reply) {
         self.actions.push(Action::Reply { client, reply });
     }
 
-    fn not_serving(&self) -> Refusal {
+    pub(super) fn not_serving(&self) -> Refusal {
         Refusal::NotServing {
             why: self.obstacle_text(),
         }
@@ -544,113 +524,6 @@ impl Node {
             String::from("a member or replica is slow")
         } else {
             self.obstacle_text()
-        }
-    }
-
-    fn drive_operator(&mut self) {
-        if self.requests.operator.is_empty() {
-            return;
-        }
-        let now = self.now;
-        let waiting = core::mem::take(&mut self.requests.operator);
-        for operator in waiting {
-            let late = now >= operator.deadline;
-            let open = self.is_open() && self.lease_holds();
-            let reply = match operator.wish {
-                Wish::Out => {
-                    let member = self.known.members.contains(self.me()) && self.serving.is_some();
-                    let alone = self.known.members.count() <= 1;
-                    if member && (alone || late) {
-                        // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
-                        self.stop_serving("left by request; `ccdctl join` takes part again");
-                    }
-                    (!member || alone || late).then_some(Ok(Answer::Done))
-                }
-                Wish::In if open => Some(Ok(Answer::Done)),
-                // A member that is open beside a silent peer has not taken over yet.
-                Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
-                    Some(Ok(Answer::Done))
-                }
-                Wish::In if late => Some(Err(self.not_serving())),
-                Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
-                    Some(Err(Refusal::NoQuorum {
-                        why: self.obstacle_text(),
-                    }))
-                }
-                Wish::In | Wish::Serve => None,
-            };
-            match reply {
-                Some(reply) => self.reply(operator.client, reply),
-                None => self.requests.operator.push(operator),
-            }
-        }
-    }
-
-    /// Becoming part of a configuration, or about to be.
-    fn busy(&self) -> bool {
-        self.install.is_some() || self.member.is_some() || self.serving.is_some() || !self.ready()
-    }
-
-    fn begin_verification(&mut self, client: ClientToken, deadline: Time) {
-        self.requests.serial += 1;
-        let (serial, position) = (self.requests.serial, self.committed.position());
-        let waiting = self.other_members();
-        let copies = alloc::vec![self.own_copy()];
-        for to in waiting.iter() {
-            self.send(to, Message::VerifyReq { serial, position });
-        }
-        self.requests.verifications.push(Verification {
-            client,
-            deadline,
-            serial,
-            waiting,
-            copies,
-        });
-    }
-
-    fn own_copy(&self) -> VerifiedCopy {
-        VerifiedCopy {
-            node: self.me(),
-            position: self.committed.position(),
-            digest: Some(self.committed.content_digest()),
-        }
-    }
-
-    pub(super) fn on_verify_req(&mut self, from: NodeId, serial: u64, position: Position) {
-        // An update that is about to be committed here was committed there already.
-        if let Some(master) = self.known.master() {
-            self.on_master_position(master, position);
-        }
-        let copy = self.own_copy();
-        self.send(from, Message::VerifyAck { serial, copy });
-    }
-
-    pub(super) fn on_verify_ack(&mut self, from: NodeId, serial: u64, copy: VerifiedCopy) {
-        for verification in &mut self.requests.verifications {
-            if verification.serial == serial && verification.waiting.contains(from) && copy.node == from {
-                verification.waiting.remove(from);
-                verification.copies.push(copy.clone());
-            }
-        }
-    }
-
-    fn drive_verifications(&mut self) {
-        let now = self.now;
-        let running = core::mem::take(&mut self.requests.verifications);
-        for mut verification in running {
-            if verification.waiting.is_empty() || now >= verification.deadline {
-                for node in verification.waiting.iter() {
-                    verification.copies.push(VerifiedCopy {
-                        node,
-                        position: Position::EMPTY,
-                        digest: None,
-                    });
-                }
-                verification.copies.sort_by_key(|copy| copy.node);
-                self.reply(verification.client, Ok(Answer::Verified(verification.copies)));
-            } else {
-                self.requests.verifications.push(verification);
-            }
         }
     }
 }
