@@ -36,6 +36,8 @@ pub(super) struct ReplicaView {
     /// Writes of state under way, and where the last one leads.
     writes_in_flight: usize,
     leads_to: Position,
+    /// A record did not fit its journal: the next write there is a whole image.
+    journal_full: bool,
     /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
@@ -66,6 +68,7 @@ impl ReplicaView {
             own: None,
             writes_in_flight: 0,
             leads_to: Position::EMPTY,
+            journal_full: false,
             clean_beat: None,
             beat_in_flight: false,
             beat_sequence: 0,
@@ -172,6 +175,7 @@ impl Node {
     fn on_state_written(&mut self, replica: Replica, done: bool) {
         let view = self.replica_mut(replica);
         view.writes_in_flight -= 1;
+        view.journal_full &= !done;
         view.own = (done && view.writes_in_flight == 0).then_some(view.leads_to);
     }
 
@@ -255,7 +259,8 @@ impl Node {
             }
             // A record that does not fit leaves the replica as it was.
             Err(error) if error.kind != ReplicaErrorKind::Full => self.on_failure(replica, &purpose, error),
-            Ok(_) | Err(_) => {}
+            Err(_) => self.replica_mut(replica).journal_full = true,
+            Ok(_) => {}
         }
         self.dispatch(replica, purpose, result);
     }
@@ -380,8 +385,8 @@ impl Node {
             .find(|(node, _)| *node == me)
             .map(|(_, position)| *position);
         let view = self.replica_mut(replica);
-        view.own =
-            (loaded.damage.is_none() && view.writes_in_flight == 0).then(|| head.unwrap_or(Position::EMPTY));
+        let known = loaded.damage.is_none() && !view.journal_full && view.writes_in_flight == 0;
+        view.own = known.then(|| head.unwrap_or(Position::EMPTY));
     }
 
     /// The local copy as it was found at the start, or after a failure.

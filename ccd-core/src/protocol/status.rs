@@ -132,10 +132,13 @@ impl Node {
             }
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
-                let gone = self
-                    .other_members()
-                    .iter()
-                    .any(|node| self.silent(node) || self.apart(node));
+                // A round does not end with a member that does not take part in it any more.
+                let gone = self.other_members().iter().any(|node| {
+                    self.silent(node)
+                        || self.apart(node)
+                        || self.fell_out(node)
+                        || self.peer_state(node).is_some_and(|state| !state.ready)
+                });
                 if self.is_open() && self.round.is_some() && !gone {
                     // Let the round under way end first.
                     self.hold_rounds = true;

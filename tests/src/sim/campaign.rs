@@ -78,8 +78,10 @@ pub fn describe(failure: &mut Failure, sabotage: Option<Sabotage>) -> String {
 
 /// Writes an event log to `target/sim/NAME.log`.
 pub fn write_log(name: &str, log: &Log) -> std::io::Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
     let folder = target.join("sim");
     std::fs::create_dir_all(&folder)?;
     let path = folder.join(format!("{name}.log"));

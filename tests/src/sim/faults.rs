@@ -110,7 +110,7 @@ impl World {
     }
 
     fn operator_tells(&mut self, index: usize, body: RequestBody) {
-        self.servers[index].left = matches!(body, RequestBody::Leave);
+        self.servers[index].has_left = true;
         self.ask(index, Asker::Nobody, body, OPERATOR_PATIENCE);
     }
 
@@ -124,7 +124,7 @@ impl World {
         for index in 0..self.shape.nodes {
             self.resume(index);
             self.start(index);
-            if self.servers[index].left {
+            if self.servers[index].has_left {
                 self.operator_tells(index, RequestBody::Join);
             }
         }

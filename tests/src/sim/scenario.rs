@@ -48,7 +48,10 @@ impl Drop for Cluster {
         if !std::thread::panicking() && unsound.is_none() {
             return;
         }
-        let name = std::thread::current().name().unwrap_or("scenario").replace(':', "_");
+        let name = std::thread::current()
+            .name()
+            .unwrap_or("scenario")
+            .replace(':', "_");
         let log = match super::campaign::write_log(&format!("scenario-{name}"), &self.world.log) {
             Ok(path) => path.display().to_string(),
             Err(error) => format!("not written: {error}"),

@@ -60,8 +60,8 @@ pub struct Server {
     pub timer: Option<Moment>,
     /// Decision records that the node has written, newest last.
     pub decisions: Vec<ccd_core::protocol::Decision>,
-    /// An operator has told it to leave.
-    pub left: bool,
+    /// An operator has told it to leave at some time, and perhaps to join again.
+    pub has_left: bool,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
             resumed_at: Moment::ZERO,
             timer: None,
             decisions: Vec::new(),
-            left: false,
+            has_left: false,
         }
     }
 
