@@ -29,7 +29,7 @@ fn a_pair_goes_on_without_either_device_and_takes_it_back_when_it_returns() {
         writer.wait_for_more(20);
         cluster.devices[role].fail();
         wait_for_sync(&cluster, ALPHA, role, false);
-        assert_eq!(cluster.alpha().state(), "serving paired");
+        cluster.alpha().wait_for("serving paired");
         assert_eq!(
             cluster.alpha().adm(&["status"]).code,
             1,
@@ -57,7 +57,7 @@ fn two_live_nodes_need_no_device_at_all() {
         wait_for_sync(&cluster, ALPHA, role, false);
         writer.wait_for_more(20);
     }
-    assert_eq!(cluster.beta().state(), "serving paired");
+    cluster.beta().wait_for("serving paired");
     for device in &cluster.devices {
         device.repair();
     }
