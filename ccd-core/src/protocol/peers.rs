@@ -21,8 +21,9 @@ const DRIFT_MARGIN_DIVISOR: u32 = 16;
 pub(super) struct Peer {
     /// When its last message came; `None` until one came.
     pub heard: Option<Time>,
-    /// What it said last.
+    /// What it said last, and when.
     pub state: Option<PeerState>,
+    state_at: Time,
     /// Its last answer that granted a lease: when the heartbeat that was answered had been sent, and for which epoch.
     granted: Option<(Time, Epoch)>,
     /// Until when this node has promised to take part in no configuration without it.
@@ -48,6 +49,7 @@ impl Peer {
         Self {
             heard: None,
             state: None,
+            state_at: now,
             granted: None,
             promised_until: now,
             disk: [None, None],
@@ -155,6 +157,7 @@ impl Node {
                 )
         });
         peer.state = Some(state);
+        peer.state_at = now;
         self.send(
             from,
             Message::HeartbeatAck {
