@@ -311,8 +311,9 @@ impl Node {
     }
 
     pub(super) fn peer_state(&self, node: NodeId) -> Option<&PeerState> {
-        self.hears(node)
-            .then(|| self.peers[&node].state.as_ref())
-            .flatten()
+        let peer = self.peers.get(&node)?;
+        // What it said before a cut says nothing about now.
+        let is_fresh = self.now.since(peer.state_at) < self.settings.lease;
+        peer.state.as_ref().filter(|_| is_fresh && self.hears(node))
     }
 }
