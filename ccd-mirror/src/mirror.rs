@@ -6,19 +6,23 @@
 //! - an operation that has not ended at its deadline is answered `TimedOut`, and so is everything behind it; what was
 //!   behind it is never started. From then on the replica takes nothing but `Open`, and that only once its thread has
 //!   come back: a write whose outcome nobody knows may still land.
+//!
+//! One exception to "no call blocks": a small append to the *local copy* is done by the caller itself, as long as that disk
+//! has been fast. Two wake-ups, of the thread and back, cost more than the write; and a node whose own disk hangs is in no
+//! better position than one that hangs with it: its peers take over either way, and nothing it says later counts.
 
 use crate::lane::{Job, Lane, Progress, Work};
 use crate::store::Store;
 use crate::worker::{FromThread, Worker};
-use ccd_core::database::Database;
+use ccd_core::database::{Database, RecordBody};
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_core::time::Time;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Most operations that wait on one replica. Full means that the protocol asks faster than the device works for
 /// longer than any deadline; what comes then is answered with an I/O error.
@@ -26,6 +30,15 @@ pub const WAITING_MAX: usize = 4096;
 
 /// Operations that move a whole image may take so many times longer than those that move a few blocks.
 const IMAGE_DEADLINES: u32 = 8;
+
+/// A direct append that took longer than this sends the next ones to the thread.
+const DIRECT_SPAN_MAX: Duration = Duration::from_millis(5);
+
+/// For so long.
+const DIRECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Most operations of a record that is appended directly.
+const DIRECT_UPDATES_MAX: usize = 64;
 
 /// Called on a replica's thread when a completion waits; must only wake the owner.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -66,10 +79,13 @@ struct Checkpointing {
 }
 
 /// The owner's side of one replica.
-#[derive(Debug)]
 struct Side {
     replica: Replica,
     lane: Arc<Lane>,
+    /// The thread's store, for direct appends: only taken while the thread has nothing to do.
+    store: Arc<Mutex<dyn Store>>,
+    /// Until when the disk counts as slow.
+    direct_from: Time,
     /// Submitted and not answered, in order; the first is the one the thread works on.
     pending: VecDeque<Pending>,
     /// When the first of `pending` became the first.
@@ -92,6 +108,18 @@ pub struct Mirror {
     results: Receiver<FromThread>,
     /// Answers that no thread had to give.
     ready: VecDeque<Completion>,
+    /// What was done directly.
+    direct: VecDeque<Completion>,
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (f.debug_struct("Side")
+            .field("replica", &self.replica)
+            .field("pending", &self.pending))
+        .field("stuck", &self.stuck)
+        .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Mirror {
@@ -115,6 +143,7 @@ impl Mirror {
             results_in,
             results,
             ready: VecDeque::new(),
+            direct: VecDeque::new(),
         }
     }
 
@@ -124,9 +153,10 @@ impl Mirror {
     /// When the system gives no thread.
     pub fn attach(&mut self, replica: Replica, store: impl Store) -> std::io::Result<()> {
         let lane = Arc::new(Lane::default());
+        let store = Arc::new(Mutex::new(store));
         let worker = Worker {
             replica,
-            store,
+            store: store.clone(),
             lane: lane.clone(),
             results: self.results_in.clone(),
             wake: self.wake.clone(),
@@ -144,6 +174,8 @@ impl Mirror {
         self.sides.push(Side {
             replica,
             lane,
+            store,
+            direct_from: Time::ZERO,
             pending: VecDeque::new(),
             head_since: Time::ZERO,
             checkpoints: Vec::new(),
@@ -157,7 +189,53 @@ impl Mirror {
     /// Asks for one operation. Its answer comes from [`next_completion`](Self::next_completion), also when it is
     /// refused at once.
     pub fn submit(&mut self, now: Time, ticket: Ticket, replica: Replica, op: ReplicaOp) {
+        if let Some(completion) = self.do_directly(now, ticket, replica, &op) {
+            self.direct.push_back(completion);
+            return;
+        }
         self.submit_work(now, ticket, replica, Work::Op(op));
+    }
+
+    /// What was done while it was submitted; to be taken after each submission.
+    pub fn next_direct(&mut self) -> Option<Completion> {
+        self.direct.pop_front()
+    }
+
+    fn do_directly(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        replica: Replica,
+        op: &ReplicaOp,
+    ) -> Option<Completion> {
+        let ReplicaOp::Append {
+            record,
+            then_survey: false,
+        } = op
+        else {
+            return None;
+        };
+        let side = self.sides.iter_mut().find(|side| side.replica == replica)?;
+        let is_small = match &record.body {
+            RecordBody::Updates { updates, .. } => {
+                updates.iter().map(|update| update.ops.len()).sum::<usize>() <= DIRECT_UPDATES_MAX
+            }
+            RecordBody::Rollback | RecordBody::Open => true,
+        };
+        let is_free = side.is_idle() && side.stuck.is_none() && !side.reopen && now >= side.direct_from;
+        if replica != Replica::Local || !is_small || !is_free {
+            return None;
+        }
+        let begun = Instant::now();
+        let result = side.store.try_lock().ok()?.execute(op.clone());
+        if begun.elapsed() > DIRECT_SPAN_MAX {
+            side.direct_from = now + DIRECT_PAUSE;
+        }
+        Some(Completion {
+            ticket,
+            replica,
+            result,
+        })
     }
 
     /// Asks for a damaged replica to be written anew from memory. It happens only if the replica stands at the very

@@ -1,14 +1,14 @@
 //! The thread of one replica: takes jobs in order, and puts the steps of a checkpoint between them.
 //!
-//! The thread may hang in the kernel for as long as the device does. It holds no lock while it works, so nobody
-//! waits for it: the mirror answers in its place when the deadline has come.
+//! The thread may hang in the kernel for as long as the device does. It holds no lock but that of its own store while it
+//! works, and nobody waits for that one: the mirror answers in its place when the deadline has come.
 
 use crate::lane::{Job, Lane, Next, Progress, Work};
 use crate::store::{Store, StoreStep};
 use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crossbeam_channel::Sender;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long the thread sleeps at most while a checkpoint's image is being made.
@@ -32,7 +32,7 @@ pub(crate) enum FromThread {
 
 pub(crate) struct Worker<S> {
     pub replica: Replica,
-    pub store: S,
+    pub store: Arc<Mutex<S>>,
     pub lane: Arc<Lane>,
     pub results: Sender<FromThread>,
     pub wake: Arc<dyn Fn() + Send + Sync>,
@@ -56,7 +56,7 @@ impl<S: Store> Worker<S> {
                 Some(Next::Closed) => return,
                 Some(Next::Recalled) => {
                     if self.checkpoint.take().is_some() {
-                        self.store.abandon_checkpoint();
+                        self.store().abandon_checkpoint();
                     }
                     let replica = self.replica;
                     self.tell(FromThread::Back { replica });
@@ -76,16 +76,22 @@ impl<S: Store> Worker<S> {
         }
     }
 
+    fn store(&self) -> MutexGuard<'_, S> {
+        // A store that panicked is poisoned by itself, as after any failed write.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn do_job(&mut self, job: Job) {
         let Job { serial, work } = job;
         match work {
             Work::Repair(database) => {
-                let result = self.store.repair(database);
+                let result = self.store().repair(database);
                 self.answer(serial, result.map(|()| ReplicaAnswer::Written));
             }
             Work::Op(ReplicaOp::Checkpoint { database }) => {
                 self.end_checkpoint("a newer checkpoint was asked for");
-                match self.store.begin_checkpoint(database) {
+                let begun = self.store().begin_checkpoint(database);
+                match begun {
                     Ok(()) => self.checkpoint = Some(serial),
                     Err(error) => self.answer(serial, Err(error)),
                 }
@@ -95,7 +101,7 @@ impl<S: Store> Worker<S> {
                 if matches!(op, ReplicaOp::Open | ReplicaOp::WriteImage { .. }) {
                     self.end_checkpoint("the replica was opened or written anew");
                 }
-                let result = self.store.execute(op);
+                let result = self.store().execute(op);
                 self.answer(serial, result);
             }
         }
@@ -104,7 +110,8 @@ impl<S: Store> Worker<S> {
     fn step(&mut self) {
         let Some(serial) = self.checkpoint else { return };
         self.pausing = false;
-        let result = match self.store.step_checkpoint() {
+        let stepped = self.store().step_checkpoint();
+        let result = match stepped {
             Ok(StoreStep::More {
                 done_bytes,
                 total_bytes,
@@ -131,7 +138,7 @@ impl<S: Store> Worker<S> {
 
     fn end_checkpoint(&mut self, why: &str) {
         if let Some(serial) = self.checkpoint.take() {
-            self.store.abandon_checkpoint();
+            self.store().abandon_checkpoint();
             self.lane.note_step(Progress::default());
             let text = format!("checkpoint of the {} was given up: {why}", self.replica);
             let kind = ReplicaErrorKind::Poisoned;

@@ -1,7 +1,7 @@
 //! Order, deadlines and checkpoints of the mirror, on devices that do what the test tells them.
 
-use ccd_core::database::Database;
-use ccd_core::ids::{DeviceRole, Replica};
+use ccd_core::database::{Database, Record};
+use ccd_core::ids::{DeviceRole, Epoch, Position, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{Heartbeat, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_core::time::Time;
@@ -347,4 +347,71 @@ fn a_replica_that_does_not_exist_is_refused() {
     let mut rig = Rig::new(&[PRIMARY]);
     rig.heartbeat(0, SECONDARY, 1);
     assert_eq!(rig.error_kinds(0), [(1, ReplicaErrorKind::Io)]);
+}
+
+/// Answers at once, or after a pause that a slow disk would make.
+struct Disk {
+    pause: Duration,
+    thread: Arc<Mutex<Option<std::thread::ThreadId>>>,
+}
+
+impl Store for Disk {
+    fn execute(&mut self, _: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        std::thread::sleep(self.pause);
+        *self.thread.lock().unwrap() = Some(std::thread::current().id());
+        Ok(ReplicaAnswer::Written)
+    }
+    fn repair(&mut self, _: Database) -> Result<(), ReplicaError> {
+        Ok(())
+    }
+    fn begin_checkpoint(&mut self, _: Database) -> Result<(), ReplicaError> {
+        Ok(())
+    }
+    fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError> {
+        Ok(StoreStep::Done)
+    }
+    fn abandon_checkpoint(&mut self) {}
+}
+
+fn append() -> ReplicaOp {
+    let record = Record::open(Position::EMPTY, Epoch(1));
+    ReplicaOp::Append {
+        record: Arc::new(record),
+        then_survey: false,
+    }
+}
+
+#[test]
+fn a_fast_local_copy_is_appended_to_directly_and_a_slow_one_by_its_thread() {
+    for (pause, replica, second_is_direct) in [
+        (Duration::ZERO, Replica::Local, true),
+        (Duration::from_millis(20), Replica::Local, false),
+        (Duration::ZERO, PRIMARY, false),
+    ] {
+        let thread = Arc::new(Mutex::new(None));
+        let (wake, woken) = channel();
+        let wake = Mutex::new(wake);
+        let mut mirror = Mirror::new(PATIENCE, Arc::new(move || drop(wake.lock().unwrap().send(()))));
+        let disk = Disk {
+            pause,
+            thread: thread.clone(),
+        };
+        mirror.attach(replica, disk).unwrap();
+        let now = Time::from_millis(1);
+        for ticket in [Ticket(1), Ticket(2)] {
+            mirror.submit(now, ticket, replica, append());
+            let direct = mirror.next_direct();
+            if ticket == Ticket(2) {
+                assert_eq!(direct.is_some(), second_is_direct, "{replica}, {pause:?}");
+            }
+            let done = direct.unwrap_or_else(|| {
+                woken.recv_timeout(PATIENCE).expect("the thread answers");
+                mirror.next_completion(now).expect("the answer is there")
+            });
+            assert_eq!(done.ticket, ticket);
+            assert!(done.result.is_ok());
+        }
+        let by_caller = *thread.lock().unwrap() == Some(std::thread::current().id());
+        assert_eq!(by_caller, second_is_direct, "{replica}, {pause:?}");
+    }
 }

@@ -304,7 +304,13 @@ impl Daemon {
                 self.execute(action);
             }
             self.actions = actions;
-            next = self.follow_ups.pop_front();
+            next = self.follow_ups.pop_front().or_else(|| {
+                let done = self.mirror.next_direct()?;
+                Some(Event::Replica {
+                    ticket: done.ticket,
+                    result: done.result,
+                })
+            });
         }
         self.peers.flush();
     }

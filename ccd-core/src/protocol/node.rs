@@ -430,6 +430,8 @@ impl Node {
             self.member = None;
         }
         self.known = configuration;
+        // Whatever was backed off from is decided.
+        self.back_off_until = self.now;
         self.note_override();
         self.look = true;
         // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed

@@ -21,8 +21,9 @@ const DRIFT_MARGIN_DIVISOR: u32 = 16;
 pub(super) struct Peer {
     /// When its last message came; `None` until one came.
     pub heard: Option<Time>,
-    /// What it said last.
+    /// What it said last, and when.
     pub state: Option<PeerState>,
+    state_at: Time,
     /// Its last answer that granted a lease: when the heartbeat that was answered had been sent, and for which epoch.
     granted: Option<(Time, Epoch)>,
     /// Until when this node has promised to take part in no configuration without it.
@@ -48,6 +49,7 @@ impl Peer {
         Self {
             heard: None,
             state: None,
+            state_at: now,
             granted: None,
             promised_until: now,
             disk: [None, None],
@@ -155,6 +157,7 @@ impl Node {
                 )
         });
         peer.state = Some(state);
+        peer.state_at = now;
         self.send(
             from,
             Message::HeartbeatAck {
@@ -308,8 +311,9 @@ impl Node {
     }
 
     pub(super) fn peer_state(&self, node: NodeId) -> Option<&PeerState> {
-        self.hears(node)
-            .then(|| self.peers[&node].state.as_ref())
-            .flatten()
+        let peer = self.peers.get(&node)?;
+        // What it said before a cut says nothing about now.
+        let is_fresh = self.now.since(peer.state_at) < self.settings.lease;
+        peer.state.as_ref().filter(|_| is_fresh && self.hears(node))
     }
 }

@@ -13,6 +13,10 @@ use crate::time::Time;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+/// How many heartbeat intervals, and as many more as its number says, a node lets a ballot that it has promised go on
+/// before it proposes itself.
+const TURN_BEATS: u32 = 3;
+
 impl Node {
     /// Why this node cannot vote on this ballot, if it cannot.
     fn obstacle(&self, instance: Epoch, ballot: Ballot) -> Option<Obstacle> {
@@ -107,8 +111,13 @@ impl Node {
         );
     }
 
-    /// A higher ballot of another node ends this node's own.
+    /// A higher ballot of another node ends this node's own, and gets time to come to its decision: two that answer each
+    /// ballot with a higher one would go on for ever.
     fn give_way(&mut self, instance: Epoch, ballot: Ballot) {
+        let beats = TURN_BEATS + u32::from(u8::from(self.me()));
+        self.back_off_until = self
+            .back_off_until
+            .max(self.now + self.settings.heartbeat * beats);
         if self
             .proposal
             .as_ref()
