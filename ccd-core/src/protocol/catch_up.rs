@@ -92,6 +92,12 @@ impl Node {
 
     pub(super) fn on_fetch(&mut self, from: NodeId, have: Position, image: Option<(Position, u64)>) {
         let until = self.offered_position();
+        if image.is_none() && have.stamp > until.stamp && self.history.has(have) {
+            // It holds a round that is prepared here too: it must not go back behind it.
+            let records = Vec::new();
+            self.send(from, Message::Tail { have, records });
+            return;
+        }
         if image.is_none()
             && let Some(records) = self.history.between(have, until)
         {
@@ -208,6 +214,11 @@ impl Node {
         ancestor: bool,
     ) {
         if !self.expects(from) || total > IMAGE_BYTES_MAX {
+            return;
+        }
+        // What this copy holds may have been acked with its help: it never goes back.
+        if position.stamp <= self.head.position().stamp {
+            self.catch_up = None;
             return;
         }
         let Some(catch_up) = &mut self.catch_up else {

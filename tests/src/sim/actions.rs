@@ -77,6 +77,9 @@ impl World {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
                     self.witness_decided(configuration);
+                    if decision.kind == DecisionKind::Opened {
+                        self.ledger.on_opened(configuration);
+                    }
                 }
                 self.servers[index].decisions.push(decision);
             }

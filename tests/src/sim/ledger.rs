@@ -8,7 +8,7 @@ use super::unsound::Unsound;
 use ccd_core::configuration::{Configuration, Decider};
 use ccd_core::database::{Database, Record, RecordBody};
 use ccd_core::ids::{Epoch, Position, RequestId, Stamp};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A position of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,8 @@ pub struct Ledger {
     versions: Vec<Version>,
     places: HashMap<Position, Place>,
     requests: HashMap<RequestId, Vec<Place>>,
+    /// Epochs whose configuration somebody serves, or has served.
+    opened: BTreeSet<Epoch>,
     /// What each epoch's configuration is, from the first time anybody took it for decided.
     configurations: BTreeMap<Epoch, Configuration>,
     /// The newest position that a client has seen: by an ack, or by the answer to a strict query.
@@ -54,6 +56,7 @@ impl Ledger {
             seen: Place(0),
             acked: HashSet::new(),
             seen_at: HashMap::new(),
+            opened: BTreeSet::new(),
             overruled: false,
         }
     }
@@ -200,6 +203,22 @@ impl Ledger {
         Ok(true)
     }
 
+    /// Somebody serves this configuration now: what it started from is what clients see.
+    pub fn on_opened(&mut self, configuration: &Configuration) {
+        self.opened.insert(configuration.epoch);
+    }
+
+    /// The newest version up to this one that changed the content: opening an epoch does not.
+    fn content(&self, mut place: Place) -> Place {
+        while let (true, Some(parent)) = (
+            self.versions[place.0].requests.is_empty(),
+            self.versions[place.0].parent,
+        ) {
+            place = parent;
+        }
+        place
+    }
+
     /// From here on only what this configuration starts from counts as seen.
     fn overrule(&mut self, configuration: &Configuration) {
         self.overruled = true;
@@ -224,7 +243,7 @@ impl Ledger {
                 None => return Ok(()),
             }
         }
-        if self.overruled || self.is_ancestor(seen, base) {
+        if self.overruled || self.is_ancestor(self.content(seen), base) {
             return Ok(());
         }
         let text = format!(
@@ -267,11 +286,11 @@ impl Ledger {
         if self.overruled && !self.is_ancestor(self.seen, place) {
             return Ok(());
         }
-        if self.is_ancestor(place, self.seen) {
+        if self.is_ancestor(self.content(place), self.seen) {
             return Ok(());
         }
         let position = self.position(place);
-        if !self.is_ancestor(self.seen, place) {
+        if !self.is_ancestor(self.content(self.seen), place) {
             let text = format!(
                 "{how} shows {position:?}, another branch than {:?}",
                 self.position(self.seen)
