@@ -190,6 +190,23 @@ fn a_graceful_leave_costs_no_lease_and_a_join_brings_the_node_back() {
 }
 
 #[test]
+fn a_node_that_missed_more_than_a_journal_holds_rejoins() {
+    let mut cluster = Cluster::start();
+    let writer = Writer::start(&[cluster.alpha()]);
+    cluster.nodes[BETA].kill();
+    cluster.alpha().wait_for("serving solo");
+    // The journals of a test cluster have 512 blocks, of which each update takes one.
+    writer.wait_for_more(1200);
+    let ledger = writer.end();
+    cluster.nodes[BETA].start();
+    cluster.wait_until_redundant();
+    for node in &cluster.nodes {
+        ledger.check(node);
+    }
+    cluster.verify();
+}
+
+#[test]
 fn a_daemon_that_is_told_to_end_hands_over_at_once() {
     let mut cluster = Cluster::start();
     let writer = Writer::start(&[cluster.beta()]);

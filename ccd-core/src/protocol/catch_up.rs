@@ -216,8 +216,13 @@ impl Node {
         if !self.expects(from) || total > IMAGE_BYTES_MAX {
             return;
         }
-        // What this copy holds may have been acked with its help: it never goes back.
-        if position.stamp <= self.head.position().stamp {
+        // What this copy holds may have been acked with its help: it never goes back, unless to the base that was decided
+        // on with every acked update in it.
+        let is_base = self
+            .member
+            .as_ref()
+            .is_some_and(|member| member.base() == position);
+        if position.stamp <= self.head.position().stamp && !is_base {
             self.catch_up = None;
             return;
         }

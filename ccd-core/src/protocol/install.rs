@@ -77,6 +77,10 @@ impl Member {
         self.configuration.epoch
     }
 
+    pub fn base(&self) -> Position {
+        self.configuration.base
+    }
+
     pub fn coordinator(&self) -> NodeId {
         self.coordinator
     }

@@ -201,7 +201,7 @@ impl Drop for Cluster {
                 let log = node.log();
                 let lines: Vec<&str> = log.lines().collect();
                 eprintln!("\nlast lines of {}'s log:", node.name);
-                for line in &lines[lines.len().saturating_sub(40)..] {
+                for line in &lines[lines.len().saturating_sub(200)..] {
                     eprintln!("  {line}");
                 }
             }
