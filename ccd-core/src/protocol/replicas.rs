@@ -403,7 +403,9 @@ impl Node {
         let (configuration, ballot) = survey.map_or((None, None), |area| {
             (area.configuration.clone(), area.ballot.clone())
         });
-        self.blank = configuration.is_none();
+        // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
+        let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
+        self.blank = configuration.is_none() && !voted;
         self.ballot = ballot;
         self.round = None;
         self.prepared = None;
