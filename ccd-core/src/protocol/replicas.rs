@@ -149,6 +149,9 @@ pub(super) enum Purpose {
     },
 }
 
+/// A tail of so few records is always brought record by record.
+const TAIL_RECORDS_SURE: usize = 8;
+
 impl Node {
     /// Asks for an operation on a replica.
     pub(super) fn ask(&mut self, replica: Replica, op: ReplicaOp, purpose: Purpose) -> Ticket {
@@ -400,7 +403,9 @@ impl Node {
         let (configuration, ballot) = survey.map_or((None, None), |area| {
             (area.configuration.clone(), area.ballot.clone())
         });
-        self.blank = configuration.is_none();
+        // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
+        let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
+        self.blank = configuration.is_none() && !voted;
         self.ballot = ballot;
         self.round = None;
         self.prepared = None;
@@ -539,7 +544,11 @@ impl Node {
             self.ask(replica, ReplicaOp::Survey, purpose.clone());
             return 1;
         }
-        let tail = own.and_then(|own| self.history.between(own, open.prev));
+        // A long tail is slower than an image, and may not fit the journal; each record takes a block at least.
+        let blocks = |tail: &alloc::vec::Vec<Arc<crate::database::Record>>| tail.len() as u64 * 4096;
+        let tail = own
+            .and_then(|own| self.history.between(own, open.prev))
+            .filter(|tail| tail.len() <= TAIL_RECORDS_SURE || blocks(tail) <= target.image_len_bytes());
         let mut operations = 0;
         match tail {
             Some(mut tail) => {

@@ -289,7 +289,11 @@ impl Node {
         if self.is_open() && !self.is_master() {
             let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
             for id in ids {
-                self.route_update(id);
+                // One that must not wait is sent once: a copy that comes after `busy` was said would be applied.
+                let once = |pending: &Pending| pending.begun && pending.update.no_wait;
+                if !self.requests.updates.get(&id).is_some_and(once) {
+                    self.route_update(id);
+                }
             }
         }
     }
@@ -431,6 +435,11 @@ impl Node {
             ForwardOutcome::Refused(Refusal::TimedOut) => {
                 let why = String::from("the master did not finish it in time");
                 self.finish_update(request, Err(Refusal::Unknown { why }));
+            }
+            ForwardOutcome::Refused(Refusal::Busy)
+                if (self.requests.updates.get(&request)).is_some_and(|pending| !pending.update.no_wait) =>
+            {
+                // Said to an earlier request of the same id, whose client no longer waited for it.
             }
             ForwardOutcome::Refused(refusal) => self.finish_update(request, Err(refusal)),
         }

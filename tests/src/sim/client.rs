@@ -230,6 +230,8 @@ impl World {
 
     pub(super) fn client_heard(&mut self, index: usize, called: Instant, returned: Instant, end: AskEnd) {
         self.client_later(index);
+        // On a network that repeats messages, a copy may come when the master is no longer busy. TCP does not.
+        let repeats = self.faults.weather.repeat_per_mille > 0;
         let load = &mut self.workload;
         let Some(mut work) = load.clients[index].work.take() else {
             return;
@@ -265,6 +267,10 @@ impl World {
             }
             (_, AskEnd::Reply(Err(Refusal::Unknown { .. }) | Ok(_)) | AskEnd::Lost) => {
                 work.ambiguous = true;
+                None
+            }
+            (_, AskEnd::Reply(Err(Refusal::Busy))) => {
+                work.ambiguous |= repeats;
                 None
             }
             (_, AskEnd::Reply(Err(_))) => None,

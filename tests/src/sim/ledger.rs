@@ -301,7 +301,8 @@ impl Ledger {
             .configurations
             .range(position.stamp.epoch.next()..)
             .map(|(_, later)| later);
-        for configuration in later {
+        // One that was decided and never opened was seen by nobody: what it left out may still be taken up.
+        for configuration in later.filter(|later| self.opened.contains(&later.epoch)) {
             let base = self
                 .find(configuration.base)
                 .expect("checked when it was decided");
