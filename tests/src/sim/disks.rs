@@ -249,7 +249,7 @@ impl World {
                 0 => {}
                 1 if self.faults.late_writes && !local_power => {
                     let late = self.draw(Duration::ZERO, LATE_MAX);
-                    let serial = self.chance.next();
+                    let serial = self.chance.draw();
                     self.ghosts.insert(serial, ghost);
                     self.after(late, Happening::LateLanding { ghost: serial });
                 }

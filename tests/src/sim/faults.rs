@@ -220,7 +220,7 @@ impl World {
             0 => 0,
             1 => u64::MAX,
             2 => (1 << self.chance.below(64)) - 1,
-            _ => self.chance.next(),
+            _ => self.chance.draw(),
         };
         Fault::Break { after_writes, kept }
     }

@@ -23,10 +23,10 @@ impl Random {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        Self::new(self.next() ^ hash)
+        Self::new(self.draw() ^ hash)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let result = self.state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.state[1] << 17;
         self.state[2] ^= self.state[0];
@@ -41,7 +41,7 @@ impl Random {
     /// Uniform in `0..bound`; `bound` must not be 0. The bias is far below what a simulation could notice.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "nothing to choose from");
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
     }
 
     /// Uniform in `low..=high`.
@@ -89,8 +89,8 @@ mod tests {
         let stream = |seed| {
             let mut random = Random::new(seed);
             [
-                random.next(),
-                random.next(),
+                random.draw(),
+                random.draw(),
                 random.below(10),
                 random.between(5, 6),
             ]

@@ -309,7 +309,7 @@ impl Media {
 }
 
 fn power_cut(medium: &MemoryDevice, torn: bool, chance: &mut Random) {
-    let kept = chance.next();
+    let kept = chance.draw();
     let mut chance = chance.fork("power");
     medium.power_cut(SECTOR_BYTES, |write, _| {
         if torn {

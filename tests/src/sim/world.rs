@@ -328,7 +328,7 @@ impl World {
             cluster: CLUSTER,
             nodes: self.shape.node_set(),
             devices: self.shape.device_set(),
-            incarnation: Incarnation(self.chance.next() >> 40),
+            incarnation: Incarnation(self.chance.draw() >> 40),
             heartbeat: HEARTBEAT,
             lease: LEASE,
             disk_deadline: DISK_DEADLINE,
