@@ -391,7 +391,12 @@ fn a_fast_local_copy_is_appended_to_directly_and_a_slow_one_by_its_thread() {
         let thread = Arc::new(Mutex::new(None));
         let (wake, woken) = channel();
         let wake = Mutex::new(wake);
-        let mut mirror = Mirror::new(PATIENCE, Arc::new(move || drop(wake.lock().unwrap().send(()))));
+        let mut mirror = Mirror::new(
+            PATIENCE,
+            Arc::new(move || {
+                let _ = wake.lock().unwrap().send(());
+            }),
+        );
         let disk = Disk {
             pause,
             thread: thread.clone(),
