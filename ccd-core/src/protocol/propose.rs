@@ -289,6 +289,7 @@ impl Node {
         let now = self.now;
         let head = self.head.position();
         let (whole, rolled_back) = (self.damaged.is_none(), self.rolled_back);
+        let voted_for = self.accepted_in(self.known.epoch);
         let Some(proposal) = self.current(attempt) else {
             return;
         };
@@ -297,6 +298,8 @@ impl Node {
         match (replica, result) {
             (Replica::Local, Ok(_)) => {
                 proposal.promised.nodes.insert(me);
+                // Its own vote may be the one that decided.
+                proposal.take_accepted(voted_for);
                 proposal.evidence.push(Evidence {
                     source: Source::Node(me),
                     position: head,
