@@ -221,7 +221,7 @@ impl Node {
         let is_base = self
             .member
             .as_ref()
-            .is_some_and(|member| member.base() == position);
+            .is_some_and(|member| member.awaited_base() == Some(position));
         if position.stamp <= self.head.position().stamp && !is_base {
             self.catch_up = None;
             return;

@@ -77,8 +77,9 @@ impl Member {
         self.configuration.epoch
     }
 
-    pub fn base(&self) -> Position {
-        self.configuration.base
+    /// What it still has to go to, also back to; once the configuration is being opened on it, nothing leads back there.
+    pub fn awaited_base(&self) -> Option<Position> {
+        self.target.is_none().then_some(self.configuration.base)
     }
 
     pub fn coordinator(&self) -> NodeId {
