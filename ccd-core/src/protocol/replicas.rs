@@ -25,6 +25,8 @@ const CHECKPOINT_AT_PERCENT: u8 = 50;
 #[derive(Debug)]
 pub(super) struct ReplicaView {
     state: State,
+    /// The last failure that was recorded, until it works again.
+    recorded: Option<String>,
     /// When it became usable, or stopped being so.
     pub since: Time,
     /// The newest control blocks read from it.
@@ -62,6 +64,7 @@ impl ReplicaView {
                 open_at: now,
                 error: None,
             },
+            recorded: None,
             since: now,
             survey: Survey::default(),
             loaded: false,
@@ -316,8 +319,17 @@ impl Node {
         view.own = None;
         view.clean_beat = None;
         view.loaded = false;
+        // A device that is away is opened again and again: said once, until the reason changes.
+        let is_news = view.recorded.as_ref() != Some(&error.text);
+        if is_news && !was_usable {
+            view.recorded = Some(error.text.clone());
+            let text = alloc::format!("the {replica} cannot be used: {error}");
+            self.record(DecisionKind::Damage, text);
+            return;
+        }
         if was_usable {
             view.since = now;
+            view.recorded = Some(error.text.clone());
             let text = alloc::format!("the {replica} failed ({purpose:?}): {error}");
             self.record(DecisionKind::Damage, text);
             if replica == Replica::Local && !self.solo() {
@@ -333,6 +345,7 @@ impl Node {
         let now = self.now;
         let view = self.replica_mut(replica);
         view.state = State::Open;
+        view.recorded = None;
         view.since = now;
         self.ask(replica, ReplicaOp::Load, Purpose::Load);
     }

@@ -173,6 +173,10 @@ impl Node {
                 });
                 self.beat();
             }
+            RequestBody::Takeover { force: false } if !self.willing => {
+                let why = String::from("this node left; `ccdctl join` takes part again");
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
             RequestBody::Takeover { force } => {
                 self.willing = true;
                 if !self.is_open() {
