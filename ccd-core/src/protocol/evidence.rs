@@ -65,7 +65,13 @@ pub(super) fn newest_state<'a>(
                 || replica.wrote_for(configuration.base_writers)
         })
         .max_by_key(|replica| (replica.position.stamp, replica.position == configuration.base));
-    let Some(newest) = newest else {
+    // Epochs in between that never opened either may have left their number on the same content.
+    let same = |replica: &&Evidence| {
+        replica.position.lineage == configuration.base.lineage
+            && replica.position.stamp.generation == configuration.base.stamp.generation
+    };
+    let Some(newest) = newest.or_else(|| whole().filter(same).max_by_key(|replica| replica.position.stamp))
+    else {
         return Err(format!(
             "epoch {} never opened, and the state it was to start from ({}) was not found",
             configuration.epoch, configuration.base,
@@ -174,6 +180,9 @@ mod tests {
              alloc::vec![node(A, at(4, 3, 1)), node(B, at(5, 8, 1))], None),
             ("never opened: a writer of the epoch before holds all that was acked", solo(pair),
              alloc::vec![node(B, at(5, 9, 1)), device(P, at(4, 1, 1)), device(S, at(4, 1, 1))], Some(at(5, 9, 1))),
+            ("never opened: the base is known by its content, whatever epoch was begun on it",
+             Configuration { epoch: Epoch(8), ..paired(disks) },
+             alloc::vec![node(A, at(7, 10, 1)), node(B, at(6, 10, 1))], Some(at(7, 10, 1))),
             ("never opened: an equal stamp of another lineage loses to the base", paired(disks),
              alloc::vec![node(A, at(5, 10, 9)), node(B, at(5, 10, 1))], Some(at(5, 10, 1))),
         ];

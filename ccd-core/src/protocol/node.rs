@@ -429,6 +429,12 @@ impl Node {
         {
             self.member = None;
         }
+        // Who has voted for the first configuration knows all that it ever promised.
+        let voted = self
+            .ballot
+            .as_ref()
+            .is_some_and(|ballot| ballot.accepted.is_some());
+        self.blank &= !(self.known.is_genesis() && voted);
         self.known = configuration;
         // Whatever was backed off from is decided.
         self.back_off_until = self.now;
