@@ -100,6 +100,8 @@ pub struct Node {
     pub(super) opened_at: Time,
     pub(super) round: Option<Round>,
     pub(super) prepared: Option<Prepared>,
+    /// The last round that was rolled back before its request came here.
+    pub(super) undone_unseen: Option<Position>,
     /// A reconfiguration is due as soon as the round under way has ended.
     pub(super) hold_rounds: bool,
     /// The prepared round went into an image, because the journal had no room.
@@ -163,6 +165,7 @@ impl Node {
             opened_at: now,
             round: None,
             prepared: None,
+            undone_unseen: None,
             hold_rounds: false,
             journal_was_full: false,
             snapshot: None,

@@ -62,6 +62,9 @@ impl Node {
             return;
         }
         let position = record.next;
+        if self.undone_unseen == Some(position) {
+            return;
+        }
         if position == self.committed.position() {
             self.send(from, Message::UpdateAck { epoch, position });
             return;
@@ -180,7 +183,8 @@ impl Node {
             return;
         }
         if !here {
-            // It never came here, or is undone already.
+            // It never came here, or is undone already. Should its request come yet, it comes too late.
+            self.undone_unseen = Some(position);
             if self.head.position() != position && self.prepared.is_none() {
                 self.send(from, Message::UnfreezeAck { epoch, position });
             }
