@@ -13,6 +13,7 @@ use super::propose::{Attempt, Proposal};
 use super::replicas::{Purpose, ReplicaView};
 use super::requests::Requests;
 use super::update::Round;
+use super::vote::TURN_BEATS;
 use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
@@ -20,6 +21,7 @@ use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// One node of a cluster. Pure: it learns the time and everything else from events, and acts only through actions.
 ///
@@ -439,8 +441,14 @@ impl Node {
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
         self.known = configuration;
-        // Whatever was backed off from is decided.
-        self.back_off_until = self.now;
+        // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
+        let proposer = self.known.proposer;
+        let turn = if self.linked(proposer) {
+            self.settings.heartbeat * TURN_BEATS
+        } else {
+            Duration::ZERO
+        };
+        self.back_off_until = self.now + turn;
         self.note_override();
         self.look = true;
         // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed

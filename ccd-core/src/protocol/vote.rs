@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 /// How many heartbeat intervals, and as many more as its number says, a node lets a ballot that it has promised go on
 /// before it proposes itself.
-const TURN_BEATS: u32 = 3;
+pub(super) const TURN_BEATS: u32 = 3;
 
 impl Node {
     /// Why this node cannot vote on this ballot, if it cannot.

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Make a region on a device or file
 #[derive(Debug, Args)]
@@ -99,14 +99,11 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
             );
             return Err(Failure::new(exit::USAGE, text));
         }
-        let mut device = open(
-            path,
-            if global.dry_run {
-                Access::ReadOnly
-            } else {
-                Access::Exclusive
-            },
-        )?;
+        let mut device = if global.dry_run {
+            open(path, Access::ReadOnly)?
+        } else {
+            open_when_free(path)?
+        };
         permit(global, args, &mut device)?;
         (device.len_bytes(), Some(device))
     } else {
@@ -346,6 +343,22 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .checked_mul(1 << shift)
         .filter(|size| *size > 0 && *size < 1 << 50)
         .ok_or_else(wrong)
+}
+
+/// A daemon that misses its device tries to open it twice a second, and finds that it is no region yet: such a moment is
+/// waited out. One that uses the device holds it all the time.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
+
+fn open_when_free(path: &Path) -> Result<RawDevice, RegionError> {
+    let begun = Instant::now();
+    loop {
+        match open(path, Access::Exclusive) {
+            Err(RegionError::Busy { .. }) if begun.elapsed() < FREE_WITHIN => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 #[cfg(test)]
