@@ -5,7 +5,8 @@
 //! message.rs     what nodes say to each other
 //! node.rs        Node: what it knows; how an event reaches the part that handles it
 //!
-//! replicas.rs    this node's replicas: open, load, survey; whom an answer is for
+//! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
+//! loading.rs     reading their content                  survey.rs   what other nodes' control blocks say
 //! peers.rs       heartbeats, leases (DESIGN §6)
 //! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
 //! vote.rs        this node as a voter (§7)              propose.rs, conclude.rs  as a proposer
@@ -24,6 +25,7 @@ mod evidence;
 mod history;
 mod install;
 mod interface;
+mod loading;
 mod message;
 mod node;
 mod operator;
@@ -34,6 +36,7 @@ mod propose;
 mod replicas;
 mod requests;
 mod status;
+mod survey;
 mod update;
 mod verification;
 mod vote;

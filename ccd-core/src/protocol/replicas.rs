@@ -8,10 +8,10 @@ use super::interface::{Action, DecisionKind, Ticket};
 use super::propose::Attempt;
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Database;
-use crate::ids::{DeviceRole, Epoch, NodeId, Position, Replica};
-use crate::replica::{AreaSurvey, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
+use crate::ids::{Epoch, NodeId, Position, Replica};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use crate::time::Time;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::time::Duration;
 
@@ -36,10 +36,10 @@ pub(super) struct ReplicaView {
     /// The durable position of this node's own area; `None` while it is not known.
     pub own: Option<Position>,
     /// Writes of state under way, and where the last one leads.
-    writes_in_flight: usize,
+    pub writes_in_flight: usize,
     leads_to: Position,
     /// A record did not fit its journal: the next write there is a whole image.
-    journal_full: bool,
+    pub journal_full: bool,
     /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
@@ -350,187 +350,6 @@ impl Node {
         self.ask(replica, ReplicaOp::Load, Purpose::Load);
     }
 
-    fn on_loaded(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
-        let Ok(ReplicaAnswer::Loaded(loaded)) = result else {
-            return;
-        };
-        if let Some(damage) = &loaded.damage {
-            let text = alloc::format!("the {replica} is damaged: {damage}");
-            self.record(DecisionKind::Damage, text);
-        }
-        self.note_own_position(replica, &loaded);
-        self.replica_mut(replica).loaded = true;
-        if replica != Replica::Local {
-            self.keep_if_overridden(replica, &loaded);
-        }
-        if replica == Replica::Local && self.serving.is_none() && !self.opened_as_owner() {
-            self.take_local_copy(loaded);
-        }
-    }
-
-    /// A device may hold what was acked elsewhere before an operator overruled the votes: it is about to be written over
-    /// by its owner, so a copy is kept.
-    fn keep_if_overridden(&mut self, replica: Replica, loaded: &Loaded) {
-        let Some((epoch, base)) = self.overridden else {
-            return;
-        };
-        let stamp = loaded.position.stamp;
-        let lost = stamp > base.stamp && stamp.epoch < epoch && !self.history.has(loaded.position);
-        if lost && self.replica(Replica::Local).usable() {
-            let reason =
-                alloc::format!("on the {replica}, decided elsewhere before the override of epoch {epoch}");
-            self.record(
-                DecisionKind::BranchKept,
-                alloc::format!("kept {} aside: {reason}", loaded.position),
-            );
-            let (database, _) = replay(loaded);
-            self.ask(
-                Replica::Local,
-                ReplicaOp::KeepBranch { database, reason },
-                Purpose::Unattended,
-            );
-        }
-    }
-
-    /// Damage in an area makes its tail unknown; the next write there is then a whole image.
-    pub(super) fn note_own_position(&mut self, replica: Replica, loaded: &Loaded) {
-        let me = self.me();
-        let head = loaded
-            .heads
-            .iter()
-            .find(|(node, _)| *node == me)
-            .map(|(_, position)| *position);
-        let view = self.replica_mut(replica);
-        let known = loaded.damage.is_none() && !view.journal_full && view.writes_in_flight == 0;
-        view.own = known.then(|| head.unwrap_or(Position::EMPTY));
-    }
-
-    /// The local copy as it was found at the start, or after a failure.
-    fn take_local_copy(&mut self, loaded: Loaded) {
-        let survey = self
-            .replica(Replica::Local)
-            .survey
-            .areas
-            .iter()
-            .find(|area| area.node == self.me());
-        let (configuration, ballot) = survey.map_or((None, None), |area| {
-            (area.configuration.clone(), area.ballot.clone())
-        });
-        // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
-        let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank = configuration.is_none() && !voted;
-        self.ballot = ballot;
-        self.round = None;
-        self.prepared = None;
-        self.rolled_back = None;
-        self.opened = None;
-        if let Some(configuration) = configuration
-            && configuration.epoch > self.known.epoch
-        {
-            self.known = configuration;
-            self.note_override();
-        }
-        self.damaged = loaded.damage.clone();
-        let (mut head, mut history) = replay(&loaded);
-        if let Some(damage) = &self.damaged {
-            let op = ReplicaOp::KeepBranch {
-                database: head,
-                reason: alloc::format!("damaged: {damage}"),
-            };
-            self.ask(Replica::Local, op, Purpose::Unattended);
-            head = Database::default();
-            history = super::history::History::default();
-        }
-        self.head = head.clone();
-        self.committed = head;
-        self.history = history;
-        let text = alloc::format!(
-            "started on the local copy at {}, knowing {}{}",
-            self.head.position(),
-            if self.known.is_genesis() {
-                "no configuration".to_string()
-            } else {
-                self.known.to_string()
-            },
-            if self.blank { ": it is new" } else { "" },
-        );
-        self.record(DecisionKind::Start, text);
-    }
-
-    /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
-    fn on_survey(&mut self, replica: Replica, survey: &Survey) {
-        for area in &survey.areas {
-            if let Some(ballot) = &area.ballot {
-                self.round_max = self.round_max.max(ballot.promised.round);
-            }
-            if let Some(heartbeat) = &area.heartbeat
-                && area.node != self.me()
-                && let Replica::Device(role) = replica
-            {
-                let now = self.now;
-                if let Some(peer) = self.peers.get_mut(&area.node) {
-                    peer.on_disk_heartbeat(role, heartbeat, now);
-                }
-            }
-        }
-        let newest = (survey.areas.iter())
-            .filter_map(|area| area.configuration.as_ref())
-            .max_by_key(|configuration| configuration.epoch)
-            .filter(|configuration| configuration.epoch > self.known.epoch)
-            .cloned();
-        let full = survey
-            .areas
-            .iter()
-            .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
-        if full || self.replica(replica).survey.areas.is_empty() {
-            self.replica_mut(replica).survey = survey.clone();
-        }
-        if let Some(configuration) = newest
-            && replica != Replica::Local
-        {
-            self.learn(configuration);
-        }
-    }
-
-    /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
-    fn on_device_beat(&mut self, role: DeviceRole, begun: Time, survey: &Survey) {
-        let claimed = self.claimed_epoch(role, survey);
-        self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
-        if self.solo() && self.serving.is_some() && claimed >= self.known.epoch {
-            self.on_claim(role);
-        }
-        self.note_damage(role, survey);
-    }
-
-    /// The highest epoch whose successor another node's ballot blocks mean to decide.
-    ///
-    /// A damaged block is most likely a claim that was never finished, and then means nothing: its writer has not read
-    /// this node's area since. But it may also be a finished one gone bad, so it counts as a claim once.
-    pub(super) fn claimed_epoch(&self, role: DeviceRole, survey: &Survey) -> Epoch {
-        let others = || survey.areas.iter().filter(|area| area.node != self.settings.me);
-        let claimed = others()
-            .filter_map(|area| area.ballot.as_ref())
-            .map(|ballot| ballot.instance)
-            .max();
-        let damaged = others().any(|area| area.damaged && !self.damage_noted.contains(&noted(role, area)));
-        if damaged {
-            self.known.epoch
-        } else {
-            claimed.unwrap_or_default()
-        }
-    }
-
-    /// The damage that a survey shows has been counted as a claim.
-    pub(super) fn note_damage(&mut self, role: DeviceRole, survey: &Survey) {
-        for area in &survey.areas {
-            if area.damaged && area.node != self.settings.me {
-                self.damage_noted.insert(noted(role, area));
-            } else {
-                self.damage_noted.remove(&noted(role, area));
-            }
-        }
-    }
-
     fn checkpoint_if_due(&mut self, replica: Replica, used_percent: u8) {
         let view = self.replica(replica);
         // Only a committed state is checkpointed: a prepared round may still be rolled back.
@@ -591,30 +410,4 @@ impl Node {
         }
         operations
     }
-}
-
-/// A claim check reads the ballot blocks only, a heartbeat all control blocks: each can be damaged by itself.
-fn noted(role: DeviceRole, area: &AreaSurvey) -> (DeviceRole, NodeId, bool) {
-    (
-        role,
-        area.node,
-        area.heartbeat.is_some() || area.configuration.is_some(),
-    )
-}
-
-/// The database and its history from what was found on a replica.
-pub(super) fn replay(loaded: &Loaded) -> (Database, super::history::History) {
-    let mut head = loaded.checkpoint.clone();
-    let mut history = super::history::History::default();
-    for record in &loaded.records {
-        match head.apply(record) {
-            Ok(next) => {
-                head = next;
-                history.push(Arc::new(record.clone()));
-            }
-            // The region has checked the chain; what does not apply ends it here.
-            Err(_) => break,
-        }
-    }
-    (head, history)
 }

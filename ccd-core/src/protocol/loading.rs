@@ -1,0 +1,139 @@
+//! Reading a replica's content: the local copy when the node starts or after a failure, and what the devices hold.
+//!
+//! Called by `replicas.rs` when a replica has been opened.
+
+use super::Node;
+use super::history::History;
+use super::interface::DecisionKind;
+use super::replicas::Purpose;
+use crate::database::Database;
+use crate::ids::{Position, Replica};
+use crate::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaOp};
+use alloc::string::ToString;
+use alloc::sync::Arc;
+
+impl Node {
+    pub(super) fn on_loaded(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
+        let Ok(ReplicaAnswer::Loaded(loaded)) = result else {
+            return;
+        };
+        if let Some(damage) = &loaded.damage {
+            let text = alloc::format!("the {replica} is damaged: {damage}");
+            self.record(DecisionKind::Damage, text);
+        }
+        self.note_own_position(replica, &loaded);
+        self.replica_mut(replica).loaded = true;
+        if replica != Replica::Local {
+            self.keep_if_overridden(replica, &loaded);
+        }
+        if replica == Replica::Local && self.serving.is_none() && !self.opened_as_owner() {
+            self.take_local_copy(loaded);
+        }
+    }
+
+    /// A device may hold what was acked elsewhere before an operator overruled the votes: it is about to be written over
+    /// by its owner, so a copy is kept.
+    fn keep_if_overridden(&mut self, replica: Replica, loaded: &Loaded) {
+        let Some((epoch, base)) = self.overridden else {
+            return;
+        };
+        let stamp = loaded.position.stamp;
+        let lost = stamp > base.stamp && stamp.epoch < epoch && !self.history.has(loaded.position);
+        if lost && self.replica(Replica::Local).usable() {
+            let reason =
+                alloc::format!("on the {replica}, decided elsewhere before the override of epoch {epoch}");
+            self.record(
+                DecisionKind::BranchKept,
+                alloc::format!("kept {} aside: {reason}", loaded.position),
+            );
+            let (database, _) = replay(loaded);
+            self.ask(
+                Replica::Local,
+                ReplicaOp::KeepBranch { database, reason },
+                Purpose::Unattended,
+            );
+        }
+    }
+
+    /// Damage in an area makes its tail unknown; the next write there is then a whole image.
+    pub(super) fn note_own_position(&mut self, replica: Replica, loaded: &Loaded) {
+        let me = self.me();
+        let head = loaded
+            .heads
+            .iter()
+            .find(|(node, _)| *node == me)
+            .map(|(_, position)| *position);
+        let view = self.replica_mut(replica);
+        let known = loaded.damage.is_none() && !view.journal_full && view.writes_in_flight == 0;
+        view.own = known.then(|| head.unwrap_or(Position::EMPTY));
+    }
+
+    /// The local copy as it was found at the start, or after a failure.
+    fn take_local_copy(&mut self, loaded: Loaded) {
+        let survey = self
+            .replica(Replica::Local)
+            .survey
+            .areas
+            .iter()
+            .find(|area| area.node == self.me());
+        let (configuration, ballot) = survey.map_or((None, None), |area| {
+            (area.configuration.clone(), area.ballot.clone())
+        });
+        // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
+        let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
+        self.blank = configuration.is_none() && !voted;
+        self.ballot = ballot;
+        self.round = None;
+        self.prepared = None;
+        self.rolled_back = None;
+        self.opened = None;
+        if let Some(configuration) = configuration
+            && configuration.epoch > self.known.epoch
+        {
+            self.known = configuration;
+            self.note_override();
+        }
+        self.damaged = loaded.damage.clone();
+        let (mut head, mut history) = replay(&loaded);
+        if let Some(damage) = &self.damaged {
+            let op = ReplicaOp::KeepBranch {
+                database: head,
+                reason: alloc::format!("damaged: {damage}"),
+            };
+            self.ask(Replica::Local, op, Purpose::Unattended);
+            head = Database::default();
+            history = History::default();
+        }
+        self.head = head.clone();
+        self.committed = head;
+        self.history = history;
+        let text = alloc::format!(
+            "started on the local copy at {}, knowing {}{}",
+            self.head.position(),
+            if self.known.is_genesis() {
+                "no configuration".to_string()
+            } else {
+                self.known.to_string()
+            },
+            if self.blank { ": it is new" } else { "" },
+        );
+        self.record(DecisionKind::Start, text);
+    }
+}
+
+/// The database and its history from what was found on a replica.
+pub(super) fn replay(loaded: &Loaded) -> (Database, History) {
+    let mut head = loaded.checkpoint.clone();
+    let mut history = History::default();
+    for record in &loaded.records {
+        match head.apply(record) {
+            Ok(next) => {
+                head = next;
+                history.push(Arc::new(record.clone()));
+            }
+            // The region has checked the chain; what does not apply ends it here.
+            Err(_) => break,
+        }
+    }
+    (head, history)
+}
