@@ -329,9 +329,12 @@ impl Daemon {
         }
     }
 
-    /// With lease fencing there is nothing to do: ballots and waiting protect (DESIGN §10).
+    /// Clusters with reservations are refused at the start, and the others ask for none (DESIGN §10).
     fn fence(&mut self, ticket: Ticket) {
-        let result = Ok(());
+        let result = Err(ReplicaError {
+            kind: ReplicaErrorKind::NotSupported,
+            text: String::from("this daemon drives no reservations"),
+        });
         self.follow_ups.push_back(Event::Fenced { ticket, result });
     }
 

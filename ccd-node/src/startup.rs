@@ -111,6 +111,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
         heartbeat: options.heartbeat,
         lease: options.lease,
+        fencing: options.fencing,
         disk_deadline: options.disk_deadline,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };

@@ -11,6 +11,7 @@ use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::{Position, RequestId};
+use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
@@ -65,6 +66,11 @@ impl Drop for Cluster {
 impl Cluster {
     /// A cluster that has just been set up: nothing runs yet.
     pub fn stopped(shape: Shape) -> Self {
+        Self::stopped_with(shape, Fencing::Lease)
+    }
+
+    /// The same, with this kind of fencing.
+    pub fn stopped_with(shape: Shape, fencing: Fencing) -> Self {
         let load = Load {
             clients: 0,
             think_max: LEASE,
@@ -74,6 +80,7 @@ impl Cluster {
         };
         let plan = Plan {
             seed: 0,
+            fencing,
             shape,
             faults: FaultBudget::none(),
             load,
@@ -87,7 +94,12 @@ impl Cluster {
 
     /// A cluster that serves, with the key `K` defined.
     pub fn serving(shape: Shape) -> Self {
-        let mut cluster = Self::stopped(shape);
+        Self::serving_with(shape, Fencing::Lease)
+    }
+
+    /// The same, with this kind of fencing.
+    pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
+        let mut cluster = Self::stopped_with(shape, fencing);
         cluster.start_all(Duration::from_millis(10));
         let formats = cluster.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
