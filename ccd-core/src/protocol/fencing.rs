@@ -39,6 +39,8 @@ pub(super) struct Fence {
     fenced_by: Option<NodeSet>,
     /// Since when a write was refused that nobody has explained yet.
     refused: Option<Time>,
+    /// A write was refused since this node's way to the device was last registered.
+    repair: bool,
     /// It went on refusing writes for a lease although this node is registered: it counts as failed until one is taken.
     distrusted: bool,
     asked: Option<Ticket>,
@@ -75,6 +77,7 @@ impl Fence {
             seen: None,
             fenced_by: None,
             refused: None,
+            repair: false,
             distrusted: false,
             asked: None,
             look_again: false,
@@ -225,7 +228,7 @@ impl Node {
         if !fence.distrusted {
             fence.refused.get_or_insert(now);
         }
-        fence.paths_tried = false;
+        fence.repair = true;
         self.look = true;
         self.look_at(role);
     }
@@ -306,10 +309,11 @@ impl Node {
         let was_registered = fence.registered;
         fence.registered = fence.key.is_some_and(|key| seen.has(key));
         let (is_registered, refused) = (fence.registered, fence.refused.is_some());
+        let was_distrusted = fence.distrusted;
         let key = fence.key;
         fence.seen = Some(seen.clone());
-        fence.paths_tried &= seen.paths_missing > 0 || refused;
-        let repair = refused && !fence.paths_tried;
+        fence.paths_tried &= seen.paths_missing > 0;
+        let repair = core::mem::take(&mut fence.repair);
         if is_registered {
             fence.fenced_by = None;
             self.look |= !was_registered;
@@ -317,7 +321,7 @@ impl Node {
                 // The key is there, so it is this node's way to the device that is not registered: a session made anew, or a
                 // new path. It is registered there, and the device opened again at once.
                 self.ask_fence(role, FenceOp::Register { key });
-            } else if refused {
+            } else if refused || was_distrusted {
                 self.re_open_now(Replica::Device(role));
             }
         } else if was_registered {
