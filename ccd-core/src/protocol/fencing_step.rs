@@ -25,7 +25,7 @@ pub(super) struct Situation<'a> {
     /// Nodes that must not be able to write.
     pub victims: NodeSet,
     /// This node does not serve and its votes could let it go on, or it was let in. A node that serves never registers
-    /// by itself: that would undo its own fencing (FENCING.md §1, trap 10).
+    /// by itself: that would undo its own fencing (trap 10 of docs/fencing.md).
     pub may_register: bool,
     /// Missing paths have been registered once; a dead one must not hold everything up.
     pub paths_tried: bool,
