@@ -109,11 +109,9 @@ impl World {
     }
 
     /// The target of a device is reset: it forgets its reservation unless it stores it.
-    pub fn reset_target(&mut self, role: DeviceRole) {
-        if !self.faults.targets_remember
-            && let Some(initiator) = self.media.initiator(0, role)
-        {
-            initiator.target().forget();
+    fn reset_target(&mut self, role: DeviceRole) {
+        if !self.faults.targets_remember {
+            self.forget_registrations(role);
         }
     }
 

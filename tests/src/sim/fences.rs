@@ -4,12 +4,46 @@ use super::world::{DISK_DEADLINE, Happening, World};
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::{Event, Ticket};
 use ccd_core::replica::{ReplicaError, ReplicaErrorKind};
-use ccd_core::reservation::FenceOp;
+use ccd_core::reservation::{FenceOp, Registrations, ReservationKey};
 use core::time::Duration;
 
 const LATENCY_MIN: Duration = Duration::from_micros(20);
 
 impl World {
+    /// What is registered on a device, and who holds its reservation.
+    pub fn registrations(&self, device: DeviceRole) -> Registrations {
+        let initiator = self
+            .media
+            .initiator(0, device)
+            .expect("the cluster has this device");
+        initiator.execute(FenceOp::Look)
+    }
+
+    /// Somebody who is not of this cluster registers, and holds the reservation if nobody else does.
+    pub fn register_stranger(&mut self, device: DeviceRole, key: ReservationKey) {
+        if let Some(initiator) = self.media.initiator(0, device) {
+            initiator.target().register_stranger(key);
+        }
+    }
+
+    /// The target of a device is reset without having stored registrations.
+    pub fn forget_registrations(&mut self, device: DeviceRole) {
+        self.log
+            .line(self.now, format_args!("the {device} forgets its reservation"));
+        if let Some(initiator) = self.media.initiator(0, device) {
+            initiator.target().forget();
+        }
+    }
+
+    /// A node's session with a device is made anew.
+    pub fn reconnect(&mut self, index: usize, device: DeviceRole) {
+        self.log.line(
+            self.now,
+            format_args!("n{index} has a new session with the {device}"),
+        );
+        self.media.reconnect(index, device);
+    }
+
     pub(super) fn submit_fence(&mut self, index: usize, ticket: Ticket, device: DeviceRole, op: FenceOp) {
         let run = self.servers[index].run;
         let slot = super::server::slot(Replica::Device(device));
@@ -56,7 +90,8 @@ impl World {
         let slot = super::server::slot(Replica::Device(device));
         let rate = self.faults.fence_error_per_mille;
         let fails = self.faulty && self.chance.chance(rate);
-        let reaches = !self.media.is_lost(index, slot) && !(fails && self.chance.chance(500));
+        let swallowed = fails && self.chance.chance(500);
+        let reaches = !self.media.is_lost(index, slot) && !swallowed;
         let failed = |text: &str| ReplicaError {
             kind: ReplicaErrorKind::Io,
             text: format!("the reservation of the {device}: {text}"),

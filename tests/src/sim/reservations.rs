@@ -107,15 +107,13 @@ impl Reservations {
     }
 
     /// Somebody else's key, for scenarios.
-    pub fn register_stranger(&mut self, key: ReservationKey, holds: bool) {
+    pub fn register_stranger(&mut self, key: ReservationKey) {
         let nexus = Nexus {
             server: usize::MAX,
             session: 0,
         };
         self.registered.insert(nexus, key);
-        if holds {
-            self.holder = Some(nexus);
-        }
+        self.holder.get_or_insert(nexus);
     }
 }
 

@@ -22,6 +22,16 @@ pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// Long enough for any takeover, restart or rejoin to be over.
 pub const SETTLED: Duration = LEASE.saturating_mul(8);
 
+/// `CCD_SIM_FENCING`, else leases: every scenario must end in the same way with both.
+fn usual_fencing() -> Fencing {
+    match std::env::var("CCD_SIM_FENCING") {
+        Ok(name) => {
+            Fencing::named(&name).unwrap_or_else(|| panic!("CCD_SIM_FENCING is {name:?}, not scsi or lease"))
+        }
+        Err(_) => Fencing::Lease,
+    }
+}
+
 /// A cluster under the control of a test.
 #[derive(Debug)]
 pub struct Cluster {
@@ -66,7 +76,7 @@ impl Drop for Cluster {
 impl Cluster {
     /// A cluster that has just been set up: nothing runs yet.
     pub fn stopped(shape: Shape) -> Self {
-        Self::stopped_with(shape, Fencing::Lease)
+        Self::stopped_with(shape, usual_fencing())
     }
 
     /// The same, with this kind of fencing.
@@ -94,7 +104,7 @@ impl Cluster {
 
     /// A cluster that serves, with the key `K` defined.
     pub fn serving(shape: Shape) -> Self {
-        Self::serving_with(shape, Fencing::Lease)
+        Self::serving_with(shape, usual_fencing())
     }
 
     /// The same, with this kind of fencing.
