@@ -65,8 +65,15 @@ enum Goal {
         attempt: Attempt,
         victims: NodeSet,
         may_register: bool,
-        head_start_until: Option<Time>,
+        head_start: HeadStart,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadStart {
+    Due,
+    Until(Time),
+    Over,
 }
 
 impl Fence {
@@ -93,6 +100,11 @@ impl Node {
     /// This node can write to the device, as far as reservations go.
     pub(super) fn registered_on(&self, role: DeviceRole) -> bool {
         self.fences.get(&role).is_none_or(|fence| fence.registered)
+    }
+
+    /// This run of the node has not been registered on the device, so it cannot have been fenced there.
+    pub(super) fn never_registered_on(&self, role: DeviceRole) -> bool {
+        self.fences.get(&role).is_none_or(|fence| fence.key.is_none())
     }
 
     /// It was fenced on a device of its configuration, or a write there was refused and nobody knows why yet: it neither
@@ -248,7 +260,15 @@ impl Node {
     }
 
     /// Keeps `victims` out on this device before it is claimed for a proposal; answered by `on_claimed`.
-    pub(super) fn claim(&mut self, role: DeviceRole, attempt: Attempt, victims: NodeSet, may_register: bool) {
+    /// `head_start`: it is the first device of the proposal; whoever loses that one leaves the other alone.
+    pub(super) fn claim(
+        &mut self,
+        role: DeviceRole,
+        attempt: Attempt,
+        victims: NodeSet,
+        may_register: bool,
+        head_start: bool,
+    ) {
         let Some(fence) = self.fences.get_mut(&role) else {
             self.on_claimed(role, attempt, Ok(()));
             return;
@@ -257,7 +277,11 @@ impl Node {
             attempt,
             victims,
             may_register,
-            head_start_until: None,
+            head_start: if head_start {
+                HeadStart::Due
+            } else {
+                HeadStart::Over
+            },
         };
         fence.steps = 0;
         fence.paths_tried = false;
@@ -414,37 +438,40 @@ impl Node {
                 attempt,
                 victims,
                 may_register,
-                head_start_until,
+                head_start,
             } => {
                 if self.current(attempt).is_none() {
                     self.end_goal(role);
                     return;
                 }
-                if head_start_until.is_none() && self.gives_head_start(&seen, victims) {
-                    let until = now + self.settings.heartbeat * HEAD_START_BEATS;
-                    if let Some(fence) = self.fences.get_mut(&role) {
-                        fence.goal = Goal::Claim {
-                            attempt,
-                            victims,
-                            may_register,
-                            head_start_until: Some(until),
-                        };
+                match head_start {
+                    HeadStart::Due if self.gives_head_start(&seen, victims) => {
+                        let until = now + self.settings.heartbeat * HEAD_START_BEATS;
+                        if let Some(fence) = self.fences.get_mut(&role) {
+                            let head_start = HeadStart::Until(until);
+                            fence.goal = Goal::Claim {
+                                attempt,
+                                victims,
+                                may_register,
+                                head_start,
+                            };
+                        }
                     }
-                    return;
-                }
-                // The next heartbeat looks again.
-                if head_start_until.is_none_or(|until| now >= until) {
-                    self.step(role, &seen, victims, may_register);
+                    // The next heartbeat looks again.
+                    HeadStart::Until(until) if now < until => {}
+                    _ => self.step(role, &seen, victims, may_register),
                 }
             }
         }
     }
 
-    /// A victim with a lower number is registered: it may be about to fence this node. Two that preempt each other at the
-    /// same moment have been seen to hang a target (trap 11).
+    /// A victim with a lower number is registered, and says nothing: it may be about to fence this node. Two that preempt
+    /// each other at the same moment have been seen to hang a target (trap 11).
     fn gives_head_start(&self, seen: &Registrations, victims: NodeSet) -> bool {
         let there = fencing_step::registered(seen, self.settings.cluster).intersection(victims);
-        there.lowest().is_some_and(|victim| victim < self.me())
+        there
+            .iter()
+            .any(|victim| victim < self.me() && !self.linked(victim))
     }
 
     /// Nodes that must not be registered while this one is the master: neither members nor let in.

@@ -222,9 +222,12 @@ impl Node {
         let Some(role) = proposal.claims.iter().next() else {
             return;
         };
-        let may_register = proposal.may_register || !self.known.devices.contains(role);
+        let may_register =
+            proposal.may_register || !self.known.devices.contains(role) || self.never_registered_on(role);
         let (attempt, victims) = (proposal.attempt, proposal.victims);
-        self.claim(role, attempt, victims, may_register);
+        let is_first = proposal.promised.devices.is_empty()
+            && proposal.replicas_asked.iter().all(|r| *r == Replica::Local);
+        self.claim(role, attempt, victims, may_register, is_first);
     }
 
     /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.

@@ -84,7 +84,9 @@ impl Node {
             nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
             usable,
             usable_by_all: usable.iter().filter(by_all).collect(),
-            returned: usable.iter().filter(|role| stable(role, RETURN_LEASES)).collect(),
+            returned: (usable.iter())
+                .filter(|role| stable(role, RETURN_LEASES) && self.registered_on(*role))
+                .collect(),
             lost: (self.known.devices.iter())
                 .filter(|role| !usable.contains(*role) && stable(role, 1))
                 .collect(),
@@ -113,6 +115,7 @@ impl Node {
         if self.member.is_some() && !self.coordinator_is_gone() {
             return;
         }
+        self.enter_returned_devices();
         if self.force && !self.is_open() {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
@@ -150,6 +153,18 @@ impl Node {
         }
     }
 
+    /// The serving master registers on a device that is there again before it means to take it in.
+    fn enter_returned_devices(&mut self) {
+        if !self.is_open() || !self.is_master() {
+            return;
+        }
+        for role in self.usable_devices().iter() {
+            if !self.known.devices.contains(role) && !self.registered_on(role) {
+                self.enter(role);
+            }
+        }
+    }
+
     fn coordinator_is_gone(&self) -> bool {
         self.member
             .as_ref()
@@ -161,10 +176,6 @@ impl Node {
         for role in devices.iter() {
             let replica = Replica::Device(role);
             if self.replica(replica).prewrite_in_flight {
-                continue;
-            }
-            if !self.registered_on(role) {
-                self.enter(role);
                 continue;
             }
             self.replica_mut(replica).prewrite_in_flight = true;
