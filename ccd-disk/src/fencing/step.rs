@@ -170,6 +170,7 @@ impl Fence {
             if let Err(refused) = self.register_on(index, key) {
                 refusals.push(self.named(index, &refused));
             }
+            self.note_if_it_forgets(index);
         }
         let why = refusals.join("; ");
         if !tried {
@@ -182,23 +183,30 @@ impl Fence {
         self.read_back(&why)
     }
 
-    /// Trap 13: some targets refuse to keep registrations through a loss of power, or say "not ready" although the key is in.
+    /// Trap 13: some targets refuse to keep registrations through a loss of power (tgtd), or say "not ready" although the key is
+    /// in (LIO without its folder).
     fn register_on(&mut self, index: usize, key: ReservationKey) -> Result<(), Outcome> {
         let first = self.change_on(index, Change::Register { key, persist: true });
-        let refused = match first {
-            Outcome::Done => return Ok(()),
-            Outcome::Unsupported(_) | Outcome::Refused(_) => first,
-            failed => return Err(failed),
-        };
-        match self.change_on(index, Change::Register { key, persist: false }) {
-            Outcome::Done => {
-                self.note(format!(
-                    "the target of {} forgets its registrations when it loses power: registering with APTPL was {refused}",
-                    self.identity.device
-                ));
-                Ok(())
+        match first {
+            Outcome::Done => Ok(()),
+            Outcome::Unsupported(_) | Outcome::Refused(_) => {
+                match self.change_on(index, Change::Register { key, persist: false }) {
+                    Outcome::Done => Ok(()),
+                    _ => Err(first),
+                }
             }
-            _ => Err(refused),
+            failed => Err(failed),
+        }
+    }
+
+    /// The answers to registering do not tell: LIO fails the first one and takes the second, and forgets both.
+    fn note_if_it_forgets(&mut self, index: usize) {
+        if self.open[index].lane.persists(PATIENCE) == Some(false) {
+            self.note(format!(
+                "the target of {} does not keep registrations (APTPL is not active): when it loses power, everybody can write \
+                 until the cluster registers again",
+                self.identity.device
+            ));
         }
     }
 
