@@ -115,9 +115,9 @@ pub fn clear(global: &Global, args: &ClearArgs, output: &mut Output) -> Result<u
         };
         Ok(Steps {
             what: format!(
-                "all {} registrations on {} are removed, and then anybody can write to it",
-                keys.len(),
-                situation.device
+                "every registration on {} is removed ({} keys), and then anybody can write to it",
+                situation.device,
+                keys.len()
             ),
             loses: keys,
             key,
@@ -167,7 +167,7 @@ fn run(
         let what = match danger(&situation, &steps)? {
             Some(danger) => {
                 check_force(common, &situation, &danger)?;
-                format!("{} although {danger}", steps.what)
+                format!("{} ({danger})", steps.what)
             }
             None => steps.what.clone(),
         };

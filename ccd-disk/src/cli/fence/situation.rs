@@ -181,11 +181,7 @@ impl Situation {
                 ),
             )
         })?;
-        let moved = |(node, beat): &(NodeId, Option<Heartbeat>)| {
-            let earlier = before.iter().find(|(other, _)| other == node);
-            (beat.is_some() && earlier.is_none_or(|(_, earlier)| earlier != beat)).then_some(*node)
-        };
-        Ok(after.iter().filter_map(moved).collect())
+        Ok(moved(&before, &after))
     }
 }
 
@@ -210,7 +206,23 @@ fn label_of(handle: &mut Handle) -> Option<Label> {
     Label::read(handle).ok()
 }
 
-fn heartbeats(device: &Path) -> Option<Vec<(NodeId, Option<Heartbeat>)>> {
+/// The newest heartbeat of each node, if it ever wrote one.
+type Heartbeats = Vec<(NodeId, Option<Heartbeat>)>;
+
+/// Who wrote in between: compared for change only, never by clock.
+fn moved(before: &Heartbeats, after: &Heartbeats) -> Vec<NodeId> {
+    let stood_still = |node: &NodeId, beat: &Heartbeat| {
+        let earlier = before.iter().find(|(other, _)| other == node);
+        earlier.is_some_and(|(_, earlier)| earlier.as_ref() == Some(beat))
+    };
+    let alive = after.iter().filter_map(|(node, beat)| {
+        let beat = beat.as_ref()?;
+        (!stood_still(node, beat)).then_some(*node)
+    });
+    alive.collect()
+}
+
+fn heartbeats(device: &Path) -> Option<Heartbeats> {
     let mut handle = handle(device)?;
     let label = label_of(&mut handle)?;
     let areas = survey::read_all(&mut handle, &label.superblock).ok()?;
@@ -220,4 +232,41 @@ fn heartbeats(device: &Path) -> Option<Vec<(NodeId, Option<Heartbeat>)>> {
             .map(|area| (area.node, area.heartbeat))
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_alive_if_its_heartbeat_changed() {
+        let [a, b] = [0, 1].map(|number| NodeId::new(number).unwrap());
+        let beat = |sequence| {
+            Some(Heartbeat {
+                sequence,
+                ..Heartbeat::default()
+            })
+        };
+        for (before, after, alive) in [
+            (vec![(a, None), (b, None)], vec![(a, None), (b, None)], vec![]),
+            (
+                vec![(a, beat(1)), (b, beat(7))],
+                vec![(a, beat(2)), (b, beat(7))],
+                vec![a],
+            ),
+            (
+                vec![(a, None), (b, beat(7))],
+                vec![(a, beat(1)), (b, beat(8))],
+                vec![a, b],
+            ),
+            // Unreadable the second time: not alive by that.
+            (
+                vec![(a, beat(1)), (b, beat(7))],
+                vec![(a, None), (b, beat(7))],
+                vec![],
+            ),
+        ] {
+            assert_eq!(moved(&before, &after), alive, "{before:?} {after:?}");
+        }
+    }
 }
