@@ -2,7 +2,7 @@
 //!
 //! Decided by `protocol`; executed by `ccd-disk` on a real device and by the simulator on a modelled one. Every step ends
 //! with reading back what is registered and who holds the reservation. That alone is the outcome: status codes of
-//! single commands differ between kernels and targets, and some of them mean "not known" (FENCING.md §1).
+//! single commands differ between kernels and targets, and some of them mean "not known" (docs/fencing.md).
 
 use crate::ids::{ClusterId, NodeId};
 use alloc::vec::Vec;

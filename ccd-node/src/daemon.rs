@@ -10,6 +10,7 @@
 use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
+use crate::fences::Fences;
 use crate::peers::{self, FromPeer, Pace, Peers};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
@@ -57,6 +58,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
+    fences: Fences,
     scrub: Scrub,
     init: ClusterInit,
     me: NodeId,
@@ -103,6 +105,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
     let mut mirror = Mirror::new(settings.disk_deadline, Arc::new(move || wake.notify_one()));
+    let wake = woken.clone();
+    let wake: ccd_mirror::Wake = Arc::new(move || wake.notify_one());
+    let fences = Fences::start(&init, settings.disk_deadline, &wake)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     for (replica, store) in stores {
         mirror
             .attach(replica, store)
@@ -127,6 +133,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let mut daemon = Daemon {
         node: Node::new(settings, clock::now()),
         mirror,
+        fences,
         peers,
         clients,
         decisions,
@@ -204,6 +211,7 @@ impl Daemon {
         let deadlines = [
             self.node.next_deadline(),
             self.mirror.next_deadline(),
+            self.fences.next_deadline(),
             self.service.next_deadline(),
             self.scrub.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
@@ -292,6 +300,9 @@ impl Daemon {
             }
             self.handle(Event::Replica { ticket, result });
         }
+        while let Some(event) = self.fences.next_event(clock::now()) {
+            self.handle(event);
+        }
     }
 
     /// Hands one event to the node, executes what comes of it, and so on until nothing is left.
@@ -323,16 +334,10 @@ impl Daemon {
                 self.peers.flush();
                 self.mirror.submit(clock::now(), ticket, replica, op);
             }
-            Action::Fence { ticket, .. } => self.fence(ticket),
+            Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
             Action::Record(decision) => self.record(decision),
         }
-    }
-
-    /// With lease fencing there is nothing to do: ballots and waiting protect (DESIGN §10).
-    fn fence(&mut self, ticket: Ticket) {
-        let result = Ok(());
-        self.follow_ups.push_back(Event::Fenced { ticket, result });
     }
 
     fn reply(&mut self, client: ClientToken, reply: Reply) {

@@ -98,6 +98,7 @@ impl Node {
                         && own.is_some_and(|own| own == committed || self.history.has(own))
                 })
                 .collect(),
+            fenced_by: self.fenced_by(),
             patience_over: self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
         }
@@ -160,6 +161,10 @@ impl Node {
         for role in devices.iter() {
             let replica = Replica::Device(role);
             if self.replica(replica).prewrite_in_flight {
+                continue;
+            }
+            if !self.registered_on(role) {
+                self.enter(role);
                 continue;
             }
             self.replica_mut(replica).prewrite_in_flight = true;
@@ -232,7 +237,9 @@ impl Node {
 
     fn verdict(&self, serving: bool) -> String {
         if !serving {
-            return if self.serving.is_some() && !self.sealed() {
+            return if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
+                text
+            } else if self.serving.is_some() && !self.sealed() {
                 "the lease of this node has run out".to_string()
             } else {
                 self.waiting.0.clone()
@@ -286,6 +293,8 @@ impl Node {
             usable: view.usable(),
             in_sync: self.known.devices.contains(role) && !self.known.is_genesis(),
             error: view.error().map(ToString::to_string),
+            reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
+            registered: self.registered_on(role),
         }
     }
 }
