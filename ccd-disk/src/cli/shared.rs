@@ -1,10 +1,10 @@
 //! What must be right about a shared device before mkfs makes a region there: that it is not its twin's disk, and that the
 //! cluster's fencing can work on it.
 
-use super::fence::Situation;
+use super::fence::{self, Situation};
 use super::{Failure, Global, cluster, exit};
-use crate::fencing::{DeviceKind, identify};
-use ccd_core::ids::{ClusterId, DeviceRole, Replica};
+use crate::fencing::{DeviceKind, Enforcement, Fence, identify};
+use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
 use ccd_core::init::Fencing;
 use std::path::Path;
 
@@ -64,6 +64,37 @@ pub fn check(global: &Global, path: &Path, cluster: ClusterId, replica: Replica)
         }
     }
     tell_of_registrations(global, path);
+    if global.dry_run {
+        return Ok(());
+    }
+    prove(global, path, cluster)
+}
+
+/// A target that takes writes from anybody is refused; where one server cannot tell, that is said.
+fn prove(global: &Global, path: &Path, cluster: ClusterId) -> Result<(), Failure> {
+    let node = NodeId::new(31).expect("31 is a node number");
+    let key = fence::new_key(cluster, node)?;
+    let shown = Fence::open(path).and_then(|mut fence| fence.prove_enforcement(key));
+    let device = path.display();
+    match shown {
+        Ok(Enforcement::Enforced) => {
+            global.note(&format!("{device} refuses the writes of who is not registered: tried with two paths"));
+        }
+        Ok(Enforcement::NotShown(why)) => global.note(&format!(
+            "whether {device} refuses the writes of who is not registered was not tried: {why}; two servers can show it, with \
+             `ccdadm drill`"
+        )),
+        Ok(Enforcement::NotEnforced(what)) => {
+            return Err(Failure::new(
+                exit::REFUSED,
+                format!(
+                    "CCD-2089 {device} cannot be fenced by reservation: {what}; nothing was made. Ask its maker, or use a cluster \
+                     with `--fencing lease`"
+                ),
+            ));
+        }
+        Err(failed) => global.note(&format!("whether {device} can be fenced was not tried: {failed}")),
+    }
     Ok(())
 }
 

@@ -7,12 +7,13 @@ use super::outcome::Outcome;
 use super::path::Path as Lane;
 use super::paths::{DeviceIdentity, PathIdentity, identify};
 use super::readback::{Entry, ReadBack};
+use crate::device::Buffer;
 use ccd_core::reservation::{FenceOp, Holder, Registrations, ReservationKey};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,16 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reservations on one device, for one node. Keeps its descriptors open: closing a writable one has udev scan it again.
 pub struct Fence {
-    disks: Box<dyn Disks>,
-    identity: DeviceIdentity,
-    open: Vec<OpenPath>,
+    pub(super) disks: Box<dyn Disks>,
+    pub(super) identity: DeviceIdentity,
+    pub(super) open: Vec<OpenPath>,
     /// The key of the last [`FenceOp::Register`] here.
     registered: Option<ReservationKey>,
     notes: Vec<String>,
 }
 
-struct OpenPath {
-    identity: PathIdentity,
+pub(super) struct OpenPath {
+    pub(super) identity: PathIdentity,
     lane: Lane,
     /// To be opened anew before it is used again.
     broken: bool,
@@ -62,6 +63,8 @@ pub struct InspectedKey {
 pub(super) trait Disks: Send {
     fn scan(&mut self) -> Result<DeviceIdentity, FenceError>;
     fn open(&mut self, identity: &DeviceIdentity, path: &PathIdentity) -> io::Result<Box<dyn Unit>>;
+    /// Writes zeros to the second block, through this path alone.
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()>;
 }
 
 impl Fence {
@@ -252,7 +255,7 @@ impl Fence {
     }
 
     /// From the first path that answers. `refused` is what a change before it was told, for the error's text.
-    fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
+    pub(super) fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
         let mut failures = Vec::new();
         for index in 0..self.open.len() {
             match self.read_on(index, ports) {
@@ -281,7 +284,7 @@ impl Fence {
         read
     }
 
-    fn change_on(&mut self, index: usize, change: Change) -> Outcome {
+    pub(super) fn change_on(&mut self, index: usize, change: Change) -> Outcome {
         let path = &mut self.open[index];
         let outcome = path.lane.change(change, PATIENCE);
         path.broken |= matches!(outcome, Outcome::Path(_));
@@ -447,6 +450,19 @@ impl Disks for RealDisks {
             ));
         }
         Ok(Box::new(Disk::new(file, command)))
+    }
+
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()> {
+        // Through the page cache a refused write "succeeds".
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT | libc::O_DSYNC)
+            .open(&path.node)?;
+        if file.metadata()?.rdev() != path.number {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let zeros = Buffer::zeroed(1);
+        file.write_all_at(&zeros, zeros.len() as u64)
     }
 }
 

@@ -409,7 +409,7 @@ fn cluster_of(situation: &Situation) -> Result<ClusterId, Failure> {
 }
 
 /// A key of this run alone: its incarnation is random.
-fn new_key(cluster: ClusterId, node: NodeId) -> Result<ReservationKey, Failure> {
+pub fn new_key(cluster: ClusterId, node: NodeId) -> Result<ReservationKey, Failure> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))

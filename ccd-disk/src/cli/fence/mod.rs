@@ -11,6 +11,7 @@ mod change;
 mod situation;
 mod status;
 
+pub use change::new_key;
 pub use situation::Situation;
 
 use super::output::Output;

@@ -1,5 +1,6 @@
 //! Steps on an array that behaves as the measured ones do, with the traps it is told to set.
 
+use super::super::Enforcement;
 use super::super::paths::DeviceKind;
 use super::super::readback::entry;
 use super::*;
@@ -24,6 +25,8 @@ struct Array {
     persists: bool,
     sent: Vec<(usize, Change)>,
     no_reading: bool,
+    /// The target takes writes from anybody (spdk/spdk #3409).
+    enforces_nothing: bool,
     wwid: &'static str,
 }
 
@@ -100,6 +103,16 @@ impl Disks for FakeDisks {
             array: self.array.clone(),
             path: path.number as usize,
         }))
+    }
+
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()> {
+        let array = self.array.lock();
+        let registered = array.registered[path.number as usize].is_some();
+        if registered || array.holder.is_none() || array.enforces_nothing {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EBADE))
+        }
     }
 }
 
@@ -479,4 +492,30 @@ fn missing_paths_are_counted_where_ports_do_not_agree() {
             "{about}"
         );
     }
+}
+
+#[test]
+fn two_paths_show_whether_a_target_enforces() {
+    let array = Shared::new();
+    assert_eq!(
+        array.peer().prove_enforcement(key(B)).unwrap(),
+        Enforcement::NotShown("this server has only one path to it")
+    );
+    let mut fence = array.fence();
+    assert_eq!(fence.prove_enforcement(key(A)).unwrap(), Enforcement::Enforced);
+    assert!(fence.execute(FenceOp::Look).unwrap().is_empty());
+    array.lock().enforces_nothing = true;
+    let shown = fence.prove_enforcement(key(A)).unwrap();
+    assert_eq!(
+        shown,
+        Enforcement::NotEnforced("a write through sd1, which is not registered, was taken".to_owned())
+    );
+    assert!(fence.execute(FenceOp::Look).unwrap().is_empty());
+    array.peer().execute(FenceOp::Register { key: key(B) }).unwrap();
+    array.sent();
+    assert_eq!(
+        fence.prove_enforcement(key(A)).unwrap(),
+        Enforcement::NotShown("somebody is registered there already")
+    );
+    assert_eq!(array.sent(), [], "whoever uses it is not disturbed");
 }
