@@ -44,6 +44,8 @@ pub enum Change {
 pub enum ReadKind {
     Keys,
     Reservation,
+    /// Whether the target keeps registrations through a loss of power.
+    Capabilities,
     FullStatus,
 }
 
@@ -52,6 +54,7 @@ impl ReadKind {
         let service_action = match self {
             Self::Keys => 0,
             Self::Reservation => 1,
+            Self::Capabilities => 2,
             Self::FullStatus => 3,
         };
         let [high, low] = room_bytes.to_be_bytes();
@@ -142,6 +145,7 @@ mod tests {
             [0x5e, 0, 0, 0, 0, 0, 0, 0x02, 0x08, 0]
         );
         assert_eq!(ReadKind::Reservation.cdb(24), [0x5e, 1, 0, 0, 0, 0, 0, 0, 24, 0]);
+        assert_eq!(ReadKind::Capabilities.cdb(8), [0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0]);
         assert_eq!(
             ReadKind::FullStatus.cdb(0xffff),
             [0x5e, 3, 0, 0, 0, 0, 0, 0xff, 0xff, 0]

@@ -17,6 +17,9 @@ pub trait Unit: Send {
 
     /// Keys and holder of one moment. `ports`: also through which ports of the target, if it says so.
     fn read(&mut self, ports: bool) -> Result<ReadBack, Outcome>;
+
+    /// Whether the target keeps what is registered now through a loss of power; `None` if it does not say.
+    fn persists(&mut self) -> Option<bool>;
 }
 
 /// Attentions come one by one, and a preempted node has several: "reset", "registrations preempted", "capacity changed".
@@ -239,6 +242,15 @@ impl Unit for Disk {
             }
         }
         Ok(read)
+    }
+
+    fn persists(&mut self) -> Option<bool> {
+        if self.command == Command::Nvme {
+            return None;
+        }
+        let mut room = [0; 8];
+        let filled_bytes = again_reading(|| sg::read(&self.file, ReadKind::Capabilities, &mut room)).ok()?;
+        readback::persists(&room[..filled_bytes])
     }
 }
 

@@ -10,6 +10,7 @@
 //!   ioctl.rs  sg.rs          command.rs  sense.rs  readback.rs  nvme.rs  outcome.rs
 //!   (the only unsafe code)   (pure: bytes ↔ types, status codes)
 //!
+//!   prove.rs     whether the target refuses writes, shown with two paths
 //!   paths.rs     what a device is, from sysfs: its kind, its disk's name, its paths
 //!   error.rs     why a step failed
 //! ```
@@ -31,6 +32,7 @@ mod nvme;
 mod outcome;
 mod path;
 mod paths;
+mod prove;
 mod readback;
 mod sense;
 mod sg;
@@ -38,4 +40,5 @@ mod step;
 
 pub use error::FenceError;
 pub use paths::{DeviceIdentity, DeviceKind, PathIdentity, identify};
+pub use prove::Enforcement;
 pub use step::{Fence, InspectedKey, Inspection};

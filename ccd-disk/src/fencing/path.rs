@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 enum Job {
     Change(Change),
     Read { ports: bool },
+    Persists,
 }
 
 #[derive(Debug)]
 enum Answer {
+    Persists(Option<bool>),
     Changed(Outcome),
     Read(Result<ReadBack, Outcome>),
 }
@@ -47,6 +49,7 @@ impl Path {
                     let answer = match job {
                         Job::Change(change) => Answer::Changed(unit.change(change)),
                         Job::Read { ports } => Answer::Read(unit.read(ports)),
+                        Job::Persists => Answer::Persists(unit.persists()),
                     };
                     if done.send(answer).is_err() {
                         return;
@@ -64,15 +67,23 @@ impl Path {
     pub fn change(&mut self, change: Change, patience: Duration) -> Outcome {
         match self.ask(Job::Change(change), patience) {
             Ok(Answer::Changed(outcome)) => outcome,
-            Ok(Answer::Read(_)) => Outcome::Path("answered something else".to_owned()),
+            Ok(_) => wrong_answer(),
             Err(silent) => silent,
+        }
+    }
+
+    /// See [`Unit::persists`].
+    pub fn persists(&mut self, patience: Duration) -> Option<bool> {
+        match self.ask(Job::Persists, patience) {
+            Ok(Answer::Persists(persists)) => persists,
+            _ => None,
         }
     }
 
     pub fn read(&mut self, ports: bool, patience: Duration) -> Result<ReadBack, Outcome> {
         match self.ask(Job::Read { ports }, patience)? {
             Answer::Read(read) => read,
-            Answer::Changed(_) => Err(Outcome::Path("answered something else".to_owned())),
+            _ => Err(wrong_answer()),
         }
     }
 
@@ -106,4 +117,9 @@ impl Path {
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
         }
     }
+}
+
+/// Answers come in the order of the jobs, so this does not happen; if it did, nothing would be known.
+fn wrong_answer() -> Outcome {
+    Outcome::Path("it answered another question".to_owned())
 }

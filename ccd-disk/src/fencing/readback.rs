@@ -74,6 +74,12 @@ pub fn holder(head: &Head<'_>) -> Result<Option<Holder>, Malformed> {
     }))
 }
 
+/// REPORT CAPABILITIES, which has a head of its own: whether the registrations there are now outlive a loss of power (PTPL_A).
+/// `None` if the target does not say.
+pub fn persists(data: &[u8]) -> Option<bool> {
+    Some(data.get(3)? & 1 != 0)
+}
+
 /// READ FULL STATUS: as READ KEYS, with the ports.
 pub fn full_status(head: &Head<'_>) -> Result<Vec<Entry>, Malformed> {
     let mut entries = Vec::new();
@@ -198,6 +204,14 @@ mod tests {
             full_status(&head(&data).unwrap()),
             Err(Malformed("a registration's status is cut short"))
         );
+    }
+
+    #[test]
+    fn capabilities_tell_whether_registrations_are_kept() {
+        // LIO on 6.1, before and after a registration with APTPL.
+        assert_eq!(persists(&[0, 8, 0x15, 0x80, 0xea, 0x01, 0, 0]), Some(false));
+        assert_eq!(persists(&[0, 8, 0x15, 0x81, 0xea, 0x01, 0, 0]), Some(true));
+        assert_eq!(persists(&[0, 8, 0x15]), None);
     }
 
     #[test]

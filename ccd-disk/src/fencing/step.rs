@@ -7,12 +7,13 @@ use super::outcome::Outcome;
 use super::path::Path as Lane;
 use super::paths::{DeviceIdentity, PathIdentity, identify};
 use super::readback::{Entry, ReadBack};
+use crate::device::Buffer;
 use ccd_core::reservation::{FenceOp, Holder, Registrations, ReservationKey};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,16 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reservations on one device, for one node. Keeps its descriptors open: closing a writable one has udev scan it again.
 pub struct Fence {
-    disks: Box<dyn Disks>,
-    identity: DeviceIdentity,
-    open: Vec<OpenPath>,
+    pub(super) disks: Box<dyn Disks>,
+    pub(super) identity: DeviceIdentity,
+    pub(super) open: Vec<OpenPath>,
     /// The key of the last [`FenceOp::Register`] here.
     registered: Option<ReservationKey>,
     notes: Vec<String>,
 }
 
-struct OpenPath {
-    identity: PathIdentity,
+pub(super) struct OpenPath {
+    pub(super) identity: PathIdentity,
     lane: Lane,
     /// To be opened anew before it is used again.
     broken: bool,
@@ -62,6 +63,8 @@ pub struct InspectedKey {
 pub(super) trait Disks: Send {
     fn scan(&mut self) -> Result<DeviceIdentity, FenceError>;
     fn open(&mut self, identity: &DeviceIdentity, path: &PathIdentity) -> io::Result<Box<dyn Unit>>;
+    /// Writes zeros to the second block, through this path alone.
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()>;
 }
 
 impl Fence {
@@ -170,6 +173,7 @@ impl Fence {
             if let Err(refused) = self.register_on(index, key) {
                 refusals.push(self.named(index, &refused));
             }
+            self.note_if_it_forgets(index);
         }
         let why = refusals.join("; ");
         if !tried {
@@ -182,23 +186,30 @@ impl Fence {
         self.read_back(&why)
     }
 
-    /// Trap 13: some targets refuse to keep registrations through a loss of power, or say "not ready" although the key is in.
+    /// Trap 13: some targets refuse to keep registrations through a loss of power (tgtd), or say "not ready" although the key is
+    /// in (LIO without its folder).
     fn register_on(&mut self, index: usize, key: ReservationKey) -> Result<(), Outcome> {
         let first = self.change_on(index, Change::Register { key, persist: true });
-        let refused = match first {
-            Outcome::Done => return Ok(()),
-            Outcome::Unsupported(_) | Outcome::Refused(_) => first,
-            failed => return Err(failed),
-        };
-        match self.change_on(index, Change::Register { key, persist: false }) {
-            Outcome::Done => {
-                self.note(format!(
-                    "the target of {} forgets its registrations when it loses power: registering with APTPL was {refused}",
-                    self.identity.device
-                ));
-                Ok(())
+        match first {
+            Outcome::Done => Ok(()),
+            Outcome::Unsupported(_) | Outcome::Refused(_) => {
+                match self.change_on(index, Change::Register { key, persist: false }) {
+                    Outcome::Done => Ok(()),
+                    _ => Err(first),
+                }
             }
-            _ => Err(refused),
+            failed => Err(failed),
+        }
+    }
+
+    /// The answers to registering do not tell: LIO fails the first one and takes the second, and forgets both.
+    fn note_if_it_forgets(&mut self, index: usize) {
+        if self.open[index].lane.persists(PATIENCE) == Some(false) {
+            self.note(format!(
+                "the target of {} does not keep registrations (APTPL is not active): when it loses power, everybody can write \
+                 until the cluster registers again",
+                self.identity.device
+            ));
         }
     }
 
@@ -244,7 +255,7 @@ impl Fence {
     }
 
     /// From the first path that answers. `refused` is what a change before it was told, for the error's text.
-    fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
+    pub(super) fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
         let mut failures = Vec::new();
         for index in 0..self.open.len() {
             match self.read_on(index, ports) {
@@ -273,7 +284,7 @@ impl Fence {
         read
     }
 
-    fn change_on(&mut self, index: usize, change: Change) -> Outcome {
+    pub(super) fn change_on(&mut self, index: usize, change: Change) -> Outcome {
         let path = &mut self.open[index];
         let outcome = path.lane.change(change, PATIENCE);
         path.broken |= matches!(outcome, Outcome::Path(_));
@@ -439,6 +450,19 @@ impl Disks for RealDisks {
             ));
         }
         Ok(Box::new(Disk::new(file, command)))
+    }
+
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()> {
+        // Through the page cache a refused write "succeeds".
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT | libc::O_DSYNC)
+            .open(&path.node)?;
+        if file.metadata()?.rdev() != path.number {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let zeros = Buffer::zeroed(1);
+        file.write_all_at(&zeros, zeros.len() as u64)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Steps on an array that behaves as the measured ones do, with the traps it is told to set.
 
+use super::super::Enforcement;
 use super::super::paths::DeviceKind;
 use super::super::readback::entry;
 use super::*;
@@ -19,10 +20,13 @@ struct Array {
     /// The path takes that long for anything.
     slow: [Duration; 3],
     refuses_persistence: bool,
-    /// Trap 13: the key is in, and the answer says it is not.
+    /// Trap 13: the key is in, and the answer says it is not, once.
     denies_persistence: bool,
+    persists: bool,
     sent: Vec<(usize, Change)>,
     no_reading: bool,
+    /// The target takes writes from anybody (spdk/spdk #3409).
+    enforces_nothing: bool,
     wwid: &'static str,
 }
 
@@ -100,6 +104,16 @@ impl Disks for FakeDisks {
             path: path.number as usize,
         }))
     }
+
+    fn write_zeros(&mut self, path: &PathIdentity) -> io::Result<()> {
+        let array = self.array.lock();
+        let registered = array.registered[path.number as usize].is_some();
+        if registered || array.holder.is_none() || array.enforces_nothing {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EBADE))
+        }
+    }
 }
 
 impl FakeUnit {
@@ -129,9 +143,10 @@ impl Unit for FakeUnit {
                 if persist && array.refuses_persistence {
                     return Outcome::Unsupported("sense 5/26/00".to_owned());
                 }
-                array.registered[self.path] = Some(key.bits());
+                let known = array.registered[self.path].replace(key.bits()).is_some();
                 array.generation += 1;
-                if persist && array.denies_persistence {
+                array.persists = persist && !array.denies_persistence;
+                if persist && array.denies_persistence && !known {
                     return Outcome::Refused("sense 2/08/00".to_owned());
                 }
                 Outcome::Done
@@ -192,6 +207,10 @@ impl Unit for FakeUnit {
             per_host: false,
         })
     }
+
+    fn persists(&mut self) -> Option<bool> {
+        Some(self.array.lock().persists)
+    }
 }
 
 fn key(bits: u64) -> ReservationKey {
@@ -214,6 +233,7 @@ fn every_path_is_registered_and_then_one_reserves() {
     assert_eq!(array.lock().registered, [Some(A), Some(A), None]);
     let read = fence.execute(FenceOp::Reserve { key: key(A) }).unwrap();
     assert!(read.held_by(key(A)));
+    assert_eq!(fence.notes(), &[] as &[String]);
     array.sent();
     assert!(
         fence
@@ -334,10 +354,7 @@ fn a_target_that_forgets_at_a_power_loss_is_used_and_told_of() {
         assert_eq!((read.keys.as_slice(), read.paths_missing), (&[key(A)][..], 0));
         let notes = fence.notes();
         assert_eq!(notes.len(), 1, "{notes:?}");
-        assert!(
-            notes[0].contains("forgets its registrations") && notes[0].contains("sense"),
-            "{notes:?}"
-        );
+        assert!(notes[0].contains("does not keep registrations"), "{notes:?}");
     }
 }
 
@@ -475,4 +492,30 @@ fn missing_paths_are_counted_where_ports_do_not_agree() {
             "{about}"
         );
     }
+}
+
+#[test]
+fn two_paths_show_whether_a_target_enforces() {
+    let array = Shared::new();
+    assert_eq!(
+        array.peer().prove_enforcement(key(B)).unwrap(),
+        Enforcement::NotShown("this server has only one path to it")
+    );
+    let mut fence = array.fence();
+    assert_eq!(fence.prove_enforcement(key(A)).unwrap(), Enforcement::Enforced);
+    assert!(fence.execute(FenceOp::Look).unwrap().is_empty());
+    array.lock().enforces_nothing = true;
+    let shown = fence.prove_enforcement(key(A)).unwrap();
+    assert_eq!(
+        shown,
+        Enforcement::NotEnforced("a write through sd1, which is not registered, was taken".to_owned())
+    );
+    assert!(fence.execute(FenceOp::Look).unwrap().is_empty());
+    array.peer().execute(FenceOp::Register { key: key(B) }).unwrap();
+    array.sent();
+    assert_eq!(
+        fence.prove_enforcement(key(A)).unwrap(),
+        Enforcement::NotShown("somebody is registered there already")
+    );
+    assert_eq!(array.sent(), [], "whoever uses it is not disturbed");
 }
