@@ -185,6 +185,17 @@ impl Rig {
         }
     }
 
+    /// What both nodes have handed to their disks so far.
+    pub fn written_bytes(&self) -> Result<u64> {
+        let mut sum = 0;
+        for child in self.daemons.iter().flatten() {
+            let io = fs::read_to_string(format!("/proc/{}/io", child.id()))?;
+            let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+            sum += bytes.context("write_bytes")?.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
     pub fn resident_mib(&self, node: usize) -> Result<u64> {
         let pid = self.daemons[node].as_ref().context("a running daemon")?.id();
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
