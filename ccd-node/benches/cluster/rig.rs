@@ -98,7 +98,7 @@ impl Rig {
             .append(true)
             .open(self.folder.join(NODES[node]).join("log"))?;
         let child = Command::new(env!("CARGO_BIN_EXE_ccdd"))
-            .arg("run")
+            .args(["run", "--with-parent"])
             .args(["--etc".as_ref(), places.etc.as_os_str()])
             .args(["--state".as_ref(), places.state.as_os_str()])
             .args(["--run".as_ref(), places.run.as_os_str()])
