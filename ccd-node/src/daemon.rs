@@ -157,7 +157,12 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         terminate,
         interrupt,
     };
-    daemon.turn(inlets).await;
+    // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
+    // look at the kernel in between.
+    let ended = tokio::task::spawn_local(async move { daemon.turn(inlets).await }).await;
+    if let Err(panicked) = ended {
+        std::panic::resume_unwind(panicked.into_panic());
+    }
     // What a stopped daemon leaves behind would only mislead: nobody answers there.
     for path in [places.client_socket(), places.control_socket()] {
         if let Err(error) = std::fs::remove_file(&path) {
@@ -170,6 +175,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
 impl Daemon {
     async fn turn(&mut self, mut inlets: Inlets) {
         self.handle(Event::Timer);
+        // Set anew only for what is due earlier: ringing too early costs less than setting it after every event.
+        let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm_at = Time::NEVER;
         while !self.is_over() {
             let now = clock::now();
             let due = self.next_deadline();
@@ -178,6 +186,12 @@ impl Daemon {
                 // Sockets get their turn also when timers come thick and fast.
                 tokio::task::yield_now().await;
                 continue;
+            }
+            if due < alarm_at || alarm.is_elapsed() {
+                alarm
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + clock::until(now, due));
+                alarm_at = due;
             }
             let mut budget = EVENTS_PER_TURN_MAX;
             tokio::select! {
@@ -199,7 +213,7 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 () = inlets.mirror.notified() => self.take_completions(),
-                () = tokio::time::sleep(clock::until(now, due)) => {}
+                () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
                 _ = inlets.interrupt.recv() => self.begin_to_leave(),
             }

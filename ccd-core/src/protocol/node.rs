@@ -56,6 +56,8 @@ pub struct Node {
     // The content. `committed` is what queries see; `head` also has the prepared round, if there is one.
     pub(super) head: Database,
     pub(super) committed: Database,
+    /// The version before, until a replica has answered again.
+    pub(super) spent: Option<Database>,
     pub(super) history: History,
     /// The last override this node knows of: its epoch, and the state it went on from. What others decided after that
     /// state and before that epoch is a branch that lost.
@@ -150,6 +152,7 @@ impl Node {
             round_max: 0,
             head: Database::default(),
             committed: Database::default(),
+            spent: None,
             history: History::default(),
             overridden: None,
             damaged: None,

@@ -250,6 +250,7 @@ impl Node {
     }
 
     pub(super) fn on_replica(&mut self, ticket: Ticket, result: Result<ReplicaAnswer, ReplicaError>) {
+        self.spent = None;
         let Some((replica, writes_state, purpose)) = self.pending.remove(&ticket) else {
             return;
         };
