@@ -57,6 +57,8 @@ pub struct InspectedKey {
     pub times: usize,
     /// The target's ports, where it tells.
     pub ports: Vec<u16>,
+    /// Who registered it, each once, where the target tells.
+    pub initiators: Vec<String>,
 }
 
 /// Where paths come from: sysfs and /dev, or a test.
@@ -148,9 +150,15 @@ impl Fence {
                 key: entry.key,
                 times: 0,
                 ports: Vec::new(),
+                initiators: Vec::new(),
             });
             found.times += 1;
             found.ports.extend(entry.port);
+            if let Some(initiator) = &entry.initiator
+                && !found.initiators.contains(initiator)
+            {
+                found.initiators.push(initiator.clone());
+            }
         }
         Ok(Inspection {
             generation: read.generation,
