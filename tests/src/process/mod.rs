@@ -29,4 +29,4 @@ pub use network::Network;
 pub use node::TestNode;
 pub use programs::Finished;
 pub use until::{PATIENCE, never, until};
-pub use writer::Writer;
+pub use writer::{Ledger, Writer};

@@ -1,0 +1,25 @@
+//! Real daemons in virtual machines, on disks with real reservations: what the guest tests use.
+//!
+//! ```text
+//!   machine     Machine: one guest; paused, reset, cut off, switched off
+//!     ↓
+//!   image       the file system that guests boot with      qmp       QEMU's monitor
+//!     ↓                                                    agent     running things in a guest
+//!   root        unpacked packages, programs of this build  wire      what test and agent say
+//!   cpio, kernel_modules                                   keeper    guests end with the test
+//! ```
+//!
+//! What runs inside is in `tests/guest`: `agent/` (the program `ccd-guest`) and `inside/` (scripts).
+
+pub mod agent;
+pub mod cpio;
+pub mod image;
+pub mod keeper;
+pub mod kernel_modules;
+pub mod machine;
+pub mod qmp;
+pub mod root;
+pub mod wire;
+
+pub use image::Image;
+pub use machine::{Card, Machine, Recipe};
