@@ -115,6 +115,8 @@ impl Image {
                 pack_program(&mut archive, &root, &path, &format!("/{name}"), folder);
             }
         }
+        // Where rules of udev look for programs.
+        archive.link("/lib/udev/scsi_id", "../../usr/bin/scsi_id");
         pack_modules(&mut archive, &root, &release);
         for name in ["proc", "sys", "dev", "tmp", "run", "srv", "root", "etc/ccd", "var/lib"] {
             archive.folder(name);
