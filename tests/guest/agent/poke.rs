@@ -12,7 +12,10 @@ pub const FREE_PLACE: u64 = 64 * 1024;
 
 /// Prints what became of it; a refused write is no failure of this program.
 pub fn poke(device: &Path, at: u64, byte: u8) -> Result<()> {
-    ensure!(at != 0 && at.is_multiple_of(BLOCK_BYTES as u64), "it must be a block, and not the first");
+    ensure!(
+        at != 0 && at.is_multiple_of(BLOCK_BYTES as u64),
+        "it must be a block, and not the first"
+    );
     let file = OpenOptions::new()
         .write(true)
         .custom_flags(nix::libc::O_DIRECT | nix::libc::O_DSYNC)

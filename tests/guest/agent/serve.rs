@@ -40,7 +40,11 @@ pub fn serve() -> Result<()> {
     let telling = Telling(Arc::new(Mutex::new(port.try_clone()?)));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // Ends a line that a reset cut.
-    telling.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(b"\n")?;
+    telling
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .write_all(b"\n")?;
     telling.tell(&Tell::Hello {
         kernel: kernel.trim().to_owned(),
     });
@@ -102,7 +106,10 @@ fn answer(ask: Ask, telling: &Telling) {
 fn command(words: &[String]) -> Command {
     let mut command = Command::new(words.first().map_or("", String::as_str));
     command.args(words.iter().skip(1));
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 

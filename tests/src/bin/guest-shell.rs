@@ -45,7 +45,10 @@ fn main() -> Result<ExitCode> {
         Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
         None => line.command.join(" "),
     };
-    ensure!(!script.trim().is_empty(), "give a command, or --script FILE; see --help");
+    ensure!(
+        !script.trim().is_empty(),
+        "give a command, or --script FILE; see --help"
+    );
     let base = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, Into::into);
     let folder = tempfile::Builder::new().prefix("ccd-guest-").tempdir_in(base)?;
     let started = Instant::now();
@@ -58,7 +61,11 @@ fn main() -> Result<ExitCode> {
     };
     let guest = Machine::start(recipe, &image, folder.path(), folder.path());
     guest.wait_for_boot(0);
-    eprintln!("booted {} after {} ms", guest.kernel(), started.elapsed().as_millis());
+    eprintln!(
+        "booted {} after {} ms",
+        guest.kernel(),
+        started.elapsed().as_millis()
+    );
     for path in &line.put {
         let content = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let name = path.file_name().context("it has no name")?.to_string_lossy();
@@ -72,7 +79,11 @@ fn main() -> Result<ExitCode> {
             line.paths
         ));
         eprint!("{}{}", made.out, made.err);
-        ensure!(made.code == 0, "the disks could not be made: exit code {}", made.code);
+        ensure!(
+            made.code == 0,
+            "the disks could not be made: exit code {}",
+            made.code
+        );
         eprintln!("disks after {} ms", started.elapsed().as_millis());
     }
     guest.put("/root/script", &script);
@@ -88,7 +99,11 @@ fn main() -> Result<ExitCode> {
         if let Some(code) = ended {
             break code;
         }
-        ensure!(started.elapsed() < PATIENCE, "it takes longer than {} s", PATIENCE.as_secs());
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "it takes longer than {} s",
+            PATIENCE.as_secs()
+        );
     };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

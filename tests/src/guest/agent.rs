@@ -155,7 +155,8 @@ impl Agent {
 
     /// Waits until the guest has booted more than `before` times; false when it takes longer than `patience`.
     pub fn wait_for_boot(&self, before: u32, patience: Duration) -> bool {
-        self.wait(patience, |told| (told.boots > before).then_some(())).is_some()
+        self.wait(patience, |told| (told.boots > before).then_some(()))
+            .is_some()
     }
 
     /// Waits for something in what was told.
@@ -226,14 +227,23 @@ impl Agent {
             let mut told = self.lock();
             told.next_id += 1;
             let id = told.next_id;
-            told.started.insert(id, Started { log, ..Started::default() });
+            told.started.insert(
+                id,
+                Started {
+                    log,
+                    ..Started::default()
+                },
+            );
             id
         };
         self.send(&Ask::Start {
             id,
             words: words.iter().map(|word| (*word).to_owned()).collect(),
         })?;
-        let job = Job { agent: self.clone(), id };
+        let job = Job {
+            agent: self.clone(),
+            id,
+        };
         let began = self.wait(RUN_DEADLINE, |told| {
             let started = &told.started[&id];
             (started.pid.is_some() || started.code.is_some()).then_some(())

@@ -96,7 +96,11 @@ mod tests {
         assert!(archive.has("/a/b"));
         let bytes = archive.end();
         let text = String::from_utf8_lossy(&bytes);
-        assert_eq!(text.matches("070701").count(), 5, "a, a/b, a/b/c, a/d and the end");
+        assert_eq!(
+            text.matches("070701").count(),
+            5,
+            "a, a/b, a/b/c, a/d and the end"
+        );
         assert!(text.find("a/b\0").expect("folder") < text.find("a/b/c\0").expect("file"));
         assert!(text.contains("first") && !text.contains("second"));
         assert!(bytes.len().is_multiple_of(4));

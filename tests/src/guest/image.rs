@@ -103,13 +103,28 @@ impl Image {
         let (kernel, release) = root.kernel();
         let mut archive = Archive::default();
         pack_tree(&mut archive, Path::new(INSIDE), "");
-        pack_busybox(&mut archive, &root);
         for name in BUILT {
-            pack_program(&mut archive, &root, &built(name), &format!("/usr/bin/{name}"), folder);
+            pack_program(
+                &mut archive,
+                &root,
+                &built(name),
+                &format!("/usr/bin/{name}"),
+                folder,
+            );
         }
         for name in PROGRAMS {
-            pack_program(&mut archive, &root, &root.program(name), &format!("/usr/bin/{name}"), folder);
+            pack_program(
+                &mut archive,
+                &root,
+                &root.program(name),
+                &format!("/usr/bin/{name}"),
+                folder,
+            );
         }
+        // A shell that runs what is in its PATH; busybox's own prefers busybox.
+        let shell = root.program("dash");
+        pack_program(&mut archive, &root, &shell, "/bin/sh", folder);
+        pack_busybox(&mut archive, &root);
         for name in FILES {
             if let Some(path) = root.file(name) {
                 pack_program(&mut archive, &root, &path, &format!("/{name}"), folder);
@@ -117,8 +132,11 @@ impl Image {
         }
         // Where rules of udev look for programs.
         archive.link("/lib/udev/scsi_id", "../../usr/bin/scsi_id");
+        archive.link("/sbin/dmsetup", "../usr/bin/dmsetup");
         pack_modules(&mut archive, &root, &release);
-        for name in ["proc", "sys", "dev", "tmp", "run", "srv", "root", "etc/ccd", "var/lib"] {
+        for name in [
+            "proc", "sys", "dev", "tmp", "run", "srv", "root", "etc/ccd", "var/lib",
+        ] {
             archive.folder(name);
         }
         let initial = folder.join("initial.cpio");
@@ -135,7 +153,10 @@ fn pack_tree(archive: &mut Archive, folder: &Path, name: &str) {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     for entry in entries {
         let path = entry.expect("a folder can be read").path();
-        let last = path.file_name().and_then(|last| last.to_str()).expect("plain names");
+        let last = path
+            .file_name()
+            .and_then(|last| last.to_str())
+            .expect("plain names");
         let name = format!("{name}/{last}");
         if path.is_dir() {
             pack_tree(archive, &path, &name);
@@ -152,8 +173,9 @@ fn pack_busybox(archive: &mut Archive, root: &Root) {
     archive.file("/bin/busybox", 0o755, &read(&busybox));
     archive.link("/init", "bin/busybox");
     for applet in applets.out.lines() {
-        // /usr/bin comes first in the guest's PATH: the real programs, where there are both.
-        archive.link(&format!("/bin/{applet}"), "busybox");
+        if !archive.has(&format!("/usr/bin/{applet}")) {
+            archive.link(&format!("/bin/{applet}"), "busybox");
+        }
     }
     // The kernel calls it by this path.
     archive.link("/sbin/modprobe", "../bin/busybox");
@@ -178,8 +200,15 @@ fn pack_program(archive: &mut Archive, root: &Root, from: &Path, to: &str, folde
     // It fails for what is linked statically, which needs nothing.
     for library in needed.out.lines().filter_map(path_in) {
         let path = Path::new(library);
-        let name = path.file_name().and_then(|name| name.to_str()).expect("plain names");
-        let place = if name.starts_with("ld-linux") { "lib64" } else { LIBRARIES[1] };
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("plain names");
+        let place = if name.starts_with("ld-linux") {
+            "lib64"
+        } else {
+            LIBRARIES[1]
+        };
         archive.file(&format!("/{place}/{name}"), 0o755, &read(path));
     }
 }

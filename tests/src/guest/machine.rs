@@ -13,6 +13,7 @@ use serde_json::json;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// From QEMU's start to the agent's greeting; some 5 s on a machine with nothing else to do.
@@ -48,8 +49,14 @@ pub struct Machine {
     image: Image,
     folder: PathBuf,
     logs: PathBuf,
+    power: Mutex<Power>,
+}
+
+/// What there is of a guest while it is switched on.
+#[derive(Debug)]
+struct Power {
     process: keeper::Kept,
-    qmp: std::sync::Mutex<Qmp>,
+    qmp: Qmp,
     agent: Agent,
 }
 
@@ -59,17 +66,23 @@ impl Machine {
     /// # Panics
     /// When QEMU cannot be started.
     pub fn start(recipe: Recipe, image: &Image, folder: &Path, logs: &Path) -> Self {
-        let (process, qmp, agent) = power_on(&recipe, image, folder, logs);
+        let power = power_on(&recipe, image, folder, logs);
         Self {
             name: recipe.name,
             recipe,
             image: image.clone(),
             folder: folder.to_owned(),
             logs: logs.to_owned(),
-            process,
-            qmp: std::sync::Mutex::new(qmp),
-            agent,
+            power: Mutex::new(power),
         }
+    }
+
+    fn power(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agent(&self) -> Agent {
+        self.power().agent.clone()
     }
 
     /// Waits for the agent.
@@ -79,7 +92,7 @@ impl Machine {
     pub fn wait_for_boot(&self, before: u32) {
         let started = Instant::now();
         assert!(
-            self.agent.wait_for_boot(before, BOOT_PATIENCE),
+            self.agent().wait_for_boot(before, BOOT_PATIENCE),
             "guest {} has not booted after {} s; its console is in {}:\n{}",
             self.name,
             started.elapsed().as_secs(),
@@ -105,7 +118,7 @@ impl Machine {
 
     /// `uname -r` in the guest.
     pub fn kernel(&self) -> String {
-        self.agent.kernel()
+        self.agent().kernel()
     }
 
     /// Runs a program in the guest to its end.
@@ -123,7 +136,7 @@ impl Machine {
     /// When the guest does not answer.
     #[track_caller]
     pub fn run_with(&self, words: &[&str], input: &str) -> Finished {
-        match self.agent.try_run(words, input) {
+        match self.agent().try_run(words, input) {
             Ok(finished) => finished,
             Err(silence) => panic!(
                 "guest {}: {words:?}: {silence}; its console is in {}:\n{}",
@@ -142,7 +155,7 @@ impl Machine {
 
     /// As [`Machine::run`], for guests that may be reset meanwhile.
     pub fn try_run(&self, words: &[&str]) -> Result<Finished, Silence> {
-        self.agent.try_run(words, "")
+        self.agent().try_run(words, "")
     }
 
     /// Writes a file there.
@@ -159,13 +172,12 @@ impl Machine {
     #[track_caller]
     pub fn start_job(&self, words: &[&str], log: Option<&str>) -> Job {
         let log = log.map(|name| self.logs.join(name));
-        let started = self.agent.start(words, log);
+        let started = self.agent().start(words, log);
         started.unwrap_or_else(|silence| panic!("guest {}: {words:?}: {silence}", self.name))
     }
 
     fn qmp(&self, command: &str, arguments: serde_json::Value) {
-        let mut qmp = self.qmp.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        qmp.execute(command, &arguments);
+        self.power().qmp.execute(command, &arguments);
     }
 
     /// The whole guest stands still: no instruction, no packet.
@@ -179,27 +191,20 @@ impl Machine {
 
     /// The reset button. Returns when it has booted again; nothing runs there then but the agent.
     pub fn reset(&self) {
-        let before = self.agent.boots();
+        let before = self.agent().boots();
         self.qmp("system_reset", json!({}));
         self.wait_for_boot(before);
-    }
-
-    /// Presses the reset button and does not wait.
-    pub fn begin_reset(&self) -> u32 {
-        let before = self.agent.boots();
-        self.qmp("system_reset", json!({}));
-        before
     }
 
     /// Pulls the plug: QEMU ends at once.
     ///
     /// # Panics
     /// When it does not.
-    pub fn quit(&mut self) {
-        let qmp = self.qmp.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        qmp.send("quit", &json!({}));
+    pub fn quit(&self) {
+        let mut power = self.power();
+        power.qmp.send("quit", &json!({}));
         until(&format!("guest {} to be off", self.name), || {
-            if self.process.has_ended() {
+            if power.process.has_ended() {
                 Ok(())
             } else {
                 Err("QEMU runs".to_owned())
@@ -208,11 +213,9 @@ impl Machine {
     }
 
     /// Starts it again after [`Machine::quit`], with the same disks and cables, and waits until it has booted.
-    pub fn power_on(&mut self) {
-        let (process, qmp, agent) = power_on(&self.recipe, &self.image, &self.folder, &self.logs);
-        self.process = process;
-        self.qmp = std::sync::Mutex::new(qmp);
-        self.agent = agent;
+    pub fn power_on(&self) {
+        let power = power_on(&self.recipe, &self.image, &self.folder, &self.logs);
+        *self.power() = power;
         self.wait_for_boot(0);
     }
 
@@ -226,7 +229,7 @@ impl Machine {
     }
 }
 
-fn power_on(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> (keeper::Kept, Qmp, Agent) {
+fn power_on(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> Power {
     let socket = |kind: &str| folder.join(format!("{}.{kind}", recipe.name));
     let (monitor, line) = (socket("monitor"), socket("agent"));
     for card in &recipe.cards {
@@ -237,10 +240,13 @@ fn power_on(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> (keep
         let _ = std::fs::remove_file(path);
     }
     let mut command = command(recipe, image, folder, logs);
-    command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
     command
-        .arg("-chardev")
-        .arg(format!("socket,id=line,path={},server=on,wait=off", line.display()));
+        .arg("-qmp")
+        .arg(format!("unix:{},server=on,wait=off", monitor.display()));
+    command.arg("-chardev").arg(format!(
+        "socket,id=line,path={},server=on,wait=off",
+        line.display()
+    ));
     command.arg("-device").arg("virtio-serial-pci");
     command
         .arg("-device")
@@ -258,7 +264,11 @@ fn power_on(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> (keep
     let (stream, _) = until(&format!("the line to {}", recipe.name), || {
         UnixStream::connect(&line).map_err(|error| error.to_string())
     });
-    (process, qmp, Agent::listen(recipe.name, stream))
+    Power {
+        process,
+        qmp,
+        agent: Agent::listen(recipe.name, stream),
+    }
 }
 
 /// QEMU with one processor (a LIO target with more locks up on simultaneous PREEMPT AND ABORT), disks and cards.
@@ -276,7 +286,9 @@ fn command(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> Comman
         "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check loglevel=6",
     ]);
     let console = logs.join(format!("{}.console", recipe.name));
-    command.arg("-chardev").arg(format!("file,id=console,path={},append=on", console.display()));
+    command
+        .arg("-chardev")
+        .arg(format!("file,id=console,path={},append=on", console.display()));
     command.args(["-serial", "chardev:console"]);
     command.args(["-object", "rng-random,id=random,filename=/dev/urandom"]);
     command.args(["-device", "virtio-rng-pci,rng=random"]);
@@ -286,7 +298,9 @@ fn command(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> Comman
             "if=none,id=disk{index},format=raw,cache=unsafe,file={}",
             disk.display()
         ));
-        command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}"));
+        command
+            .arg("-device")
+            .arg(format!("virtio-blk-pci,drive=disk{index}"));
     }
     for card in &recipe.cards {
         command.arg("-netdev").arg(format!(

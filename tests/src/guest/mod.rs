@@ -1,6 +1,11 @@
 //! Real daemons in virtual machines, on disks with real reservations: what the guest tests use.
 //!
 //! ```text
+//!   site        Site: machines and the two nodes on them, kept for the next scenario if nothing failed
+//!   pair        one guest with both nodes        servers     a guest for each node, and one with the disks
+//!     ↓
+//!   node        GuestNode: a daemon in a guest   load        what writes there, and what was promised
+//!     ↓
 //!   machine     Machine: one guest; paused, reset, cut off, switched off
 //!     ↓
 //!   image       the file system that guests boot with      qmp       QEMU's monitor
@@ -16,10 +21,18 @@ pub mod cpio;
 pub mod image;
 pub mod keeper;
 pub mod kernel_modules;
+pub mod load;
 pub mod machine;
+pub mod node;
+pub mod pair;
 pub mod qmp;
 pub mod root;
+pub mod site;
 pub mod wire;
 
 pub use image::Image;
+pub use load::Load;
 pub use machine::{Card, Machine, Recipe};
+pub use node::GuestNode;
+pub use pair::{Pair, Storage};
+pub use site::{Fencing, Shared, Site};

@@ -66,8 +66,8 @@ impl Root {
     /// # Panics
     /// When it is not there.
     pub fn find() -> Self {
-        let folder = std::env::var_os(ROOT_VARIABLE)
-            .map_or_else(|| target_folder().join("guest/root"), PathBuf::from);
+        let folder =
+            std::env::var_os(ROOT_VARIABLE).map_or_else(|| target_folder().join("guest/root"), PathBuf::from);
         assert!(
             folder.join("boot").is_dir(),
             "{} has no kernel for guests: tests/run guest downloads it",

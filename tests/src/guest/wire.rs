@@ -25,9 +25,17 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tell {
     /// The guest has booted.
-    Hello { kernel: String },
-    Started { id: u64, pid: i32 },
-    Line { id: u64, text: String },
+    Hello {
+        kernel: String,
+    },
+    Started {
+        id: u64,
+        pid: i32,
+    },
+    Line {
+        id: u64,
+        text: String,
+    },
     /// The last about this id. What was told as lines is not repeated.
     Ended {
         id: u64,

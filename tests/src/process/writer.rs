@@ -165,24 +165,13 @@ impl Ledger {
             self.unknown.len()
         );
         assert!(!self.acked.is_empty(), "nothing was acked, so nothing was tested");
-        assert!(
-            lost.is_empty(),
-            "acked updates are lost on {node}: {lost:?}"
-        );
-        assert!(
-            risen.is_empty(),
-            "refused updates are on {node}: {risen:?}"
-        );
+        assert!(lost.is_empty(), "acked updates are lost on {node}: {lost:?}");
+        assert!(risen.is_empty(), "refused updates are on {node}: {risen:?}");
     }
 }
 
 /// Adds a row after the other, numbered from `first` on, until `enough`; `note` hears what became of each.
-pub fn write_until(
-    places: &[Places],
-    enough: &AtomicBool,
-    first: u64,
-    mut note: impl FnMut(u64, Fate),
-) {
+pub fn write_until(places: &[Places], enough: &AtomicBool, first: u64, mut note: impl FnMut(u64, Fate)) {
     let mut clients: Vec<Option<Client>> = places.iter().map(|_| None).collect();
     let mut turn = 0;
     let mut number = first;
