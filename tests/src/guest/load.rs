@@ -4,8 +4,7 @@
 //! it promised nobody.
 
 use super::agent::Job;
-use super::node::{GuestNode, PATIENCE};
-use crate::process::until_within;
+use super::node::{GuestNode, PATIENCE, until};
 use crate::process::writer::{FORMAT, Fate, Ledger, QUERY};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -85,7 +84,7 @@ impl Load {
     #[track_caller]
     pub fn wait_for_more(&self, more: usize) {
         let before = self.acked();
-        until_within(PATIENCE, &format!("{more} more acked updates"), || {
+        until(&format!("{more} more acked updates"), || {
             let now = self.acked();
             if now >= before + more {
                 Ok(())
@@ -98,7 +97,7 @@ impl Load {
     /// Waits for the first ack after `moment`, and says how long it took.
     #[track_caller]
     pub fn first_ack_after(&self, moment: Instant) -> Duration {
-        let (took, _) = until_within(PATIENCE, "an acked update", || {
+        let (took, _) = until("an acked update", || {
             let ledger = self.ledger();
             let first = ledger.acked.values().filter(|acked| **acked > moment).min();
             first

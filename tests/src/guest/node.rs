@@ -9,6 +9,18 @@ use std::time::Duration;
 /// How long anything may take that a test waits for in a guest: emulated processors are slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between two looks: each costs a good part of a second of an emulated processor that daemons want, too.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Waits until `condition` gives something, and returns it and how long it took.
+///
+/// # Panics
+/// With what was waited for, and what `condition` saw last, when [`PATIENCE`] is over.
+#[track_caller]
+pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+    until_within(PATIENCE, PAUSE, what, condition)
+}
+
 /// A node of a test cluster in guests.
 #[derive(Debug)]
 pub struct GuestNode {
@@ -67,7 +79,10 @@ impl GuestNode {
         );
         let folder = self.folder();
         let places = ["etc", "state", "run"].map(|place| format!("{folder}/{place}"));
-        let mut words = vec!["in-node", self.name, "ccdd", "run"];
+        // Whoever wants to know more sets it for the test.
+        let level = std::env::var("CCD_LOG").unwrap_or_else(|_| "info".to_owned());
+        let level = format!("CCD_LOG={level}");
+        let mut words = vec!["in-node", self.name, "env", &level, "ccdd", "run"];
         for (flag, place) in ["--etc", "--state", "--run"].iter().zip(&places) {
             words.extend([*flag, place.as_str()]);
         }
@@ -169,7 +184,7 @@ impl GuestNode {
     #[track_caller]
     pub fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Report) -> bool) -> Duration {
         let what = format!("{} {what}", self.name);
-        let (_, took) = until_within(PATIENCE, &what, || match self.report()? {
+        let (_, took) = until(&what, || match self.report()? {
             report if is_so(&report) => Ok(()),
             report => Err(report.value().to_string()),
         });
@@ -188,7 +203,7 @@ impl GuestNode {
     #[track_caller]
     pub fn wait_until_redundant(&self) -> Duration {
         let what = format!("{} to be all redundant", self.name);
-        let (_, took) = until_within(PATIENCE, &what, || {
+        let (_, took) = until(&what, || {
             let status = self.adm(&["status"]);
             if status.code == 0 {
                 Ok(())
@@ -208,7 +223,7 @@ impl GuestNode {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         let what = format!("{} to log {text:?}", self.name);
-        until_within(PATIENCE, &what, || {
+        until(&what, || {
             let log = self.log();
             if log.contains(text) { Ok(()) } else { Err(log) }
         });

@@ -5,7 +5,7 @@
 
 use super::image::Image;
 use super::machine::Machine;
-use super::node::{GuestNode, device};
+use super::node::{GuestNode, device, until};
 use super::root::target_folder;
 use crate::process::cluster::FOLDER_VARIABLE;
 use std::fmt;
@@ -171,8 +171,7 @@ impl Site {
     /// Both copies hold the same, as `ccdadm verify` sees it.
     #[track_caller]
     pub fn verify(&self) {
-        let what = "both copies to be the same";
-        crate::process::until_within(super::node::PATIENCE, what, || {
+        until("both copies to be the same", || {
             match self.alpha().adm(&["verify"]) {
                 verified if verified.code == 0 => Ok(()),
                 verified => Err(verified.out + &verified.err),

@@ -13,15 +13,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// # Panics
 /// With what was waited for, and what `condition` saw last, when [`PATIENCE`] is over.
 pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> (T, Duration) {
-    until_within(PATIENCE, what, condition)
+    until_within(PATIENCE, PAUSE, what, condition)
 }
 
-/// As [`until`], for things that take longer.
+/// As [`until`], for things that take longer, and where looking costs more.
 ///
 /// # Panics
 /// When `patience` is over.
 pub fn until_within<T>(
     patience: Duration,
+    pause: Duration,
     what: &str,
     mut condition: impl FnMut() -> Result<T, String>,
 ) -> (T, Duration) {
@@ -36,7 +37,7 @@ pub fn until_within<T>(
             "waited {} s for {what}; last seen: {seen}",
             patience.as_secs()
         );
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 
