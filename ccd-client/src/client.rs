@@ -223,7 +223,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let body = RequestBody::Update(self.update_request(request, &transaction));
             let ask = Ask::Request(Request { timeout: left, body });
-            let why = match self.ask_once(ask, deadline + GRACE) {
+            let why = match self.ask_once(&ask, deadline + GRACE) {
                 Ok(Told::Committed { position, removed }) => {
                     return Ok(Applied::Committed {
                         generation: position.stamp.generation,
@@ -303,7 +303,7 @@ impl Client {
             timeout: self.timeout,
             body,
         });
-        match self.ask_once(ask, Instant::now() + self.timeout + GRACE) {
+        match self.ask_once(&ask, Instant::now() + self.timeout + GRACE) {
             Ok(Told::Done) => Ok(()),
             Ok(other) => Err(self.other(other)),
             Err(unanswered) => Err(unanswered.into_error()),
@@ -313,8 +313,8 @@ impl Client {
     /// A question may be asked twice: once more if the daemon is restarted meanwhile.
     fn ask_again(&self, ask: Ask) -> Result<Told, CcdError> {
         let deadline = Instant::now() + self.timeout + GRACE;
-        match self.ask_once(ask.clone(), deadline) {
-            Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(ask, deadline),
+        match self.ask_once(&ask, deadline) {
+            Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(&ask, deadline),
             answer => answer,
         }
         .map_err(|unanswered| match unanswered.into_error() {
@@ -326,7 +326,7 @@ impl Client {
         })
     }
 
-    fn ask_once(&self, ask: Ask, deadline: Instant) -> Result<Told, Unanswered> {
+    fn ask_once(&self, ask: &Ask, deadline: Instant) -> Result<Told, Unanswered> {
         if ask.service() == Service::Control {
             return Connection::open(&self.control_socket, deadline)
                 .map_err(Unanswered::NotSent)?
@@ -334,7 +334,7 @@ impl Client {
         }
         let idle = self.idle.lock().expect("no thread panics with the lock").pop();
         if let Some(mut connection) = idle {
-            match connection.ask(ask.clone(), deadline) {
+            match connection.ask(ask, deadline) {
                 // The daemon was restarted since: no idle connection is worth anything.
                 Err(Unanswered::NotSent(CcdError::ConnectionLost { .. })) => {
                     self.idle.lock().expect("no thread panics with the lock").clear();

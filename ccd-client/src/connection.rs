@@ -16,13 +16,20 @@ use std::time::{Duration, Instant};
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Replies are read in pieces, so that a wrong length allocates nothing that is not really sent.
-const READ_BYTES: u64 = 1 << 20;
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Of the first piece: nearly every reply is whole with it.
+const READ_BYTES_FIRST: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
     socket: PathBuf,
     next_id: u64,
+    /// How long one read or write may take, as the socket was told.
+    wait: Duration,
+    /// What has come and was not taken yet.
+    arrived: Vec<u8>,
 }
 
 /// Why a request got no answer.
@@ -69,11 +76,13 @@ impl Connection {
             stream,
             socket: socket.to_owned(),
             next_id: 0,
+            wait: Duration::MAX,
+            arrived: Vec::new(),
         })
     }
 
     /// Sends a request and waits for its answer.
-    pub(crate) fn ask(&mut self, body: Ask, deadline: Instant) -> Result<Told, Unanswered> {
+    pub(crate) fn ask(&mut self, body: &Ask, deadline: Instant) -> Result<Told, Unanswered> {
         self.next_id += 1;
         let id = self.next_id;
         let frame = wire::encode_request(&ToDaemon { id, body })
@@ -82,16 +91,20 @@ impl Connection {
     }
 
     fn exchange(&mut self, frame: &[u8], id: u64, deadline: Instant) -> Result<Told, Unanswered> {
-        let lost = |this: &Self, source| this.lost(source, deadline);
-        set_deadline(&self.stream, deadline).map_err(|error| Unanswered::NotSent(lost(self, error)))?;
         // A closed socket refuses the first byte. Once one is accepted, how many arrived is not known.
-        let first_bytes = match self.stream.write(frame) {
+        let first_bytes = match self.within(deadline, |mut stream| stream.write(frame)) {
             Ok(bytes) => bytes,
-            Err(error) => return Err(Unanswered::NotSent(lost(self, error))),
+            Err(error) => return Err(Unanswered::NotSent(self.lost(error, deadline))),
         };
-        self.stream
-            .write_all(&frame[first_bytes..])
-            .map_err(|error| Unanswered::Sent(lost(self, error)))?;
+        let mut sent_bytes = first_bytes;
+        while sent_bytes < frame.len() {
+            let written = self.within(deadline, |mut stream| stream.write(&frame[sent_bytes..]));
+            sent_bytes += match written {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                other => other,
+            }
+            .map_err(|error| Unanswered::Sent(self.lost(error, deadline)))?;
+        }
         loop {
             let reply = self.receive(deadline).map_err(Unanswered::Sent)?;
             // An answer to an earlier request of this connection cannot be waiting: its asker dropped it.
@@ -102,38 +115,82 @@ impl Connection {
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<wire::FromDaemon, CcdError> {
-        let mut prefix = [0; FRAME_PREFIX_BYTES];
-        self.read_exact(&mut prefix, deadline)?;
-        let len_bytes = wire::reply_len(prefix).map_err(|source| match source {
-            WireError::TooLong { .. } => CcdError::UnexpectedAnswer {
-                socket: self.socket.clone(),
-            },
-            other => self.wire(other),
-        })?;
-        let mut body = Vec::new();
-        while body.len() < len_bytes {
-            let start = body.len();
-            body.resize(len_bytes.min(start + READ_BYTES as usize), 0);
-            self.read_exact(&mut body[start..], deadline)?;
+        loop {
+            let mut missing_bytes = READ_BYTES_FIRST;
+            if let Some((prefix, rest)) = self.arrived.split_first_chunk() {
+                let len_bytes = wire::reply_len(*prefix).map_err(|source| match source {
+                    WireError::TooLong { .. } => CcdError::UnexpectedAnswer {
+                        socket: self.socket.clone(),
+                    },
+                    other => self.wire(other),
+                })?;
+                if let Some(body) = rest.get(..len_bytes) {
+                    let reply = wire::decode_reply(body).map_err(|source| self.wire(source))?;
+                    self.arrived.drain(..FRAME_PREFIX_BYTES + len_bytes);
+                    // One big reply must not keep its memory for ever.
+                    self.arrived.shrink_to(READ_BYTES_FIRST);
+                    return Ok(reply);
+                }
+                missing_bytes = (len_bytes - rest.len()).clamp(READ_BYTES_FIRST, READ_BYTES_MAX);
+            }
+            self.read_some(missing_bytes, deadline)
+                .map_err(|error| self.lost(error, deadline))?;
         }
-        wire::decode_reply(&body).map_err(|source| self.wire(source))
     }
 
-    fn read_exact(&mut self, bytes: &mut [u8], deadline: Instant) -> Result<(), CcdError> {
-        set_deadline(&self.stream, deadline)
-            .and_then(|()| self.stream.read_exact(bytes))
-            .map_err(|error| self.lost(error, deadline))
+    fn read_some(&mut self, bytes_max: usize, deadline: Instant) -> io::Result<()> {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let start = arrived.len();
+        arrived.resize(start + bytes_max, 0);
+        let read = self.within(deadline, |mut stream| stream.read(&mut arrived[start..]));
+        arrived.truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
+        self.arrived = arrived;
+        match read? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads or writes, and fails with `WouldBlock` or `TimedOut` only at the deadline. The socket is told anew how long to
+    /// wait only if what it was told before does not fit: requests follow each other with much the same time-out.
+    fn within(
+        &mut self,
+        deadline: Instant,
+        mut transfer: impl FnMut(&UnixStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.wait > left || self.wait < left / 2 {
+            self.wait_for(left - left / 8)?;
+        }
+        loop {
+            match transfer(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    self.wait_for(left)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn wait_for(&mut self, wait: Duration) -> io::Result<()> {
+        let wait = wait.max(WAIT_MIN);
+        set_wait(&self.stream, wait)?;
+        self.wait = wait;
+        Ok(())
     }
 
     fn lost(&self, source: io::Error, deadline: Instant) -> CcdError {
         let socket = self.socket.clone();
         match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if Instant::now() >= deadline => {
-                CcdError::NoAnswer {
-                    socket,
-                    timeout: Duration::ZERO,
-                }
-            }
+            _ if is_timeout(&source) && Instant::now() >= deadline => CcdError::NoAnswer {
+                socket,
+                timeout: Duration::ZERO,
+            },
             _ => CcdError::ConnectionLost { socket, source },
         }
     }
@@ -161,7 +218,17 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
 }
 
 fn set_deadline(stream: &UnixStream, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(WAIT_MIN);
-    stream.set_read_timeout(Some(left))?;
-    stream.set_write_timeout(Some(left))
+    set_wait(
+        stream,
+        deadline.saturating_duration_since(Instant::now()).max(WAIT_MIN),
+    )
+}
+
+fn set_wait(stream: &UnixStream, wait: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(wait))?;
+    stream.set_write_timeout(Some(wait))
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

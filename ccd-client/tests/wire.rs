@@ -10,6 +10,7 @@ use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, RequestId, Stamp};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
+use ccd_core::reservation::{Registrations, ReservationKey};
 use ccd_core::time::Date;
 use proptest::collection::vec;
 use proptest::option;
@@ -146,6 +147,12 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     usable,
                     in_sync: member,
                     error: Some(text.clone()),
+                    reservation: Some(Registrations {
+                        keys: vec![ReservationKey::from_bits(7)],
+                        holder: None,
+                        paths_missing: 1,
+                    }),
+                    registered: member,
                 }],
                 survives: vec![
                     (Part::Node(me), member),

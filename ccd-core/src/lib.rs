@@ -7,7 +7,8 @@
 //!     ↑
 //!   configuration        what the cluster agreed on, the vote rule, ballots
 //!     ↑
-//!   replica, client      what the protocol asks of a disk, what a client asks of the protocol
+//!   replica, reservation what the protocol asks of a disk
+//!   client               what a client asks of the protocol
 //!   init                 the static rows that every node reads before anything runs
 //!     ↑
 //!   protocol             the node as a state machine: events in, actions out
@@ -26,4 +27,5 @@ pub mod ids;
 pub mod init;
 pub mod protocol;
 pub mod replica;
+pub mod reservation;
 pub mod time;

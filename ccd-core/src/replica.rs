@@ -134,4 +134,6 @@ pub enum ReplicaErrorKind {
     Full,
     /// The device refused the write: this node is fenced (reservation conflict).
     Fenced,
+    /// The device cannot do this at all: no reservations on files, loop and network block devices, or partitions.
+    NotSupported,
 }

@@ -145,7 +145,7 @@ impl RegionError {
     /// The error of a failed call on a device.
     pub fn io(doing: &'static str, device: String, source: io::Error) -> Self {
         match source.raw_os_error() {
-            // A reservation conflict. The write can be on the medium all the same (FENCING.md, trap 4).
+            // A reservation conflict. The write can be on the medium all the same (docs/fencing.md, trap 4).
             Some(libc::EBADE) => Self::Fenced { device },
             Some(libc::EBUSY) => Self::Busy { device, source },
             _ if source.kind() == io::ErrorKind::ResourceBusy => Self::Busy { device, source },

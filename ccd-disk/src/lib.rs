@@ -7,10 +7,11 @@
 //!   region      open, recovery, own area (append, checkpoint, image), survey, mkfs
 //!     ↓                      ↓
 //!   format (pure:            device (trait Blocks: RawDevice, MemoryDevice;
-//!   bytes ↔ checked types)   the only unsafe code)
+//!   bytes ↔ checked types)   unsafe code only there and in fencing)
 //! ```
 //!
-//! `fencing` is the interface for reservations, with lease fencing behind it.
+//! `fencing` executes reservations on SCSI disks, multipath maps and NVMe namespaces; it stands beside the region, on the
+//! same device.
 //! `docs/format.md` draws the format and argues why every crash is survived. `error` names what can fail.
 
 pub mod cli;

@@ -12,6 +12,8 @@
 //!        │
 //!   store.rs     what a thread drives: a region of ccd-disk, or a test's device
 //!
+//!   fence.rs     FenceLane: the thread of one device's fencing steps, with deadlines of their own
+//!
 //!   scrub.rs     what a background pass over both devices found → what to do about it (pure)
 //! ```
 //!
@@ -19,12 +21,14 @@
 //! thread, so that the two writes are in flight together. Nothing here decides anything about configurations: a
 //! device that fails or hangs is reported to the protocol, which drops it by a successor configuration.
 
+mod fence;
 mod lane;
 mod mirror;
 mod scrub;
 mod store;
 mod worker;
 
+pub use fence::{FENCE_WAITING_MAX, FenceCompletion, FenceDevice, FenceLane, FenceOpener};
 pub use lane::Progress;
 pub use mirror::{Completion, LaneReport, Mirror, WAITING_MAX, Wake};
 pub use scrub::{DeviceFinding, Finding, Remedy, ScrubPlan, judge};

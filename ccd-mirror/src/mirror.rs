@@ -34,8 +34,8 @@ const IMAGE_DEADLINES: u32 = 8;
 /// A direct append that took longer than this sends the next ones to the thread.
 const DIRECT_SPAN_MAX: Duration = Duration::from_millis(5);
 
-/// For so long.
-const DIRECT_PAUSE: Duration = Duration::from_secs(1);
+/// For so many times as long as it took, so that a slow disk holds up its owner for a small part of the time only.
+const DIRECT_PAUSE_SPANS: u32 = 20;
 
 /// Most operations of a record that is appended directly.
 const DIRECT_UPDATES_MAX: usize = 64;
@@ -228,8 +228,9 @@ impl Mirror {
         }
         let begun = Instant::now();
         let result = side.store.try_lock().ok()?.execute(op.clone());
-        if begun.elapsed() > DIRECT_SPAN_MAX {
-            side.direct_from = now + DIRECT_PAUSE;
+        let span = begun.elapsed();
+        if span > DIRECT_SPAN_MAX {
+            side.direct_from = now + span * DIRECT_PAUSE_SPANS;
         }
         Some(Completion {
             ticket,

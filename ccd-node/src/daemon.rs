@@ -10,6 +10,7 @@
 use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
+use crate::fences::Fences;
 use crate::peers::{self, FromPeer, Pace, Peers};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
@@ -57,6 +58,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
+    fences: Fences,
     scrub: Scrub,
     init: ClusterInit,
     me: NodeId,
@@ -103,6 +105,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
     let mut mirror = Mirror::new(settings.disk_deadline, Arc::new(move || wake.notify_one()));
+    let wake = woken.clone();
+    let wake: ccd_mirror::Wake = Arc::new(move || wake.notify_one());
+    let fences = Fences::start(&init, settings.disk_deadline, &wake)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     for (replica, store) in stores {
         mirror
             .attach(replica, store)
@@ -127,6 +133,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let mut daemon = Daemon {
         node: Node::new(settings, clock::now()),
         mirror,
+        fences,
         peers,
         clients,
         decisions,
@@ -150,7 +157,12 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         terminate,
         interrupt,
     };
-    daemon.turn(inlets).await;
+    // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
+    // look at the kernel in between.
+    let ended = tokio::task::spawn_local(async move { daemon.turn(inlets).await }).await;
+    if let Err(panicked) = ended {
+        std::panic::resume_unwind(panicked.into_panic());
+    }
     // What a stopped daemon leaves behind would only mislead: nobody answers there.
     for path in [places.client_socket(), places.control_socket()] {
         if let Err(error) = std::fs::remove_file(&path) {
@@ -163,6 +175,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
 impl Daemon {
     async fn turn(&mut self, mut inlets: Inlets) {
         self.handle(Event::Timer);
+        // Set anew only for what is due earlier: ringing too early costs less than setting it after every event.
+        let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm_at = Time::NEVER;
         while !self.is_over() {
             let now = clock::now();
             let due = self.next_deadline();
@@ -171,6 +186,12 @@ impl Daemon {
                 // Sockets get their turn also when timers come thick and fast.
                 tokio::task::yield_now().await;
                 continue;
+            }
+            if due < alarm_at || alarm.is_elapsed() {
+                alarm
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + clock::until(now, due));
+                alarm_at = due;
             }
             let mut budget = EVENTS_PER_TURN_MAX;
             tokio::select! {
@@ -192,7 +213,7 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 () = inlets.mirror.notified() => self.take_completions(),
-                () = tokio::time::sleep(clock::until(now, due)) => {}
+                () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
                 _ = inlets.interrupt.recv() => self.begin_to_leave(),
             }
@@ -204,6 +225,7 @@ impl Daemon {
         let deadlines = [
             self.node.next_deadline(),
             self.mirror.next_deadline(),
+            self.fences.next_deadline(),
             self.service.next_deadline(),
             self.scrub.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
@@ -292,6 +314,9 @@ impl Daemon {
             }
             self.handle(Event::Replica { ticket, result });
         }
+        while let Some(event) = self.fences.next_event(clock::now()) {
+            self.handle(event);
+        }
     }
 
     /// Hands one event to the node, executes what comes of it, and so on until nothing is left.
@@ -323,16 +348,10 @@ impl Daemon {
                 self.peers.flush();
                 self.mirror.submit(clock::now(), ticket, replica, op);
             }
-            Action::Fence { ticket, .. } => self.fence(ticket),
+            Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
             Action::Record(decision) => self.record(decision),
         }
-    }
-
-    /// With lease fencing there is nothing to do: ballots and waiting protect (DESIGN §10).
-    fn fence(&mut self, ticket: Ticket) {
-        let result = Ok(());
-        self.follow_ups.push_back(Event::Fenced { ticket, result });
     }
 
     fn reply(&mut self, client: ClientToken, reply: Reply) {

@@ -8,7 +8,7 @@
 //!   daemon         the event loop: one task owns the node and executes its actions
 //!     ↓        ↓         ↓           ↓          ↓
 //!   peers   clients   replicas   decisions   service
-//!   (TCP,   (Unix     (regions,  (why)       (systemd)
+//!   (TCP,   (Unix     (regions,  (why)       (systemd)       fences: reservations, a thread a device
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
 //!   outbox, quiet, clock               scrub: a background pass over the devices
@@ -25,6 +25,7 @@ mod clock;
 mod daemon;
 mod decisions;
 mod demo;
+mod fences;
 mod outbox;
 mod peers;
 mod quiet;

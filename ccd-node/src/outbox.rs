@@ -7,7 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 /// What both kinds of sockets can do.
@@ -25,12 +26,12 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for UnixStream {
+impl Socket for OwnedWriteHalf {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        UnixStream::try_write(self, bytes)
+        OwnedWriteHalf::try_write(self, bytes)
     }
     fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        UnixStream::writable(self)
+        OwnedWriteHalf::writable(self)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use crate::clients::AccessRules;
 use crate::decisions::Decisions;
+use crate::fences;
 use crate::peers::Identity;
 use crate::replicas::{self, RegionStore};
 use ccd_client::files::{Authkey, read_init, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
-use ccd_core::init::{ClusterInit, Fencing};
+use ccd_core::init::ClusterInit;
 use ccd_core::protocol::Settings;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -28,7 +29,7 @@ pub struct StartupError {
 
 impl StartupError {
     /// Only a change of the configuration helps.
-    fn configuration(error: impl Display) -> Self {
+    pub(crate) fn configuration(error: impl Display) -> Self {
         let text = error.to_string();
         Self {
             exit_code: DO_NOT_RESPAWN,
@@ -77,12 +78,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let key = Authkey::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
     let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
-    if init.options().fencing == Fencing::Scsi {
-        return Err(StartupError::configuration(
-            "fencing by persistent reservations (fencing=scsi) is not available in this release; run a cluster that can \
-             live with lease fencing only, made with `ccdadm setup --fencing lease`",
-        ));
-    }
+    fences::check(&init)?;
     for folder in [&places.state, &places.run] {
         make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
     }
@@ -111,6 +107,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
         heartbeat: options.heartbeat,
         lease: options.lease,
+        fencing: options.fencing,
         disk_deadline: options.disk_deadline,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };

@@ -3,7 +3,9 @@
 //! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 2,000. In a debug build the histories
 //! take several times longer; run `cargo test --release -p ccd-tests`.
 
+use ccd_core::init::Fencing;
 use ccd_tests::sim::campaign;
+use ccd_tests::sim::plan::Plan;
 use ccd_tests::sim::run::run_seed;
 use ccd_tests::sim::world::Sabotage;
 
@@ -20,7 +22,7 @@ fn from_environment(name: &str, usual: u64) -> u64 {
 fn two_thousand_histories_are_sound() {
     let from = from_environment("CCD_SIM_FROM", 0);
     let count = from_environment("CCD_SIM_HISTORIES", 2_000);
-    let mut report = campaign::run(from..from + count, 5, None);
+    let mut report = campaign::run(from..from + count, None, 5, None);
     for failure in &mut report.failures {
         println!("{}", campaign::describe(failure, None));
     }
@@ -84,19 +86,25 @@ const FOUND: [(u64, &str); 12] = [
 #[test]
 fn seeds_that_once_found_something_are_sound() {
     for (seed, what) in FOUND {
-        let outcome = run_seed(seed, false, None);
-        assert!(
-            outcome.unsound.is_none(),
-            "seed {seed} ({what}): {:?}",
-            outcome.unsound
-        );
+        for fencing in [Fencing::Lease, Fencing::Scsi] {
+            let outcome = run_seed(seed, fencing, false, None);
+            assert!(
+                outcome.unsound.is_none(),
+                "seed {seed} with fencing {fencing} ({what}): {:?}",
+                outcome.unsound
+            );
+        }
     }
 }
 
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
     for seed in 0..12 {
-        let (first, second) = (run_seed(seed, false, None), run_seed(seed, true, None));
+        let fencing = Plan::usual_fencing(seed);
+        let (first, second) = (
+            run_seed(seed, fencing, false, None),
+            run_seed(seed, fencing, true, None),
+        );
         assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_eq!(first.counts.events, second.counts.events, "seed {seed}");
         assert!(first.log.lines().is_empty() && !second.log.lines().is_empty());
@@ -105,12 +113,14 @@ fn a_seed_gives_the_same_history_every_time() {
 
 #[test]
 fn different_seeds_give_different_histories() {
-    assert_ne!(run_seed(1, false, None).hash, run_seed(2, false, None).hash);
+    let hash = |seed, fencing| run_seed(seed, fencing, false, None).hash;
+    assert_ne!(hash(1, Fencing::Scsi), hash(2, Fencing::Scsi));
+    assert_ne!(hash(1, Fencing::Scsi), hash(1, Fencing::Lease));
 }
 
 /// Runs seeds with a defect put in until one is found out; returns how.
 fn found_out(sabotage: Sabotage) -> String {
-    let report = campaign::run(0..60, 1, Some(sabotage));
+    let report = campaign::run(0..60, None, 1, Some(sabotage));
     let failure = report
         .failures
         .first()

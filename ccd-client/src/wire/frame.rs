@@ -3,7 +3,8 @@
 //! Always holds: a length is checked before anything is allocated for it, and what does not decode to the last
 //! byte is refused.
 
-use super::{FromDaemon, ToDaemon};
+use super::{Ask, FromDaemon, ToDaemon};
+use core::borrow::Borrow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +22,9 @@ pub const REQUEST_BYTES_MAX: usize = 17 << 20;
 
 /// Most bytes of one reply: the largest database image (`image_mib` ends at 1,024) and what surrounds it.
 pub const REPLY_BYTES_MAX: usize = (1024 + 1) << 20;
+
+/// What most messages take: room to write one without asking for more.
+const FRAME_BYTES_USUAL: usize = 512;
 
 const _: () = assert!(REPLY_BYTES_MAX <= u32::MAX as usize && REQUEST_BYTES_MAX < REPLY_BYTES_MAX);
 
@@ -57,7 +61,7 @@ pub fn reply_len(prefix: [u8; FRAME_PREFIX_BYTES]) -> Result<usize, WireError> {
 }
 
 /// A request with its prefix, ready to be sent.
-pub fn encode_request(request: &ToDaemon) -> Result<Vec<u8>, WireError> {
+pub fn encode_request(request: &ToDaemon<impl Borrow<Ask> + Serialize>) -> Result<Vec<u8>, WireError> {
     encode(request, REQUEST_BYTES_MAX)
 }
 
@@ -91,7 +95,9 @@ fn encode<T: Serialize>(message: &T, bytes_max: usize) -> Result<Vec<u8>, WireEr
     let malformed = |error: postcard::Error| WireError::Malformed {
         why: error.to_string(),
     };
-    let mut frame = postcard::to_extend(message, vec![0; FRAME_PREFIX_BYTES]).map_err(malformed)?;
+    let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
+    frame.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
+    let mut frame = postcard::to_extend(message, frame).map_err(malformed)?;
     let body_bytes = frame.len() - FRAME_PREFIX_BYTES;
     if body_bytes > bytes_max {
         return Err(WireError::TooLong {

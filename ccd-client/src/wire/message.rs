@@ -12,12 +12,12 @@ use ccd_core::time::Date;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A request on its way to the daemon.
+/// A request on its way to the daemon; one that is being sent may borrow what it asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToDaemon {
+pub struct ToDaemon<A = Ask> {
     /// Chosen by the client, unique on its connection; comes back in the answer.
     pub id: u64,
-    pub body: Ask,
+    pub body: A,
 }
 
 /// The answer to the request with this id.

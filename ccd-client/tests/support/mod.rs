@@ -287,6 +287,8 @@ fn report() -> StatusReport {
                     usable: true,
                     in_sync: true,
                     error: None,
+                    reservation: None,
+                    registered: true,
                 })
                 .to_vec(),
             survives: nodes

@@ -1,7 +1,8 @@
 //! Which of the last updates were applied, and when: asked by a client that did not hear the end of its update.
 //!
-//! A hash table of two levels, persistent as the database is: a clone shares it, an update copies one bucket of
-//! some 64 and the table of buckets. An update is forgotten by its generation alone, so nothing has to be taken out.
+//! A hash table of three levels, persistent as the database is: a clone shares it, an update copies one bucket of
+//! some 16 entries and the two tables of 16 that lead there: every pointer copied is a count touched somewhere in
+//! memory, now and when the older version is dropped. An update is forgotten by its generation alone, so nothing has to be taken out.
 
 use crate::ids::{Generation, RequestId};
 use alloc::sync::Arc;
@@ -10,7 +11,12 @@ use alloc::vec::Vec;
 /// For how many generations an update is remembered, its own included.
 pub const OUTCOMES_MAX: usize = 4096;
 
-const BUCKETS: usize = 64;
+/// Of each table.
+const FANOUT: usize = 16;
+const BUCKETS: usize = FANOUT * FANOUT;
+
+type Bucket = Arc<[Outcome]>;
+type Branch = Arc<[Bucket; FANOUT]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -21,14 +27,15 @@ pub(super) struct Outcome {
 /// The last updates by request id. Entries that are too old stay until their bucket is next written.
 #[derive(Clone, Debug)]
 pub(super) struct Outcomes {
-    buckets: Arc<[Arc<[Outcome]>; BUCKETS]>,
+    branches: Arc<[Branch; FANOUT]>,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
-        let empty: Arc<[Outcome]> = Arc::new([]);
+        let empty: Bucket = Arc::new([]);
+        let branch: Branch = Arc::new(core::array::from_fn(|_| empty.clone()));
         Self {
-            buckets: Arc::new(core::array::from_fn(|_| empty.clone())),
+            branches: Arc::new(core::array::from_fn(|_| branch.clone())),
         }
     }
 }
@@ -36,7 +43,8 @@ impl Default for Outcomes {
 impl Outcomes {
     /// When a request was applied, seen from the database at generation `now`.
     pub(super) fn generation(&self, request: RequestId, now: Generation) -> Option<Generation> {
-        let bucket = self.buckets[bucket_of(request)].iter();
+        let (branch, bucket) = bucket_of(request);
+        let bucket = self.branches[branch][bucket].iter();
         let mut found =
             bucket.filter(|outcome| outcome.request == request && is_remembered(outcome.generation, now));
         found.next().map(|outcome| outcome.generation)
@@ -47,7 +55,9 @@ impl Outcomes {
         if request == RequestId::default() {
             return;
         }
-        let bucket = &mut Arc::make_mut(&mut self.buckets)[bucket_of(request)];
+        let (branch, bucket) = bucket_of(request);
+        let branch = &mut Arc::make_mut(&mut self.branches)[branch];
+        let bucket = &mut Arc::make_mut(branch)[bucket];
         let mut entries = Vec::with_capacity(bucket.len() + 1);
         entries.extend(
             bucket
@@ -73,8 +83,12 @@ impl Outcomes {
     }
 
     fn valid(&self, now: Generation) -> impl Iterator<Item = &Outcome> {
-        let all = self.buckets.iter().flat_map(|bucket| bucket.iter());
+        let all = self.buckets().flat_map(|bucket| bucket.iter());
         all.filter(move |outcome| is_remembered(outcome.generation, now))
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = &Bucket> {
+        self.branches.iter().flat_map(|branch| branch.iter())
     }
 }
 
@@ -82,11 +96,13 @@ fn is_remembered(generation: Generation, now: Generation) -> bool {
     now.0.saturating_sub(generation.0) < OUTCOMES_MAX as u64
 }
 
-/// Spreads ids, which are random or counted up; the multiplier is 2⁶⁴ divided by the golden ratio.
-fn bucket_of(request: RequestId) -> usize {
+/// Spreads ids, which are random or counted up; the multiplier is 2⁶⁴ divided by the golden ratio. Which
+/// branch, and which bucket there.
+fn bucket_of(request: RequestId) -> (usize, usize) {
     let folded = (request.client as u64) ^ ((request.client >> 64) as u64) ^ request.sequence.rotate_left(32);
     let mixed = (folded ^ (folded >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (64 - BUCKETS.ilog2())) as usize
+    let index = (mixed >> (64 - BUCKETS.ilog2())) as usize;
+    (index / FANOUT, index % FANOUT)
 }
 
 #[cfg(test)]
@@ -130,7 +146,7 @@ mod tests {
                 Generation(number),
             );
         }
-        let longest = outcomes.buckets.iter().map(|bucket| bucket.len()).max();
+        let longest = outcomes.buckets().map(|bucket| bucket.len()).max();
         assert!(longest < Some(4 * OUTCOMES_MAX / BUCKETS), "{longest:?}");
     }
 

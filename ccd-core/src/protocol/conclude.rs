@@ -5,8 +5,8 @@ use super::evidence::{Source, newest_state};
 use super::install::Install;
 use super::interface::DecisionKind;
 use super::message::Message;
-use super::propose::{Attempt, Phase};
-use super::replicas::Purpose;
+use super::propose::Phase;
+use super::replicas::{Attempt, Purpose};
 use crate::configuration::votes;
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
@@ -90,14 +90,14 @@ impl Node {
         };
         let known = &self.known;
         let base = self.head.position();
-        let failed = proposal.failed;
+        let (failed, unclaimed) = (proposal.failed, proposal.claims);
         let present = self.heard_nodes().with(self.me());
         let members = proposal.want.members.intersection(present);
         let devices: DeviceSet = proposal
             .want
             .devices
             .iter()
-            .filter(|role| !failed.contains(*role))
+            .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
             .collect();
         let alone = members.count() == 1 && !devices.is_empty();
         let step = if proposal.forced {
@@ -162,7 +162,7 @@ impl Node {
     }
 
     fn ask_for_votes(&mut self) {
-        let able = self.ready() && (!self.blank || self.known.is_genesis());
+        let able = self.may_vote();
         let Some(proposal) = &mut self.proposal else {
             return;
         };
@@ -271,7 +271,7 @@ impl Node {
         for role in self.device_roles() {
             let replica = Replica::Device(role);
             let takes_part = voters.contains(role) || configuration.devices.contains(role);
-            if takes_part && self.replica(replica).usable() {
+            if takes_part && self.replica(replica).usable() && self.registered_on(role) {
                 let op = ReplicaOp::WriteConfiguration {
                     configuration: configuration.clone(),
                 };

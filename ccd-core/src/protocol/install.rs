@@ -6,8 +6,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::message::Message;
-use super::propose::Attempt;
-use super::replicas::Purpose;
+use super::replicas::{Attempt, Purpose};
 use crate::configuration::{Configuration, Mode};
 use crate::database::{Database, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};

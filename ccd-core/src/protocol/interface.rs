@@ -9,7 +9,9 @@ use super::Message;
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
+use crate::init::Fencing;
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use crate::reservation::{FenceOp, Registrations};
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,6 +28,7 @@ pub struct Settings {
     pub incarnation: Incarnation,
     pub heartbeat: Duration,
     pub lease: Duration,
+    pub fencing: Fencing,
     /// How long one operation on a replica may take before the driver answers it with `TimedOut`.
     pub disk_deadline: Duration,
     /// Most bytes the image of the database may have: what the smallest replica holds.
@@ -59,7 +62,7 @@ pub enum Event {
     /// An [`Action::Fence`] is done.
     Fenced {
         ticket: Ticket,
-        result: Result<(), ReplicaError>,
+        result: Result<Registrations, ReplicaError>,
     },
 }
 
@@ -77,12 +80,12 @@ pub enum Action {
         replica: Replica,
         op: ReplicaOp,
     },
-    /// Keep these nodes from writing to this device. Where reservations are not available this is done at once,
-    /// and only leases and ballots protect (DESIGN §10).
+    /// Do this with the reservation of a device, and read back. Only asked for with [`Fencing::Scsi`]; not in the order
+    /// of what is asked of the replica, and not held up by it.
     Fence {
         ticket: Ticket,
         device: DeviceRole,
-        victims: NodeSet,
+        op: FenceOp,
     },
     Reply {
         client: ClientToken,
@@ -117,6 +120,10 @@ pub enum DecisionKind {
     Left,
     Override,
     Damage,
+    /// This node lost its registration on a device, or took others'.
+    Fenced,
+    /// Somebody must look: a stranger's key, a reservation of the wrong type.
+    Alarm,
 }
 
 /// What the node is and sees, for `ccdadm status`.
@@ -181,4 +188,8 @@ pub struct DeviceStatus {
     pub in_sync: bool,
     /// The last error, if it is not usable.
     pub error: Option<String>,
+    /// What was last read of its reservation; `None` with lease fencing, or before the first look.
+    pub reservation: Option<Registrations>,
+    /// This node is registered there (always true with lease fencing).
+    pub registered: bool,
 }

@@ -26,8 +26,24 @@ impl Node {
         if replica != Replica::Local {
             self.keep_if_overridden(replica, &loaded);
         }
-        if replica == Replica::Local && self.serving.is_none() && !self.opened_as_owner() {
-            self.take_local_copy(loaded);
+        if replica == Replica::Local {
+            if self.serving.is_none() && !self.opened_as_owner() {
+                self.take_local_copy(loaded);
+            }
+            self.store_what_the_copy_missed();
+        }
+    }
+
+    /// The newest configuration was learned while the local copy could not be written: it is stored before a vote on its
+    /// successor takes the place of the vote for it.
+    fn store_what_the_copy_missed(&mut self) {
+        let stored = (self.replica(Replica::Local).survey.areas.iter())
+            .filter(|area| area.node == self.settings.me)
+            .filter_map(|area| area.configuration.as_ref())
+            .map(|configuration| configuration.epoch)
+            .max();
+        if !self.blank && !self.known.is_genesis() && stored < Some(self.known.epoch) {
+            self.store_configuration(Replica::Local, self.known.clone());
         }
     }
 

@@ -170,6 +170,8 @@ pub struct PeerState {
     pub devices: DeviceSet,
     /// The nodes it hears.
     pub hears: NodeSet,
+    /// The nodes that may register on the devices where it is registered.
+    pub lets_in: NodeSet,
 }
 
 /// A node's vote in phase 1.

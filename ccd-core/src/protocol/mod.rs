@@ -10,6 +10,7 @@
 //! peers.rs       heartbeats, leases (DESIGN §6)
 //! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
 //! vote.rs        this node as a voter (§7)              propose.rs, conclude.rs  as a proposer
+//! fencing.rs     reservations on the devices (§10)      fencing_step.rs  pure: the next step on one of them
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
@@ -22,6 +23,8 @@
 mod catch_up;
 mod conclude;
 mod evidence;
+mod fencing;
+mod fencing_step;
 mod history;
 mod install;
 mod interface;

@@ -3,20 +3,22 @@
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
 use super::catch_up::{CatchUp, Snapshot};
+use super::fencing::Fence;
 use super::history::History;
 use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::message::Message;
 use super::peers::Peer;
 use super::prepared::Prepared;
-use super::propose::{Attempt, Proposal};
-use super::replicas::{Purpose, ReplicaView};
+use super::propose::Proposal;
+use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
 use super::update::Round;
 use super::vote::TURN_BEATS;
 use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::init::Fencing;
 use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -54,6 +56,8 @@ pub struct Node {
     // The content. `committed` is what queries see; `head` also has the prepared round, if there is one.
     pub(super) head: Database,
     pub(super) committed: Database,
+    /// The version before, until a replica has answered again.
+    pub(super) spent: Option<Database>,
     pub(super) history: History,
     /// The last override this node knows of: its epoch, and the state it went on from. What others decided after that
     /// state and before that epoch is a branch that lost.
@@ -69,6 +73,11 @@ pub struct Node {
     pub(super) ticket_last: u64,
     /// Damaged control blocks of other nodes that have been counted as a claim.
     pub(super) damage_noted: BTreeSet<(DeviceRole, NodeId, bool)>,
+
+    /// One for each device with reservations; empty with lease fencing.
+    pub(super) fences: BTreeMap<DeviceRole, Fence>,
+    /// How often this run has registered anywhere.
+    pub(super) registrations: u64,
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// The operator did not take it out.
@@ -121,6 +130,10 @@ impl Node {
             .chain(settings.devices.iter().map(Replica::Device))
             .map(|replica| (replica, ReplicaView::new(now)))
             .collect();
+        let fences = match settings.fencing {
+            Fencing::Scsi => settings.devices.iter().map(|role| (role, Fence::new())).collect(),
+            Fencing::Lease => BTreeMap::new(),
+        };
         let peers = settings
             .nodes
             .without(settings.me)
@@ -139,6 +152,7 @@ impl Node {
             round_max: 0,
             head: Database::default(),
             committed: Database::default(),
+            spent: None,
             history: History::default(),
             overridden: None,
             damaged: None,
@@ -147,6 +161,8 @@ impl Node {
             pending: BTreeMap::new(),
             ticket_last: 0,
             damage_noted: BTreeSet::new(),
+            fences,
+            registrations: 0,
             peers,
             willing: true,
             force: false,
@@ -208,6 +224,7 @@ impl Node {
             } else {
                 None
             };
+            self.watch_fences();
             self.beat();
             self.re_open_replicas();
             self.repeat_what_was_not_answered();
@@ -357,9 +374,9 @@ impl Node {
             || self.proposal.is_some()
     }
 
-    /// Serving the newest configuration it knows, and not about to leave it.
+    /// Serving the newest configuration it knows, not about to leave it, and not fenced.
     pub(super) fn is_open(&self) -> bool {
-        self.serving == Some(self.known.epoch) && !self.sealed()
+        self.serving == Some(self.known.epoch) && !self.sealed() && !self.shut_out()
     }
 
     pub(super) fn is_master(&self) -> bool {
@@ -370,7 +387,7 @@ impl Node {
         self.settings
             .devices
             .iter()
-            .filter(|role| self.replica(Replica::Device(*role)).usable())
+            .filter(|role| self.replica(Replica::Device(*role)).usable() && !self.distrusted(*role))
             .collect()
     }
 

@@ -103,6 +103,7 @@ impl Node {
             ready: self.ready(),
             devices: self.usable_devices(),
             hears: self.heard_nodes(),
+            lets_in: self.let_in(),
         }
     }
 

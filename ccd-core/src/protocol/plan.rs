@@ -53,6 +53,8 @@ pub(super) struct View<'a> {
     pub untried: DeviceSet,
     /// Solo: devices outside of the configuration that hold a recent image already.
     pub prewritten: DeviceSet,
+    /// Nodes that fenced this one on a device of the configuration.
+    pub fenced_by: NodeSet,
     /// It has waited for others to act for so long that it acts itself.
     pub patience_over: bool,
     /// An operator asked for a takeover now.
@@ -206,6 +208,15 @@ fn go_on(view: &View) -> Plan {
     }
     if !view.untried.is_empty() && !view.impatient {
         return Plan::Wait("the devices are being opened".to_string());
+    }
+    for node in view.others(view.fenced_by) {
+        let facts = &view.nodes[&node];
+        if !facts.linked && !facts.silent && !view.impatient {
+            return Plan::Wait(format!(
+                "fenced by node {node}, which was alive less than a lease ago: it goes on, or this node does once that \
+                 one has been silent for a lease"
+            ));
+        }
     }
     // A solo owner that starts again excludes nobody.
     let mine = view.known.owner() == Some(view.me);
@@ -436,9 +447,14 @@ mod tests {
             lost: DeviceSet::EMPTY,
             untried: DeviceSet::EMPTY,
             prewritten: DeviceSet::EMPTY,
+            fenced_by: NodeSet::EMPTY,
             patience_over: false,
             impatient: false,
         }
+    }
+    fn fenced(view: View<'_>) -> View<'_> {
+        let fenced_by = view.all.without(view.me);
+        View { fenced_by, ..view }
     }
     /// What a plan comes to, in one word or the members and devices.
     fn told(plan: Plan) -> String {
@@ -486,6 +502,8 @@ mod tests {
             ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
             ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
             ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
+            ("an owner that was fenced waits for the fencer", fenced(view(A, &solo_a, false, apart())), "wait"),
+            ("and goes on when that one is silent",  fenced(view(A, &solo_a, false, silent())), "{0} {Primary, Secondary}"),
             ("a device is back: it gets an image",   view(A, &degraded, true, silent()),    "prewrite {Secondary}"),
             ("a new cluster waits for every node",   view(A, &genesis, false, new(silent())), "wait"),
             ("a new cluster is formed",              view(A, &genesis, false, new(healthy())), "{0,1} {Primary, Secondary}"),

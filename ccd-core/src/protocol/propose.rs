@@ -1,7 +1,7 @@
 //! This node as a proposer: decides the successor of the configuration it knows, by Paxos among its voters.
 //!
 //! ```text
-//! fence the others → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
+//! fence the others on a device → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
 //!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on)
 //!   → ready, and open                                                  (install.rs)
 //! ```
@@ -11,11 +11,11 @@
 use super::Node;
 use super::evidence::{Evidence, Source, newest_state};
 use super::history::History;
-use super::interface::{Action, DecisionKind, Ticket};
+use super::interface::DecisionKind;
 use super::loading::replay;
 use super::message::{Message, Obstacle, Promise};
 use super::plan::Want;
-use super::replicas::Purpose;
+use super::replicas::{Attempt, Purpose};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::database::Database;
@@ -26,10 +26,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-
-/// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Attempt(pub u64);
 
 /// Once enough voters have promised, how many heartbeat intervals the others are waited for.
 const GRACE_BEATS: u32 = 2;
@@ -50,7 +46,12 @@ pub(super) struct Proposal {
     /// What is still to be answered.
     pub nodes_asked: NodeSet,
     pub replicas_asked: BTreeSet<Replica>,
-    pub fences: BTreeSet<Ticket>,
+    /// Devices still to be fenced and claimed, one after the other: the primary first. Of two nodes that take each other for
+    /// dead, the one that loses the primary does not touch the secondary.
+    pub claims: DeviceSet,
+    /// Whom to fence there.
+    pub victims: NodeSet,
+    may_register: bool,
     pub promised: Voters,
     pub voted: Voters,
     pub failed: DeviceSet,
@@ -79,7 +80,7 @@ pub(super) enum Phase {
 
 impl Proposal {
     fn all_answered(&self) -> bool {
-        self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.fences.is_empty()
+        self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.claims.is_empty()
     }
 }
 
@@ -107,6 +108,10 @@ impl Node {
             };
             self.record(kind, text);
         }
+        // Linked nodes that are no members yet are about to join.
+        let stay = want.members.union(self.let_in()).with(self.me());
+        let victims = self.settings.nodes.minus(stay);
+        let may_register = !self.is_open();
         self.member = None;
         self.proposal = Some(Proposal {
             instance,
@@ -118,7 +123,9 @@ impl Node {
             phase: Phase::Promising,
             nodes_asked: NodeSet::EMPTY,
             replicas_asked: BTreeSet::new(),
-            fences: BTreeSet::new(),
+            claims: DeviceSet::EMPTY,
+            victims,
+            may_register,
             promised: Voters::NONE,
             voted: Voters::NONE,
             failed: DeviceSet::EMPTY,
@@ -145,7 +152,7 @@ impl Node {
             accepted: self.accepted_in(instance),
         };
         let mut replicas = BTreeSet::new();
-        if self.ready() && (!self.blank || self.known.is_genesis()) {
+        if self.may_vote() {
             replicas.insert(Replica::Local);
             self.store_ballot(block, Purpose::Promise(attempt));
         } else if self.opened_as_owner() {
@@ -164,35 +171,63 @@ impl Node {
         for node in nodes.iter() {
             self.send(node, Message::Prepare { instance, ballot });
         }
-        // Whoever is not to be a member is kept from writing to the device before it is claimed. Nodes heard here
-        // promise by message.
-        let victims = self.settings.nodes.without(self.me()).minus(nodes);
-        let roles: Vec<DeviceRole> = (self.device_roles().into_iter())
-            .filter(|role| {
-                self.known.devices.contains(*role) || self.known.base_writers.devices.contains(*role)
-            })
-            .filter(|role| self.replica(Replica::Device(*role)).usable())
-            .collect();
-        let mut fences = BTreeSet::new();
-        for device in roles {
-            self.ticket_last += 1;
-            let ticket = Ticket(self.ticket_last);
-            self.pending.insert(
-                ticket,
-                (Replica::Device(device), false, Purpose::Promise(attempt)),
-            );
-            fences.insert(ticket);
-            self.actions.push(Action::Fence {
-                ticket,
-                device,
-                victims,
-            });
-        }
         if let Some(proposal) = &mut self.proposal {
             proposal.nodes_asked = nodes;
             proposal.replicas_asked = replicas;
-            proposal.fences = fences;
         }
+        self.claim_devices(nodes);
+    }
+
+    /// Devices are claimed by ballot blocks; with reservations, whoever is not to be a member is first kept from writing there.
+    fn claim_devices(&mut self, heard: NodeSet) {
+        let usable = self.usable_devices();
+        let own = if self.may_vote() {
+            NodeSet::of(self.me())
+        } else {
+            NodeSet::EMPTY
+        };
+        let voters = Voters::new(heard.union(own), usable);
+        let fences = !self.fences.is_empty();
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        // Nobody is fenced for a proposal that cannot succeed.
+        if fences && proposal.may_register && !proposal.forced && !votes::decide(&self.known, voters) {
+            let missing = votes::missing(&self.known, voters);
+            self.abandon(&format!("no quorum: {voters} cannot decide; missing: {missing}"));
+            return;
+        }
+        let wanted = proposal.want.devices;
+        let known = &self.known;
+        let takes_part = |role: &DeviceRole| {
+            known.devices.contains(*role)
+                || known.base_writers.devices.contains(*role)
+                || fences && wanted.contains(*role)
+        };
+        proposal.claims = usable.iter().filter(takes_part).collect();
+        if fences {
+            self.claim_next();
+        } else {
+            let attempt = self.attempt;
+            for role in DeviceRole::ALL {
+                self.on_claimed(role, attempt, Ok(()));
+            }
+        }
+    }
+
+    fn claim_next(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let Some(role) = proposal.claims.iter().next() else {
+            return;
+        };
+        let may_register =
+            proposal.may_register || !self.known.devices.contains(role) || self.never_registered_on(role);
+        let (attempt, victims) = (proposal.attempt, proposal.victims);
+        let is_first = proposal.promised.devices.is_empty()
+            && proposal.replicas_asked.iter().all(|r| *r == Replica::Local);
+        self.claim(role, attempt, victims, may_register, is_first);
     }
 
     /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.
@@ -207,37 +242,49 @@ impl Node {
             .filter(|proposal| proposal.attempt == attempt)
     }
 
-    pub(super) fn on_fenced(&mut self, ticket: Ticket, result: Result<(), ReplicaError>) {
-        let Some((replica, _, Purpose::Promise(attempt))) = self.pending.remove(&ticket) else {
-            return;
-        };
-        let Replica::Device(role) = replica else {
-            return;
-        };
-        let instance = self.known.epoch;
-        let accepted = self.accepted_on_devices(instance);
+    /// The others are kept out of this device, as far as they can be: now it is claimed, and the next one is fenced.
+    pub(super) fn on_claimed(&mut self, role: DeviceRole, attempt: Attempt, result: Result<(), String>) {
+        let accepted = self.accepted_on_devices(self.known.epoch);
+        let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
+        let shut_out = self.shut_out_text().filter(|_| self.serving.is_some());
         let Some(proposal) = self.current(attempt) else {
             return;
         };
-        proposal.fences.remove(&ticket);
-        if let Err(error) = result {
-            proposal.failed = proposal.failed.with(role);
-            proposal
-                .obstacles
-                .push(format!("fencing on the {role} failed: {error}"));
+        if !proposal.claims.contains(role) {
             return;
         }
-        proposal.replicas_asked.insert(replica);
+        proposal.claims = proposal.claims.without(role);
         let ballot = BallotBlock {
             instance: proposal.instance,
             promised: proposal.ballot,
             accepted,
         };
-        self.ask(
-            replica,
-            ReplicaOp::WriteBallot { ballot },
-            Purpose::Promise(attempt),
-        );
+        match result {
+            Ok(()) if votes => {
+                let replica = Replica::Device(role);
+                proposal.replicas_asked.insert(replica);
+                self.ask(
+                    replica,
+                    ReplicaOp::WriteBallot { ballot },
+                    Purpose::Promise(attempt),
+                );
+            }
+            Ok(()) => {}
+            Err(why) => {
+                proposal.failed = proposal.failed.with(role);
+                proposal
+                    .obstacles
+                    .push(format!("the {role} could not be claimed: {why}"));
+                // Whoever loses one device stops, and leaves the other one alone.
+                if let Some(why) = shut_out.filter(|_| !proposal.may_register) {
+                    self.abandon(&why);
+                    return;
+                }
+            }
+        }
+        if !self.fences.is_empty() {
+            self.claim_next();
+        }
     }
 
     /// What this node has voted for in this instance, by its local copy or by its own blocks on the devices.
@@ -255,25 +302,21 @@ impl Node {
 
     /// What another node's ballot block on a device says against this proposal, if anything.
     pub(super) fn conflict(survey: &Survey, me: NodeId, instance: Epoch, ballot: Ballot) -> Option<String> {
-        survey
-            .areas
-            .iter()
-            .filter(|area| area.node != me)
-            .find_map(|area| {
-                let block = area.ballot.as_ref()?;
-                if block.instance > instance {
-                    return Some(format!(
-                        "node {} decides on a later epoch {}",
-                        area.node, block.instance
-                    ));
-                }
-                (block.instance == instance && block.promised > ballot).then(|| {
-                    format!(
-                        "node {} has a higher ballot (round {})",
-                        area.node, block.promised.round
-                    )
-                })
+        survey.areas.iter().find_map(|area| {
+            let block = area.ballot.as_ref()?;
+            if block.instance > instance {
+                return Some(format!(
+                    "node {} decides on a later epoch {}",
+                    area.node, block.instance
+                ));
+            }
+            (area.node != me && block.instance == instance && block.promised > ballot).then(|| {
+                format!(
+                    "node {} has a higher ballot (round {})",
+                    area.node, block.promised.round
+                )
             })
+        })
     }
 
     pub(super) fn on_promise_stored(

@@ -5,7 +5,6 @@
 
 use super::Node;
 use super::interface::{Action, DecisionKind, Ticket};
-use super::propose::Attempt;
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Database;
 use crate::ids::{Epoch, NodeId, Position, Replica};
@@ -97,6 +96,10 @@ impl ReplicaView {
     }
 }
 
+/// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempt(pub u64);
+
 /// Which part of the node asked for an operation, and what for.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
@@ -105,6 +108,8 @@ pub(super) enum Purpose {
     Heartbeat {
         begun: Time,
     },
+    /// In place of a heartbeat, where this node cannot write.
+    Survey,
     /// Nothing waits for it; a failure closes the replica all the same.
     Unattended,
     Checkpoint,
@@ -220,6 +225,12 @@ impl Node {
                 continue;
             }
             view.beat_in_flight = true;
+            if !self.registered_on(role) {
+                // It can still read what the others write.
+                self.ask(replica, ReplicaOp::Survey, Purpose::Survey);
+                continue;
+            }
+            let view = self.replica_mut(replica);
             view.beat_sequence += 1;
             let sequence = view.beat_sequence;
             let heartbeat = crate::replica::Heartbeat {
@@ -239,13 +250,14 @@ impl Node {
     }
 
     pub(super) fn on_replica(&mut self, ticket: Ticket, result: Result<ReplicaAnswer, ReplicaError>) {
+        self.spent = None;
         let Some((replica, writes_state, purpose)) = self.pending.remove(&ticket) else {
             return;
         };
         if writes_state {
             self.on_state_written(replica, result.is_ok());
         }
-        if let Purpose::Heartbeat { .. } = purpose {
+        if let Purpose::Heartbeat { .. } | Purpose::Survey = purpose {
             self.replica_mut(replica).beat_in_flight = false;
         }
         if let Ok(
@@ -277,10 +289,11 @@ impl Node {
             Purpose::Load => self.on_loaded(replica, result),
             Purpose::Heartbeat { begun } => {
                 if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
+                    self.on_taken_write(role);
                     self.on_device_beat(role, begun, &survey);
                 }
             }
-            Purpose::Unattended => {}
+            Purpose::Unattended | Purpose::Survey => {}
             Purpose::Checkpoint => self.replica_mut(replica).checkpoint_in_flight = false,
             Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
             Purpose::Vote {
@@ -309,6 +322,9 @@ impl Node {
     fn on_failure(&mut self, replica: Replica, purpose: &Purpose, error: &ReplicaError) {
         let now = self.now;
         self.look = true;
+        if error.kind == ReplicaErrorKind::Fenced {
+            self.on_refused_write(replica);
+        }
         let was_usable = self.replica(replica).usable();
         let view = self.replica_mut(replica);
         view.state = State::Closed {
@@ -335,6 +351,14 @@ impl Node {
             if replica == Replica::Local && !self.solo() {
                 self.stop_serving("the local copy cannot be written");
             }
+        }
+    }
+
+    /// Opens a replica that is closed without waiting any longer.
+    pub(super) fn re_open_now(&mut self, replica: Replica) {
+        if let State::Closed { open_at, .. } = &mut self.replica_mut(replica).state {
+            *open_at = Time::ZERO;
+            self.re_open_replicas();
         }
     }
 

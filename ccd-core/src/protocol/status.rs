@@ -84,7 +84,9 @@ impl Node {
             nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
             usable,
             usable_by_all: usable.iter().filter(by_all).collect(),
-            returned: usable.iter().filter(|role| stable(role, RETURN_LEASES)).collect(),
+            returned: (usable.iter())
+                .filter(|role| stable(role, RETURN_LEASES) && self.registered_on(*role))
+                .collect(),
             lost: (self.known.devices.iter())
                 .filter(|role| !usable.contains(*role) && stable(role, 1))
                 .collect(),
@@ -98,6 +100,7 @@ impl Node {
                         && own.is_some_and(|own| own == committed || self.history.has(own))
                 })
                 .collect(),
+            fenced_by: self.fenced_by(),
             patience_over: self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
         }
@@ -112,6 +115,7 @@ impl Node {
         if self.member.is_some() && !self.coordinator_is_gone() {
             return;
         }
+        self.enter_returned_devices();
         if self.force && !self.is_open() {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
@@ -145,6 +149,18 @@ impl Node {
                     return;
                 }
                 self.propose(want);
+            }
+        }
+    }
+
+    /// The serving master registers on a device that is there again before it means to take it in.
+    fn enter_returned_devices(&mut self) {
+        if !self.is_open() || !self.is_master() {
+            return;
+        }
+        for role in self.usable_devices().iter() {
+            if !self.known.devices.contains(role) && !self.registered_on(role) {
+                self.enter(role);
             }
         }
     }
@@ -232,7 +248,9 @@ impl Node {
 
     fn verdict(&self, serving: bool) -> String {
         if !serving {
-            return if self.serving.is_some() && !self.sealed() {
+            return if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
+                text
+            } else if self.serving.is_some() && !self.sealed() {
                 "the lease of this node has run out".to_string()
             } else {
                 self.waiting.0.clone()
@@ -286,6 +304,8 @@ impl Node {
             usable: view.usable(),
             in_sync: self.known.devices.contains(role) && !self.known.is_genesis(),
             error: view.error().map(ToString::to_string),
+            reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
+            registered: self.registered_on(role),
         }
     }
 }

@@ -319,7 +319,8 @@ impl Node {
             return;
         };
         let (epoch, position) = (self.known.epoch, round.record.next);
-        self.committed = round.database;
+        // Dropped once nobody waits: that frees what the update replaced, piece by piece.
+        self.spent = Some(core::mem::replace(&mut self.committed, round.database));
         for (id, removed) in round.requests {
             self.finish_update(id, Ok((position, removed)));
         }

@@ -32,6 +32,11 @@ impl Node {
         if self.blank && !self.known.is_genesis() {
             return Some(Obstacle::Blank);
         }
+        if let Some(epoch) = self.forgotten() {
+            return Some(Obstacle::Failed(alloc::format!(
+                "it has taken part in deciding the successor of epoch {epoch}, which its copy no longer holds"
+            )));
+        }
         if !self.ready() {
             let error = self.replica(Replica::Local).error().unwrap_or("still being read");
             return Some(Obstacle::Failed(error.to_string()));
@@ -42,6 +47,18 @@ impl Node {
             .filter(|block| block.instance == instance)?
             .promised;
         (promised > ballot).then_some(Obstacle::Promised(promised))
+    }
+
+    /// A configuration that this node's local copy lost (writing it failed) after voting on its successor: what it voted for
+    /// earlier is gone as well, so it decides nothing before it has learned that configuration again.
+    pub(super) fn forgotten(&self) -> Option<Epoch> {
+        let instance = self.ballot.as_ref()?.instance;
+        (instance > self.known.epoch).then_some(instance)
+    }
+
+    /// Its local copy is a voter for the successor of `known`.
+    pub(super) fn may_vote(&self) -> bool {
+        self.ready() && (!self.blank || self.known.is_genesis()) && self.forgotten().is_none()
     }
 
     pub(super) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {

@@ -2,14 +2,13 @@
 
 use super::output::Output;
 use super::recognise::{Content, recognise};
-use super::{Failure, Global, exit, open};
+use super::{Failure, Global, cluster, exit, open, shared};
 use crate::device::{Access, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::RegionId;
 use crate::region::{MkfsOptions, create_in_file, create_with_progress};
 use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
-use ccd_core::init::ClusterInit;
 use ccd_core::time::Date;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -105,6 +104,7 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
             open_when_free(path)?
         };
         permit(global, args, &mut device)?;
+        shared::check(global, path, options.cluster, options.replica)?;
         (device.len_bytes(), Some(device))
     } else {
         if path.starts_with("/dev") {
@@ -231,7 +231,7 @@ fn make(
 }
 
 fn options(global: &Global, args: &MkfsArgs) -> Result<MkfsOptions, Failure> {
-    let init = read_init(&global.etc.join("init.ccd"));
+    let init = cluster::of(global);
     let cluster = match (args.cluster_id, &init) {
         (Some(id), _) => id,
         (None, Ok(init)) => init.id(),
@@ -284,32 +284,6 @@ fn shrink_to_fit(options: &mut MkfsOptions, len_bytes: u64) {
     while options.image_bytes_max > MIB && options.len_bytes().is_ok_and(|needed| needed > len_bytes) {
         options.image_bytes_max -= MIB;
     }
-}
-
-fn read_init(path: &Path) -> Result<ClusterInit, Failure> {
-    let failed = |code, why: String| {
-        Failure::new(
-            code,
-            format!(
-                "CCD-2086 no --cluster-id was given and {} cannot be used: {why}; make it with `ccdadm setup`",
-                path.display()
-            ),
-        )
-    };
-    let mut text = String::new();
-    let limit = ccd_core::init::INIT_BYTES_MAX as u64 + 1;
-    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
-    match read {
-        Ok(_) => {}
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            return Err(failed(exit::NO_SUCH_FILE, missing.to_string()));
-        }
-        Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(failed(exit::NOT_PERMITTED, denied.to_string()));
-        }
-        Err(error) => return Err(failed(exit::BAD_DATA, error.to_string())),
-    }
-    ClusterInit::parse(&text).map_err(|error| failed(exit::BAD_DATA, error.to_string()))
 }
 
 fn random_id() -> Result<[u8; 16], Failure> {

@@ -4,16 +4,23 @@
 //! mod.rs         flags, exit codes, how a command ends
 //! output.rs      tables and JSON on standard output; a closed pipe is no error
 //! recognise.rs   what a device holds, so that mkfs destroys nothing by mistake
-//! mkfs.rs show.rs check.rs dump.rs heartbeats.rs bench.rs   one verb each
+//! cluster.rs     what the init database says, if there is one
+//! mkfs.rs show.rs check.rs dump.rs heartbeats.rs bench.rs probe.rs   one verb each
+//! shared.rs      what must be right about a shared device before mkfs makes a region there
+//! fence/         status, register, preempt, clear
 //! ```
 
 mod bench;
 mod check;
+mod cluster;
 mod dump;
+mod fence;
 mod heartbeats;
 mod mkfs;
 mod output;
+mod probe;
 mod recognise;
+mod shared;
 mod show;
 
 use crate::device::{Access, Blocks, RawDevice};
@@ -44,6 +51,8 @@ pub mod exit {
     pub const EXISTS: u8 = 108;
     pub const BUSY: u8 = 109;
     pub const FENCED: u8 = 110;
+    /// Something was changed, and what came of it cannot be read back.
+    pub const UNKNOWN: u8 = 111;
 }
 
 /// Makes, shows, checks and measures one region of ccd: a shared device or a node's local copy. No daemon is needed.
@@ -61,9 +70,10 @@ const EXAMPLES: &str = "Examples:
   ccd-disk show /dev/disk/by-id/scsi-3600a…                  whose it is, and what each node has stored there
   ccd-disk check /var/lib/ccd/region                         look for damage
   ccd-disk dump /dev/ccd/prod/primary                        the database it holds, as text
+  ccd-disk fence status                                      who may write to the devices, and who holds them
 
 Exit codes: 0 done, 1 answered no, 64 usage, 65 not a region, 66 no such file, 73 cannot create, 74 I/O error,
-  77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy, 110 fenced";
+  77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy, 110 fenced, 111 outcome unknown";
 
 /// Flags that every verb takes.
 #[derive(Debug, Args)]
@@ -119,6 +129,8 @@ enum Command {
     Check(check::CheckArgs),
     Dump(dump::DumpArgs),
     Heartbeats(heartbeats::HeartbeatsArgs),
+    Probe(probe::ProbeArgs),
+    Fence(fence::FenceArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -202,6 +214,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&cli.global, args, &mut output),
         Command::Dump(args) => dump::run(&cli.global, args, &mut output),
         Command::Heartbeats(args) => heartbeats::run(&cli.global, args, &mut output),
+        Command::Probe(args) => probe::run(&cli.global, args, &mut output),
+        Command::Fence(args) => fence::run(&cli.global, args, &mut output),
         Command::Bench(args) => bench::run(&cli.global, args, &mut output),
     };
     let done = done.and_then(|code| {

@@ -1,8 +1,10 @@
 //! The least that the job can cost: bare programs with blocking calls.
 //!
 //! Paired: client → Unix socket → server → TCP → peer; server and peer append 4 KiB durably at the same time; the answers
-//! come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once.
+//! come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once; one submission for both
+//! where the kernel has io_uring, else two threads.
 
+use super::ring::Ring;
 use super::samples::Samples;
 use anyhow::{Context, Result};
 use ccd_disk::device::Buffer;
@@ -12,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 pub const SERVER: &str = "floor-server";
 pub const PEER: &str = "floor-peer";
@@ -74,27 +76,41 @@ impl Drop for Program {
     }
 }
 
-pub fn paired(folder: &Path, rounds: u32) -> Result<Samples> {
-    let path = |name: &str| {
-        folder
-            .join(name)
-            .to_str()
-            .map(str::to_owned)
-            .context("a readable path")
-    };
-    let (peer_journal, server_journal, socket) = (path("floor-1")?, path("floor-2")?, path("floor.sock")?);
-    let (_peer, address) = Program::start(&[PEER, &peer_journal])?;
-    let (_server, _) = Program::start(&[SERVER, &server_journal, &address, &socket])?;
-    let mut server = UnixStream::connect(&socket)?;
-    let mut samples = Samples::default();
-    let mut buffer = [0; REQUEST_BYTES];
-    for _ in 0..rounds {
-        samples.time(|| -> Result<()> {
-            server.write_all(&buffer)?;
-            Ok(server.read_exact(&mut buffer)?)
-        })?;
+/// The two-node floor, ready to be asked again and again.
+pub struct Paired {
+    client: UnixStream,
+    /// Ended with this.
+    _programs: [Program; 2],
+}
+
+impl Paired {
+    pub fn start(folder: &Path) -> Result<Self> {
+        let path = |name: &str| {
+            folder
+                .join(name)
+                .to_str()
+                .map(str::to_owned)
+                .context("a readable path")
+        };
+        let (peer_journal, server_journal, socket) =
+            (path("floor-1")?, path("floor-2")?, path("floor.sock")?);
+        let (peer, address) = Program::start(&[PEER, &peer_journal])?;
+        let (server, _) = Program::start(&[SERVER, &server_journal, &address, &socket])?;
+        let client = UnixStream::connect(&socket)?;
+        let _programs = [peer, server];
+        Ok(Self { client, _programs })
     }
-    Ok(samples.sorted())
+
+    pub fn measure(&mut self, rounds: u32, samples: &mut Samples) -> Result<()> {
+        let mut buffer = [0; REQUEST_BYTES];
+        for _ in 0..rounds {
+            samples.time(|| -> Result<()> {
+                self.client.write_all(&buffer)?;
+                Ok(self.client.read_exact(&mut buffer)?)
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// The server's part: `JOURNAL ADDRESS SOCKET`.
@@ -136,45 +152,76 @@ pub fn answer(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-pub fn solo(folder: &Path, rounds: u32) -> Result<Samples> {
-    let mut first = Twin::open(&folder.join("floor-3"))?;
-    let mut second = Twin::open(&folder.join("floor-4"))?;
-    let (ask, asked) = channel::<()>();
-    let (tell, told) = channel::<Result<()>>();
-    // The second device has a thread of its own; the first is driven from here.
-    let helper = std::thread::spawn(move || {
-        let mut writes = true;
-        while asked.recv().is_ok() {
-            let done = if writes {
-                second.journal.append()
-            } else {
-                second.read()
-            };
-            writes = !writes;
-            if tell.send(done).is_err() {
-                return;
-            }
-        }
-    });
-    let mut samples = Samples::default();
-    for _ in 0..rounds {
-        samples.time(|| -> Result<()> {
-            ask.send(())?;
-            first.journal.append()?;
-            told.recv()??;
-            ask.send(())?;
-            first.read()?;
-            told.recv()?
-        })?;
-    }
-    drop(ask);
-    helper
-        .join()
-        .map_err(|_| anyhow::anyhow!("the helper thread panicked"))?;
-    Ok(samples.sorted())
+/// The floor of a solo owner, ready to be asked again and again.
+pub enum Solo {
+    /// Both devices in one submission.
+    Together(Ring),
+    /// The second device has a thread of its own; the first is driven from here.
+    Threads {
+        first: Box<Twin>,
+        ask: Sender<()>,
+        told: Receiver<Result<()>>,
+    },
 }
 
-struct Twin {
+impl Solo {
+    pub fn start(folder: &Path) -> Result<Self> {
+        let paths = [folder.join("floor-3"), folder.join("floor-4")];
+        let mut first = Twin::open(&paths[0])?;
+        let mut second = Twin::open(&paths[1])?;
+        match Ring::open(&paths, FILE_BYTES) {
+            Ok(mut ring) => {
+                ring.round()?;
+                return Ok(Self::Together(ring));
+            }
+            Err(error) => {
+                println!("the solo floor uses two threads, for this kernel refuses io_uring: {error}");
+            }
+        }
+        first.append_and_read()?;
+        let (ask, asked) = channel::<()>();
+        let (tell, told) = channel::<Result<()>>();
+        std::thread::spawn(move || {
+            let mut writes = true;
+            while asked.recv().is_ok() {
+                let done = if writes {
+                    second.journal.append()
+                } else {
+                    second.read()
+                };
+                writes = !writes;
+                if tell.send(done).is_err() {
+                    return;
+                }
+            }
+        });
+        let first = Box::new(first);
+        Ok(Self::Threads { first, ask, told })
+    }
+
+    pub fn measure(&mut self, rounds: u32, samples: &mut Samples) -> Result<()> {
+        for _ in 0..rounds {
+            samples.time(|| self.round())?;
+        }
+        Ok(())
+    }
+
+    fn round(&mut self) -> Result<()> {
+        match self {
+            Self::Together(ring) => Ok(ring.round()?),
+            Self::Threads { first, ask, told } => {
+                ask.send(())?;
+                first.journal.append()?;
+                told.recv()??;
+                ask.send(())?;
+                first.read()?;
+                told.recv()?
+            }
+        }
+    }
+}
+
+pub struct Twin {
     journal: Journal,
     reader: RawDevice,
 }
@@ -184,6 +231,11 @@ impl Twin {
         let journal = Journal::create(path)?;
         let reader = RawDevice::open(path, Access::ReadOnly)?;
         Ok(Self { journal, reader })
+    }
+
+    fn append_and_read(&mut self) -> Result<()> {
+        self.journal.append()?;
+        self.read()
     }
 
     fn read(&mut self) -> Result<()> {

@@ -3,6 +3,7 @@
 //! ```text
 //! floors.rs    the bare programs
 //! rig.rs       two daemons on files
+//! ring.rs      two writes in one submission
 //! samples.rs   percentiles
 //! ```
 //!
@@ -10,18 +11,23 @@
 
 mod floors;
 mod rig;
+mod ring;
 mod samples;
 
 use anyhow::{Context, Result};
 use ccd_client::{Client, Transaction};
-use ccd_core::database::{Key, Op, Row};
+use ccd_core::database::{Key, Op, Pattern, Row};
 use rig::{ALPHA, BETA, Rig};
 use samples::Samples;
 use std::time::Duration;
 
-/// Updates in each measurement.
-const UPDATES: u32 = 2_000;
-/// Rows of the large database, and in one transaction while it is filled.
+/// Updates in each measurement, in turns of so many with as many of the floor's: what else the machine does hits both.
+const TURNS: u32 = 20;
+const UPDATES_PER_TURN: u32 = 200;
+/// Updates whose bytes are counted: several checkpoints fall into them.
+const COUNTED_UPDATES: u32 = 10_000;
+/// Rows of the small and of the large database, and in one transaction while they are filled.
+const ROWS_SMALL: usize = 1_000;
 const ROWS: usize = 100_000;
 const ROWS_PER_TRANSACTION: usize = 1_000;
 
@@ -38,19 +44,28 @@ fn main() -> Result<()> {
     rig.start(ALPHA)?;
     rig.start(BETA)?;
     rig.wait_until_redundant()?;
-    let alpha = rig.client(ALPHA)?;
-    format(&alpha)?;
+    let mut load = Load::new(rig.client(ALPHA)?)?;
+    load.fill(ROWS_SMALL)?;
 
-    let floor = floors::paired(folder.path(), UPDATES)?;
-    let paired = updates(&alpha, "paired")?;
-    ratio("paired update, one client on the master", &paired, &floor, 1.5);
+    let small = load.replace(&rig)?;
+    let mut floor = floors::Paired::start(folder.path())?;
+    let (paired, bare) = in_turns(|samples| floor.measure(UPDATES_PER_TURN, samples), &mut load)?;
+    drop(floor);
+    ratio("paired update, one client on the master", &paired, &bare, 1.5);
 
-    let small = paired.p50;
-    fill(&alpha)?;
-    let large = updates(&alpha, "large")?;
+    load.fill(ROWS)?;
+    let large = load.replace(&rig)?;
     println!(
-        "update at {ROWS} rows: {large}; {:.2} times that at 1,000 rows (goal 1.20)",
-        large.p50.as_secs_f64() / small.as_secs_f64()
+        "update at {ROWS} rows: {}; {:.2} times that at {ROWS_SMALL} rows (goal 1.20)",
+        large.samples,
+        large.samples.p50.as_secs_f64() / small.samples.p50.as_secs_f64()
+    );
+    println!(
+        "bytes written for an update on both nodes, checkpoints included: {:.0} at {ROWS_SMALL} rows, {:.0} at {ROWS} rows; \
+         {:.2} times (goal 1.20)",
+        small.bytes,
+        large.bytes,
+        large.bytes / small.bytes
     );
     for node in [ALPHA, BETA] {
         println!(
@@ -65,9 +80,11 @@ fn main() -> Result<()> {
         "first acked update after a graceful leave: {} ms (goal 100)",
         left.as_millis()
     );
-    let solo = updates(&rig.client(BETA)?, "solo")?;
-    let floor = floors::solo(folder.path(), UPDATES)?;
-    ratio("solo update on two files", &solo, &floor, 1.5);
+    load.client = rig.client(BETA)?;
+    let mut floor = floors::Solo::start(folder.path())?;
+    let (solo, bare) = in_turns(|samples| floor.measure(UPDATES_PER_TURN, samples), &mut load)?;
+    drop(floor);
+    ratio("solo update on two files", &solo, &bare, 1.5);
 
     rig.start(ALPHA)?;
     rig.wait_until_redundant()?;
@@ -93,6 +110,88 @@ fn ratio(what: &str, measured: &Samples, floor: &Samples, goal: f64) {
     );
 }
 
+/// The updates, and the floor.
+fn in_turns(
+    mut floor: impl FnMut(&mut Samples) -> Result<()>,
+    load: &mut Load,
+) -> Result<(Samples, Samples)> {
+    let (mut updates, mut bare) = (Samples::default(), Samples::default());
+    for _ in 0..TURNS {
+        floor(&mut bare)?;
+        load.add(UPDATES_PER_TURN, &mut updates)?;
+    }
+    Ok((updates.sorted(), bare.sorted()))
+}
+
+/// What a client asks for.
+struct Load {
+    client: Client,
+    /// Of the last row that was added.
+    number: usize,
+    rows: usize,
+}
+
+/// Of many updates at one size of the database.
+struct Replaced {
+    samples: Samples,
+    /// For each update, on all nodes together.
+    bytes: f64,
+}
+
+impl Load {
+    fn new(client: Client) -> Result<Self> {
+        let columns = vec!["name".to_owned(), "value".to_owned()];
+        client.update(Transaction::of(vec![Op::Format { key: key(), columns }]))?;
+        Ok(Self {
+            client,
+            number: 0,
+            rows: 0,
+        })
+    }
+
+    fn next(&mut self) -> Result<Row> {
+        self.number += 1;
+        row("row", self.number)
+    }
+
+    /// Adds rows, one with each update.
+    fn add(&mut self, updates: u32, samples: &mut Samples) -> Result<()> {
+        for _ in 0..updates {
+            let transaction = Transaction::of(vec![Op::Add(self.next()?)]);
+            samples.time(|| self.client.update(transaction))?;
+            self.rows += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds rows until there are so many.
+    fn fill(&mut self, rows: usize) -> Result<()> {
+        while self.rows < rows {
+            let count = ROWS_PER_TRANSACTION.min(rows - self.rows);
+            let ops: Result<Vec<Op>> = (0..count).map(|_| Ok(Op::Add(self.next()?))).collect();
+            let filled = self.client.update(Transaction::of(ops?));
+            filled.context("filling the database")?;
+            self.rows += count;
+        }
+        Ok(())
+    }
+
+    /// Puts a new row in the place of the newest again and again, so that the database keeps its size.
+    fn replace(&mut self, rig: &Rig) -> Result<Replaced> {
+        let before = rig.written_bytes()?;
+        let mut samples = Samples::default();
+        for _ in 0..COUNTED_UPDATES {
+            let old = row("row", self.number)?;
+            let ops = vec![Op::Remove(Pattern::exact(&old)), Op::Add(self.next()?)];
+            samples.time(|| self.client.update(Transaction::of(ops)))?;
+        }
+        Ok(Replaced {
+            samples: samples.sorted(),
+            bytes: (rig.written_bytes()? - before) as f64 / f64::from(COUNTED_UPDATES),
+        })
+    }
+}
+
 fn key() -> Key {
     Key::new("BENCH").expect("a key")
 }
@@ -100,31 +199,6 @@ fn key() -> Key {
 fn row(name: &str, number: usize) -> Result<Row> {
     // 100 bytes a row, key and separators included.
     Ok(Row::new(key(), [format!("{name}-{number:08}"), "x".repeat(76)])?)
-}
-
-fn format(client: &Client) -> Result<()> {
-    let columns = vec!["name".to_owned(), "value".to_owned()];
-    client.update(Transaction::of(vec![Op::Format { key: key(), columns }]))?;
-    Ok(())
-}
-
-fn fill(client: &Client) -> Result<()> {
-    for start in (0..ROWS).step_by(ROWS_PER_TRANSACTION) {
-        let rows = (start..start + ROWS_PER_TRANSACTION).map(|number| row("fill", number).map(Op::Add));
-        client
-            .update(Transaction::of(rows.collect::<Result<_>>()?))
-            .context("filling the database")?;
-    }
-    Ok(())
-}
-
-fn updates(client: &Client, name: &str) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for number in 0..UPDATES as usize {
-        let transaction = Transaction::of(vec![Op::Add(row(name, number)?)]);
-        samples.time(|| client.update(transaction))?;
-    }
-    Ok(samples.sorted())
 }
 
 /// How long anything may take before the benchmark gives up.

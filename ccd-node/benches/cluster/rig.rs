@@ -98,7 +98,7 @@ impl Rig {
             .append(true)
             .open(self.folder.join(NODES[node]).join("log"))?;
         let child = Command::new(env!("CARGO_BIN_EXE_ccdd"))
-            .arg("run")
+            .args(["run", "--with-parent"])
             .args(["--etc".as_ref(), places.etc.as_os_str()])
             .args(["--state".as_ref(), places.state.as_os_str()])
             .args(["--run".as_ref(), places.run.as_os_str()])
@@ -183,6 +183,17 @@ impl Rig {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// What both nodes have handed to their disks so far.
+    pub fn written_bytes(&self) -> Result<u64> {
+        let mut sum = 0;
+        for child in self.daemons.iter().flatten() {
+            let io = fs::read_to_string(format!("/proc/{}/io", child.id()))?;
+            let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+            sum += bytes.context("write_bytes")?.parse::<u64>()?;
+        }
+        Ok(sum)
     }
 
     pub fn resident_mib(&self, node: usize) -> Result<u64> {

@@ -20,7 +20,7 @@ use ccd_core::client::{ClientToken, Request};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 
 /// From a client's connection to the event loop.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ const BACKLOG_BYTES_MAX: usize = wire::REPLY_BYTES_MAX + wire::FRAME_PREFIX_BYTE
 /// One connection, as the way back.
 #[derive(Debug)]
 struct Connection {
-    outbox: Outbox<UnixStream>,
+    outbox: Outbox<OwnedWriteHalf>,
     waiting: Cell<usize>,
 }
 

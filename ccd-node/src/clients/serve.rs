@@ -14,6 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_blocking, spawn_local};
@@ -131,15 +133,15 @@ async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow:
         .unwrap_or(0);
     let caller = Caller { uid, pid, gids };
     let rights = shared.rules.rights_of(&caller);
-    let stream = Rc::new(stream);
+    let (mut reader, writer) = stream.into_split();
     let connection = Rc::new(Connection {
-        outbox: Outbox::new(stream.clone(), BACKLOG_BYTES_MAX),
+        outbox: Outbox::new(Rc::new(writer), BACKLOG_BYTES_MAX),
         waiting: Cell::new(0),
     });
     connection.outbox.append(|out| out.extend_from_slice(&PREAMBLE));
     connection.outbox.flush();
     let outcome = tokio::select! {
-        outcome = read(&stream, shared, &connection, &caller, &rights, control) => outcome,
+        outcome = read(&mut reader, shared, &connection, &caller, &rights, control) => outcome,
         () = connection.outbox.drain() => Ok(()),
     };
     for client in shared.clients.forget(&connection) {
@@ -150,7 +152,7 @@ async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow:
 
 /// Takes requests until the client hangs up or makes no sense.
 async fn read(
-    stream: &UnixStream,
+    stream: &mut OwnedReadHalf,
     shared: &Shared,
     connection: &Rc<Connection>,
     caller: &Caller,
@@ -240,16 +242,10 @@ impl Inbox {
     }
 
     /// Waits for more bytes; `false` at the end of the stream.
-    async fn fill(&mut self, stream: &UnixStream) -> io::Result<bool> {
-        loop {
-            stream.readable().await?;
-            self.bytes.reserve(8 << 10);
-            match stream.try_read_buf(&mut self.bytes) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+    async fn fill(&mut self, stream: &mut OwnedReadHalf) -> io::Result<bool> {
+        // More room than a usual request takes: a read that does not fill it tells that nothing is left, and the
+        // socket is not asked in vain.
+        self.bytes.reserve(8 << 10);
+        Ok(stream.read_buf(&mut self.bytes).await? > 0)
     }
 }

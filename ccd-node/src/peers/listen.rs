@@ -109,6 +109,11 @@ async fn serve(
             if let Some(older) = shared.current.borrow_mut().insert(from, handle) {
                 older.abort();
             }
+            // Nothing is ever sent back here, so no answer could carry TCP's acknowledgements along: without this each
+            // message would cost a segment of its own. The kernel still sends one in time.
+            if let Err(error) = reader.get_ref().set_quickack(false) {
+                tracing::debug!(%error, "acknowledgements stay immediate");
+            }
             let error = read(&mut reader, from, &mut opener, &shared.to_core).await;
             tracing::info!(node = %from, %address, "peer's connection ended: {error}");
         }

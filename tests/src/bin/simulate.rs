@@ -3,8 +3,10 @@
 //! Exit codes: 0 all sound · 3 something wrong was stored or answered · 4 the cluster did not serve after the
 //! faults had ended · 5 the code under test panicked · 2 usage.
 
+use ccd_core::init::Fencing;
 use ccd_tests::sim::Kind;
 use ccd_tests::sim::campaign;
+use ccd_tests::sim::plan::Plan;
 use ccd_tests::sim::run::run_seed;
 use clap::Parser;
 use std::process::ExitCode;
@@ -16,6 +18,9 @@ struct Arguments {
     /// Run this seed alone and write its event log to target/sim/seed-N.log.
     #[arg(long, conflicts_with_all = ["from", "count"])]
     seed: Option<u64>,
+    /// Run with this kind of fencing: scsi or lease. Without it, odd seeds have reservations and even ones have not.
+    #[arg(long, value_parser = |name: &str| Fencing::named(name).ok_or("it is scsi or lease"))]
+    fencing: Option<Fencing>,
     /// With --seed: print the event log too.
     #[arg(long, requires = "seed")]
     verbose: bool,
@@ -33,14 +38,18 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
-        Some(seed) => one(seed, arguments.verbose),
+        Some(seed) => {
+            let fencing = arguments.fencing.unwrap_or_else(|| Plan::usual_fencing(seed));
+            one(seed, fencing, arguments.verbose)
+        }
         None => many(&arguments),
     }
 }
 
-fn one(seed: u64, verbose: bool) -> ExitCode {
+fn one(seed: u64, fencing: Fencing, verbose: bool) -> ExitCode {
     println!("seed {seed}");
-    let outcome = run_seed(seed, true, None);
+    println!("fencing {fencing}");
+    let outcome = run_seed(seed, fencing, true, None);
     if verbose {
         print!("{}", outcome.log.lines());
     }
@@ -65,7 +74,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     let started = Instant::now();
     let seeds = arguments.from..arguments.from.saturating_add(arguments.count);
     println!("seeds {seeds:?}");
-    let mut report = campaign::run(seeds, arguments.failures_max, None);
+    let mut report = campaign::run(seeds, arguments.fencing, arguments.failures_max, None);
     for failure in &mut report.failures {
         println!("{}", campaign::describe(failure, None));
     }

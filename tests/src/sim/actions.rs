@@ -11,6 +11,7 @@ use ccd_core::database::{Pattern, Row};
 use ccd_core::ids::{Generation, Position, Stamp};
 use ccd_core::protocol::{Action, DecisionKind, Event, Message};
 use ccd_core::replica::ReplicaOp;
+use ccd_core::reservation::FenceOp;
 use core::time::Duration;
 
 /// How much later than its time-out a request may be answered: the daemon's own work, and the clock's grain.
@@ -61,17 +62,7 @@ impl World {
                 self.witness_op(&op);
                 self.submit_op(index, ticket, replica, op);
             }
-            Action::Fence { ticket, .. } => {
-                let takes = self.draw(Duration::ZERO, Duration::from_millis(2));
-                self.answer(
-                    index,
-                    takes,
-                    Event::Fenced {
-                        ticket,
-                        result: Ok(()),
-                    },
-                );
-            }
+            Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
@@ -381,7 +372,7 @@ fn changes_something(action: &Action) -> bool {
         }
         Action::Replica { op, .. } => !matches!(op, ReplicaOp::WriteHeartbeat { .. } | ReplicaOp::Survey),
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
-        Action::Fence { .. } => true,
+        Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
         Action::Record(_) => false,
     }
 }

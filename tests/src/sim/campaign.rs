@@ -2,8 +2,10 @@
 //! is reported with the command that replays it.
 
 use super::log::Log;
+use super::plan::Plan;
 use super::run::{Counts, Outcome, run_seed};
 use super::world::Sabotage;
+use ccd_core::init::Fencing;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -25,8 +27,13 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
-/// Runs seeds on as many threads as there are cores; stops early after so many failures.
-pub fn run(seeds: Range<u64>, failures_max: usize, sabotage: Option<Sabotage>) -> Report {
+/// Runs seeds on as many threads as there are cores, each with its usual fencing or all with the one named; stops early after so many failures.
+pub fn run(
+    seeds: Range<u64>,
+    fencing: Option<Fencing>,
+    failures_max: usize,
+    sabotage: Option<Sabotage>,
+) -> Report {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
     let report = Mutex::new(Report::default());
@@ -38,7 +45,12 @@ pub fn run(seeds: Range<u64>, failures_max: usize, sabotage: Option<Sabotage>) -
                     if seed >= seeds.end {
                         break;
                     }
-                    let outcome = run_seed(seed, false, sabotage);
+                    let outcome = run_seed(
+                        seed,
+                        fencing.unwrap_or_else(|| Plan::usual_fencing(seed)),
+                        false,
+                        sabotage,
+                    );
                     let mut report = report.lock().expect("no thread panics while it counts");
                     report.counts.add(outcome.counts);
                     if outcome.unsound.is_some() {
@@ -59,7 +71,8 @@ pub fn run(seeds: Range<u64>, failures_max: usize, sabotage: Option<Sabotage>) -
 /// Runs a failed seed again with its log on, writes the log, and says how to see it again.
 pub fn describe(failure: &mut Failure, sabotage: Option<Sabotage>) -> String {
     let seed = failure.outcome.seed;
-    let again = run_seed(seed, true, sabotage);
+    let fencing = failure.outcome.fencing;
+    let again = run_seed(seed, fencing, true, sabotage);
     failure.log = write_log(&format!("seed-{seed}"), &again.log).ok();
     let unsound = failure
         .outcome
@@ -72,7 +85,7 @@ pub fn describe(failure: &mut Failure, sabotage: Option<Sabotage>) -> String {
         .map_or("not written".into(), |path| path.display().to_string());
     format!(
         "seed {seed}: {unsound}\n  event log: {log}\n  replay: cargo run --release -p ccd-tests --bin simulate -- --seed {seed} \
-         --verbose"
+         --fencing {fencing} --verbose"
     )
 }
 

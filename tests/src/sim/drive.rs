@@ -102,6 +102,7 @@ impl Drive {
             | ReplicaOp::KeepBranch { .. } => IMAGE_DEADLINES,
             _ => 1,
         };
+        self.store.begin();
         let (expired, result) = (false, None);
         self.under_way = Some(UnderWay {
             serial,

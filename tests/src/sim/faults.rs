@@ -74,6 +74,8 @@ impl World {
             FaultKind::DeviceStall => self.media.stall_device(role, until),
             FaultKind::PathStall => self.media.stall_path(first, role, until),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Leave),
+            FaultKind::Reconnect => self.media.reconnect(first, role),
+            FaultKind::TargetReset => self.reset_target(role),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
     }
@@ -100,8 +102,16 @@ impl World {
             }),
             FaultKind::DeviceLoss => self.media.return_device(role),
             FaultKind::PathLoss => self.media.return_path(first, role),
-            FaultKind::DeviceStall | FaultKind::PathStall => {}
+            FaultKind::DeviceStall | FaultKind::PathStall | FaultKind::Reconnect | FaultKind::TargetReset => {
+            }
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
+        }
+    }
+
+    /// The target of a device is reset: it forgets its reservation unless it stores it.
+    fn reset_target(&mut self, role: DeviceRole) {
+        if !self.faults.targets_remember {
+            self.forget_registrations(role);
         }
     }
 

@@ -7,6 +7,7 @@
 //!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
 //!   disks             operations on replicas, step by step    client    the random load
 //! server, drive       a process; one replica's queue, thread and deadline
+//! reservations        a device's persistent reservation         fences    the way of a step with one
 //! store               ccd-disk's region on devices in memory, with faults of path and device
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
@@ -25,6 +26,7 @@ pub mod client;
 mod disks;
 mod drive;
 mod faults;
+mod fences;
 pub mod history;
 pub mod ledger;
 pub mod linear;
@@ -33,6 +35,7 @@ pub mod moment;
 mod network;
 pub mod plan;
 mod random;
+pub mod reservations;
 pub mod run;
 pub mod scenario;
 pub mod server;

@@ -16,6 +16,7 @@
 //! | device stalls | a device or a path does not answer for 50 ms to 6 s: longer than the deadline |
 //! | device loss | a device is gone for all nodes, or for one only, and returns with what it held |
 //! | slow devices | every operation takes up to 60 ms |
+//! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!
@@ -26,6 +27,7 @@
 use super::network::Weather;
 use super::random::Random;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
+use ccd_core::init::Fencing;
 use core::time::Duration;
 
 /// Which nodes and devices a cluster has.
@@ -74,6 +76,10 @@ pub enum FaultKind {
     DeviceStall,
     PathStall,
     Leave,
+    /// A node's session with a device is made anew: it is not registered there.
+    Reconnect,
+    /// A target is reset, and forgets its reservation if it does not store it.
+    TargetReset,
 }
 
 /// The faults of one history.
@@ -93,6 +99,10 @@ pub struct FaultBudget {
     pub late_writes: bool,
     pub torn_writes: bool,
     pub drift: bool,
+    /// Targets store registrations (APTPL).
+    pub targets_remember: bool,
+    /// A step with a reservation fails this often, or is done and answered as failed.
+    pub fence_error_per_mille: u64,
     /// Nodes are started up to this far apart.
     pub start_spread: Duration,
     /// Faults begin before the cluster has opened for the first time.
@@ -115,10 +125,28 @@ impl FaultBudget {
             late_writes: false,
             torn_writes: false,
             drift: false,
+            targets_remember: true,
+            fence_error_per_mille: 0,
             start_spread: Duration::from_millis(20),
             from_the_start: false,
             end: Duration::ZERO,
         }
+    }
+
+    /// Reservations have faults of their own.
+    fn draw_for_reservations(&mut self, random: &mut Random) {
+        if random.chance(400) {
+            self.kinds.push(FaultKind::Reconnect);
+        }
+        if random.chance(400) {
+            self.kinds.push(FaultKind::TargetReset);
+        }
+        self.targets_remember = random.chance(500);
+        self.fence_error_per_mille = if random.chance(350) {
+            random.skewed(1, 50)
+        } else {
+            0
+        };
     }
 
     fn draw(random: &mut Random, shape: Shape) -> Self {
@@ -175,6 +203,8 @@ impl FaultBudget {
             late_writes: random.chance(600),
             torn_writes: random.chance(600),
             drift: random.chance(700),
+            targets_remember: true,
+            fence_error_per_mille: 0,
             start_spread: Duration::from_millis(if random.chance(200) {
                 random.below(4_000)
             } else {
@@ -202,17 +232,31 @@ pub struct Load {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
+    pub fencing: Fencing,
     pub shape: Shape,
     pub faults: FaultBudget,
     pub load: Load,
 }
 
 impl Plan {
-    pub fn draw(seed: u64) -> (Self, Random) {
+    /// Odd seeds have reservations, even ones leases only.
+    pub fn usual_fencing(seed: u64) -> Fencing {
+        if seed % 2 == 1 {
+            Fencing::Scsi
+        } else {
+            Fencing::Lease
+        }
+    }
+
+    /// The same seed has the same shape, load and other faults with both kinds of fencing.
+    pub fn draw(seed: u64, fencing: Fencing) -> (Self, Random) {
         let mut random = Random::new(seed);
         let mut draws = random.fork("plan");
         let shape = Shape::draw(&mut draws);
-        let faults = FaultBudget::draw(&mut draws, shape);
+        let mut faults = FaultBudget::draw(&mut draws, shape);
+        if fencing == Fencing::Scsi && shape.devices > 0 {
+            faults.draw_for_reservations(&mut draws.clone().fork("reservations"));
+        }
         let load = Load {
             clients: draws.between(2, 5) as usize,
             think_max: Duration::from_millis(draws.skewed(20, 400)),
@@ -223,6 +267,7 @@ impl Plan {
         (
             Self {
                 seed,
+                fencing,
                 shape,
                 faults,
                 load,

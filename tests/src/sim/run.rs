@@ -11,6 +11,7 @@ use super::world::{LEASE, Sabotage, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::RequestId;
+use ccd_core::init::Fencing;
 use core::time::Duration;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 #[derive(Debug)]
 pub struct Outcome {
     pub seed: u64,
+    pub fencing: Fencing,
     pub unsound: Option<Unsound>,
     /// Of everything that happened: equal for equal seeds.
     pub hash: u64,
@@ -57,8 +59,8 @@ impl Counts {
 }
 
 /// Runs the history of a seed. `recording` keeps the event log as text.
-pub fn run_seed(seed: u64, recording: bool, sabotage: Option<Sabotage>) -> Outcome {
-    let (plan, mut random) = Plan::draw(seed);
+pub fn run_seed(seed: u64, fencing: Fencing, recording: bool, sabotage: Option<Sabotage>) -> Outcome {
+    let (plan, mut random) = Plan::draw(seed, fencing);
     let mut world = World::new(&plan, &mut random, recording);
     world.sabotage = sabotage;
     world.log.line(world.now, format_args!("{plan:?}"));
@@ -75,6 +77,7 @@ pub fn run_seed(seed: u64, recording: bool, sabotage: Option<Sabotage>) -> Outco
     counts.configurations = world.ledger.latest_configuration().epoch.0;
     Outcome {
         seed,
+        fencing,
         unsound: world.unsound.take(),
         hash: world.log.hash(),
         log: world.log,

@@ -11,6 +11,7 @@ use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::{Position, RequestId};
+use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
@@ -20,6 +21,16 @@ pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Long enough for any takeover, restart or rejoin to be over.
 pub const SETTLED: Duration = LEASE.saturating_mul(8);
+
+/// `CCD_SIM_FENCING`, else leases: every scenario must end in the same way with both.
+fn usual_fencing() -> Fencing {
+    match std::env::var("CCD_SIM_FENCING") {
+        Ok(name) => {
+            Fencing::named(&name).unwrap_or_else(|| panic!("CCD_SIM_FENCING is {name:?}, not scsi or lease"))
+        }
+        Err(_) => Fencing::Lease,
+    }
+}
 
 /// A cluster under the control of a test.
 #[derive(Debug)]
@@ -65,6 +76,11 @@ impl Drop for Cluster {
 impl Cluster {
     /// A cluster that has just been set up: nothing runs yet.
     pub fn stopped(shape: Shape) -> Self {
+        Self::stopped_with(shape, usual_fencing())
+    }
+
+    /// The same, with this kind of fencing.
+    pub fn stopped_with(shape: Shape, fencing: Fencing) -> Self {
         let load = Load {
             clients: 0,
             think_max: LEASE,
@@ -74,6 +90,7 @@ impl Cluster {
         };
         let plan = Plan {
             seed: 0,
+            fencing,
             shape,
             faults: FaultBudget::none(),
             load,
@@ -87,7 +104,12 @@ impl Cluster {
 
     /// A cluster that serves, with the key `K` defined.
     pub fn serving(shape: Shape) -> Self {
-        let mut cluster = Self::stopped(shape);
+        Self::serving_with(shape, usual_fencing())
+    }
+
+    /// The same, with this kind of fencing.
+    pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
+        let mut cluster = Self::stopped_with(shape, fencing);
         cluster.start_all(Duration::from_millis(10));
         let formats = cluster.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");

@@ -6,16 +6,19 @@
 use super::moment::Moment;
 use super::plan::Shape;
 use super::random::Random;
+use super::reservations::{Nexus, Reservations, Write};
 use super::server::replica;
 use super::world::CLUSTER;
 use ccd_core::ids::{DeviceRole, NodeId, Position};
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use ccd_core::reservation::{FenceOp, Registrations};
 use ccd_core::time::Date;
 use ccd_disk::device::MemoryHandle;
 use ccd_disk::{
     BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create,
 };
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The smallest unit that a medium writes whole.
@@ -38,11 +41,60 @@ pub enum Fault {
 
 /// One node's way to one medium.
 #[derive(Clone, Debug)]
-struct Path(Arc<Mutex<Fault>>);
+struct Path {
+    fault: Arc<Mutex<Fault>>,
+    /// A shared device's reservation, and this node's session with it.
+    initiator: Option<Initiator>,
+    /// The operation under way was begun when this node could write.
+    begun_registered: Arc<Mutex<bool>>,
+}
+
+/// One server's side of a device's reservation.
+#[derive(Clone, Debug)]
+pub struct Initiator {
+    server: usize,
+    session: Arc<AtomicU32>,
+    target: Arc<Mutex<Reservations>>,
+}
+
+impl Initiator {
+    fn nexus(&self) -> Nexus {
+        Nexus {
+            server: self.server,
+            session: self.session.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn target(&self) -> MutexGuard<'_, Reservations> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn execute(&self, op: FenceOp) -> Registrations {
+        self.target().execute(self.nexus(), op)
+    }
+
+    /// The session ends and another begins: what it registered stays, and is not this one's.
+    fn reconnect(&self) {
+        self.session.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Path {
     fn fault(&self) -> MutexGuard<'_, Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun_registered(&self) -> MutexGuard<'_, bool> {
+        self.begun_registered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meet_write(&self) -> Write {
+        let begun_registered = *self.begun_registered();
+        self.initiator.as_ref().map_or(Write::Taken, |initiator| {
+            initiator.target().meet_write(initiator.nexus(), begun_registered)
+        })
     }
 }
 
@@ -55,6 +107,11 @@ struct PathBlocks {
 
 fn broken() -> io::Error {
     io::Error::from_raw_os_error(libc::EIO)
+}
+
+/// What a write without registration meets.
+fn conflict() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADE)
 }
 
 impl PathBlocks {
@@ -85,11 +142,19 @@ impl PathBlocks {
             }
             Fault::None | Fault::Reads => {}
         }
-        if durable {
-            self.medium.write_at(offset, data)
-        } else {
-            self.medium.write_unflushed_at(offset, data)
+        let outcome = self.path.meet_write();
+        if outcome == Write::Refused {
+            return Err(conflict());
         }
+        if durable {
+            self.medium.write_at(offset, data)?;
+        } else {
+            self.medium.write_unflushed_at(offset, data)?;
+        }
+        if outcome == Write::RefusedAndTaken {
+            return Err(conflict());
+        }
+        Ok(())
     }
 }
 
@@ -133,6 +198,13 @@ impl Store {
         *self.path.fault() = fault;
     }
 
+    /// An operation is begun: whether its writes are this node's to make is seen now, and again when they land.
+    pub fn begin(&mut self) {
+        let may_write = (self.path.initiator.as_ref())
+            .is_none_or(|initiator| initiator.target().may_write(initiator.nexus()));
+        *self.path.begun_registered() = may_write;
+    }
+
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         self.driver.execute(op)
     }
@@ -154,6 +226,8 @@ pub struct Media {
     path_lost: Vec<[u32; 2]>,
     stalled: [Moment; 2],
     path_stalled: Vec<[Moment; 2]>,
+    /// By device, then server.
+    initiators: Vec<Vec<Initiator>>,
     /// Kept aside by each node.
     branches: Vec<Branches>,
 }
@@ -183,6 +257,7 @@ impl Media {
             path_lost: vec![[0; 2]; shape.nodes],
             stalled: [Moment::ZERO; 2],
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
+            initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
         }
     }
@@ -202,7 +277,13 @@ impl Media {
             replica: replica(slot),
             node,
         };
-        let path = Path(Arc::new(Mutex::new(Fault::None)));
+        let path = Path {
+            fault: Arc::new(Mutex::new(Fault::None)),
+            initiator: slot
+                .checked_sub(1)
+                .map(|device| self.initiators[device][server].clone()),
+            begun_registered: Arc::new(Mutex::new(false)),
+        };
         let (medium, way) = (medium.clone(), path.clone());
         let opener = move || {
             let blocks = PathBlocks {
@@ -223,6 +304,24 @@ impl Media {
             driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)),
             path,
         })
+    }
+
+    /// A server's way to a device's reservation.
+    pub fn initiator(&self, server: usize, role: DeviceRole) -> Option<&Initiator> {
+        self.initiators.get(role as usize)?.get(server)
+    }
+
+    /// The server's machine starts anew: its sessions are others, and what was in flight belongs to the old ones.
+    pub fn new_sessions(&mut self, server: usize) {
+        for initiators in &mut self.initiators {
+            let old = initiators[server].session.load(Ordering::Relaxed);
+            initiators[server].session = Arc::new(AtomicU32::new(old + 1));
+        }
+    }
+
+    /// One session is made anew under a running process.
+    pub fn reconnect(&mut self, server: usize, role: DeviceRole) {
+        self.initiators[role as usize][server].reconnect();
     }
 
     /// The branches that a node has kept aside.
@@ -306,6 +405,17 @@ impl Media {
             .iter()
             .for_each(|device| power_cut(device, torn, chance));
     }
+}
+
+fn initiators(servers: usize) -> Vec<Initiator> {
+    let target = Arc::new(Mutex::new(Reservations::default()));
+    (0..servers)
+        .map(|server| Initiator {
+            server,
+            session: Arc::new(AtomicU32::new(0)),
+            target: Arc::clone(&target),
+        })
+        .collect()
 }
 
 fn power_cut(medium: &MemoryDevice, torn: bool, chance: &mut Random) {

@@ -19,9 +19,11 @@ use super::store::{Media, Store};
 use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
-use ccd_core::ids::{ClusterId, Incarnation, NodeId};
+use ccd_core::ids::{ClusterId, DeviceRole, Incarnation, NodeId};
+use ccd_core::init::Fencing;
 use ccd_core::protocol::{Event, Node, Settings, Ticket};
 use ccd_core::replica::ReplicaOp;
+use ccd_core::reservation::FenceOp;
 use ccd_core::time::Date;
 use core::time::Duration;
 use std::cmp::Reverse;
@@ -73,6 +75,15 @@ pub(super) enum Happening {
         run: u64,
         slot: usize,
         serial: u64,
+    },
+    /// A step with a reservation reaches the device; `answers`: nobody has answered for it yet.
+    Fence {
+        server: usize,
+        run: u64,
+        ticket: Ticket,
+        device: DeviceRole,
+        op: FenceOp,
+        answers: bool,
     },
     /// A write of a process that is gone reaches its device.
     LateLanding {
@@ -129,6 +140,7 @@ pub(super) struct Ghost {
 pub struct World {
     pub now: Moment,
     pub shape: Shape,
+    pub fencing: Fencing,
     pub faults: FaultBudget,
     /// Faults of the budget happen.
     pub faulty: bool,
@@ -187,6 +199,7 @@ impl World {
         Self {
             now: Moment::ZERO,
             shape,
+            fencing: plan.fencing,
             faults: plan.faults.clone(),
             faulty: false,
             servers,
@@ -306,6 +319,14 @@ impl World {
                     self.expire_op(server, slot, serial);
                 }
             }
+            Happening::Fence {
+                server,
+                run,
+                ticket,
+                device,
+                op,
+                answers,
+            } => self.land_fence(server, run, ticket, device, op, answers),
             Happening::LateLanding { ghost } => self.land_late(ghost),
             Happening::Client { client } => self.client_acts(client),
             Happening::AskOverdue { token } => self.ask_overdue(token),
@@ -331,6 +352,7 @@ impl World {
             incarnation: Incarnation(self.chance.draw() >> 40),
             heartbeat: HEARTBEAT,
             lease: LEASE,
+            fencing: self.fencing,
             disk_deadline: DISK_DEADLINE,
             content_bytes_max: CONTENT_BYTES_MAX,
         };
@@ -451,6 +473,10 @@ impl World {
         if power {
             let torn = self.faults.torn_writes;
             self.media.power_cut_local(index, torn, &mut self.chance);
+            // Some initiators come back as the same nexus, some as another.
+            if self.fencing == Fencing::Scsi && self.chance.chance(500) {
+                self.media.new_sessions(index);
+            }
         }
         for token in process.asks {
             self.end_ask(token, AskEnd::Lost);

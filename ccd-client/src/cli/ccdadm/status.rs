@@ -9,7 +9,9 @@ use crate::exit::Exit;
 use crate::wire::StatusReport;
 use ccd_core::configuration::Mode;
 use ccd_core::ids::NodeId;
+use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
+use ccd_core::reservation::{KeyOwner, ReservationKey};
 use serde_json::{Map, Value, json};
 
 /// Show the state of the cluster as this node sees it
@@ -157,7 +159,8 @@ fn document(report: &StatusReport, health: Health) -> Value {
                 "path": device_path(report, device),
                 "state": device_state(device),
                 "fencing": report.fencing.name(),
-                "keys": [],
+                "registered": device.registered,
+                "keys": registrations(report, device).iter().map(Registration::to_json).collect::<Vec<_>>(),
                 "in_sync": device.in_sync,
                 "error": device.error,
             })
@@ -247,10 +250,14 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
     if !status.devices.is_empty() {
         terminal.line("")?;
         let devices = status.devices.iter().map(|device| {
+            let fencing = match report.fencing {
+                Fencing::Lease => report.fencing.to_string(),
+                Fencing::Scsi => format!("{}: {}", report.fencing, writers(report, device)),
+            };
             vec![
                 device.role.to_string(),
                 device_state(device).replace('_', " "),
-                report.fencing.to_string(),
+                fencing,
                 device_path(report, device),
                 device.error.clone().unwrap_or_default(),
             ]
@@ -272,6 +279,50 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
         })
         .collect();
     terminal.line(&format!("survives the loss of: {}", survives.join(", ")))
+}
+
+/// One key that is registered on a device.
+struct Registration {
+    key: ReservationKey,
+    /// The node's name, or whose key it is if it is not of this cluster.
+    whose: String,
+    holds: bool,
+}
+
+impl Registration {
+    fn to_json(&self) -> Value {
+        json!({ "key": self.key.to_string(), "node": self.whose, "holds": self.holds })
+    }
+}
+
+fn registrations(report: &StatusReport, device: &DeviceStatus) -> Vec<Registration> {
+    let Some(seen) = &device.reservation else {
+        return Vec::new();
+    };
+    let whose = |key: ReservationKey| match key.owner(report.cluster_id) {
+        KeyOwner::Node(node) => node_name(report, node),
+        KeyOwner::OtherCluster { .. } => String::from("another cluster"),
+        KeyOwner::Foreign => String::from("foreign"),
+    };
+    (seen.keys.iter())
+        .map(|key| Registration {
+            key: *key,
+            whose: whose(*key),
+            holds: seen.holder.is_some_and(|holder| holder.key == *key),
+        })
+        .collect()
+}
+
+/// Who can write to a device by its reservation, the holder marked.
+fn writers(report: &StatusReport, device: &DeviceStatus) -> String {
+    let registrations = registrations(report, device);
+    if registrations.is_empty() {
+        return String::from("nobody");
+    }
+    let names: Vec<String> = (registrations.iter())
+        .map(|one| format!("{}{}", one.whose, if one.holds { "*" } else { "" }))
+        .collect();
+    names.join(", ")
 }
 
 /// What keeps a serving cluster from being redundant, if the node did not say it itself.
