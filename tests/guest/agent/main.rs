@@ -10,6 +10,7 @@ use ccd_tests::process::writer::{Fate, write_until};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(about = "Inside the guests of ccd's tests")]
@@ -33,6 +34,9 @@ enum Verb {
     /// Writes one block, past the page cache, and prints `written` or the error.
     Poke {
         device: PathBuf,
+        /// Again and again, so many milliseconds apart; prints what became of it whenever that changes.
+        #[arg(long)]
+        every_ms: Option<u64>,
         /// In bytes.
         #[arg(long, default_value_t = poke::FREE_PLACE)]
         at: u64,
@@ -48,7 +52,12 @@ fn main() -> Result<()> {
             load(first, &folders);
             Ok(())
         }
-        Verb::Poke { device, at, byte } => poke::poke(&device, at, byte)
+        Verb::Poke {
+            device,
+            every_ms,
+            at,
+            byte,
+        } => poke::poke(&device, at, byte, every_ms.map(Duration::from_millis))
             .with_context(|| format!("cannot write to {} at {at}", device.display())),
     }
 }

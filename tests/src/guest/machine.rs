@@ -101,6 +101,15 @@ impl Machine {
         );
     }
 
+    /// What the kernel said last about disks: why a write was refused.
+    pub fn print_refusals(&self) {
+        let said =
+            self.sh("dmesg | grep -E 'reservation conflict|critical nexus|Sense|FAILED Result' | tail -n 4");
+        for line in said.out.lines() {
+            println!("    {}'s kernel: {line}", self.name);
+        }
+    }
+
     fn console(&self) -> PathBuf {
         self.logs.join(format!("{}.console", self.name))
     }

@@ -27,6 +27,7 @@ pub mod node;
 pub mod pair;
 pub mod qmp;
 pub mod root;
+pub mod servers;
 pub mod site;
 pub mod wire;
 
@@ -35,4 +36,5 @@ pub use load::Load;
 pub use machine::{Card, Machine, Recipe};
 pub use node::GuestNode;
 pub use pair::{Pair, Storage};
+pub use servers::Servers;
 pub use site::{Fencing, Shared, Site};

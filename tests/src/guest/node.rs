@@ -106,6 +106,23 @@ impl GuestNode {
         self.signal("TERM");
     }
 
+    /// The daemon stands still.
+    pub fn stop(&self) {
+        self.tell("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.tell("CONT");
+    }
+
+    fn tell(&self, signal: &str) {
+        let pid = self.daemon().as_ref().map_or(0, Job::pid);
+        assert!(pid > 0, "{} does not run", self.name);
+        self.machine
+            .run(&["kill", &format!("-{signal}"), &pid.to_string()])
+            .done();
+    }
+
     fn signal(&self, signal: &str) {
         let Some(job) = self.daemon().take() else { return };
         if job.ended().is_none() {
@@ -161,6 +178,28 @@ impl GuestNode {
         poked.out.trim().to_owned()
     }
 
+    /// Something in this node's guest that writes to the device again and again, whatever the daemon knows.
+    pub fn stranger(&self, role: &str) -> Stranger {
+        let device = device(role);
+        let words = [
+            "in-node",
+            self.name,
+            "ccd-guest",
+            "poke",
+            "--every-ms",
+            "200",
+            &device,
+        ];
+        let job = self
+            .machine
+            .start_job(&words, Some(&format!("{}.pokes", self.name)));
+        Stranger {
+            name: self.name,
+            machine: self.machine.clone(),
+            job,
+        }
+    }
+
     pub fn report(&self) -> Result<Report, String> {
         Report::read(&self.adm(&["status", "--json"]))
     }
@@ -214,6 +253,14 @@ impl GuestNode {
         took
     }
 
+    /// What it decided since it was last started, and when: the steps of a takeover.
+    pub fn print_decisions(&self, from: usize) {
+        for line in self.log().lines().skip(from).filter(|line| line.contains("INFO")) {
+            let line: String = line.chars().skip(11).take(220).collect();
+            println!("    {}: {line}", self.name);
+        }
+    }
+
     /// What the daemon said since its last start.
     pub fn log(&self) -> String {
         self.daemon().as_ref().map_or_else(String::new, Job::text)
@@ -227,6 +274,35 @@ impl GuestNode {
             let log = self.log();
             if log.contains(text) { Ok(()) } else { Err(log) }
         });
+    }
+}
+
+/// A writer that asks nobody.
+#[derive(Debug)]
+pub struct Stranger {
+    name: &'static str,
+    machine: Arc<Machine>,
+    job: Job,
+}
+
+impl Stranger {
+    /// Waits until a disk refuses its writes because of a reservation.
+    #[track_caller]
+    pub fn wait_until_refused(&self) {
+        let what = format!("the disk to refuse {}'s writes", self.name);
+        let (line, _) = until(&what, || {
+            let text = self.job.text();
+            let conflict = format!("errno {}", nix::libc::EBADE);
+            let line = text.lines().find(|line| line.contains(&conflict));
+            line.map(str::to_owned).ok_or(text)
+        });
+        println!("{}: a write by something that asks nobody: {line}", self.name);
+    }
+
+    /// Ends it, and says what became of its writes, each change once.
+    pub fn end(self) -> String {
+        let _ = self.machine.run(&["kill", &self.job.pid().to_string()]);
+        self.job.text()
     }
 }
 

@@ -29,7 +29,7 @@ pub use cluster::{Cluster, Shape};
 pub use device::LoopDevice;
 pub use network::Network;
 pub use node::TestNode;
-pub use programs::Finished;
+pub use programs::{Finished, run};
 pub use report::Report;
 pub use until::{PATIENCE, never, until, until_within};
 pub use writer::{Ledger, Writer};
