@@ -568,7 +568,10 @@ impl Node {
 
     pub(super) fn drive_proposal(&mut self) {
         let grace = self.settings.heartbeat * GRACE_BEATS;
-        let patience = self.settings.disk_deadline + self.settings.lease;
+        // Every operation has a deadline of its own; a proposal is several, and where devices are slow the next try gets
+        // more time than the one that was too short.
+        let patience =
+            (self.settings.disk_deadline * 2 + self.settings.lease) * (1 + self.failures.min(BACK_OFF_MAX));
         let (now, head) = (self.now, self.head.position());
         let Some(proposal) = &mut self.proposal else {
             return;
