@@ -79,6 +79,10 @@ pub(super) enum Phase {
 }
 
 impl Proposal {
+    fn is_voting(&self) -> bool {
+        matches!(self.phase, Phase::Voting)
+    }
+
     fn all_answered(&self) -> bool {
         self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.claims.is_empty()
     }
@@ -334,7 +338,8 @@ impl Node {
         let head = self.head.position();
         let (whole, rolled_back) = (self.damaged.is_none(), self.rolled_back);
         let voted_for = self.accepted_in(self.known.epoch);
-        let Some(proposal) = self.current(attempt) else {
+        let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
+            // Too late to count; and the same replica's vote is still to be answered.
             return;
         };
         proposal.replicas_asked.remove(&replica);
@@ -413,7 +418,8 @@ impl Node {
         if let Ok(ReplicaAnswer::Loaded(loaded)) = &result {
             self.note_own_position(replica, loaded);
         }
-        let Some(proposal) = self.current(attempt) else {
+        let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
+            // Too late to count; and the same replica's vote is still to be answered.
             return;
         };
         proposal.replicas_asked.remove(&replica);
@@ -610,7 +616,10 @@ impl Node {
                     self.decided();
                 } else if proposal.all_answered() || late {
                     let missing = votes::missing(&self.known, proposal.voted);
-                    let why = format!("too few votes: {}; missing: {missing}", proposal.voted);
+                    let mut why = format!("too few votes: {}; missing: {missing}", proposal.voted);
+                    for obstacle in &proposal.obstacles {
+                        why = format!("{why}; {obstacle}");
+                    }
                     self.abandon(&why);
                 }
             }

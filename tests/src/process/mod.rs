@@ -7,6 +7,7 @@
 //!     ↓
 //!   network     Network: two namespaces and the link between them, which can be cut
 //!   device      LoopDevice: a disk that can fail and come back
+//!   report      Report: what the status says
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
 //!   until       waiting for a condition, with a deadline; and that something never happens
@@ -20,6 +21,7 @@ pub mod device;
 pub mod network;
 pub mod node;
 pub mod programs;
+pub mod report;
 pub mod until;
 pub mod writer;
 
@@ -27,6 +29,7 @@ pub use cluster::{Cluster, Shape};
 pub use device::LoopDevice;
 pub use network::Network;
 pub use node::TestNode;
-pub use programs::Finished;
-pub use until::{PATIENCE, never, until};
-pub use writer::Writer;
+pub use programs::{Finished, run};
+pub use report::Report;
+pub use until::{PATIENCE, never, until, until_within};
+pub use writer::{Ledger, Writer};

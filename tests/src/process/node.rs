@@ -1,6 +1,7 @@
 //! One node: its folders, its daemon, and asking it.
 
 use super::programs::{Finished, command, program, run_command};
+use super::report::Report;
 use super::until::until;
 use ccd_client::Places;
 use nix::sys::signal::{Signal, kill};
@@ -138,36 +139,20 @@ impl TestNode {
 
     /// `ccdadm status --json`, or why there is none.
     pub fn status(&self) -> Result<Value, String> {
-        let finished = self.adm(&["status", "--json"]);
-        match finished.code {
-            0..=2 => Ok(finished.json()),
-            _ => Err(finished.err),
-        }
+        self.report().map(|report| report.value().clone())
+    }
+
+    fn report(&self) -> Result<Report, String> {
+        Report::read(&self.adm(&["status", "--json"]))
     }
 
     /// `serving paired`, `serving solo`, `waiting`, …; or why it cannot be asked.
     pub fn state(&self) -> String {
-        match self.status() {
-            Ok(status) => {
-                let cluster = &status["cluster"];
-                let state = cluster["state"].as_str().unwrap_or_default();
-                let mode = cluster["mode"].as_str().unwrap_or_default();
-                if state == "serving" {
-                    format!("{state} {mode}")
-                } else {
-                    state.to_owned()
-                }
-            }
-            Err(error) => error,
-        }
+        self.report().map_or_else(|error| error, |report| report.state())
     }
 
     pub fn verdict(&self) -> String {
-        let status = self.status().unwrap_or_default();
-        status["cluster"]["verdict"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.report().unwrap_or_default().verdict()
     }
 
     /// Waits for a state as [`TestNode::state`] names it.

@@ -12,7 +12,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// With what was waited for, and what `condition` saw last, when [`PATIENCE`] is over.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+    until_within(PATIENCE, PAUSE, what, condition)
+}
+
+/// As [`until`], for things that take longer, and where looking costs more.
+///
+/// # Panics
+/// When `patience` is over.
+pub fn until_within<T>(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> (T, Duration) {
     let started = Instant::now();
     loop {
         let seen = match condition() {
@@ -20,11 +33,11 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) ->
             Err(seen) => seen,
         };
         assert!(
-            started.elapsed() < PATIENCE,
+            started.elapsed() < patience,
             "waited {} s for {what}; last seen: {seen}",
-            PATIENCE.as_secs()
+            patience.as_secs()
         );
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 

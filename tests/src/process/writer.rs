@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 
 const KEY: &str = "LOAD";
 
+/// What makes the key of the rows.
+pub const FORMAT: [&str; 4] = ["format", KEY, "number", "text"];
+
+/// What shows all rows.
+pub const QUERY: [&str; 2] = ["query", KEY];
+
 /// Short, so that the writer soon asks another node.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -27,6 +33,15 @@ pub struct Ledger {
     pub unknown: BTreeSet<u64>,
 }
 
+/// What became of one update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Acked,
+    Refused,
+    /// Nobody said.
+    Unknown,
+}
+
 /// A thread that adds a row after the other, each through whichever node takes it.
 #[derive(Debug)]
 pub struct Writer {
@@ -38,12 +53,17 @@ pub struct Writer {
 impl Writer {
     /// Starts to write; `nodes` are tried in this order, and again from the first when one takes nothing.
     pub fn start(nodes: &[&TestNode]) -> Self {
-        nodes[0].adm(&["format", KEY, "number", "text"]).done();
+        nodes[0].adm(&FORMAT).done();
         let places: Vec<Places> = nodes.iter().map(|node| node.places().clone()).collect();
         let enough = Arc::new(AtomicBool::new(false));
         let count = Arc::new(std::sync::Mutex::new(Ledger::default()));
         let (flag, ledger) = (enough.clone(), count.clone());
-        let thread = std::thread::spawn(move || write(&places, &flag, &ledger));
+        let thread = std::thread::spawn(move || {
+            write_until(&places, &flag, 0, |number, fate| {
+                let mut ledger = ledger.lock().expect("no thread panics with the lock");
+                ledger.note(number, fate);
+            });
+        });
         Self {
             enough,
             count,
@@ -100,13 +120,34 @@ impl Drop for Writer {
 }
 
 impl Ledger {
+    pub fn note(&mut self, number: u64, fate: Fate) {
+        match fate {
+            Fate::Acked => {
+                self.acked.insert(number, Instant::now());
+            }
+            Fate::Refused => {
+                self.refused.insert(number);
+            }
+            Fate::Unknown => {
+                self.unknown.insert(number);
+            }
+        }
+    }
+
     /// # Panics
     /// If an acked update is missing at this node, or a refused one is there.
     #[track_caller]
     pub fn check(&self, node: &TestNode) {
-        let rows = node.adm(&["query", KEY]).done();
+        self.check_rows(node.name, &node.adm(&QUERY).done().out);
+    }
+
+    /// As [`Ledger::check`], for what a node answered to [`QUERY`].
+    ///
+    /// # Panics
+    /// If an acked update is missing there, or a refused one is there.
+    #[track_caller]
+    pub fn check_rows(&self, node: &str, rows: &str) {
         let found: BTreeSet<u64> = rows
-            .out
             .lines()
             .filter_map(|row| row.split(':').nth(1)?.parse().ok())
             .collect();
@@ -117,31 +158,23 @@ impl Ledger {
             .collect();
         let risen: Vec<_> = self.refused.intersection(&found).collect();
         println!(
-            "{}: {} rows; {} acked, {} refused, {} unknown",
-            node.name,
+            "{node}: {} rows; {} acked, {} refused, {} unknown",
             found.len(),
             self.acked.len(),
             self.refused.len(),
             self.unknown.len()
         );
         assert!(!self.acked.is_empty(), "nothing was acked, so nothing was tested");
-        assert!(
-            lost.is_empty(),
-            "acked updates are lost on {}: {lost:?}",
-            node.name
-        );
-        assert!(
-            risen.is_empty(),
-            "refused updates are on {}: {risen:?}",
-            node.name
-        );
+        assert!(lost.is_empty(), "acked updates are lost on {node}: {lost:?}");
+        assert!(risen.is_empty(), "refused updates are on {node}: {risen:?}");
     }
 }
 
-fn write(places: &[Places], enough: &AtomicBool, ledger: &std::sync::Mutex<Ledger>) {
+/// Adds a row after the other, numbered from `first` on, until `enough`; `note` hears what became of each.
+pub fn write_until(places: &[Places], enough: &AtomicBool, first: u64, mut note: impl FnMut(u64, Fate)) {
     let mut clients: Vec<Option<Client>> = places.iter().map(|_| None).collect();
     let mut turn = 0;
-    let mut number = 0;
+    let mut number = first;
     while !enough.load(Ordering::Relaxed) {
         let at = turn % places.len();
         if clients[at].is_none() {
@@ -159,20 +192,17 @@ fn write(places: &[Places], enough: &AtomicBool, ledger: &std::sync::Mutex<Ledge
             .ok()
             .and_then(|key| Row::new(key, [number.to_string(), "x".repeat(100)]).ok())
             .expect("the row is well formed");
-        let outcome = client.update(Transaction::of(vec![Op::Add(row)]));
-        let mut ledger = ledger.lock().expect("no thread panics with the lock");
-        match outcome {
-            Ok(Applied::Committed { .. }) => {
-                ledger.acked.insert(number, Instant::now());
-                continue;
-            }
+        let fate = match client.update(Transaction::of(vec![Op::Add(row)])) {
+            Ok(Applied::Committed { .. }) => Fate::Acked,
             Ok(Applied::WouldApply { .. }) => unreachable!("it is no dry run"),
-            Err(CcdError::Unknown { .. } | CcdError::Wire { .. }) => ledger.unknown.insert(number),
-            Err(_) => ledger.refused.insert(number),
+            Err(CcdError::Unknown { .. } | CcdError::Wire { .. }) => Fate::Unknown,
+            Err(_) => Fate::Refused,
         };
-        drop(ledger);
-        clients[at] = None;
-        turn += 1;
-        std::thread::sleep(PAUSE);
+        note(number, fate);
+        if fate != Fate::Acked {
+            clients[at] = None;
+            turn += 1;
+            std::thread::sleep(PAUSE);
+        }
     }
 }

@@ -1,0 +1,88 @@
+//! Two nodes in one virtual machine on two real SCSI disks, through an initiator each: whose writes the disks refuse when a node
+//! is dead, hung or cut off. Run by `tests/run guest`.
+
+use ccd_tests::guest::site::{ALPHA, BETA};
+use ccd_tests::guest::{Fencing, Load, Pair, Storage};
+use std::time::{Duration, Instant};
+
+#[test]
+#[ignore = "boots a guest: tests/run guest"]
+fn the_writes_of_a_dead_node_are_refused_by_the_disks_until_it_is_let_in_again() {
+    let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
+    for killed in [ALPHA, BETA] {
+        let (dead, survivor) = (&pair.nodes[killed], &pair.nodes[1 - killed]);
+        let load = Load::start(&pair.nodes);
+        load.wait_for_more(20);
+        assert_eq!(dead.poke("primary"), "written", "a member may write");
+        let lines = survivor.log().lines().count();
+        let moment = Instant::now();
+        dead.kill();
+        survivor.wait_for("serving solo");
+        let ack = load.first_ack_after(moment + Duration::from_millis(200));
+        println!(
+            "first ack {} ms after kill -9 of {}",
+            ack.as_millis() + 200,
+            dead.name
+        );
+        survivor.print_decisions(lines);
+        for role in ["primary", "secondary"] {
+            let poked = dead.poke(role);
+            assert!(poked.contains("errno 52"), "{poked}");
+            assert_eq!(survivor.poke(role), "written");
+            let keys = survivor.disk(&["fence", "status", &format!("/dev/disks/{role}")]);
+            println!("{}{}", keys.out, keys.err);
+        }
+        pair.machine.print_refusals();
+        load.wait_for_more(20);
+        dead.start();
+        pair.wait_until_redundant();
+        assert_eq!(dead.poke("primary"), "written", "it is a member again");
+        load.wait_for_more(20);
+        load.end().check_all(&pair.nodes);
+    }
+    pair.verify();
+}
+
+#[test]
+#[ignore = "boots a guest: tests/run guest"]
+fn a_stopped_daemon_finds_itself_fenced_when_it_goes_on_and_rejoins() {
+    let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
+    let load = Load::start(&pair.nodes);
+    load.wait_for_more(20);
+    let lines = pair.alpha().log().lines().count();
+    pair.alpha().stop();
+    pair.beta().wait_for("serving solo");
+    load.wait_for_more(20);
+    let poked = pair.alpha().poke("primary");
+    assert!(poked.contains("errno 52"), "{poked}");
+    pair.alpha().resume();
+    pair.wait_until_redundant();
+    pair.alpha().print_decisions(lines);
+    load.end().check_all(&pair.nodes);
+    pair.verify();
+}
+
+#[test]
+#[ignore = "boots a guest: tests/run guest"]
+fn after_a_cut_the_disks_refuse_the_node_that_lost_and_it_says_why() {
+    let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
+    let load = Load::start(&pair.nodes);
+    load.wait_for_more(20);
+    let stranger = pair.beta().stranger("secondary");
+    pair.machine
+        .run(&["ip", "-n", "alpha", "link", "set", "ccd0", "down"])
+        .done();
+    pair.alpha().wait_for("serving solo");
+    stranger.wait_until_refused();
+    pair.beta()
+        .wait_until("to stop serving", |report| !report.is_serving());
+    println!("beta says: {}", pair.beta().verdict());
+    load.wait_for_more(20);
+    pair.machine
+        .run(&["ip", "-n", "alpha", "link", "set", "ccd0", "up"])
+        .done();
+    pair.wait_until_redundant();
+    stranger.end();
+    load.end().check_all(&pair.nodes);
+    pair.verify();
+}
