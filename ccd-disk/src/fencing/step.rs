@@ -31,6 +31,8 @@ pub struct Fence {
     pub(super) open: Vec<OpenPath>,
     /// The key of the last [`FenceOp::Register`] here.
     registered: Option<ReservationKey>,
+    /// Once is enough: it is the target's nature.
+    asked_persistence: bool,
     notes: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Fence {
             identity,
             open: Vec::new(),
             registered: None,
+            asked_persistence: false,
             notes: Vec::new(),
         };
         fence.rescan()?;
@@ -173,8 +176,7 @@ impl Fence {
         let mut refusals = Vec::new();
         let mut tried = false;
         for index in 0..self.open.len() {
-            // Something harmless first: a path that is dead is not waited for as long as for a change.
-            if let Err(silent) = self.read_on(index, false) {
+            if let Err(silent) = self.ask_first(index) {
                 refusals.push(self.named(index, &silent));
                 continue;
             }
@@ -243,6 +245,9 @@ impl Fence {
 
     /// The answers to registering do not tell: LIO fails the first one and takes the second, and forgets both.
     fn note_if_it_forgets(&mut self, index: usize) {
+        if std::mem::replace(&mut self.asked_persistence, true) {
+            return;
+        }
         if self.open[index].lane.persists(PATIENCE) == Some(false) {
             self.note(format!(
                 "the target of {} does not keep registrations (APTPL is not active): when it loses power, everybody can write \
@@ -252,8 +257,8 @@ impl Fence {
         }
     }
 
-    /// Sends a change on one path after the other until what is read back is `enough`. If it is enough before anything was
-    /// sent, nothing is.
+    /// Sends a change on one path after the other until what is read back is `enough`. With several paths nothing is sent if
+    /// it is enough before.
     fn change_once(
         &mut self,
         change: Change,
@@ -262,15 +267,13 @@ impl Fence {
         let mut last = None;
         let mut refusals = Vec::new();
         for index in 0..self.open.len() {
-            let before = match self.read_on(index, false) {
-                Ok(before) => before,
+            match self.ask_first(index) {
+                Ok(Some(before)) if enough(&before) => return self.read_back(""),
+                Ok(_) => {}
                 Err(silent) => {
                     refusals.push(self.named(index, &silent));
                     continue;
                 }
-            };
-            if enough(&before) {
-                return self.read_back("");
             }
             let outcome = self.change_on(index, change);
             if !outcome.is_done() {
@@ -286,6 +289,15 @@ impl Fence {
         let why = refusals.join("; ");
         tracing::warn!(device = %self.identity.device, "{} had no effect: {why}", change.name());
         last.ok_or_else(|| self.no_path(why))
+    }
+
+    /// Something harmless before a change: a path that is dead is not waited for as long as for a change. Where there is no
+    /// other path it would only cost time.
+    fn ask_first(&mut self, index: usize) -> Result<Option<ReadBack>, Outcome> {
+        if self.open.len() == 1 {
+            return Ok(None);
+        }
+        self.read_on(index, false).map(Some)
     }
 
     fn read_back(&mut self, refused: &str) -> Result<ReadBack, FenceError> {
@@ -347,6 +359,7 @@ impl Fence {
             );
             self.open.clear();
             self.registered = None;
+            self.asked_persistence = false;
         }
         self.open.retain_mut(|open| {
             let known = identity

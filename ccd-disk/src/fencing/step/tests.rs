@@ -395,6 +395,12 @@ fn what_cannot_be_read_back_is_not_known() {
         .unwrap_err()
         .to_string();
     assert!(refused.contains("CCD-2063"), "{refused}");
+    let refused = array
+        .peer()
+        .execute(FenceOp::Register { key: key(B) })
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("CCD-2062"), "{refused}");
     array.lock().no_reading = false;
     assert!(fence.execute(FenceOp::Look).unwrap().has(key(A)));
     array.lock().states = ["blocked"; 3];
