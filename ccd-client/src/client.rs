@@ -10,6 +10,7 @@ use crate::places::Places;
 use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
+use ccd_core::drill::DrillReport;
 use ccd_core::ids::{Generation, Position, RequestId};
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
@@ -166,6 +167,14 @@ impl Client {
     pub fn verify(&self) -> Result<Vec<VerifiedCopy>, CcdError> {
         match self.request(RequestBody::Verify)? {
             Told::Verified(copies) => Ok(copies),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Rehearses losses on today's state, and tests the devices without disturbing anything.
+    pub fn drill(&self) -> Result<DrillReport, CcdError> {
+        match self.request(RequestBody::Drill)? {
+            Told::Drilled(report) => Ok(report),
             _ => Err(self.unexpected()),
         }
     }

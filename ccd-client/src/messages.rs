@@ -276,6 +276,14 @@ catalogue! {
         "Rows break their format.",
         "They are still there.",
         "repeat with --drop to remove them";
+    DRILL_WEAK = 1310, No,
+        "The drill found something that would not be survived, or could not be shown.",
+        "The cluster serves; what was found is in the list above.",
+        "bring back what is missing (ccdadm status), then ccdadm drill again";
+    DRILL_UNPROTECTED = 1311, Unsafe,
+        "A device took the write of a node that was not registered there.",
+        "Reservations do not protect this device from a writer that is hung or wrong; votes and leases still do.",
+        "check the target's settings for persistent reservations; else ccdadm setup --fencing lease for a new cluster";
 }
 
 #[cfg(test)]

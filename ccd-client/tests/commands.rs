@@ -4,8 +4,10 @@ mod support;
 
 use ccd_client::wire::Told;
 use ccd_core::client::{Refusal, VerifiedCopy};
-use ccd_core::ids::Position;
+use ccd_core::drill::{DrillReport, DrilledDevice, Enforcement, Latency, Rehearsal, Rehearsed};
+use ccd_core::ids::{DeviceRole, Position};
 use ccd_core::protocol::ServingState;
+use std::time::Duration;
 use support::{Fake, Ran, Trick, node, run};
 
 /// A daemon with the key of Fig. 6 and two rows.
@@ -244,6 +246,52 @@ fn a_checkpoint_restores_the_database() {
 #[test]
 fn purify_of_the_running_database_finds_nothing_to_do() {
     fake().ccdadm(&["purify"]).expect(0);
+}
+
+#[test]
+fn a_drill_says_what_would_not_be_survived_and_what_does_not_protect() {
+    let fake = fake();
+    let latency = Latency::of(vec![Duration::from_micros(1_500)]);
+    let device = DrilledDevice {
+        role: DeviceRole::Primary,
+        usable: true,
+        reservation: None,
+        proof: Enforcement::Refused {
+            node: node(1),
+            how: "errno 52".into(),
+        },
+        write: latency,
+        heartbeat: latency,
+    };
+    let dies = Rehearsal {
+        event: Rehearsed::NodeDies(node(0)),
+        goes_on: true,
+        missing: String::new(),
+    };
+    fake.with(|state| {
+        state.drilled = DrillReport {
+            devices: vec![device],
+            rehearsals: vec![dies],
+        }
+    });
+    fake.ccdadm(&["drill"])
+        .expect(0)
+        .says("goes on")
+        .says("1.5 ms")
+        .says("refused (tried by ");
+    let json = fake.ccdadm(&["drill", "--json"]).expect(0).json();
+    assert_eq!(json["survives_every_single_loss"], true);
+    assert_eq!(json["devices"][0]["unregistered_write"]["outcome"], "refused");
+    assert_eq!(json["devices"][0]["write"]["median_us"], 1_500);
+    fake.with(|state| {
+        state.drilled.rehearsals[0].goes_on = false;
+        state.drilled.rehearsals[0].missing = "primary".into();
+    });
+    fake.ccdadm(&["drill"])
+        .expect_error(1, "CCD-1310", "missing then: primary");
+    fake.with(|state| state.drilled.devices[0].proof = Enforcement::Taken { node: node(1) });
+    fake.ccdadm(&["drill"])
+        .expect_error(107, "CCD-1311", "the primary took a write");
 }
 
 #[test]

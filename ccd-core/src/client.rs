@@ -2,6 +2,7 @@
 
 use crate::configuration::RestoreFlag;
 use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
+use crate::drill::DrillReport;
 use crate::ids::{Generation, NodeId, Position, RequestId};
 use crate::time::Date;
 use alloc::string::String;
@@ -43,6 +44,8 @@ pub enum RequestBody {
     },
     /// Compares the members' copies (patent: verify).
     Verify,
+    /// A rehearsal that disturbs nothing: see [`DrillReport`].
+    Drill,
     /// This node leaves the cluster gracefully, and stays out until `Join`.
     Leave,
     /// This node takes part again.
@@ -99,6 +102,7 @@ pub enum Answer {
         committed: Option<Generation>,
     },
     Verified(Vec<VerifiedCopy>),
+    Drilled(DrillReport),
     /// Leave, join and takeover: done.
     Done,
 }

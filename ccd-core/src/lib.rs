@@ -8,7 +8,7 @@
 //!   configuration        what the cluster agreed on, the vote rule, ballots
 //!     ↑
 //!   replica, reservation what the protocol asks of a disk
-//!   client               what a client asks of the protocol
+//!   client, drill        what a client asks of the protocol, and hears
 //!   init                 the static rows that every node reads before anything runs
 //!     ↑
 //!   protocol             the node as a state machine: events in, actions out
@@ -23,6 +23,7 @@ extern crate alloc;
 pub mod client;
 pub mod configuration;
 pub mod database;
+pub mod drill;
 pub mod ids;
 pub mod init;
 pub mod protocol;

@@ -6,7 +6,7 @@
 
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
-use crate::ids::{Incarnation, NodeId, NodeSet, Position, Stamp};
+use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, Stamp};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,6 +39,11 @@ pub enum ReplicaOp {
     /// Writes this node's own heartbeat block, then reads all areas' control blocks.
     /// Answers [`ReplicaAnswer::Survey`].
     WriteHeartbeat { heartbeat: Heartbeat },
+    /// Writes zeros over this node's own scratch block, as a drill does: it proves that writes are taken or refused, and how long
+    /// they take. A failure does not poison the replica. Answers [`ReplicaAnswer::Written`].
+    WriteScratch,
+    /// Writes this node's recent events, for whoever goes on without it to read. Answers [`ReplicaAnswer::Written`].
+    WriteLastWords { epoch: Epoch, text: String },
     /// Stores a branch that lost, so that an operator can look at it (local copy only).
     /// Answers [`ReplicaAnswer::Written`].
     KeepBranch { database: Database, reason: String },

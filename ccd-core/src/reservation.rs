@@ -44,6 +44,14 @@ impl ReservationKey {
         self.0
     }
 
+    /// The node of this cluster whose key it is.
+    pub fn node(self, cluster: ClusterId) -> Option<NodeId> {
+        match self.owner(cluster) {
+            KeyOwner::Node(node) => Some(node),
+            _ => None,
+        }
+    }
+
     pub fn owner(self, cluster: ClusterId) -> KeyOwner {
         let [tag, a, b, c, node, ..] = self.0.to_be_bytes();
         let prefix = u32::from_be_bytes([0, a, b, c]);
@@ -83,6 +91,8 @@ pub enum FenceOp {
     Register { key: ReservationKey },
     /// Hold the reservation: write exclusive, registrants only. `key` is registered.
     Reserve { key: ReservationKey },
+    /// Take this node's own registration away, on every path. Only a drill does this, and registers again.
+    Unregister { key: ReservationKey },
     /// Remove every registration of `victim`, abort what it has in flight, and take the reservation if it held it.
     PreemptAbort {
         key: ReservationKey,

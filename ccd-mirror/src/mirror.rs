@@ -453,6 +453,8 @@ fn describe(work: &Work) -> (&'static str, u32) {
         ReplicaOp::WriteConfiguration { .. } => ("configuration write", 1),
         ReplicaOp::WriteBallot { .. } => ("ballot write", 1),
         ReplicaOp::WriteHeartbeat { .. } => ("heartbeat write", 1),
+        ReplicaOp::WriteScratch => ("scratch write", 1),
+        ReplicaOp::WriteLastWords { .. } => ("last words", 1),
         ReplicaOp::KeepBranch { .. } => ("keeping a branch", IMAGE_DEADLINES),
     }
 }

@@ -94,6 +94,16 @@ pub fn check(init: &ClusterInit) -> Result<(), StartupError> {
     for device in init.devices() {
         match identify(Path::new(&device.path)) {
             Ok(identity) => {
+                if let Some(why) = identity.obstacle {
+                    let error = FenceError::NotSupported {
+                        device: device.path.clone(),
+                        why,
+                    };
+                    return Err(StartupError::configuration(format!(
+                        "the {}: {error}",
+                        device.role
+                    )));
+                }
                 if let Some((other, _)) = seen.iter().find(|(_, other)| other.is_same_disk(&identity)) {
                     return Err(StartupError::configuration(format!(
                         "the {other} and the {} ({}) are the same disk, seen through two paths: a mirror needs two; \
@@ -102,12 +112,6 @@ pub fn check(init: &ClusterInit) -> Result<(), StartupError> {
                     )));
                 }
                 seen.push((device.role, identity));
-            }
-            Err(error @ FenceError::NotSupported { .. }) => {
-                return Err(StartupError::configuration(format!(
-                    "the {}: {error}",
-                    device.role
-                )));
             }
             Err(error) => {
                 tracing::warn!(device = device.role.name(), %error, "its reservation cannot be looked at yet")

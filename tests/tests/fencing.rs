@@ -2,11 +2,14 @@
 //! simulated devices with reservations (DESIGN §10).
 
 use DeviceRole::{Primary, Secondary};
+use ccd_core::client::{Answer, RequestBody};
 use ccd_core::configuration::Mode;
+use ccd_core::drill::{DrillReport, Enforcement, Rehearsed};
 use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, NodeId, NodeSet};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::DecisionKind;
 use ccd_core::reservation::{KeyOwner, Registrations, ReservationKey};
+use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::{CLUSTER, HEARTBEAT, LEASE};
@@ -309,7 +312,7 @@ fn a_key_that_comes_back_without_being_let_in_is_taken_again() {
 fn a_node_that_leaves_is_fenced_at_once_and_let_in_when_it_joins() {
     let mut cluster = pair();
     let asked_at = cluster.now;
-    cluster.command(B, ccd_core::client::RequestBody::Leave);
+    cluster.command(B, RequestBody::Leave);
     assert!(cluster.add_within(A, "second", SETTLED));
     assert!(
         cluster.now.since(asked_at) < LEASE,
@@ -319,7 +322,7 @@ fn a_node_that_leaves_is_fenced_at_once_and_let_in_when_it_joins() {
     for role in DeviceRole::ALL {
         assert_eq!(registered(&cluster.registrations(role)), nodes(&[A]), "{role}");
     }
-    cluster.command(B, ccd_core::client::RequestBody::Join);
+    cluster.command(B, RequestBody::Join);
     assert!(cluster.reaches(SETTLED, |configuration| configuration.members == nodes(&[A, B])));
 }
 
@@ -338,4 +341,80 @@ fn a_device_that_returns_is_claimed_before_it_is_written() {
     assert!(cluster.reaches(SETTLED, |configuration| configuration.devices.count() == 2));
     cluster.settle();
     assert_eq!(registered(&cluster.registrations(Secondary)), nodes(&[A]));
+}
+
+fn drilled(cluster: &mut Cluster, server: usize) -> DrillReport {
+    match cluster.command(server, RequestBody::Drill) {
+        AskEnd::Reply(Ok(Answer::Drilled(report))) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_drill_shows_that_the_devices_refuse_and_disturbs_nothing() {
+    for asked in [A, B] {
+        let mut cluster = pair();
+        let epoch = cluster.configuration().epoch;
+        let before = cluster.registrations(Primary);
+        let report = drilled(&mut cluster, asked);
+        for device in &report.devices {
+            let prover = device.reservation.as_ref().and_then(holder);
+            assert!(
+                matches!(device.proof, Enforcement::Refused { node, .. } if Some(node) != prover),
+                "{device:?}"
+            );
+            assert_eq!(device.write.count, 16);
+            assert!(device.heartbeat.count > 0);
+        }
+        assert!(
+            report.rehearsals.iter().any(|one| one.goes_on)
+                && report.rehearsals.iter().any(|one| !one.goes_on)
+        );
+        assert!(cluster.serves(A) && cluster.serves(B), "nobody stopped");
+        cluster.settle();
+        let after = cluster.registrations(Primary);
+        assert_eq!(registered(&after), nodes(&[A, B]));
+        assert_eq!(after.holder, before.holder, "the holder gave nothing up");
+        assert_ne!(after, before, "the other has a new key");
+        assert_eq!(cluster.configuration().epoch, epoch, "nothing was reconfigured");
+        for server in [A, B] {
+            assert!(cluster.decisions(server, DecisionKind::Fenced).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_drill_of_a_lone_node_says_what_it_cannot_show() {
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "second", SETTLED));
+    let report = drilled(&mut cluster, A);
+    assert!(
+        report
+            .devices
+            .iter()
+            .all(|device| matches!(device.proof, Enforcement::NotShown { .. }))
+    );
+    let dies = |rehearsal: &&ccd_core::drill::Rehearsal| rehearsal.event == Rehearsed::NodeDies(id(A));
+    assert!(!report.rehearsals.iter().find(dies).unwrap().goes_on);
+    assert!(cluster.serves(A));
+}
+
+#[test]
+fn a_survivor_takes_over_in_the_middle_of_its_own_proof() {
+    // At every moment of a drill the holder can die: the prover has given its registration up, or has it back.
+    for moment in 0..12 {
+        let mut cluster = pair();
+        let holder = holder(&cluster.registrations(Primary)).unwrap().index();
+        let other = 1 - holder;
+        cluster.begin(holder, RequestBody::Drill);
+        cluster.run_for(Duration::from_micros(150 * moment));
+        cluster.crash(holder, false);
+        assert!(
+            cluster.add_within(other, "second", SETTLED),
+            "{moment}: {}",
+            cluster.verdict(other)
+        );
+        assert_eq!(registered(&cluster.registrations(Primary)), nodes(&[other]));
+    }
 }

@@ -5,6 +5,7 @@
 
 use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
 use ccd_core::database::{Key, Row};
+use ccd_core::drill::DrillReport;
 use ccd_core::ids::{ClusterId, DeviceRole, Generation, NodeId, Position};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, Status};
@@ -60,7 +61,7 @@ impl Ask {
             | RequestBody::Snapshot { .. }
             | RequestBody::Outcome { .. }
             | RequestBody::Verify => Service::Read,
-            RequestBody::Update(_) => Service::Write,
+            RequestBody::Update(_) | RequestBody::Drill => Service::Write,
             RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Service::Control,
         }
     }
@@ -91,6 +92,7 @@ pub enum Told {
         committed: Option<Generation>,
     },
     Verified(Vec<VerifiedCopy>),
+    Drilled(DrillReport),
     Done,
     /// The state machine's answer to a request that it did not do.
     Refused(Refusal),
@@ -114,6 +116,7 @@ impl From<Reply> for Told {
             Ok(Answer::WouldApply { removed }) => Self::WouldApply { removed },
             Ok(Answer::Outcome { committed }) => Self::Outcome { committed },
             Ok(Answer::Verified(copies)) => Self::Verified(copies),
+            Ok(Answer::Drilled(report)) => Self::Drilled(report),
             Ok(Answer::Done) => Self::Done,
         }
     }

@@ -8,6 +8,7 @@ use ccd_client::wire::{self, Ask, DatedDecision, FromDaemon, NodeName, Service, 
 use ccd_core::client::{Refusal, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::{Configuration, Mode};
 use ccd_core::database::{Database, OpError, Record, Update};
+use ccd_core::drill::DrillReport;
 use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
@@ -46,6 +47,7 @@ pub struct State {
     pub tricks: VecDeque<Trick>,
     pub status: StatusReport,
     pub copies: Vec<VerifiedCopy>,
+    pub drilled: DrillReport,
     /// Everything that was asked, in order.
     pub asked: Vec<Ask>,
     connections: Vec<UnixStream>,
@@ -63,6 +65,10 @@ impl Fake {
             tricks: VecDeque::new(),
             status: report(),
             copies: Vec::new(),
+            drilled: DrillReport {
+                devices: Vec::new(),
+                rehearsals: Vec::new(),
+            },
             asked: Vec::new(),
             connections: Vec::new(),
         }));
@@ -201,6 +207,7 @@ impl State {
                 committed: self.database.outcome(*request),
             },
             RequestBody::Verify => Told::Verified(self.copies.clone()),
+            RequestBody::Drill => Told::Drilled(self.drilled.clone()),
             RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Told::Done,
         }
     }

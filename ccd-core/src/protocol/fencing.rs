@@ -12,7 +12,8 @@ use super::Node;
 use super::fencing_step::{self, Next, Situation, described};
 use super::interface::{Action, DecisionKind, Ticket};
 use super::replicas::Attempt;
-use crate::ids::{DeviceRole, NodeSet, Replica};
+use crate::drill::Enforcement;
+use crate::ids::{DeviceRole, NodeId, NodeSet, Replica};
 use crate::replica::{ReplicaError, ReplicaErrorKind};
 use crate::reservation::{FenceOp, KeyOwner, Registrations, ReservationKey};
 use crate::time::Time;
@@ -30,23 +31,23 @@ const HEAD_START_BEATS: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Fence {
     /// What this run registered here last.
-    key: Option<ReservationKey>,
+    pub(super) key: Option<ReservationKey>,
     /// When that was last read back, it was there.
-    registered: bool,
+    pub(super) registered: bool,
     /// What was read last.
     pub seen: Option<Registrations>,
     /// Who was registered when this node's key was found missing, until it is registered again.
     fenced_by: Option<NodeSet>,
     /// Since when a write was refused that nobody has explained yet.
-    refused: Option<Time>,
+    pub(super) refused: Option<Time>,
     /// A write was refused since this node's way to the device was last registered.
     repair: bool,
     /// It went on refusing writes for a lease although this node is registered: it counts as failed until one is taken.
     distrusted: bool,
-    asked: Option<Ticket>,
+    pub(super) asked: Option<Ticket>,
     /// What is under way was asked for too early to tell what must be known now.
     look_again: bool,
-    goal: Goal,
+    pub(super) goal: Goal,
     /// Steps towards the goal, or since the last heartbeat.
     steps: usize,
     paths_tried: bool,
@@ -54,8 +55,8 @@ pub(super) struct Fence {
     alarm: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
     /// Look at every heartbeat.
     Watch,
     /// Be registered, because the master lets this node in, or because it is the master.
@@ -67,10 +68,26 @@ enum Goal {
         may_register: bool,
         head_start: HeadStart,
     },
+    /// Show a drill of `requester` that a write without registration is refused.
+    Prove {
+        requester: NodeId,
+        serial: u64,
+        stage: ProofStage,
+    },
+}
+
+/// Where a proof stands that this device refuses a write without registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ProofStage {
+    /// Begins when no heartbeat is under way.
+    Due,
+    Unregistering,
+    Writing,
+    Registering(Enforcement),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadStart {
+pub(super) enum HeadStart {
     Due,
     Until(Time),
     Over,
@@ -169,7 +186,7 @@ impl Node {
 
     /// A key that was never registered before: a new incarnation at each registration, so that a late command against an
     /// earlier one cannot hit this one.
-    fn fresh_key(&mut self, seen: &Registrations) -> ReservationKey {
+    pub(super) fn fresh_key(&mut self, seen: &Registrations) -> ReservationKey {
         loop {
             self.registrations += 1;
             let incarnation = self.settings.incarnation.0.wrapping_add(self.registrations);
@@ -180,7 +197,7 @@ impl Node {
         }
     }
 
-    fn ask_fence(&mut self, role: DeviceRole, op: FenceOp) {
+    pub(super) fn ask_fence(&mut self, role: DeviceRole, op: FenceOp) {
         self.ticket_last += 1;
         let ticket = Ticket(self.ticket_last);
         if let Some(fence) = self.fences.get_mut(&role) {
@@ -212,7 +229,7 @@ impl Node {
                 fence.distrusted = true;
             }
             let watched = usable || fence.registered;
-            if fence.asked.is_none() && watched {
+            if fence.asked.is_none() && watched && !matches!(fence.goal, Goal::Prove { .. }) {
                 if fence.goal == Goal::Watch {
                     fence.steps = 0;
                 }
@@ -315,7 +332,10 @@ impl Node {
             Err(error) => {
                 fence.look_again = false;
                 let was = core::mem::replace(&mut fence.goal, Goal::Watch);
-                if let Goal::Claim { attempt, .. } = was {
+                if let Goal::Prove { .. } = was {
+                    fence.goal = was;
+                    self.proof_failed(role, error.text);
+                } else if let Goal::Claim { attempt, .. } = was {
                     self.on_claimed(role, attempt, Err(format!("its reservation: {error}")));
                 } else if error.kind == ReplicaErrorKind::NotSupported {
                     self.alarm(role, error.text);
@@ -415,7 +435,7 @@ impl Node {
         let Some(fence) = self.fences.get(&role) else {
             return;
         };
-        let (goal, registered) = (fence.goal, fence.registered);
+        let (goal, registered) = (fence.goal.clone(), fence.registered);
         // Already asked for more, to find out about a refused write.
         if fence.asked.is_some() {
             return;
@@ -434,6 +454,7 @@ impl Node {
                 }
             }
             Goal::Enter => self.step(role, &seen, NodeSet::EMPTY, true),
+            Goal::Prove { .. } => self.go_on_proving(role),
             Goal::Claim {
                 attempt,
                 victims,
@@ -554,7 +575,7 @@ impl Node {
         }
     }
 
-    fn end_goal(&mut self, role: DeviceRole) -> Goal {
+    pub(super) fn end_goal(&mut self, role: DeviceRole) -> Goal {
         self.fences.get_mut(&role).map_or(Goal::Watch, |fence| {
             fence.steps = 0;
             core::mem::replace(&mut fence.goal, Goal::Watch)

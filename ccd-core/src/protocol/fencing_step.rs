@@ -159,6 +159,7 @@ mod tests {
         match step {
             Next::Do(FenceOp::Look) => "look".into(),
             Next::Do(FenceOp::Register { key }) => format!("register {:x}", key.bits() & 0xff),
+            Next::Do(FenceOp::Unregister { .. }) => "unregister".into(),
             Next::Do(FenceOp::Reserve { .. }) => "reserve".into(),
             Next::Do(FenceOp::PreemptAbort { victim, .. }) => format!(
                 "preempt {:x}",

@@ -4,7 +4,8 @@
 use crate::client::{Refusal, UpdateRequest, VerifiedCopy};
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
-use crate::ids::{DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
+use crate::drill::Enforcement;
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -122,6 +123,17 @@ pub enum Message {
     ForwardReply {
         request: RequestId,
         outcome: ForwardOutcome,
+    },
+
+    /// Asks a member to show that a device refuses its write while it is not registered there.
+    DrillReq {
+        serial: u64,
+        role: DeviceRole,
+    },
+    DrillAck {
+        serial: u64,
+        role: DeviceRole,
+        proof: Enforcement,
     },
 
     VerifyReq {

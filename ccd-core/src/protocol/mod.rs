@@ -16,18 +16,22 @@
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
 //! requests.rs    what clients wait for       operator.rs  leave, join, takeover       verification.rs  verify
+//! last_words.rs  recent decisions on the devices, for the survivor to read
+//! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
 //! ```
 //!
 //! Each file says which fields of the node it owns; the others only read them.
 
 mod catch_up;
 mod conclude;
+mod drill;
 mod evidence;
 mod fencing;
 mod fencing_step;
 mod history;
 mod install;
 mod interface;
+mod last_words;
 mod loading;
 mod message;
 mod node;
@@ -35,6 +39,7 @@ mod operator;
 mod peers;
 mod plan;
 mod prepared;
+mod proof;
 mod propose;
 mod replicas;
 mod requests;

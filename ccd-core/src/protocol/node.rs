@@ -3,10 +3,12 @@
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
 use super::catch_up::{CatchUp, Snapshot};
+use super::drill::Drill;
 use super::fencing::Fence;
 use super::history::History;
 use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
+use super::last_words::LastWords;
 use super::message::Message;
 use super::peers::Peer;
 use super::prepared::Prepared;
@@ -78,6 +80,9 @@ pub struct Node {
     pub(super) fences: BTreeMap<DeviceRole, Fence>,
     /// How often this run has registered anywhere.
     pub(super) registrations: u64,
+
+    pub(super) drills: Vec<Drill>,
+    pub(super) last_words: LastWords,
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// The operator did not take it out.
@@ -163,6 +168,8 @@ impl Node {
             damage_noted: BTreeSet::new(),
             fences,
             registrations: 0,
+            drills: Vec::new(),
+            last_words: LastWords::default(),
             peers,
             willing: true,
             force: false,
@@ -229,6 +236,7 @@ impl Node {
             self.re_open_replicas();
             self.repeat_what_was_not_answered();
         }
+        self.begin_due_proofs();
         self.drive_proposal();
         self.drive_install();
         self.drive_member();
@@ -256,6 +264,11 @@ impl Node {
             self.proposal_deadline(),
             self.install_deadline(),
             self.requests.next_deadline(),
+            self.drills
+                .iter()
+                .map(|drill| drill.deadline)
+                .min()
+                .unwrap_or(Time::NEVER),
         ] {
             if due > self.now {
                 deadline = deadline.min(due);
@@ -336,6 +349,8 @@ impl Node {
                 timeout,
             } => self.on_forward(from, epoch, update, timeout),
             Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
+            Message::DrillReq { serial, role } => self.on_drill_req(from, serial, role),
+            Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
             Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
         }
@@ -359,6 +374,7 @@ impl Node {
 
     pub(super) fn record(&mut self, kind: DecisionKind, text: String) {
         let configuration = (!self.known.is_genesis()).then(|| self.known.clone());
+        self.last_words.add(&text);
         self.actions.push(Action::Record(Decision {
             kind,
             configuration,

@@ -89,6 +89,7 @@ impl Node {
         let state = self.own_state();
         self.send_to_all(&Message::Heartbeat(state));
         self.beat_devices();
+        self.write_last_words();
     }
 
     fn own_state(&self) -> PeerState {

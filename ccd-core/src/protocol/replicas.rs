@@ -10,8 +10,10 @@ use crate::database::Database;
 use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use crate::time::Time;
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// How long after a failure a replica is opened again.
@@ -19,6 +21,9 @@ const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
 const CHECKPOINT_AT_PERCENT: u8 = 50;
+
+/// How many heartbeats' durations are remembered, for people.
+const BEATS_KEPT: usize = 64;
 
 /// What is known of one replica.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(super) struct ReplicaView {
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
     pub beat_in_flight: bool,
+    /// How long the last heartbeats took, the newest last.
+    beats: VecDeque<Duration>,
     beat_sequence: u64,
     checkpoint_in_flight: bool,
     /// A whole image is being written to a device that is to come back.
@@ -73,10 +80,23 @@ impl ReplicaView {
             journal_full: false,
             clean_beat: None,
             beat_in_flight: false,
+            beats: VecDeque::new(),
             beat_sequence: 0,
             checkpoint_in_flight: false,
             prewrite_in_flight: false,
         }
+    }
+
+    /// A heartbeat has been written, and what the others wrote read.
+    pub fn note_beat(&mut self, took: Duration) {
+        if self.beats.len() == BEATS_KEPT {
+            self.beats.pop_front();
+        }
+        self.beats.push_back(took);
+    }
+
+    pub fn beats_took(&self) -> Vec<Duration> {
+        self.beats.iter().copied().collect()
     }
 
     pub fn usable(&self) -> bool {
@@ -108,6 +128,13 @@ pub(super) enum Purpose {
     Heartbeat {
         begun: Time,
     },
+    /// A write of a drill, to see how long it takes.
+    DrillWrite {
+        serial: u64,
+        begun: Time,
+    },
+    /// A write of a drill without registration: it should be refused.
+    DrillProof,
     /// In place of a heartbeat, where this node cannot write.
     Survey,
     /// Nothing waits for it; a failure closes the replica all the same.
@@ -276,6 +303,9 @@ impl Node {
                 self.checkpoint_if_due(replica, *journal_used_percent);
             }
             // A record that does not fit leaves the replica as it was.
+            // What a proof is for.
+            Err(error)
+                if matches!(purpose, Purpose::DrillProof) && error.kind == ReplicaErrorKind::Fenced => {}
             Err(error) if error.kind != ReplicaErrorKind::Full => self.on_failure(replica, &purpose, error),
             Err(_) => self.replica_mut(replica).journal_full = true,
             Ok(_) => {}
@@ -294,6 +324,16 @@ impl Node {
                 }
             }
             Purpose::Unattended | Purpose::Survey => {}
+            Purpose::DrillWrite { serial, begun } => {
+                if let Replica::Device(role) = replica {
+                    self.on_drill_write(role, serial, begun, result.as_ref().err());
+                }
+            }
+            Purpose::DrillProof => {
+                if let Replica::Device(role) = replica {
+                    self.on_proof_write(role, result.err());
+                }
+            }
             Purpose::Checkpoint => self.replica_mut(replica).checkpoint_in_flight = false,
             Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
             Purpose::Vote {

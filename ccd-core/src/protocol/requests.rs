@@ -154,6 +154,11 @@ impl Node {
                     body: RequestBody::Verify,
                 });
             }
+            RequestBody::Drill if self.known.is_genesis() => {
+                let refusal = self.not_serving();
+                self.reply(client, Err(refusal));
+            }
+            RequestBody::Drill => self.begin_drill(client, deadline),
             RequestBody::Leave => {
                 self.look = true;
                 self.willing = false;
@@ -200,6 +205,7 @@ impl Node {
         requests
             .verifications
             .retain(|verification| verification.client != client);
+        self.drills.retain(|drill| drill.client() != client);
         for pending in requests.updates.values_mut() {
             pending
                 .origins
@@ -454,6 +460,7 @@ impl Node {
         self.drive_update_deadlines();
         self.drive_operator();
         self.drive_verifications();
+        self.drive_drills();
     }
 
     /// It does not serve, and nothing suggests that it soon will.

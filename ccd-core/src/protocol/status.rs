@@ -237,7 +237,7 @@ impl Node {
         }
     }
 
-    fn live_voters(&self) -> Voters {
+    pub(super) fn live_voters(&self) -> Voters {
         let nodes = self
             .settings
             .nodes

@@ -47,6 +47,8 @@ impl Node {
     /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
     pub(super) fn on_device_beat(&mut self, role: DeviceRole, begun: Time, survey: &Survey) {
         let claimed = self.claimed_epoch(role, survey);
+        let took = self.now.since(begun);
+        self.replica_mut(Replica::Device(role)).note_beat(took);
         self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
         if self.solo() && self.serving.is_some() && claimed >= self.known.epoch {
             self.on_claim(role);

@@ -116,7 +116,7 @@ fn tell_of_registrations(global: &Global, path: &Path) {
         global.note(&format!(
             "{} {what} the key {key} of {}: somebody else may use this disk; see `ccd-disk fence status {}`",
             path.display(),
-            situation.owner_text(key),
+            situation.whereabouts(key),
             path.display()
         ));
     }

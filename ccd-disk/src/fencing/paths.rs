@@ -108,8 +108,11 @@ impl DeviceIdentity {
 
 /// What `device` is; follows links. Reads sysfs only, and opens nothing.
 ///
+/// What has no reservations is no error, but says so in [`DeviceIdentity::obstacle`].
+///
 /// # Errors
-/// When it does not exist, is neither file nor block device, or sysfs cannot be read.
+/// When it does not exist, is neither file nor block device, or sysfs cannot be read; [`FenceError::NoPath`] for a map that
+/// has lost all its disks for now.
 pub fn identify(device: &Path) -> Result<DeviceIdentity, FenceError> {
     Sysfs::default().identify(device)
 }
@@ -154,10 +157,10 @@ impl Sysfs {
         }
         let link = self.sys.join("dev/block").join(number_name(data.rdev()));
         let folder = fs::canonicalize(link).map_err(failed)?;
-        Ok(self.of_folder(name, &folder))
+        self.of_folder(name, &folder)
     }
 
-    fn of_folder(&self, device: String, folder: &Path) -> DeviceIdentity {
+    fn of_folder(&self, device: String, folder: &Path) -> Result<DeviceIdentity, FenceError> {
         let own = file_name(folder);
         let plain = |kind, why: &str| DeviceIdentity {
             device: device.clone(),
@@ -169,30 +172,36 @@ impl Sysfs {
         };
         if folder.join("partition").exists() {
             let whole = folder.parent().unwrap_or(folder);
-            let whole = self.of_folder(device.clone(), whole);
+            let whole = self.of_folder(device.clone(), whole)?;
             let why = "it is a partition, and a reservation covers its whole disk";
-            return DeviceIdentity {
+            return Ok(DeviceIdentity {
                 wwid: whole.wwid,
                 local: whole.local,
                 ..plain(DeviceKind::Partition, why)
-            };
+            });
         }
         if folder.join("dm").is_dir() {
-            return match self.legs(folder, MAPS_MAX) {
-                Ok(paths) => self.of_paths(device, paths, true),
-                Err(why) => plain(DeviceKind::Other, &why),
+            let found = self.legs(folder, MAPS_MAX);
+            return match found {
+                // That passes: multipathd puts the paths back when they return.
+                Ok(paths) if paths.is_empty() => Err(FenceError::NoPath {
+                    device,
+                    why: format!("the map {own} has no disk under it now"),
+                }),
+                Ok(paths) => Ok(self.of_paths(device, paths, true)),
+                Err(why) => Ok(plain(DeviceKind::Other, &why)),
             };
         }
-        if own.starts_with("loop") {
-            return plain(DeviceKind::Loop, "a loop device has no reservations");
-        }
-        if own.starts_with("nbd") {
-            return plain(DeviceKind::Nbd, "a network block device has no reservations");
-        }
-        match self.disk(folder) {
-            Ok(disk) => self.of_paths(device, vec![disk], false),
-            Err(why) => plain(DeviceKind::Other, &why),
-        }
+        Ok(if own.starts_with("loop") {
+            plain(DeviceKind::Loop, "a loop device has no reservations")
+        } else if own.starts_with("nbd") {
+            plain(DeviceKind::Nbd, "a network block device has no reservations")
+        } else {
+            match self.disk(folder) {
+                Ok(disk) => self.of_paths(device, vec![disk], false),
+                Err(why) => plain(DeviceKind::Other, &why),
+            }
+        })
     }
 
     fn of_paths(&self, device: String, disks: Vec<FoundDisk>, mapped: bool) -> DeviceIdentity {
@@ -212,7 +221,7 @@ impl Sysfs {
         }
     }
 
-    /// The disks under a map, or why it is not exactly one disk.
+    /// The disks under a map, or why it is not exactly one disk. None: it has lost its paths.
     fn legs(&self, folder: &Path, maps_left: u32) -> Result<Vec<FoundDisk>, String> {
         let own = file_name(folder);
         let sectors = read(&folder.join("size"));
@@ -240,7 +249,7 @@ impl Sysfs {
             }
         }
         let Some(first) = disks.first() else {
-            return Err(format!("the map {own} has no disk under it now"));
+            return Ok(disks);
         };
         if disks.len() > 1 && (first.wwid.is_none() || disks.iter().any(|disk| disk.wwid != first.wwid)) {
             return Err(format!(

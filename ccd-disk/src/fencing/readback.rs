@@ -4,13 +4,15 @@ use super::command::SCSI_TYPE;
 use ccd_core::reservation::{Holder, ReservationKey};
 
 /// One registration: of one path of one node (SCSI), or of one host (NVMe).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub key: ReservationKey,
     /// The target's port it was made through, where that was read.
     pub port: Option<u16>,
     /// It counts for all ports of the target.
     pub all_ports: bool,
+    /// Who made it, as the transport names servers: an iSCSI name, a port's world-wide name.
+    pub initiator: Option<String>,
 }
 
 /// What is registered on a unit, read through one path.
@@ -90,15 +92,15 @@ pub fn full_status(head: &Head<'_>) -> Result<Vec<Entry>, Malformed> {
         else {
             return Err(Malformed("a registration's status is cut short"));
         };
+        let cut_short = Malformed("an initiator's name is cut short");
+        let (transport_id, after) = rest[24..].split_at_checked(more as usize).ok_or(cut_short)?;
         entries.push(Entry {
             port: Some(port),
             all_ports: flags & 0b10 != 0,
+            initiator: initiator(transport_id),
             ..entry(key)
         });
-        rest = 24_usize
-            .checked_add(more as usize)
-            .and_then(|len_bytes| rest.get(len_bytes..))
-            .ok_or(Malformed("an initiator's name is cut short"))?;
+        rest = after;
     }
     Ok(entries)
 }
@@ -109,6 +111,23 @@ pub fn entry(key: u64) -> Entry {
         key: ReservationKey::from_bits(key),
         port: None,
         all_ports: false,
+        initiator: None,
+    }
+}
+
+/// A TransportID (SPC-4 §7.6.4) for people; `None` for transports that nobody has.
+fn initiator(id: &[u8]) -> Option<String> {
+    match id.first()? & 0xf {
+        0 => Some(format!("FC port {:016x}", be64(id, 8)?)),
+        5 => {
+            let name = id.get(4..)?.split(|byte| *byte == 0).next()?;
+            // The session's number may follow the name.
+            let name = name.split(|byte| *byte == b',').next()?;
+            let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+            is_name.then(|| String::from_utf8_lossy(name).into_owned())
+        }
+        6 => Some(format!("SAS port {:016x}", be64(id, 4)?)),
+        _ => None,
     }
 }
 
@@ -204,6 +223,25 @@ mod tests {
             full_status(&head(&data).unwrap()),
             Err(Malformed("a registration's status is cut short"))
         );
+    }
+
+    #[test]
+    fn initiators_are_named_as_their_transport_does() {
+        let mut iscsi = vec![0x45, 0, 0, 0];
+        iscsi.extend(b"iqn.2026-01.org.ccd:alpha,i,0x00023d000001\0\0");
+        assert_eq!(initiator(&iscsi).as_deref(), Some("iqn.2026-01.org.ccd:alpha"));
+        iscsi[10] = 0x1b;
+        assert_eq!(initiator(&iscsi), None, "no control character reaches a terminal");
+        let mut fc = [0; 24];
+        fc[8..16].copy_from_slice(&0x2100_0024_ff00_0001_u64.to_be_bytes());
+        assert_eq!(initiator(&fc).as_deref(), Some("FC port 21000024ff000001"));
+        let mut sas = [0; 24];
+        sas[0] = 6;
+        sas[4..12].copy_from_slice(&0x5000_c500_0000_0001_u64.to_be_bytes());
+        assert_eq!(initiator(&sas).as_deref(), Some("SAS port 5000c50000000001"));
+        for short in [&[][..], &[0; 9], &[5, 0, 0, 0], &[6, 0, 0, 0, 1], &[0xf; 24]] {
+            assert_eq!(initiator(short), None);
+        }
     }
 
     #[test]

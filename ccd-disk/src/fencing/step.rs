@@ -57,6 +57,8 @@ pub struct InspectedKey {
     pub times: usize,
     /// The target's ports, where it tells.
     pub ports: Vec<u16>,
+    /// Who registered it, each once, where the target tells.
+    pub initiators: Vec<String>,
 }
 
 /// Where paths come from: sysfs and /dev, or a test.
@@ -112,6 +114,7 @@ impl Fence {
                 // A reservation of somebody else's is left alone: taking it is what PREEMPT is for.
                 self.change_once(Change::Reserve { key }, |read| read.holder.is_some())?
             }
+            FenceOp::Unregister { key } => self.unregister(key)?,
             FenceOp::PreemptAbort { key, victim } => {
                 if key == victim || victim.bits() == 0 {
                     return Err(FenceError::Senseless {
@@ -147,9 +150,15 @@ impl Fence {
                 key: entry.key,
                 times: 0,
                 ports: Vec::new(),
+                initiators: Vec::new(),
             });
             found.times += 1;
             found.ports.extend(entry.port);
+            if let Some(initiator) = &entry.initiator
+                && !found.initiators.contains(initiator)
+            {
+                found.initiators.push(initiator.clone());
+            }
         }
         Ok(Inspection {
             generation: read.generation,
@@ -184,6 +193,36 @@ impl Fence {
         }
         self.registered = Some(key);
         self.read_back(&why)
+    }
+
+    /// Trap 7: on NVMe this would put key 0 in the place of the key, so it is not done there.
+    fn unregister(&mut self, key: ReservationKey) -> Result<ReadBack, FenceError> {
+        if self.identity.kind == super::DeviceKind::Nvme {
+            return Err(FenceError::Senseless {
+                device: self.identity.device.clone(),
+                what: "giving up a registration",
+                why: "all paths of a server are registered together, and NVMe replaces a key by 0",
+            });
+        }
+        if self.read_back("")?.holder.is_some_and(|holder| holder.key == key) {
+            return Err(FenceError::Senseless {
+                device: self.identity.device.clone(),
+                what: "giving up a registration",
+                why: "it holds the reservation, which would be gone with it",
+            });
+        }
+        let none = ReservationKey::from_bits(0);
+        for index in 0..self.open.len() {
+            self.change_on(
+                index,
+                Change::Register {
+                    key: none,
+                    persist: true,
+                },
+            );
+        }
+        self.registered = None;
+        self.read_back("")
     }
 
     /// Trap 13: some targets refuse to keep registrations through a loss of power (tgtd), or say "not ready" although the key is

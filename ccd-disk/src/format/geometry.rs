@@ -3,7 +3,7 @@
 //! ```text
 //! block 0                superblock; the rest of the first MiB stays free
 //! block 256              control blocks: 16 for each area, all areas one after the other
-//!                          0,1 heartbeat   2,3 ballot   4..12 configuration ring   12,13 last words   14,15 spare
+//!                          0,1 heartbeat   2,3 ballot   4..12 configuration ring   12,13 last words   14 scratch   15 spare
 //! after them             for each area: checkpoint slot A, slot B (a head and image blocks each), journal ring
 //! the last MiB           free but for the superblock in the region's last block
 //! ```
@@ -25,6 +25,9 @@ pub const CONFIGURATION_AT: u64 = BALLOT_AT + BALLOT_BLOCKS;
 pub const CONFIGURATION_BLOCKS: u64 = 8;
 pub const LAST_WORDS_AT: u64 = CONFIGURATION_AT + CONFIGURATION_BLOCKS;
 pub const LAST_WORDS_BLOCKS: u64 = 2;
+/// Always zero: written over with zeros to see whether writes are taken.
+pub const SCRATCH_AT: u64 = LAST_WORDS_AT + LAST_WORDS_BLOCKS;
+const _: () = assert!(SCRATCH_AT < CONTROL_BLOCKS - 1);
 const _: () = assert!(LAST_WORDS_AT + LAST_WORDS_BLOCKS <= CONTROL_BLOCKS);
 
 /// The smallest ring that can hold two records and the gap at its end.

@@ -100,6 +100,13 @@ impl Handle {
         })
     }
 
+    /// Writes a block of zeros where zeros are, only to see what becomes of it: a failure poisons nothing.
+    pub fn try_zeros(&mut self, block: u64) -> Result<(), RegionError> {
+        let zeros = Buffer::zeroed(1);
+        let done = self.blocks.write_at(block * BLOCK_BYTES as u64, &zeros);
+        done.map_err(|source| RegionError::io("write", self.blocks.name(), source))
+    }
+
     pub fn zero(&mut self, block: u64, count: u64) -> Result<(), RegionError> {
         let (offset, len_bytes) = (block * BLOCK_BYTES as u64, count * BLOCK_BYTES as u64);
         self.changing("zero", |blocks| blocks.zero_at(offset, len_bytes))

@@ -23,6 +23,7 @@ pub use mkfs::{MkfsOptions, create, create_in_file, create_with_progress};
 use crate::device::Blocks;
 use crate::error::RegionError;
 use crate::format::control::{Control, LastWords};
+use crate::format::geometry::SCRATCH_AT;
 use crate::format::journal::{Entry, Step};
 use crate::format::superblock::Superblock;
 use ccd_core::configuration::BallotBlock;
@@ -165,6 +166,15 @@ impl Region {
             ReplicaOp::WriteHeartbeat { heartbeat } => {
                 self.write_control(&heartbeat, |turns| &mut turns.heartbeat)?;
                 self.survey()?
+            }
+            ReplicaOp::WriteScratch => {
+                let block = self.superblock.geometry.control(self.node) + SCRATCH_AT;
+                self.handle.try_zeros(block)?;
+                ReplicaAnswer::Written
+            }
+            ReplicaOp::WriteLastWords { epoch, text } => {
+                self.write_last_words(epoch, &text)?;
+                ReplicaAnswer::Written
             }
             ReplicaOp::KeepBranch { .. } => {
                 return Err(RegionError::NoBranches {

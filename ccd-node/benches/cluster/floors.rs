@@ -155,7 +155,7 @@ pub fn answer(args: &[String]) -> Result<()> {
 /// The floor of a solo owner, ready to be asked again and again.
 pub enum Solo {
     /// Both devices in one submission.
-    Together(Ring),
+    Together(Box<Ring>),
     /// The second device has a thread of its own; the first is driven from here.
     Threads {
         first: Box<Twin>,
@@ -172,7 +172,7 @@ impl Solo {
         match Ring::open(&paths, FILE_BYTES) {
             Ok(mut ring) => {
                 ring.round()?;
-                return Ok(Self::Together(ring));
+                return Ok(Self::Together(Box::new(ring)));
             }
             Err(error) => {
                 println!("the solo floor uses two threads, for this kernel refuses io_uring: {error}");

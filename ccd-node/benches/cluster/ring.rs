@@ -3,15 +3,15 @@
 use ccd_disk::BLOCK_BYTES;
 use ccd_disk::device::Buffer;
 use io_uring::{IoUring, opcode, squeue, types};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 pub struct Ring {
+    /// Has both files registered, which keeps them open.
     uring: IoUring,
-    files: [File; 2],
     /// Written to, and read back into.
     blocks: [Buffer; 2],
     len_bytes: u64,
@@ -42,7 +42,6 @@ impl Ring {
             .register_files(&[files[0].as_raw_fd(), files[1].as_raw_fd()])?;
         Ok(Self {
             uring,
-            files,
             blocks: [Buffer::zeroed(1), Buffer::zeroed(1)],
             len_bytes,
             offset: 0,
@@ -51,7 +50,6 @@ impl Ring {
 
     /// Writes a block durably on both, then reads one of both.
     pub fn round(&mut self) -> io::Result<()> {
-        debug_assert_eq!(self.files.len(), self.blocks.len());
         let offset = self.offset;
         self.offset = (offset + BLOCK_BYTES as u64) % self.len_bytes;
         let writes = [0, 1].map(|index| {

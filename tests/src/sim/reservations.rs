@@ -45,6 +45,15 @@ impl Reservations {
                     self.holder = Some(nexus);
                 }
             }
+            FenceOp::Unregister { key } => {
+                if self.registered.get(&nexus) == Some(&key) {
+                    self.registered.remove(&nexus);
+                    // With its holder the reservation goes (trap 6).
+                    if self.holder == Some(nexus) {
+                        self.holder = None;
+                    }
+                }
+            }
             FenceOp::PreemptAbort { key, victim } => {
                 if self.registered.get(&nexus) == Some(&key) {
                     self.preempt(nexus, victim);

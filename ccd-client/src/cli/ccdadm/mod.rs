@@ -6,6 +6,7 @@
 //! backup.rs    checkpoint, restore
 //! offline.rs   convert, purify
 //! verify.rs    verify
+//! drill.rs     drill
 //! status.rs    status
 //! why.rs       why, explain
 //! setup.rs     setup; devices.rs what it says about devices
@@ -14,6 +15,7 @@
 mod backup;
 mod change;
 mod devices;
+mod drill;
 mod offline;
 mod query;
 mod setup;
@@ -65,6 +67,7 @@ enum Verb {
     Checkpoint(backup::Checkpoint),
     Restore(backup::Restore),
     Verify(verify::Verify),
+    Drill(drill::Drill),
     Purify(offline::Purify),
     Convert(offline::Convert),
     Why(why::Why),
@@ -101,6 +104,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Checkpoint(verb) => verb.run(&common, &mut terminal),
         Verb::Restore(verb) => verb.run(&common, &mut terminal),
         Verb::Verify(verb) => verb.run(&common, &mut terminal),
+        Verb::Drill(verb) => verb.run(&common, &mut terminal),
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),

@@ -214,7 +214,7 @@ fn danger(situation: &Situation, steps: &Steps) -> Result<Option<String>, Failur
         .filter(|key| situation.is_foreign(**key))
         .collect();
     if let Some(key) = foreign.first() {
-        return Ok(Some(format!("{key} belongs to {}", situation.owner_text(**key))));
+        return Ok(Some(format!("{key} belongs to {}", situation.whereabouts(**key))));
     }
     if steps.loses.is_empty() {
         return Ok(None);

@@ -63,6 +63,8 @@ pub struct ShownKey {
     /// On how many paths it is registered.
     pub paths: usize,
     pub target_ports: Vec<u16>,
+    /// The servers' names in their transport, where the target tells them.
+    pub initiators: Vec<String>,
 }
 
 impl Situation {
@@ -116,6 +118,16 @@ impl Situation {
         }
     }
 
+    /// The same, with the servers that it was registered from.
+    pub fn whereabouts(&self, key: ReservationKey) -> String {
+        let found = self.found.keys.iter().find(|found| found.key == key);
+        let owner = self.owner_text(key);
+        match found.map(|found| found.initiators.join(" and ")) {
+            Some(initiators) if !initiators.is_empty() => format!("{owner}, registered from {initiators}"),
+            _ => owner,
+        }
+    }
+
     pub fn is_foreign(&self, key: ReservationKey) -> bool {
         !matches!(self.owner(key), KeyOwner::Node(_))
     }
@@ -156,6 +168,7 @@ impl Situation {
                 holds: holder == Some(found.key),
                 paths: found.times,
                 target_ports: found.ports.clone(),
+                initiators: found.initiators.clone(),
             }
         };
         self.found.keys.iter().map(shown).collect()

@@ -102,7 +102,7 @@ impl ShownDevice {
         if self.keys.is_empty() {
             return Ok(());
         }
-        let mut table = table(&["key", "owner", "holds it", "paths", "target ports"]);
+        let mut table = table(&["key", "owner", "holds it", "paths", "target ports", "from"]);
         for key in &self.keys {
             let ports: Vec<String> = key.target_ports.iter().map(u16::to_string).collect();
             table.add_row(vec![
@@ -114,6 +114,11 @@ impl ShownDevice {
                     "-".to_owned()
                 } else {
                     ports.join(" ")
+                },
+                if key.initiators.is_empty() {
+                    "-".to_owned()
+                } else {
+                    key.initiators.join(" ")
                 },
             ]);
         }
@@ -145,7 +150,7 @@ fn verdict(situation: &Situation) -> (bool, String) {
     let foreign = situation.foreign_keys();
     let named: Vec<String> = foreign
         .iter()
-        .map(|key| format!("{key} ({})", situation.owner_text(*key)))
+        .map(|key| format!("{key} ({})", situation.whereabouts(*key)))
         .collect();
     if !named.is_empty() {
         return (

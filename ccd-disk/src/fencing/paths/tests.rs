@@ -65,7 +65,7 @@ impl Machine {
     }
 
     fn identify(&self, folder: &Path) -> DeviceIdentity {
-        self.sysfs.of_folder("/dev/x".to_owned(), folder)
+        self.sysfs.of_folder("/dev/x".to_owned(), folder).unwrap()
     }
 }
 
@@ -124,13 +124,21 @@ fn a_map_is_taken_only_if_it_is_all_of_one_disk() {
             machine.map("dm-4", 131_072, &[&nameless, &a]),
             "not known to be the same",
         ),
-        ("nothing", machine.map("dm-5", 131_072, &[]), "no disk under it"),
     ] {
         let found = machine.identify(&folder);
         assert_eq!(found.kind, DeviceKind::Other, "{name}");
         let obstacle = found.obstacle.unwrap();
         assert!(obstacle.contains(why), "{name}: {obstacle}");
     }
+}
+
+/// All paths of a multipath map gone is not "not supported": it passes.
+#[test]
+fn a_map_that_lost_its_disks_is_away_for_now() {
+    let machine = Machine::new();
+    let empty = machine.map("dm-0", 131_072, &[]);
+    let away = machine.sysfs.of_folder("/dev/x".to_owned(), &empty).unwrap_err();
+    assert!(matches!(away, FenceError::NoPath { .. }), "{away}");
 }
 
 #[test]

@@ -194,6 +194,7 @@ impl Unit for FakeUnit {
         let entries = array.registered.iter().enumerate().filter_map(|(path, key)| {
             Some(Entry {
                 port: ports.then_some(path as u16),
+                initiator: ports.then(|| format!("iqn.x:{}", path / 2)),
                 ..entry((*key)?)
             })
         });
@@ -413,9 +414,15 @@ fn an_operator_can_clear_everything() {
     let times: Vec<_> = shown
         .keys
         .iter()
-        .map(|key| (key.times, key.ports.clone()))
+        .map(|key| (key.times, key.ports.clone(), key.initiators.join(" ")))
         .collect();
-    assert_eq!(times, [(2, vec![0, 1]), (1, vec![2])]);
+    assert_eq!(
+        times,
+        [
+            (2, vec![0, 1], "iqn.x:0".to_owned()),
+            (1, vec![2], "iqn.x:1".to_owned())
+        ]
+    );
     assert!(fence.clear(key(A)).unwrap().is_empty());
 }
 
