@@ -267,6 +267,8 @@ impl Node {
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));
+        let mut milestones = proposal.milestones;
+        milestones.note("decided", self.now);
         let mut recording = 0;
         for role in self.device_roles() {
             let replica = Replica::Device(role);
@@ -288,6 +290,7 @@ impl Node {
                 proposal.attempt,
                 recording,
                 proposal.lease_until,
+                milestones,
                 self.now,
             ));
         }

@@ -6,6 +6,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::message::Message;
+use super::milestones::Milestones;
 use super::replicas::{Attempt, Purpose};
 use crate::configuration::{Configuration, Mode};
 use crate::database::{Database, Record};
@@ -33,6 +34,7 @@ pub(super) struct Install {
     progress_at: Time,
     target: Option<(Database, Arc<Record>)>,
     failed: bool,
+    milestones: Milestones,
 }
 
 impl Install {
@@ -41,6 +43,7 @@ impl Install {
         attempt: Attempt,
         recording: usize,
         lease_until: Time,
+        milestones: Milestones,
         now: Time,
     ) -> Self {
         Self {
@@ -53,6 +56,7 @@ impl Install {
             progress_at: now,
             target: None,
             failed: false,
+            milestones,
         }
     }
 
@@ -208,21 +212,29 @@ impl Node {
             self.install = None;
             return;
         }
+        let lease_until = install.lease_until;
         let ready =
             install.recording == 0 && install.outstanding == 0 && install.installed.is_superset(others);
-        if ready && self.now >= install.lease_until {
-            let Some((database, open)) = self.install.take().and_then(|install| install.target) else {
+        if ready && let Some(install) = &mut self.install {
+            install.milestones.note("written", self.now);
+        }
+        if ready && self.now >= lease_until {
+            let Some(install) = self.install.take() else {
                 return;
             };
+            let Some((database, open)) = install.target else {
+                return;
+            };
+            let took = install.milestones.told(self.now);
             for node in others.iter() {
                 self.send(node, Message::Open { epoch });
             }
-            self.open(database, &open);
+            self.open(database, &open, &took);
         }
     }
 
     /// Serves the configuration from now on.
-    fn open(&mut self, database: Database, open: &Arc<Record>) {
+    fn open(&mut self, database: Database, open: &Arc<Record>, took: &str) {
         if self.head.position() == open.prev {
             self.history.push(Arc::clone(open));
         }
@@ -237,7 +249,7 @@ impl Node {
         self.opened = Some(self.known.epoch);
         self.opening_done();
         let text = format!(
-            "opened {} at {}: {}",
+            "opened {} at {}: {}; {took}",
             self.known,
             self.head.position(),
             self.known.reason

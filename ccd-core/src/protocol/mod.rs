@@ -11,6 +11,7 @@
 //! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
 //! vote.rs        this node as a voter (§7)              propose.rs, conclude.rs  as a proposer
 //! fencing.rs     reservations on the devices (§10)      fencing_step.rs  pure: the next step on one of them
+//! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
@@ -34,6 +35,7 @@ mod interface;
 mod last_words;
 mod loading;
 mod message;
+mod milestones;
 mod node;
 mod operator;
 mod peers;

@@ -14,6 +14,7 @@ use super::history::History;
 use super::interface::DecisionKind;
 use super::loading::replay;
 use super::message::{Message, Obstacle, Promise};
+use super::milestones::Milestones;
 use super::plan::Want;
 use super::replicas::{Attempt, Purpose};
 use crate::configuration::votes::{self, Voters};
@@ -65,6 +66,7 @@ pub(super) struct Proposal {
     pub claimed_at: Time,
     pub value: Option<Configuration>,
     pub forced: bool,
+    pub milestones: Milestones,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,12 @@ impl Node {
         let stay = want.members.union(self.let_in()).with(self.me());
         let victims = self.settings.nodes.minus(stay);
         let may_register = !self.is_open();
+        let left_out = self.known.members.intersection(victims);
+        let silent_since = left_out
+            .iter()
+            .filter_map(|node| Some(self.peers.get(&node)?.alive_at))
+            .max();
+        let milestones = Milestones::new(self.now, silent_since);
         self.member = None;
         self.proposal = Some(Proposal {
             instance,
@@ -141,6 +149,7 @@ impl Node {
             claimed_at: self.now,
             value: None,
             forced,
+            milestones,
         });
         self.ask_for_promises();
     }
@@ -249,6 +258,7 @@ impl Node {
     /// The others are kept out of this device, as far as they can be: now it is claimed, and the next one is fenced.
     pub(super) fn on_claimed(&mut self, role: DeviceRole, attempt: Attempt, result: Result<(), String>) {
         let accepted = self.accepted_on_devices(self.known.epoch);
+        let (now, fences) = (self.now, !self.fences.is_empty());
         let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
         let shut_out = self.shut_out_text().filter(|_| self.serving.is_some());
         let Some(proposal) = self.current(attempt) else {
@@ -258,6 +268,9 @@ impl Node {
             return;
         }
         proposal.claims = proposal.claims.without(role);
+        if fences && result.is_ok() {
+            proposal.milestones.note(format!("{role} fenced"), now);
+        }
         let ballot = BallotBlock {
             instance: proposal.instance,
             promised: proposal.ballot,
@@ -368,6 +381,7 @@ impl Node {
                 }
                 proposal.promised.devices = proposal.promised.devices.with(role);
                 proposal.claimed_at = now;
+                proposal.milestones.note(format!("{role} claimed"), now);
                 if by_own_copy {
                     // A member's own copy is of this epoch; in paired mode the devices are not written.
                 } else if by_memory {
@@ -418,6 +432,7 @@ impl Node {
         if let Ok(ReplicaAnswer::Loaded(loaded)) = &result {
             self.note_own_position(replica, loaded);
         }
+        let now = self.now;
         let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
             // Too late to count; and the same replica's vote is still to be answered.
             return;
@@ -433,6 +448,7 @@ impl Node {
                     rolled_back: None,
                 });
                 proposal.loaded.insert(role, (database, history));
+                proposal.milestones.note(format!("{role} read"), now);
             }
             Ok(_) => {}
             Err(error) => {
