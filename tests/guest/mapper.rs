@@ -140,18 +140,21 @@ fn damage_on_a_disk_of_a_solo_owner_is_found_by_the_scrub_and_repaired() {
     pair.alpha().wait_for("serving solo");
     let load = Load::start(&pair.nodes[..1]);
     load.wait_for_more(50);
-    // Spoils what is read of records there, below the daemon: a bit of each of many blocks of the node's area.
-    let check = || pair.alpha().disk(&["check", "/dev/disks/secondary"]);
-    println!("before: exit code {} {}", check().code, check().out.trim());
-    pair.machine.run(&["damage-journal", "secondary"]).done();
-    pair.alpha().wait_for_log("scrub");
+    // Below the daemon and everything that checks.
+    let spoiled = pair.machine.run(&["damage-rows", "secondary"]).done();
+    println!("{}", spoiled.out.trim());
+    pair.alpha().wait_for_log("written anew from memory");
     load.wait_for_more(10);
-    let log = pair.alpha().log();
-    for line in log.lines().filter(|line| line.contains("scrub")) {
+    for line in pair.alpha().log().lines().filter(|line| line.contains("Damage")) {
         println!("{line}");
     }
+    // Whole again: the daemon ends, and the disk is read by something else.
+    let load = load.end();
     pair.nodes[ALPHA].kill();
+    let check = pair.alpha().disk(&["check", "/dev/disks/secondary"]);
+    println!("{}{}", check.out.trim(), check.err.trim());
+    check.done();
     pair.start_both();
-    load.end().check_all(&pair.nodes);
+    load.check_all(&pair.nodes);
     pair.verify();
 }

@@ -86,3 +86,41 @@ fn after_a_cut_the_disks_refuse_the_node_that_lost_and_it_says_why() {
     load.end().check_all(&pair.nodes);
     pair.verify();
 }
+
+#[test]
+#[ignore = "boots a guest: tests/run guest"]
+fn udev_finds_regions_by_their_label_and_nobody_else_takes_them() {
+    let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
+    // A daemon's lock keeps udev away; a server's udev comes first.
+    for node in &pair.nodes {
+        node.terminate();
+    }
+    let settled = "mkdir -p /run/udev && systemd-udevd --daemon && udevadm trigger --action=add -s block && udevadm settle";
+    pair.machine.sh(settled).done();
+    for role in ["primary", "secondary"] {
+        let link = format!("/dev/ccd/test/{role}");
+        let target = pair.machine.run(&["readlink", "-f", &link]).done().out;
+        let known = pair
+            .machine
+            .run(&["udevadm", "info", "--query=property", target.trim()])
+            .done();
+        let mode = pair
+            .machine
+            .run(&["stat", "-c", "%a %U %G", target.trim()])
+            .done()
+            .out;
+        println!("{link} is {} ({})", target.trim(), mode.trim());
+        let wanted = format!("CCD_ROLE={role}");
+        known
+            .shows(&wanted)
+            .shows("ID_FS_TYPE=ccd_region")
+            .shows("UDISKS_IGNORE=1");
+        assert_eq!(mode.trim(), "600 root ccd");
+        let shown = pair.machine.run(&["ccd-disk", "show", &link]).done();
+        shown.shows(role);
+    }
+    let ours = pair.machine.sh("ls -l /dev/ccd/test /dev/disk/by-id").done().out;
+    println!("{}", ours.trim());
+    pair.machine.sh("udevadm control --exit").done();
+    pair.start_both();
+}

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// What runs inside the guests, besides programs: a tree that is packed as it is.
 const INSIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/inside");
 
+/// The rules under test.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../udev/61-ccd.rules");
+
 /// The programs under test, and the agent.
 const BUILT: [&str; 5] = ["ccdd", "ccdadm", "ccdctl", "ccd-disk", "ccd-guest"];
 
@@ -130,6 +133,11 @@ impl Image {
                 pack_program(&mut archive, &root, &path, &format!("/{name}"), folder);
             }
         }
+        archive.file(
+            "/usr/lib/udev/rules.d/61-ccd.rules",
+            0o644,
+            &read(Path::new(RULES)),
+        );
         // Where rules of udev look for programs.
         archive.link("/lib/udev/scsi_id", "../../usr/bin/scsi_id");
         archive.link("/sbin/dmsetup", "../usr/bin/dmsetup");

@@ -269,11 +269,19 @@ impl GuestNode {
     /// Waits until the daemon's log says so.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
+        self.wait_for_log_after(0, text);
+    }
+
+    /// Waits until the daemon's log says so after that many lines.
+    #[track_caller]
+    pub fn wait_for_log_after(&self, lines: usize, text: &str) {
         let what = format!("{} to log {text:?}", self.name);
-        until(&what, || {
+        let (line, _) = until(&what, || {
             let log = self.log();
-            if log.contains(text) { Ok(()) } else { Err(log) }
+            let line = log.lines().skip(lines).find(|line| line.contains(text));
+            line.map(str::to_owned).ok_or(log)
         });
+        println!("{}: {line}", self.name);
     }
 }
 

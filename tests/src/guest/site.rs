@@ -44,6 +44,9 @@ pub const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 /// Longer than the product's own default: emulated processors are slow, and share two real ones.
 const LEASE_MS: u32 = 2000;
 
+/// Longer than the default for the same reason; at most half the time that a request may take.
+const DISK_DEADLINE_MS: u32 = 4000;
+
 /// Machines and the two nodes on them.
 #[derive(Debug)]
 pub struct Site {
@@ -93,6 +96,8 @@ impl Site {
         let (first, second) = (node(ALPHA), node(BETA));
         let (primary, secondary) = (device(ROLES[PRIMARY]), device(ROLES[SECONDARY]));
         let (lease, fencing) = (format!("lease_ms={LEASE_MS}"), fencing.to_string());
+        let deadline = format!("disk_deadline_ms={DISK_DEADLINE_MS}");
+        let timeout = format!("request_timeout_ms={}", 2 * DISK_DEADLINE_MS);
         alpha
             .within(&[
                 "ccdadm",
@@ -117,6 +122,10 @@ impl Site {
                 "journal_mib=2",
                 "--option",
                 &lease,
+                "--option",
+                &deadline,
+                "--option",
+                &timeout,
                 "--this",
                 "alpha",
             ])
