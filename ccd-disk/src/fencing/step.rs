@@ -176,7 +176,7 @@ impl Fence {
         let mut refusals = Vec::new();
         let mut tried = false;
         for index in 0..self.open.len() {
-            if let Err(silent) = self.ask_first(index) {
+            if let Err(silent) = self.ask_first(index, !tried) {
                 refusals.push(self.named(index, &silent));
                 continue;
             }
@@ -267,7 +267,7 @@ impl Fence {
         let mut last = None;
         let mut refusals = Vec::new();
         for index in 0..self.open.len() {
-            match self.ask_first(index) {
+            match self.ask_first(index, last.is_none()) {
                 Ok(Some(before)) if enough(&before) => return self.read_back(""),
                 Ok(_) => {}
                 Err(silent) => {
@@ -293,11 +293,11 @@ impl Fence {
 
     /// Something harmless before a change: a path that is dead is not waited for as long as for a change. Where there is no
     /// other path it would only cost time.
-    fn ask_first(&mut self, index: usize) -> Result<Option<ReadBack>, Outcome> {
+    fn ask_first(&mut self, index: usize, is_silent_so_far: bool) -> Result<Option<ReadBack>, Outcome> {
         if self.open.len() == 1 {
             return Ok(None);
         }
-        self.read_on(index, false).map(Some)
+        self.read_on(index, false, is_silent_so_far).map(Some)
     }
 
     fn read_back(&mut self, refused: &str) -> Result<ReadBack, FenceError> {
@@ -309,7 +309,7 @@ impl Fence {
     pub(super) fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
         let mut failures = Vec::new();
         for index in 0..self.open.len() {
-            match self.read_on(index, ports) {
+            match self.read_on(index, ports, true) {
                 Ok(read) => return Ok(read),
                 Err(failed) => failures.push(self.named(index, &failed)),
             }
@@ -323,11 +323,13 @@ impl Fence {
         })
     }
 
-    fn read_on(&mut self, index: usize, ports: bool) -> Result<ReadBack, Outcome> {
-        let patience = if self.open.len() > 1 {
-            READ_PATIENCE
-        } else {
+    /// The last path is waited for longer if no other has answered: then it is not the path that is slow.
+    fn read_on(&mut self, index: usize, ports: bool, is_silent_so_far: bool) -> Result<ReadBack, Outcome> {
+        let is_last = index + 1 == self.open.len();
+        let patience = if is_last && is_silent_so_far {
             PATIENCE
+        } else {
+            READ_PATIENCE
         };
         let path = &mut self.open[index];
         let read = path.lane.read(ports, patience);
