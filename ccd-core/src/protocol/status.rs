@@ -101,7 +101,9 @@ impl Node {
                 })
                 .collect(),
             fenced_by: self.fenced_by(),
-            patience_over: self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
+            // Of a node that served until now the others have not been waited for at all.
+            patience_over: !self.waiting.0.is_empty()
+                && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
         }
     }

@@ -37,7 +37,7 @@ impl World {
 
     fn start_op(&mut self, index: usize, slot: usize) {
         let now = self.now;
-        let deadline = self.servers[index].clock.stretch(super::world::DISK_DEADLINE);
+        let deadline = self.servers[index].clock.stretch(self.faults.disk_deadline);
         let Some((serial, deadline)) = self.servers[index]
             .drive(slot)
             .and_then(|d| d.start_next(now, deadline))

@@ -162,6 +162,13 @@ impl World {
         self.media.return_path(index, role);
     }
 
+    /// For so long a node gets no answer from a device.
+    pub fn stall_path(&mut self, index: usize, role: DeviceRole, span: Duration) {
+        self.log
+            .line(self.now, format_args!("n{index} waits {span:?} for {role}"));
+        self.media.stall_path(index, role, self.now + span);
+    }
+
     /// From now on every write to this server's local copy fails, or none does.
     pub fn fail_local_writes(&mut self, index: usize, fail: bool) {
         self.media.fail_local_writes(index, fail);

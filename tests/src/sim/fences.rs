@@ -1,6 +1,6 @@
 //! The way of a step with a reservation: asked for, landed on the device, answered; or late, or with an outcome nobody knows.
 
-use super::world::{DISK_DEADLINE, Happening, World};
+use super::world::{Happening, World};
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::{Event, Ticket};
 use ccd_core::replica::{ReplicaError, ReplicaErrorKind};
@@ -47,7 +47,7 @@ impl World {
     pub(super) fn submit_fence(&mut self, index: usize, ticket: Ticket, device: DeviceRole, op: FenceOp) {
         let run = self.servers[index].run;
         let slot = super::server::slot(Replica::Device(device));
-        let deadline = self.servers[index].clock.stretch(DISK_DEADLINE);
+        let deadline = self.servers[index].clock.stretch(self.faults.disk_deadline);
         let latency = self.draw(LATENCY_MIN, self.faults.disk_delay_max);
         let stalled = self.media.stalled_until(index, slot, self.now);
         let lands = stalled.map_or(Duration::ZERO, |until| until.since(self.now)) + latency;

@@ -15,7 +15,7 @@
 //! | device errors | reads and writes fail; a write that failed may be on the device whole or in part |
 //! | device stalls | a device or a path does not answer for 50 ms to 6 s: longer than the deadline |
 //! | device loss | a device is gone for all nodes, or for one only, and returns with what it held |
-//! | slow devices | every operation takes up to 60 ms |
+//! | slow devices | every operation takes up to 60 ms; with reservations up to 900 ms, nearly a lease, with a deadline to match |
 //! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
@@ -26,6 +26,7 @@
 
 use super::network::Weather;
 use super::random::Random;
+use super::world::DISK_DEADLINE;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use ccd_core::init::Fencing;
 use core::time::Duration;
@@ -92,6 +93,8 @@ pub struct FaultBudget {
     /// An operation on a device fails this often.
     pub disk_error_per_mille: u64,
     pub disk_delay_max: Duration,
+    /// How long a node waits for one operation: shorter than a lease, or longer.
+    pub disk_deadline: Duration,
     /// The process dies, or stands still, just before it carries out an action that changes something.
     pub crash_at_action_per_mille: u64,
     pub pause_at_action_per_mille: u64,
@@ -120,6 +123,7 @@ impl FaultBudget {
             weather: Weather::FAIR,
             disk_error_per_mille: 0,
             disk_delay_max: Duration::from_micros(300),
+            disk_deadline: DISK_DEADLINE,
             crash_at_action_per_mille: 0,
             pause_at_action_per_mille: 0,
             late_writes: false,
@@ -142,6 +146,12 @@ impl FaultBudget {
             self.kinds.push(FaultKind::TargetReset);
         }
         self.targets_remember = random.chance(500);
+        if random.chance(500) {
+            self.disk_deadline = DISK_DEADLINE * 4;
+            if random.chance(300) {
+                self.disk_delay_max = Duration::from_millis(random.skewed(60, 900));
+            }
+        }
         self.fence_error_per_mille = if random.chance(350) {
             random.skewed(1, 50)
         } else {
@@ -202,6 +212,7 @@ impl FaultBudget {
             },
             late_writes: random.chance(600),
             torn_writes: random.chance(600),
+            disk_deadline: DISK_DEADLINE,
             drift: random.chance(700),
             targets_remember: true,
             fence_error_per_mille: 0,

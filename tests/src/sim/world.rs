@@ -353,7 +353,7 @@ impl World {
             heartbeat: HEARTBEAT,
             lease: LEASE,
             fencing: self.fencing,
-            disk_deadline: DISK_DEADLINE,
+            disk_deadline: self.faults.disk_deadline,
             content_bytes_max: CONTENT_BYTES_MAX,
         };
         let drives = (0..3)
