@@ -236,7 +236,7 @@ impl Client {
                 Ok(Told::Committed { position, removed }) => {
                     return Ok(Applied::Committed {
                         generation: position.stamp.generation,
-                        removed: Some(removed),
+                        removed,
                     });
                 }
                 Ok(Told::WouldApply { removed }) => return Ok(Applied::WouldApply { removed }),

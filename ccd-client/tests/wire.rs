@@ -204,7 +204,8 @@ fn told() -> impl Strategy<Value = Told> {
         )
             .prop_map(|(position, keys)| Told::Keys { position, keys }),
         vec(any::<u8>(), 0..200).prop_map(|image| Told::Snapshot { image }),
-        (position(), any::<u64>()).prop_map(|(position, removed)| Told::Committed { position, removed }),
+        (position(), any::<Option<u64>>())
+            .prop_map(|(position, removed)| Told::Committed { position, removed }),
         any::<u64>().prop_map(|removed| Told::WouldApply { removed }),
         any::<Option<u64>>().prop_map(|generation| Told::Outcome {
             committed: generation.map(Generation)

@@ -90,7 +90,8 @@ pub enum Answer {
     /// The update is durable on every replica of the configuration and will not be lost.
     Committed {
         position: Position,
-        removed: u64,
+        /// How many rows it removed; `None` if only that it was committed is remembered.
+        removed: Option<u64>,
     },
     /// `dry_run`: it would have been applied.
     WouldApply {

@@ -49,12 +49,16 @@ impl ReplicaDriver {
         match op {
             ReplicaOp::Open => self.open().map(Some),
             ReplicaOp::KeepBranch { database, reason } => {
-                (self.branches)(&database, &reason).map_err(|error| ReplicaError {
-                    kind: ReplicaErrorKind::Io,
-                    text: format!(
-                        "CCD-2050 cannot keep the branch at {}: {error}",
-                        database.position()
-                    ),
+                (self.branches)(&database, &reason).map_err(|error| {
+                    // What follows would write over the only other place where the branch is.
+                    self.region = None;
+                    ReplicaError {
+                        kind: ReplicaErrorKind::Io,
+                        text: format!(
+                            "CCD-2050 cannot keep the branch at {}: {error}; is the state folder full?",
+                            database.position()
+                        ),
+                    }
                 })?;
                 Ok(Some(ReplicaAnswer::Written))
             }

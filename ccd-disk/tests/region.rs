@@ -13,7 +13,8 @@ use ccd_core::replica::{
 };
 use ccd_core::time::Date;
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice, Tear};
-use ccd_disk::{ExpectedIdentity, Region, RegionError, ReplicaDriver, create};
+use ccd_disk::{Blocks, ExpectedIdentity, Region, RegionError, ReplicaDriver, create};
+use std::io;
 use std::sync::{Arc, Mutex};
 use support::{CLUSTER, device, identity, node, open, options};
 
@@ -533,6 +534,27 @@ fn a_failed_write_poisons_until_the_replica_is_opened_again() {
         })
         .unwrap();
     assert_eq!(*kept.lock().unwrap(), ["diverged"]);
+}
+
+#[test]
+fn nothing_is_written_over_a_branch_that_could_not_be_kept() {
+    let device = device();
+    let medium = device.clone();
+    let opener = move || Ok(Box::new(medium.open()) as Box<dyn Blocks>);
+    let keeper = |_: &Database, _: &str| Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    let mut driver = ReplicaDriver::new(identity(0), Box::new(opener), Box::new(keeper));
+    driver.execute(ReplicaOp::Open).unwrap();
+    let database = Database::default();
+    let reason = "diverged".into();
+    let kept = ReplicaOp::KeepBranch {
+        database: database.clone(),
+        reason,
+    };
+    let refused = driver.execute(kept).unwrap_err();
+    assert!(refused.text.contains("No space left"), "{refused}");
+    let over = driver.execute(ReplicaOp::WriteImage { database }).unwrap_err();
+    assert_eq!(over.kind, ReplicaErrorKind::Poisoned);
+    driver.execute(ReplicaOp::Open).unwrap();
 }
 
 #[test]

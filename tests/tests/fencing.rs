@@ -146,6 +146,28 @@ fn of_two_nodes_that_are_cut_off_the_one_that_is_fenced_stops_within_a_lease_and
 }
 
 #[test]
+fn slow_disks_make_no_duel_of_a_cut() {
+    for seed_delay_ms in [100, 200, 300, 400] {
+        let mut cluster = pair();
+        cluster.faults.disk_delay_max = Duration::from_millis(seed_delay_ms);
+        let before = cluster.configuration().epoch;
+        cluster.cut_pair(A, B);
+        cluster.run_for(LEASE * 30);
+        let decided = cluster.configuration().epoch.0 - before.0;
+        assert!(
+            decided <= 2,
+            "{decided} configurations with disks of {seed_delay_ms} ms"
+        );
+        let fenced = cluster.decisions(A, DecisionKind::Fenced).len()
+            + cluster.decisions(B, DecisionKind::Fenced).len();
+        assert!(
+            fenced <= 6,
+            "{fenced} records of fencing with disks of {seed_delay_ms} ms"
+        );
+    }
+}
+
+#[test]
 fn a_target_that_forgets_is_armed_again_without_a_reconfiguration() {
     let mut cluster = pair();
     let epoch = cluster.configuration().epoch;

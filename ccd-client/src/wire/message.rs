@@ -83,7 +83,7 @@ pub enum Told {
     },
     Committed {
         position: Position,
-        removed: u64,
+        removed: Option<u64>,
     },
     WouldApply {
         removed: u64,

@@ -235,7 +235,7 @@ impl State {
         self.database = next;
         Ok(Told::Committed {
             position: self.database.position(),
-            removed,
+            removed: Some(removed),
         })
     }
 }

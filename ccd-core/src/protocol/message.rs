@@ -150,7 +150,7 @@ pub enum Message {
 pub enum ForwardOutcome {
     Committed {
         position: Position,
-        removed: u64,
+        removed: Option<u64>,
     },
     WouldApply {
         removed: u64,

@@ -305,11 +305,18 @@ impl Node {
             .unwrap_or(Time::NEVER)
     }
 
-    /// Not seen in any way for a whole lease.
+    /// Not seen in any way for a whole lease, and looked for: a heartbeat on a device stands still only if a look that was
+    /// begun a lease after the last sign of life saw nothing new. A node whose own looks are slow knows nothing.
     pub(super) fn silent(&self, node: NodeId) -> bool {
-        self.peers
-            .get(&node)
-            .is_some_and(|peer| self.now.since(peer.alive_at) >= self.settings.lease)
+        let Some(peer) = self.peers.get(&node) else {
+            return false;
+        };
+        let due = peer.alive_at + self.settings.lease;
+        let looked = |role: DeviceRole| {
+            let looked_at = self.replica(Replica::Device(role)).looked_at;
+            looked_at.is_some_and(|looked_at| looked_at >= due)
+        };
+        self.now >= due && self.usable_devices().iter().all(looked)
     }
 
     pub(super) fn peer_state(&self, node: NodeId) -> Option<&PeerState> {

@@ -48,6 +48,8 @@ pub(super) struct ReplicaView {
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
     pub beat_in_flight: bool,
+    /// When the last look at all control blocks that succeeded was begun.
+    pub looked_at: Option<Time>,
     /// How long the last heartbeats took, the newest last.
     beats: VecDeque<Duration>,
     beat_sequence: u64,
@@ -80,6 +82,7 @@ impl ReplicaView {
             journal_full: false,
             clean_beat: None,
             beat_in_flight: false,
+            looked_at: None,
             beats: VecDeque::new(),
             beat_sequence: 0,
             checkpoint_in_flight: false,
@@ -136,7 +139,9 @@ pub(super) enum Purpose {
     /// A write of a drill without registration: it should be refused.
     DrillProof,
     /// In place of a heartbeat, where this node cannot write.
-    Survey,
+    Survey {
+        begun: Time,
+    },
     /// Nothing waits for it; a failure closes the replica all the same.
     Unattended,
     Checkpoint,
@@ -254,7 +259,8 @@ impl Node {
             view.beat_in_flight = true;
             if !self.registered_on(role) {
                 // It can still read what the others write.
-                self.ask(replica, ReplicaOp::Survey, Purpose::Survey);
+                let begun = self.now;
+                self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
                 continue;
             }
             let view = self.replica_mut(replica);
@@ -284,8 +290,14 @@ impl Node {
         if writes_state {
             self.on_state_written(replica, result.is_ok());
         }
-        if let Purpose::Heartbeat { .. } | Purpose::Survey = purpose {
-            self.replica_mut(replica).beat_in_flight = false;
+        if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
+            let view = self.replica_mut(replica);
+            view.beat_in_flight = false;
+            if result.is_ok() {
+                view.looked_at = Some(begun);
+                // What stands still is seen now.
+                self.look = true;
+            }
         }
         if let Ok(
             ReplicaAnswer::Survey(survey)
@@ -323,7 +335,7 @@ impl Node {
                     self.on_device_beat(role, begun, &survey);
                 }
             }
-            Purpose::Unattended | Purpose::Survey => {}
+            Purpose::Unattended | Purpose::Survey { .. } => {}
             Purpose::DrillWrite { serial, begun } => {
                 if let Replica::Device(role) = replica {
                     self.on_drill_write(role, serial, begun, result.as_ref().err());

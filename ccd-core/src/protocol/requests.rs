@@ -325,7 +325,7 @@ impl Node {
             }
             if self.committed.outcome(id).is_some() {
                 let position = self.committed.position();
-                self.finish_update(id, Ok((position, 0)));
+                self.finish_update(id, Ok((position, None)));
             } else if let Some(why) = self.rollback_under_way(id) {
                 self.finish_update(id, Err(Refusal::RolledBack { why }));
             } else {
@@ -340,7 +340,7 @@ impl Node {
         &mut self,
         origins: &[Origin],
         request: RequestId,
-        result: Result<(Position, u64), Refusal>,
+        result: Result<(Position, Option<u64>), Refusal>,
     ) {
         for origin in origins {
             match (*origin, &result) {
@@ -379,7 +379,7 @@ impl Node {
         }
     }
 
-    pub(super) fn finish_update(&mut self, id: RequestId, result: Result<(Position, u64), Refusal>) {
+    pub(super) fn finish_update(&mut self, id: RequestId, result: Result<(Position, Option<u64>), Refusal>) {
         if let Some(pending) = self.requests.updates.remove(&id) {
             let origins: Vec<Origin> = pending.origins.iter().map(|(origin, _)| *origin).collect();
             self.answer_update(&origins, id, result);

@@ -73,7 +73,7 @@ impl Node {
             if let Some(generation) = self.committed.outcome(id) {
                 let _ = generation;
                 let position = self.committed.position();
-                self.finish_update(id, Ok((position, 0)));
+                self.finish_update(id, Ok((position, None)));
                 continue;
             }
             if updates.iter().any(|update| update.request == id) {
@@ -322,7 +322,7 @@ impl Node {
         // Dropped once nobody waits: that frees what the update replaced, piece by piece.
         self.spent = Some(core::mem::replace(&mut self.committed, round.database));
         for (id, removed) in round.requests {
-            self.finish_update(id, Ok((position, removed)));
+            self.finish_update(id, Ok((position, Some(removed))));
         }
         if !self.hold_rounds {
             self.start_round();

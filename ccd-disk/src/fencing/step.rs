@@ -31,6 +31,8 @@ pub struct Fence {
     pub(super) open: Vec<OpenPath>,
     /// The key of the last [`FenceOp::Register`] here.
     registered: Option<ReservationKey>,
+    /// Once is enough: it is the target's nature.
+    asked_persistence: bool,
     notes: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Fence {
             identity,
             open: Vec::new(),
             registered: None,
+            asked_persistence: false,
             notes: Vec::new(),
         };
         fence.rescan()?;
@@ -173,8 +176,7 @@ impl Fence {
         let mut refusals = Vec::new();
         let mut tried = false;
         for index in 0..self.open.len() {
-            // Something harmless first: a path that is dead is not waited for as long as for a change.
-            if let Err(silent) = self.read_on(index, false) {
+            if let Err(silent) = self.ask_first(index, !tried) {
                 refusals.push(self.named(index, &silent));
                 continue;
             }
@@ -243,6 +245,9 @@ impl Fence {
 
     /// The answers to registering do not tell: LIO fails the first one and takes the second, and forgets both.
     fn note_if_it_forgets(&mut self, index: usize) {
+        if std::mem::replace(&mut self.asked_persistence, true) {
+            return;
+        }
         if self.open[index].lane.persists(PATIENCE) == Some(false) {
             self.note(format!(
                 "the target of {} does not keep registrations (APTPL is not active): when it loses power, everybody can write \
@@ -252,8 +257,8 @@ impl Fence {
         }
     }
 
-    /// Sends a change on one path after the other until what is read back is `enough`. If it is enough before anything was
-    /// sent, nothing is.
+    /// Sends a change on one path after the other until what is read back is `enough`. With several paths nothing is sent if
+    /// it is enough before.
     fn change_once(
         &mut self,
         change: Change,
@@ -262,15 +267,13 @@ impl Fence {
         let mut last = None;
         let mut refusals = Vec::new();
         for index in 0..self.open.len() {
-            let before = match self.read_on(index, false) {
-                Ok(before) => before,
+            match self.ask_first(index, last.is_none()) {
+                Ok(Some(before)) if enough(&before) => return self.read_back(""),
+                Ok(_) => {}
                 Err(silent) => {
                     refusals.push(self.named(index, &silent));
                     continue;
                 }
-            };
-            if enough(&before) {
-                return self.read_back("");
             }
             let outcome = self.change_on(index, change);
             if !outcome.is_done() {
@@ -288,6 +291,15 @@ impl Fence {
         last.ok_or_else(|| self.no_path(why))
     }
 
+    /// Something harmless before a change: a path that is dead is not waited for as long as for a change. Where there is no
+    /// other path it would only cost time.
+    fn ask_first(&mut self, index: usize, is_silent_so_far: bool) -> Result<Option<ReadBack>, Outcome> {
+        if self.open.len() == 1 {
+            return Ok(None);
+        }
+        self.read_on(index, false, is_silent_so_far).map(Some)
+    }
+
     fn read_back(&mut self, refused: &str) -> Result<ReadBack, FenceError> {
         let ports = self.registered.is_some() && self.open.len() > 1;
         self.read_from_any(ports, refused)
@@ -297,7 +309,7 @@ impl Fence {
     pub(super) fn read_from_any(&mut self, ports: bool, refused: &str) -> Result<ReadBack, FenceError> {
         let mut failures = Vec::new();
         for index in 0..self.open.len() {
-            match self.read_on(index, ports) {
+            match self.read_on(index, ports, true) {
                 Ok(read) => return Ok(read),
                 Err(failed) => failures.push(self.named(index, &failed)),
             }
@@ -311,11 +323,13 @@ impl Fence {
         })
     }
 
-    fn read_on(&mut self, index: usize, ports: bool) -> Result<ReadBack, Outcome> {
-        let patience = if self.open.len() > 1 {
-            READ_PATIENCE
-        } else {
+    /// The last path is waited for longer if no other has answered: then it is not the path that is slow.
+    fn read_on(&mut self, index: usize, ports: bool, is_silent_so_far: bool) -> Result<ReadBack, Outcome> {
+        let is_last = index + 1 == self.open.len();
+        let patience = if is_last && is_silent_so_far {
             PATIENCE
+        } else {
+            READ_PATIENCE
         };
         let path = &mut self.open[index];
         let read = path.lane.read(ports, patience);
@@ -347,6 +361,7 @@ impl Fence {
             );
             self.open.clear();
             self.registered = None;
+            self.asked_persistence = false;
         }
         self.open.retain_mut(|open| {
             let known = identity

@@ -297,7 +297,7 @@ impl World {
                 };
                 Ok(Answer::Committed {
                     position: Position { stamp, ..position },
-                    removed: 0,
+                    removed: Some(0),
                 })
             }
             (Sabotage::FalseRollbacks, Ok(Answer::Committed { .. })) => Err(Refusal::RolledBack {

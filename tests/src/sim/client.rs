@@ -250,10 +250,8 @@ impl World {
             (Call::Read { .. }, _) => return,
             (_, AskEnd::Reply(Ok(Answer::Committed { removed, .. }))) => {
                 load.acked += 1;
-                // An answer from the remembered outcomes does not know the count; a request may be repeated on its way.
-                Some(Heard::Applied {
-                    removed: (attempts == 1 && removed > 0).then_some(removed),
-                })
+                // An answer from the remembered outcomes does not know the count.
+                Some(Heard::Applied { removed })
             }
             (_, AskEnd::Reply(Err(Refusal::Op(_)))) => {
                 if !work.ambiguous {

@@ -379,6 +379,16 @@ fn a_path_that_hangs_is_passed_by() {
     assert!(begun.elapsed() < READ_PATIENCE, "{:?}", begun.elapsed());
 }
 
+/// A machine or target that is slow altogether is not one whose paths are dead.
+#[test]
+fn where_every_path_is_slow_the_last_one_is_waited_for() {
+    let array = Shared::new();
+    let mut fence = array.fence();
+    fence.execute(FenceOp::Register { key: key(A) }).unwrap();
+    array.lock().slow = [READ_PATIENCE + Duration::from_millis(300); 3];
+    assert!(fence.execute(FenceOp::Look).unwrap().has(key(A)));
+}
+
 #[test]
 fn what_cannot_be_read_back_is_not_known() {
     let array = Shared::new();
@@ -395,6 +405,12 @@ fn what_cannot_be_read_back_is_not_known() {
         .unwrap_err()
         .to_string();
     assert!(refused.contains("CCD-2063"), "{refused}");
+    let refused = array
+        .peer()
+        .execute(FenceOp::Register { key: key(B) })
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("CCD-2062"), "{refused}");
     array.lock().no_reading = false;
     assert!(fence.execute(FenceOp::Look).unwrap().has(key(A)));
     array.lock().states = ["blocked"; 3];
