@@ -21,7 +21,8 @@ const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../udev/61-ccd.rules")
 const BUILT: [&str; 5] = ["ccdd", "ccdadm", "ccdctl", "ccd-disk", "ccd-guest"];
 
 /// From Debian's packages.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 15] = [
+    "grep",
     "ip",
     "losetup",
     "dmsetup",

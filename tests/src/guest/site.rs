@@ -42,7 +42,7 @@ pub const ROLES: [&str; 2] = ["primary", "secondary"];
 pub const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
 /// Longer than the product's own default: emulated processors are slow, and share two real ones.
-const LEASE_MS: u32 = 2000;
+const LEASE_MS: u32 = 3000;
 
 /// Longer than the default for the same reason; at most half the time that a request may take.
 const DISK_DEADLINE_MS: u32 = 4000;
