@@ -9,8 +9,9 @@
 //! loading.rs     reading their content                  survey.rs   what other nodes' control blocks say
 //! peers.rs       heartbeats, leases (DESIGN §6)
 //! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
-//! vote.rs        this node as a voter (§7)              propose.rs, conclude.rs  as a proposer
+//! vote.rs        this node as a voter (§7)              propose.rs, promises.rs, conclude.rs  as a proposer
 //! fencing.rs     reservations on the devices (§10)      fencing_step.rs  pure: the next step on one of them
+//!                                                      fencing_watch.rs  noticing what others did
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
@@ -29,6 +30,7 @@ mod drill;
 mod evidence;
 mod fencing;
 mod fencing_step;
+mod fencing_watch;
 mod history;
 mod install;
 mod interface;
@@ -41,6 +43,7 @@ mod operator;
 mod peers;
 mod plan;
 mod prepared;
+mod promises;
 mod proof;
 mod propose;
 mod replicas;
