@@ -61,20 +61,26 @@ impl Node {
         self.ready() && (!self.blank || self.known.is_genesis()) && self.forgotten().is_none()
     }
 
-    pub(super) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+    /// Whether this node votes on this ballot; else its proposer is told why not.
+    fn takes_part(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) -> bool {
         self.round_max = self.round_max.max(ballot.round);
-        if let Some(obstacle) = self.obstacle(instance, ballot) {
-            self.send(
-                from,
-                Message::BallotRefused {
-                    instance,
-                    ballot,
-                    obstacle,
-                },
-            );
+        let Some(obstacle) = self.obstacle(instance, ballot) else {
+            self.give_way(instance, ballot);
+            return true;
+        };
+        let refusal = Message::BallotRefused {
+            instance,
+            ballot,
+            obstacle,
+        };
+        self.send(from, refusal);
+        false
+    }
+
+    pub(super) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        if !self.takes_part(from, instance, ballot) {
             return;
         }
-        self.give_way(instance, ballot);
         let accepted = self.accepted_in(instance);
         let block = BallotBlock {
             instance,
@@ -99,19 +105,9 @@ impl Node {
         ballot: Ballot,
         configuration: Configuration,
     ) {
-        self.round_max = self.round_max.max(ballot.round);
-        if let Some(obstacle) = self.obstacle(instance, ballot) {
-            self.send(
-                from,
-                Message::BallotRefused {
-                    instance,
-                    ballot,
-                    obstacle,
-                },
-            );
+        if !self.takes_part(from, instance, ballot) {
             return;
         }
-        self.give_way(instance, ballot);
         let block = BallotBlock {
             instance,
             promised: ballot,
