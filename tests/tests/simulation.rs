@@ -47,7 +47,7 @@ fn two_thousand_histories_are_sound() {
 }
 
 /// Seeds that found something, each with what it was. They mean something else once the simulator draws otherwise.
-const FOUND: [(u64, &str); 12] = [
+const FOUND: [(u64, &str); 14] = [
     (
         8,
         "a round under way held back the change that would have let it end",
@@ -62,6 +62,14 @@ const FOUND: [(u64, &str); 12] = [
         "both nodes lost power after the first decision, and looked new",
     ),
     (1079, "busy was said, and a copy of the request was applied"),
+    (
+        291,
+        "with reservations: a vote that was lost with its configuration was cast again",
+    ),
+    (
+        981,
+        "with reservations and slow disks: two proposers outbid each other for ever",
+    ),
     (
         1472,
         "of three members one opened on another state than the others",

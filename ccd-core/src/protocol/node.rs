@@ -474,6 +474,7 @@ impl Node {
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
         self.known = configuration;
+        self.failures = 0;
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
         let proposer = self.known.proposer;
         let turn = if self.linked(proposer) {

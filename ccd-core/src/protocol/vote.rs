@@ -5,6 +5,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::message::{Message, Obstacle, Promise};
+use super::propose::Proposal;
 use super::replicas::Purpose;
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{Epoch, NodeId, Replica};
@@ -16,6 +17,8 @@ use alloc::vec::Vec;
 /// How many heartbeat intervals, and as many more as its number says, a node lets a ballot that it has promised go on
 /// before it proposes itself.
 pub(super) const TURN_BEATS: u32 = 3;
+
+const TURN_DOUBLINGS_MAX: u32 = 4;
 
 impl Node {
     /// Why this node cannot vote on this ballot, if it cannot.
@@ -127,17 +130,15 @@ impl Node {
     /// A higher ballot of another node ends this node's own, and gets time to come to its decision: two that answer each
     /// ballot with a higher one would go on for ever.
     fn give_way(&mut self, instance: Epoch, ballot: Ballot) {
-        let beats = TURN_BEATS + u32::from(u8::from(self.me()));
-        self.back_off_until = self
-            .back_off_until
-            .max(self.now + self.settings.heartbeat * beats);
-        if self
-            .proposal
-            .as_ref()
-            .is_some_and(|own| own.instance == instance && own.ballot < ballot)
-        {
+        let outbids = |own: &Proposal| own.instance == instance && own.ballot < ballot;
+        if self.proposal.as_ref().is_some_and(outbids) {
             self.proposal = None;
+            self.failures += 1;
         }
+        // Where disks are slow a ballot takes longer: each time that one was cut short, the next gets twice the time.
+        let beats = (TURN_BEATS + u32::from(u8::from(self.me()))) << self.failures.min(TURN_DOUBLINGS_MAX);
+        let turn = self.settings.heartbeat * beats;
+        self.back_off_until = self.back_off_until.max(self.now + turn);
         if self.is_open() {
             let text = alloc::format!(
                 "sealed: node {} proposes a successor of epoch {instance} (round {})",
