@@ -2,7 +2,7 @@
 //! is dead, hung or cut off. Run by `tests/run guest`.
 
 use ccd_tests::guest::site::{ALPHA, BETA};
-use ccd_tests::guest::{Fencing, Load, Pair, Storage};
+use ccd_tests::guest::{Fencing, GuestNode, Load, Pair, Storage};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -40,6 +40,40 @@ fn the_writes_of_a_dead_node_are_refused_by_the_disks_until_it_is_let_in_again()
         load.wait_for_more(20);
         load.end().check_all(&pair.nodes);
     }
+    pair.verify();
+}
+
+fn epoch_of(node: &GuestNode) -> serde_json::Value {
+    let report = node.report().expect("the node answers");
+    report.value()["cluster"]["epoch"].clone()
+}
+
+#[test]
+#[ignore = "boots a guest: tests/run guest"]
+fn a_drill_shows_that_the_disks_refuse_a_write_without_registration_and_disturbs_nothing() {
+    let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
+    let load = Load::start(&pair.nodes);
+    load.wait_for_more(20);
+    let epoch = epoch_of(pair.alpha());
+    for node in &pair.nodes {
+        let human = node.adm(&["drill"]);
+        println!("{}{}", human.out, human.err);
+        assert_eq!(human.code, 0, "{}{}", human.out, human.err);
+        let told = node.adm(&["drill", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&told.out).expect("it is JSON");
+        assert_eq!(report["survives_every_single_loss"], true, "{report}");
+        for device in report["devices"].as_array().expect("devices") {
+            assert_eq!(device["unregistered_write"]["outcome"], "refused", "{device}");
+            let text = device["unregistered_write"]["text"].as_str().unwrap_or_default();
+            assert!(text.contains("reservation conflict"), "{device}");
+            assert_eq!(device["write"]["count"], 16, "{device}");
+        }
+    }
+    load.wait_for_more(20);
+    pair.wait_until_redundant();
+    let after = epoch_of(pair.alpha());
+    assert_eq!(after, epoch, "nothing was reconfigured");
+    load.end().check_all(&pair.nodes);
     pair.verify();
 }
 
