@@ -63,10 +63,6 @@ const FOUND: [(u64, &str); 14] = [
     ),
     (1079, "busy was said, and a copy of the request was applied"),
     (
-        291,
-        "with reservations: a vote that was lost with its configuration was cast again",
-    ),
-    (
         981,
         "with reservations and slow disks: two proposers outbid each other for ever",
     ),

@@ -285,3 +285,32 @@ fn a_request_that_is_repeated_on_the_wire_is_applied_once() {
         Some(false)
     );
 }
+
+#[test]
+fn a_vote_that_was_lost_with_its_configuration_is_not_cast_again() {
+    let mut cluster = Cluster::serving(Shape { nodes: 1, devices: 2 });
+    cluster.add(A, "first").unwrap();
+    let before = cluster.configuration().epoch;
+    // A successor without the secondary is decided, and the local copy cannot store it.
+    cluster.lose_device(DeviceRole::Secondary);
+    while cluster.configuration().epoch == before {
+        assert!(cluster.step());
+    }
+    cluster.fail_local_writes(A, true);
+    cluster.run_for(LEASE / 4);
+    cluster.fail_local_writes(A, false);
+    // It votes on the successor of that one, which takes the place of its vote for it.
+    cluster.lose_device(DeviceRole::Primary);
+    cluster.run_for(LEASE * 4);
+    let decided = cluster.configuration().epoch;
+    cluster.crash(A, false);
+    cluster.return_device(DeviceRole::Secondary);
+    cluster.start(A);
+    cluster.settle();
+    // The device that has what was acked is away: the other one proves nothing.
+    assert!(!cluster.serves(A), "{}", cluster.verdict(A));
+    assert_eq!(cluster.configuration().epoch, decided);
+    cluster.return_device(DeviceRole::Primary);
+    assert!(cluster.add_within(A, "second", SETTLED));
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "second"]);
+}

@@ -34,7 +34,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit codes, as INTERFACES.md has them.
+/// Exit codes, the same for every program.
 pub mod exit {
     pub const DONE: u8 = 0;
     /// Answered "no": a difference, something to repair.

@@ -144,7 +144,7 @@ impl Cluster {
 
     pub fn serves_within(&mut self, server: usize, limit: Duration) -> bool {
         let end = self.world.now + limit;
-        while self.world.now < end {
+        while self.world.now < end && self.world.unsound.is_none() {
             if self.serves(server) {
                 return true;
             }
@@ -190,7 +190,7 @@ impl Cluster {
     pub fn add_within(&mut self, server: usize, value: &str, limit: Duration) -> bool {
         let end = self.world.now + limit;
         let (_, body) = self.addition(value);
-        while self.world.now < end {
+        while self.world.now < end && self.world.unsound.is_none() {
             if let AskEnd::Reply(Ok(Answer::Committed { .. })) =
                 self.world.call(server, body.clone(), TIMEOUT)
             {
