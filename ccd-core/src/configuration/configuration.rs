@@ -49,6 +49,16 @@ impl RestoreFlag {
     }
 }
 
+/// Whether a majority is needed to go on (`ccdadm quorum on|off`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quorum {
+    #[default]
+    Required,
+    /// An operator gave it up: whoever is left goes on, as if every loss of the majority were overruled.
+    Waived,
+}
+
 /// How a configuration came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decider {
@@ -81,6 +91,11 @@ pub struct Configuration {
     /// Who wrote the updates of the epoch of `base`: any of them holds every update acked up to `base`.
     pub base_writers: Writers,
     pub restore: RestoreFlag,
+    pub quorum: Quorum,
+    /// The node that is master for as long as it is a member, by an operator's word (claim 18).
+    pub designated: Option<NodeId>,
+    /// Digest of the init database that the members go by.
+    pub init_digest: [u8; 32],
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
     pub proposer: NodeId,
@@ -100,6 +115,9 @@ impl Configuration {
             base: Position::EMPTY,
             base_writers: Writers::default(),
             restore: RestoreFlag::AllActive,
+            quorum: Quorum::Required,
+            designated: None,
+            init_digest: [0; 32],
             decider: Decider::Votes,
             proposer: nodes.lowest().expect("a cluster has at least one node"),
             date: Date(0),
@@ -111,10 +129,13 @@ impl Configuration {
         self.epoch == Epoch(0)
     }
 
-    /// The master: the lowest-numbered member (the owner, in solo mode). `None` only for genesis.
+    /// The master: the designated node if it is a member, else the lowest-numbered member (the owner, in solo mode).
+    /// `None` only for genesis.
     pub fn master(&self) -> Option<NodeId> {
         match self.mode {
-            Mode::Paired => self.members.lowest(),
+            Mode::Paired => (self.designated)
+                .filter(|node| self.members.contains(*node))
+                .or(self.members.lowest()),
             Mode::Solo(owner) => Some(owner),
         }
     }

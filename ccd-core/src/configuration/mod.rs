@@ -12,4 +12,4 @@ mod configuration;
 pub mod votes;
 
 pub use ballot::{Ballot, BallotBlock, Claim};
-pub use configuration::{Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag, Writers};
+pub use configuration::{Configuration, Decider, Mode, Quorum, REASON_BYTES_MAX, RestoreFlag, Writers};

@@ -131,6 +131,9 @@ impl Node {
                 (true, false) => RestoreFlag::NotAllActive,
                 (false, false) => known.restore,
             },
+            quorum: known.quorum,
+            designated: known.designated,
+            init_digest: known.init_digest,
             decider: if proposal.forced {
                 Decider::Operator
             } else {

@@ -4,7 +4,9 @@ use super::RawPosition;
 use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, seal};
 use crate::device::BLOCK_BYTES;
 use ccd_core::configuration::REASON_BYTES_MAX;
-use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode, RestoreFlag, Writers};
+use ccd_core::configuration::{
+    Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
+};
 use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
 use ccd_core::replica::Heartbeat;
 use ccd_core::time::Date;
@@ -123,11 +125,16 @@ struct RawConfiguration {
     reason_len_bytes: U16,
     base_writer_nodes: U32,
     base_writer_devices: u8,
-    reserved: [u8; 3],
+    /// 0 required, 1 waived.
+    quorum: u8,
+    /// 0 none; else the number of the node plus 1.
+    designated: u8,
+    reserved: u8,
+    init_digest: [u8; 32],
     reason: [u8; REASON_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == 88 + REASON_BYTES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == 120 + REASON_BYTES_MAX);
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -149,7 +156,10 @@ impl RawConfiguration {
             reason_len_bytes: (text.len() as u16).into(),
             base_writer_nodes: configuration.base_writers.nodes.bits().into(),
             base_writer_devices: device_bits(configuration.base_writers.devices),
-            reserved: [0; 3],
+            quorum: u8::from(configuration.quorum == Quorum::Waived),
+            designated: configuration.designated.map_or(0, |node| u8::from(node) + 1),
+            reserved: 0,
+            init_digest: configuration.init_digest,
             reason,
         }
     }
@@ -176,6 +186,16 @@ impl RawConfiguration {
                 b'3' => RestoreFlag::NotAllActive,
                 _ => return None,
             },
+            quorum: if bool_from(self.quorum)? {
+                Quorum::Waived
+            } else {
+                Quorum::Required
+            },
+            designated: match self.designated.checked_sub(1) {
+                Some(node) => Some(NodeId::new(node)?),
+                None => None,
+            },
+            init_digest: self.init_digest,
             decider: if bool_from(self.decider)? {
                 Decider::Operator
             } else {
@@ -339,6 +359,7 @@ mod tests {
             epoch: u64, solo in proptest::option::of(node()), members: u32, nodes: u32,
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
+            waived: bool, designated in proptest::option::of(node()), init_digest: [u8; 32],
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -355,6 +376,9 @@ mod tests {
                     devices: devices_from_bits(writer_devices).unwrap(),
                 },
                 restore: if all_active { RestoreFlag::AllActive } else { RestoreFlag::NotAllActive },
+                quorum: if waived { Quorum::Waived } else { Quorum::Required },
+                designated,
+                init_digest,
                 decider: if operator { Decider::Operator } else { Decider::Votes },
                 proposer,
                 date: Date(date),
