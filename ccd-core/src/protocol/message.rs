@@ -90,6 +90,7 @@ pub enum Message {
         position: Position,
         total: u64,
         offset: u64,
+        #[serde(with = "super::raw")]
         bytes: Vec<u8>,
         ancestor: bool,
     },

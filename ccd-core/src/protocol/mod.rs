@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! interface.rs   the contract with the driver: Settings, Event, Action, Decision, Status
-//! message.rs     what nodes say to each other
+//! message.rs     what nodes say to each other      raw.rs  long pieces of bytes in it
 //! node.rs        Node: what it knows; how an event reaches the part that handles it
 //!
 //! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
@@ -51,6 +51,7 @@ mod prepared;
 mod promises;
 mod proof;
 mod propose;
+mod raw;
 mod replicas;
 mod requests;
 mod slow;
