@@ -6,6 +6,8 @@
 //!   node        TestNode: a daemon that is started, killed, stopped, continued and asked
 //!     ↓
 //!   network     Network: two namespaces and the link between them, which can be cut
+//!   second_network   another network between the nodes; cut with notice and without
+//!   stranger    who is no node: speaks byte by byte, listens in a node's place, relays
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
 //!   programs    where the programs are; run one with a deadline
@@ -22,6 +24,8 @@ pub mod network;
 pub mod node;
 pub mod programs;
 pub mod report;
+pub mod second_network;
+pub mod stranger;
 pub mod until;
 pub mod writer;
 
