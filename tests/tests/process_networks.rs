@@ -207,7 +207,7 @@ fn the_authkey_is_changed_under_load_without_a_failed_update_or_a_reconfiguratio
         alpha.adm(&["authkey", step]).expect(107).says_what_to_try();
     }
     alpha.adm(&["authkey", "add", "--dry-run"]).done();
-    assert_eq!(keys(alpha), [old.clone()]);
+    assert_eq!(keys(alpha), std::slice::from_ref(&old));
     alpha.adm(&["authkey", "add"]).done().says("copy the file");
     let new = keys(alpha)[1].clone();
     let copied = beta.places().authkey_path();
@@ -232,7 +232,7 @@ fn the_authkey_is_changed_under_load_without_a_failed_update_or_a_reconfiguratio
     for node in [alpha, beta] {
         node.adm(&["authkey", "drop", "--yes"]).done();
         reload(node);
-        assert_eq!(keys(node), [new.clone()]);
+        assert_eq!(keys(node), std::slice::from_ref(&new));
         let path = node.places().authkey_path();
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).expect("it is there").permissions());

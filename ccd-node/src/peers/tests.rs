@@ -306,7 +306,7 @@ fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
             relays.iter().position(|relay| relay.address == at).unwrap()
         };
         for (round, cut) in [(0, 0), (1, 1), (2, 0)] {
-            let start = u64::from(round) * 1_000;
+            let start = round * 1_000;
             pair.send(&beat(start));
             assert!(pair.next().await == beat(start));
             until(|| pair.links_up() == 2).await;
