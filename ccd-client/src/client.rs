@@ -11,7 +11,7 @@ use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, Position, RequestId};
+use ccd_core::ids::{Generation, NodeId, Position, RequestId};
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -216,6 +216,11 @@ impl Client {
     /// This node tries to take over now; with `force` against the vote rule.
     pub fn takeover(&self, force: bool) -> Result<(), CcdError> {
         self.control(RequestBody::Takeover { force })
+    }
+
+    /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.
+    pub fn designate(&self, node: Option<NodeId>) -> Result<(), CcdError> {
+        self.control(RequestBody::Designate { node })
     }
 
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until

@@ -98,6 +98,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
+        proptest::option::of(0..32u8).prop_map(|node| RequestBody::Designate {
+            node: node.and_then(NodeId::new)
+        }),
     ];
     prop_oneof![
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),

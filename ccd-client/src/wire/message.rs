@@ -63,7 +63,10 @@ impl Ask {
             | RequestBody::Outcome { .. }
             | RequestBody::Verify => Service::Read,
             RequestBody::Update(_) | RequestBody::Drill => Service::Write,
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Service::Control,
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Designate { .. } => Service::Control,
         }
     }
 }

@@ -211,7 +211,10 @@ impl State {
             },
             RequestBody::Verify => Told::Verified(self.copies.clone()),
             RequestBody::Drill => Told::Drilled(self.drilled.clone()),
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Told::Done,
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Designate { .. } => Told::Done,
         }
     }
 

@@ -52,6 +52,9 @@ impl Node {
             fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
             settled,
+            held_back: self.held_back(node),
+            slow: self.slow(node),
+            flapping: self.flapping(node),
         }
     }
 
@@ -105,6 +108,7 @@ impl Node {
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
+            designation: self.wanted_designation(),
         }
     }
 
