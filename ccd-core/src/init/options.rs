@@ -110,7 +110,7 @@ pub struct OptionSpec {
 }
 
 /// Every numeric option.
-pub const OPTIONS: [OptionSpec; 7] = [
+pub const OPTIONS: [OptionSpec; 8] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -148,6 +148,13 @@ pub const OPTIONS: [OptionSpec; 7] = [
         about: "TCP port of the nodes, where an address names none",
     },
     OptionSpec {
+        name: "port_range",
+        min: 1,
+        max: 64,
+        default: 4,
+        about: "ports from the one of an address on, in number: a node takes the first that is free",
+    },
+    OptionSpec {
         name: "image_mib",
         min: 1,
         max: 1_024,
@@ -175,6 +182,8 @@ pub struct Options {
     pub propagation: Propagation,
     pub update_propagation: Propagation,
     pub port: u16,
+    /// So many ports from that of an address on.
+    pub port_range: u16,
     pub image_mib: u32,
     pub journal_mib: u32,
 }
@@ -243,6 +252,7 @@ impl Given<'_> {
             propagation: self.propagation("propagation", Propagation::Forward)?,
             update_propagation: self.propagation("update_propagation", Propagation::Broadcast)?,
             port: self.number("port")? as u16,
+            port_range: self.number("port_range")? as u16,
             image_mib: self.number("image_mib")? as u32,
             journal_mib: self.number("journal_mib")? as u32,
         })

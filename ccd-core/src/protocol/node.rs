@@ -261,6 +261,11 @@ impl Node {
         self.hand_on_designations();
     }
 
+    /// Number of the newest reconfiguration that this node knows to be decided.
+    pub fn epoch(&self) -> Epoch {
+        self.known.epoch
+    }
+
     /// When [`Event::Timer`] is due.
     pub fn next_deadline(&self) -> Time {
         let mut deadline = self.next_beat;
