@@ -14,6 +14,7 @@
 //!                                                      fencing_watch.rs  noticing what others did
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
+//! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
@@ -46,8 +47,10 @@ mod prepared;
 mod promises;
 mod proof;
 mod propose;
+mod quorum;
 mod replicas;
 mod requests;
+mod settled;
 mod status;
 mod survey;
 mod update;

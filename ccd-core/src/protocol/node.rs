@@ -15,6 +15,7 @@ use super::prepared::Prepared;
 use super::propose::Proposal;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
+use super::settled::Settled;
 use super::update::Round;
 use super::vote::TURN_BEATS;
 use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
@@ -66,6 +67,10 @@ pub struct Node {
     pub(super) overridden: Option<(Epoch, Position)>,
     /// The local copy was found damaged: its content is no evidence for anything until it is replaced.
     pub(super) damaged: Option<String>,
+    /// Up to where this copy is known to hold nothing but what was committed.
+    pub(super) settled: Settled,
+    /// Since when `known` is known.
+    pub(super) known_since: Time,
     /// The last thing this copy did was to roll back the round that led here.
     pub(super) rolled_back: Option<Position>,
 
@@ -162,6 +167,8 @@ impl Node {
             overridden: None,
             damaged: None,
             rolled_back: None,
+            settled: Settled::default(),
+            known_since: now,
             replicas,
             pending: BTreeMap::new(),
             ticket_last: 0,
@@ -425,6 +432,7 @@ impl Node {
     /// Stops answering and acking at once, and says why.
     pub(super) fn stop_serving(&mut self, why: &str) {
         self.look = true;
+        self.settle_committed();
         if let Some(epoch) = self.serving.take() {
             let text = alloc::format!("stopped serving epoch {epoch}: {why}");
             self.record(DecisionKind::StoppedServing, text);
@@ -474,6 +482,7 @@ impl Node {
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
         self.known = configuration;
+        self.known_since = self.now;
         self.failures = 0;
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
         let proposer = self.known.proposer;

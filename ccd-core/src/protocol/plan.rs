@@ -59,6 +59,12 @@ pub(super) struct View<'a> {
     pub patience_over: bool,
     /// An operator asked for a takeover now.
     pub impatient: bool,
+    /// Which copies are here and how many are needed, where nodes alone vote and too few are here.
+    pub copies: String,
+    /// It opened the known configuration and has not stopped since: whatever it does is no restart.
+    pub serves: bool,
+    /// The flag of the database itself.
+    pub restore: RestoreFlag,
 }
 
 /// A configuration to propose.
@@ -199,12 +205,20 @@ fn first(view: &View) -> Plan {
 /// Not serving, or serving a configuration of which a member has gone silent.
 fn go_on(view: &View) -> Plan {
     let candidates = view.candidates();
-    if view.known.restore == RestoreFlag::NotAllActive && !view.serving && candidates != view.all {
+    let flags = (view.known.restore, view.restore);
+    if flags != (RestoreFlag::AllActive, RestoreFlag::AllActive) && !view.serves && candidates != view.all {
+        let what = if view.known.restore == RestoreFlag::NotAllActive {
+            "the database was last opened by an operator's override"
+        } else {
+            "the database was restored while not all nodes were active"
+        };
         return Plan::Wait(format!(
-            "the database was last opened by an operator's override (restore flag 3): all nodes must be active \
-             once before an unattended restart; missing: nodes {}",
+            "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {}",
             view.all.minus(candidates)
         ));
+    }
+    if view.known.owner().is_none() && view.known.devices.is_empty() && !view.copies.is_empty() {
+        return Plan::Wait(format!("no quorum: {}", view.copies));
     }
     if !view.untried.is_empty() && !view.impatient {
         return Plan::Wait("the devices are being opened".to_string());
@@ -450,6 +464,9 @@ mod tests {
             fenced_by: NodeSet::EMPTY,
             patience_over: false,
             impatient: false,
+            copies: String::new(),
+            serves: serving,
+            restore: RestoreFlag::AllActive,
         }
     }
     fn fenced(view: View<'_>) -> View<'_> {

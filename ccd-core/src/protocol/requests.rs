@@ -9,7 +9,7 @@ use super::message::{ForwardOutcome, Message};
 use super::operator::{Operator, Wish};
 use super::verification::Verification;
 use crate::client::{Answer, ClientToken, Refusal, Reply, Request, RequestBody, UpdateRequest};
-use crate::database::Key;
+use crate::database::{Database, Key};
 use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -133,7 +133,7 @@ impl Node {
                 let reply = if self.damaged.is_some() || !self.was_read() {
                     Err(self.not_serving())
                 } else {
-                    self.read(&request.body)
+                    self.read(&self.committed, &request.body)
                 };
                 self.reply(client, reply);
             }
@@ -218,8 +218,7 @@ impl Node {
         self.replica(crate::ids::Replica::Local).loaded || self.serving.is_some()
     }
 
-    fn read(&self, body: &RequestBody) -> Reply {
-        let database = &self.committed;
+    fn read(&self, database: &Database, body: &RequestBody) -> Reply {
         let position = database.position();
         match body {
             RequestBody::Query { pattern, .. } => match database.query(pattern) {
@@ -245,6 +244,11 @@ impl Node {
                 Some((_, due)) => *due = deadline,
                 None => pending.origins.push((origin, deadline)),
             }
+            return;
+        }
+        if self.closed_for_long() {
+            let refusal = self.refuse_update();
+            self.answer_update(&[origin], id, Err(refusal));
             return;
         }
         if update.no_wait && self.is_open() && self.is_master() && self.round.is_some() {
@@ -473,7 +477,7 @@ impl Node {
     }
 
     fn drive_reads(&mut self) {
-        let hopeless = self.hopeless();
+        let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut waiting = core::mem::take(&mut self.requests.reads);
         waiting.retain(|read| {
@@ -485,7 +489,7 @@ impl Node {
                 if read.body == RequestBody::Verify {
                     self.begin_verification(read.client, read.deadline);
                 } else {
-                    let reply = self.read(&read.body);
+                    let reply = self.read(self.strict_state(), &read.body);
                     self.reply(read.client, reply);
                 }
                 return false;
@@ -493,6 +497,10 @@ impl Node {
             if hopeless || now >= read.deadline {
                 let refusal = if self.serving.is_some() && !hopeless {
                     Refusal::TimedOut
+                } else if self.lacks_majority() && self.valid_but_closed() {
+                    Refusal::NotServing {
+                        why: self.no_quorum_text(),
+                    }
                 } else {
                     self.not_serving()
                 };
@@ -506,7 +514,7 @@ impl Node {
     }
 
     fn drive_update_deadlines(&mut self) {
-        let hopeless = self.hopeless();
+        let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
         for (id, pending) in &mut self.requests.updates {
@@ -530,10 +538,10 @@ impl Node {
             let refusal = if begun {
                 let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
                 Refusal::Unknown { why }
-            } else if self.serving.is_some() {
+            } else if self.serving.is_some() && !hopeless {
                 Refusal::TimedOut
             } else {
-                self.not_serving()
+                self.refuse_update()
             };
             self.answer_update(&[origin], id, Err(refusal));
         }

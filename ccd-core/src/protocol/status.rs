@@ -105,6 +105,13 @@ impl Node {
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
+            copies: if self.lacks_majority() {
+                self.no_quorum_text()
+            } else {
+                String::new()
+            },
+            serves: self.serving == Some(self.known.epoch),
+            restore: self.head.restore_flag(),
         }
     }
 
@@ -193,6 +200,8 @@ impl Node {
             ServingState::Left
         } else if serving {
             ServingState::Serving
+        } else if self.valid_but_closed() {
+            ServingState::Closed
         } else if self.proposal.is_some() || self.install.is_some() || self.member.is_some() {
             ServingState::Reconfiguring
         } else if !self.ready() && self.now.since(self.started) < self.settings.lease {
@@ -252,6 +261,8 @@ impl Node {
         if !serving {
             return if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
                 text
+            } else if self.valid_but_closed() || self.closed_for_long() {
+                self.no_quorum_text()
             } else if self.serving.is_some() && !self.sealed() {
                 "the lease of this node has run out".to_string()
             } else {

@@ -55,8 +55,10 @@ pub(in crate::cli) enum Health {
 impl Health {
     pub fn of(report: &StatusReport) -> Self {
         let status = &report.status;
-        if status.state != ServingState::Serving {
-            return Self::NotServing;
+        match status.state {
+            ServingState::Serving => {}
+            ServingState::Closed => return Self::Degraded,
+            _ => return Self::NotServing,
         }
         let whole = status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
@@ -120,6 +122,7 @@ pub(in crate::cli) fn state_name(state: ServingState) -> &'static str {
         ServingState::Waiting => "waiting",
         ServingState::Reconfiguring => "reconfiguring",
         ServingState::Serving => "serving",
+        ServingState::Closed => "closed",
         ServingState::Left => "left",
     }
 }
@@ -202,6 +205,9 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
     let status = &report.status;
     let (verdict, tone) = match health {
         Health::Redundant => ("serving, all redundant".to_owned(), Tone::Good),
+        Health::Degraded if status.state == ServingState::Closed => {
+            ("QUERIES ONLY".to_owned(), Tone::Worrying)
+        }
         Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
         Health::NotServing => (format!("NOT SERVING, {}", state_name(status.state)), Tone::Bad),
     };
