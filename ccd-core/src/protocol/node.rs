@@ -18,7 +18,7 @@ use super::requests::Requests;
 use super::settled::Settled;
 use super::update::Round;
 use super::vote::TURN_BEATS;
-use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
+use crate::configuration::{BallotBlock, Configuration, Decider, Mode, Quorum};
 use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
@@ -94,6 +94,8 @@ pub struct Node {
     pub(super) willing: bool,
     pub(super) force: bool,
     pub(super) impatient: bool,
+    /// Whether an operator wants quorum to be required from now on.
+    pub(super) quorum_wish: Option<Quorum>,
 
     // Becoming part of a configuration.
     pub(super) attempt: Attempt,
@@ -181,6 +183,7 @@ impl Node {
             willing: true,
             force: false,
             impatient: false,
+            quorum_wish: None,
             attempt: Attempt(0),
             proposal: None,
             install: None,
@@ -360,6 +363,7 @@ impl Node {
             Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
             Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
+            Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
+use crate::configuration::Quorum;
 use crate::time::Time;
 
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) enum Wish {
     Out,
     In,
     Serve,
+    Quorum(Quorum),
 }
 
 impl Node {
@@ -49,7 +51,15 @@ impl Node {
                         why: self.obstacle_text(),
                     }))
                 }
-                Wish::In | Wish::Serve => None,
+                Wish::Quorum(wanted) if open && self.known.quorum == wanted => {
+                    self.quorum_wish = None;
+                    Some(Ok(Answer::Done))
+                }
+                Wish::Quorum(_) if late => {
+                    self.quorum_wish = None;
+                    Some(Err(self.refuse_quorum_wish()))
+                }
+                Wish::In | Wish::Serve | Wish::Quorum(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),

@@ -11,15 +11,23 @@
 //! may be missing is the knowledge whether the last round was acked: see `settled.rs`. docs/decisions.md has the argument.
 
 use super::Node;
+use super::interface::DecisionKind;
+use super::operator::{Operator, Wish};
+use super::plan::Want;
 use super::settled::Doubt;
-use crate::client::Refusal;
+use crate::client::{ClientToken, Refusal};
 use crate::configuration::votes::{self, Voters};
-use crate::configuration::{Mode, Quorum};
-use crate::database::Database;
+use crate::configuration::{Configuration, Mode, Quorum, RestoreFlag};
+use crate::database::{Database, Op};
 use crate::ids::{DeviceSet, NodeId, NodeSet, Stamp};
+use crate::time::Time;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+
+/// The warning that stays for as long as quorum is waived.
+const WAIVED: &str = "QUORUM IS OFF: nodes that lose each other both go on, and the updates of one side are lost; ccdadm quorum on";
 
 impl Node {
     /// Whether this node may promise `node` to take part in no configuration without it, if both know the same one: among
@@ -214,9 +222,98 @@ impl Node {
         self.nodes_alone_vote() && !votes::decide(&self.known, self.live_voters())
     }
 
+    /// The operations with the flag that a restore leaves: whether all nodes are active is the master's to say, and in the
+    /// configuration in which it commits the update.
+    pub(super) fn flagged(known: &Configuration, ops: &[Op]) -> Vec<Op> {
+        let flag = if known.all_active() {
+            RestoreFlag::AllActive
+        } else {
+            RestoreFlag::NotAllActive
+        };
+        let mut ops = ops.to_vec();
+        for op in &mut ops {
+            if let Op::ReplaceAll { restore, .. } | Op::ReplaceKey { restore, .. } = op {
+                *restore = flag;
+            }
+        }
+        ops
+    }
+
+    /// An operator wants quorum on or off: the successor that says so is decided by votes, while there is a quorum.
+    pub(super) fn begin_quorum_wish(&mut self, client: ClientToken, deadline: Time, wanted: Quorum) {
+        if !self.is_open() || !self.lease_holds() {
+            let refusal = self.refuse_quorum_wish();
+            self.reply(client, Err(refusal));
+            return;
+        }
+        self.look = true;
+        self.quorum_wish = Some(wanted);
+        self.requests.operator.push(Operator {
+            client,
+            deadline,
+            wish: Wish::Quorum(wanted),
+        });
+    }
+
+    pub(super) fn refuse_quorum_wish(&self) -> Refusal {
+        let why = if self.lacks_majority() {
+            self.no_quorum_text()
+        } else {
+            self.obstacle_text()
+        };
+        Refusal::NoQuorum {
+            why: format!(
+                "quorum is turned on and off by a majority, while there is one; to go on without: ccdctl takeover --force; {why}"
+            ),
+        }
+    }
+
+    /// Proposes what the operator wants as soon as the round under way has ended.
+    pub(super) fn propose_quorum_wish(&mut self) -> bool {
+        let Some(wanted) = self.quorum_wish.filter(|wanted| *wanted != self.known.quorum) else {
+            return false;
+        };
+        if !self.is_open() || !self.lease_holds() {
+            return false;
+        }
+        if self.round.is_some() {
+            self.hold_rounds = true;
+            return true;
+        }
+        let why = match wanted {
+            Quorum::Required => "an operator has turned quorum on",
+            Quorum::Waived => "an operator has turned quorum OFF: whoever is left will go on alone",
+        };
+        self.propose(Want {
+            members: self.known.members,
+            devices: self.known.devices,
+            why: String::from(why),
+        });
+        true
+    }
+
+    /// Said whenever a configuration opens without the rule.
+    pub(super) fn warn_of_waived_quorum(&mut self) {
+        if self.known.quorum == Quorum::Waived {
+            self.record(DecisionKind::Alarm, String::from(WAIVED));
+        }
+    }
+
+    /// What an operator has to put right although the cluster serves.
+    pub(super) fn with_warnings(&self, verdict: String) -> String {
+        let flagged = "restore flag 3: all nodes must be active once before an unattended restart";
+        let warnings = [
+            (self.known.quorum == Quorum::Waived).then_some(WAIVED),
+            self.needs_all_nodes().then_some(flagged),
+            Some(verdict.as_str()).filter(|verdict| !verdict.is_empty()),
+        ];
+        let warnings: Vec<&str> = warnings.into_iter().flatten().collect();
+        warnings.join("; ")
+    }
+
     /// All nodes must be active once before this node takes part in a restart (Fig. 6, column 4).
     pub(super) fn needs_all_nodes(&self) -> bool {
-        use crate::configuration::RestoreFlag::NotAllActive;
-        self.known.restore == NotAllActive || self.head.restore_flag() == NotAllActive
+        let flags = [self.known.restore, self.head.restore_flag()];
+        flags.contains(&RestoreFlag::NotAllActive)
     }
 }

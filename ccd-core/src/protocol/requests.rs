@@ -146,14 +146,12 @@ impl Node {
                 body,
             }),
             RequestBody::Update(update) => self.take_update(Origin::Client(client), update, deadline),
-            RequestBody::Verify => {
-                // As a read: it starts when the node can be read.
-                self.requests.reads.push(Read {
-                    client,
-                    deadline,
-                    body: RequestBody::Verify,
-                });
-            }
+            // As a read: it starts when the node can be read.
+            body @ RequestBody::Verify { .. } => self.requests.reads.push(Read {
+                client,
+                deadline,
+                body,
+            }),
             RequestBody::Drill if self.known.is_genesis() => {
                 let refusal = self.not_serving();
                 self.reply(client, Err(refusal));
@@ -178,13 +176,14 @@ impl Node {
                 });
                 self.beat();
             }
+            RequestBody::Quorum(wanted) => self.begin_quorum_wish(client, deadline, wanted),
             RequestBody::Takeover { force: false } if !self.willing => {
                 let why = String::from("this node left; `ccdctl join` takes part again");
                 self.reply(client, Err(Refusal::Unsafe { why }));
             }
             RequestBody::Takeover { force } => {
                 self.willing = true;
-                if !self.is_open() {
+                if !self.is_open() || !self.lease_holds() {
                     self.impatient = true;
                     self.force = force;
                     self.back_off_until = self.now;
@@ -486,8 +485,8 @@ impl Node {
                 _ => None,
             };
             if self.can_read(key) {
-                if read.body == RequestBody::Verify {
-                    self.begin_verification(read.client, read.deadline);
+                if let RequestBody::Verify { repair } = read.body {
+                    self.begin_verification(read.client, read.deadline, repair);
                 } else {
                     let reply = self.read(self.strict_state(), &read.body);
                     self.reply(read.client, reply);

@@ -110,6 +110,7 @@ impl Node {
             } else {
                 String::new()
             },
+            decides: votes::decide(&self.known, self.live_voters()),
             serves: self.serving == Some(self.known.epoch),
             restore: self.head.restore_flag(),
         }
@@ -125,7 +126,10 @@ impl Node {
             return;
         }
         self.enter_returned_devices();
-        if self.force && !self.is_open() {
+        if self.propose_quorum_wish() {
+            return;
+        }
+        if self.force && !(self.is_open() && self.lease_holds()) {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.usable_devices(),
@@ -142,6 +146,10 @@ impl Node {
                     self.waiting = (why, self.now);
                 }
                 self.impatient = false;
+            }
+            Plan::Override(want) => {
+                self.force = true;
+                self.propose(want);
             }
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
@@ -275,12 +283,13 @@ impl Node {
             .devices
             .iter()
             .find(|role| !self.known.devices.contains(*role));
-        match (absent.is_empty(), lost) {
+        let without = match (absent.is_empty(), lost) {
             (true, None) => String::new(),
             (false, None) => format!("without node {absent}"),
             (true, Some(role)) => format!("without the {role}"),
             (false, Some(role)) => format!("without node {absent} and without the {role}"),
-        }
+        };
+        self.with_warnings(without)
     }
 
     fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {

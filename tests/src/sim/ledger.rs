@@ -136,7 +136,7 @@ impl Ledger {
         }
         let requests: Vec<RequestId> = match &record.body {
             RecordBody::Updates { updates, .. } => updates.iter().map(|update| update.request).collect(),
-            RecordBody::Open | RecordBody::Rollback => Vec::new(),
+            RecordBody::Open | RecordBody::OpenAll | RecordBody::Rollback => Vec::new(),
         };
         let place = Place(self.versions.len());
         let depth = parent.depth + 1;
@@ -199,7 +199,7 @@ impl Ledger {
             .insert(configuration.epoch, configuration.clone());
         self.invariant_no_acked_update_lost(configuration)?;
         // Who is given the content as an image never sees the record that opens the epoch.
-        self.on_record(&Record::open(configuration.base, configuration.epoch))?;
+        self.on_record(&Record::opening(configuration.base, configuration))?;
         Ok(true)
     }
 
@@ -341,7 +341,7 @@ fn invariant_generations_rise(record: &Record) -> Result<(), Unsound> {
         RecordBody::Updates { updates, .. } => {
             to.epoch == from.epoch && to.generation.0 == from.generation.0 + updates.len() as u64
         }
-        RecordBody::Open => to.epoch > from.epoch && to.generation == from.generation,
+        RecordBody::Open | RecordBody::OpenAll => to.epoch > from.epoch && to.generation == from.generation,
         RecordBody::Rollback => true,
     };
     if sound {
