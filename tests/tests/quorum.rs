@@ -1,7 +1,9 @@
 //! Clusters without shared disks: a majority takes updates, exactly half answers queries, fewer do neither.
 
-use ccd_core::client::Refusal;
-use ccd_core::protocol::ServingState;
+use ccd_core::client::{Answer, Finding, Refusal, RequestBody, VerifiedCopy};
+use ccd_core::configuration::{Decider, Quorum, RestoreFlag};
+use ccd_core::protocol::{DecisionKind, ServingState};
+use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
@@ -212,4 +214,256 @@ fn a_round_that_reached_one_half_only_is_shown_by_neither() {
         cluster.mend_pair(one, other);
     }
     assert!(cluster.add_within(D, "second", SETTLED));
+}
+
+fn is_committed(end: &AskEnd) -> bool {
+    matches!(end, AskEnd::Reply(Ok(Answer::Committed { .. })))
+}
+
+#[test]
+fn a_restore_without_all_nodes_sets_the_flag_whatever_the_client_says_and_all_nodes_reset_it() {
+    for key_only in [false, true] {
+        let mut cluster = nodes(3);
+        assert!(is_committed(&cluster.restore(B, "restored", key_only)));
+        assert_eq!(cluster.restore_flag(A), Some('4'), "all nodes are active");
+        cluster.crash(C, false);
+        assert!(cluster.add_within(A, "without C", SETTLED));
+        assert!(is_committed(&cluster.restore(B, "restored again", key_only)));
+        for server in [A, B] {
+            assert_eq!(cluster.restore_flag(server), Some('3'));
+            assert!(
+                cluster
+                    .verdict(server)
+                    .contains("restore flag 3: all nodes must be active once"),
+                "{}",
+                cluster.verdict(server)
+            );
+        }
+        // A restart by a majority is refused, and names who is missing.
+        cluster.crash(A, false);
+        cluster.crash(B, false);
+        cluster.start(A);
+        cluster.start(B);
+        cluster.settle();
+        for server in [A, B] {
+            assert_eq!(
+                cluster.verdict(server),
+                "the database was restored while not all nodes were active (restore flag 3): all nodes must be active once \
+                 before an unattended restart; missing: nodes 2"
+            );
+            assert_eq!(cluster.rows(server), None);
+            assert!(
+                matches!(refusal(&mut cluster, server), Refusal::NoQuorum { why } if why.ends_with("missing: nodes 2"))
+            );
+        }
+        cluster.start(C);
+        for server in [A, B, C] {
+            assert!(
+                cluster.serves_within(server, SETTLED),
+                "{}",
+                cluster.verdict(server)
+            );
+            assert_eq!(cluster.restore_flag(server), Some('4'));
+        }
+        // From here on a majority restarts again.
+        for server in [A, B, C] {
+            cluster.crash(server, false);
+        }
+        cluster.start(B);
+        cluster.start(C);
+        assert!(cluster.add_within(B, "by two of three", SETTLED));
+    }
+}
+
+#[test]
+fn the_flag_goes_when_the_missing_node_joins_without_a_restart() {
+    let mut cluster = nodes(3);
+    cluster.crash(C, false);
+    assert!(cluster.add_within(A, "without C", SETTLED));
+    assert!(is_committed(&cluster.restore(A, "restored", false)));
+    assert_eq!(cluster.restore_flag(A), Some('3'));
+    cluster.start(C);
+    assert!(cluster.serves_within(C, SETTLED));
+    for server in [A, B, C] {
+        assert_eq!(cluster.restore_flag(server), Some('4'));
+        assert_eq!(cluster.verdict(server), "");
+    }
+}
+
+#[test]
+fn exactly_half_of_the_nodes_does_not_restart_with_the_flag_set() {
+    let mut cluster = nodes(4);
+    cluster.crash(D, false);
+    assert!(cluster.add_within(A, "without D", SETTLED));
+    assert!(is_committed(&cluster.restore(A, "restored", false)));
+    cluster.run_for(LEASE);
+    for server in [A, B, C] {
+        cluster.crash(server, false);
+    }
+    cluster.start(A);
+    cluster.start(B);
+    cluster.settle();
+    assert_eq!(cluster.rows(A), None);
+    assert!(
+        cluster.verdict(A).ends_with("missing: nodes 2,3"),
+        "{}",
+        cluster.verdict(A)
+    );
+}
+
+fn waive(cluster: &mut Cluster, server: usize) -> AskEnd {
+    cluster.command(server, RequestBody::Quorum(Quorum::Waived))
+}
+
+fn is_done(end: &AskEnd) -> bool {
+    matches!(end, AskEnd::Reply(Ok(Answer::Done)))
+}
+
+#[test]
+fn with_quorum_off_whoever_is_left_goes_on_as_if_by_override_and_says_so_loudly() {
+    let mut cluster = nodes(3);
+    assert!(is_done(&waive(&mut cluster, B)));
+    assert_eq!(cluster.configuration().quorum, Quorum::Waived);
+    for server in [A, B, C] {
+        assert!(cluster.serves_within(server, SETTLED));
+        assert!(
+            cluster.verdict(server).starts_with("QUORUM IS OFF"),
+            "{}",
+            cluster.verdict(server)
+        );
+        assert!(!cluster.decisions(server, DecisionKind::Alarm).is_empty());
+    }
+    cluster.crash(A, false);
+    cluster.crash(B, false);
+    assert!(cluster.add_within(C, "alone", SETTLED), "{}", cluster.verdict(C));
+    let configuration = cluster.configuration().clone();
+    assert_eq!(configuration.decider, Decider::Operator);
+    assert!(configuration.epoch.0 >= 1000, "{configuration}");
+    assert_eq!(configuration.restore, RestoreFlag::NotAllActive);
+    assert!(!cluster.decisions(C, DecisionKind::Override).is_empty());
+    // Those who come back take part again, and the rule can be put back.
+    cluster.start(A);
+    cluster.start(B);
+    for server in [A, B] {
+        assert!(
+            cluster.serves_within(server, SETTLED),
+            "{}",
+            cluster.verdict(server)
+        );
+    }
+    assert!(is_done(
+        &cluster.command(A, RequestBody::Quorum(Quorum::Required))
+    ));
+    assert_eq!(cluster.rows(A).map(|rows| rows.len()), Some(2));
+    cluster.settle();
+    assert_eq!(cluster.configuration().restore, RestoreFlag::AllActive);
+    assert_eq!(cluster.verdict(B), "");
+    cluster.crash(A, false);
+    cluster.crash(B, false);
+    cluster.settle();
+    assert_eq!(cluster.rows(C), None, "a majority is needed again");
+}
+
+#[test]
+fn with_quorum_off_both_sides_of_a_cut_go_on_and_the_losing_branch_is_kept_aside() {
+    let mut cluster = nodes(2);
+    assert!(is_done(&waive(&mut cluster, A)));
+    cluster.cut_pair(A, B);
+    assert!(cluster.add_within(A, "on A", SETTLED), "{}", cluster.verdict(A));
+    assert!(cluster.add_within(B, "on B", SETTLED), "{}", cluster.verdict(B));
+    cluster.mend_pair(A, B);
+    for server in [A, B] {
+        assert!(
+            cluster.serves_within(server, 2 * SETTLED),
+            "{}",
+            cluster.verdict(server)
+        );
+    }
+    assert!(cluster.rows(A).is_some());
+    assert_eq!(cluster.rows(A), cluster.rows(B));
+    let kept = [A, B].map(|server| cluster.decisions(server, DecisionKind::BranchKept).len());
+    assert_eq!(kept.iter().sum::<usize>(), 1, "{kept:?}");
+}
+
+#[test]
+fn quorum_is_not_turned_off_by_fewer_than_a_majority() {
+    let mut cluster = nodes(2);
+    cluster.crash(A, false);
+    cluster.settle();
+    let AskEnd::Reply(Err(Refusal::NoQuorum { why })) = waive(&mut cluster, B) else {
+        panic!("it is refused");
+    };
+    assert!(
+        why.starts_with("quorum is turned on and off by a majority"),
+        "{why}"
+    );
+    assert!(why.contains("1 of 2 copies found"), "{why}");
+    // The operator who knows better says so once.
+    let forced = cluster.command(B, RequestBody::Takeover { force: true });
+    assert!(is_done(&forced), "{forced:?}");
+    assert!(cluster.add_within(B, "forced", SETTLED));
+}
+
+fn verify(cluster: &mut Cluster, server: usize, repair: bool) -> Vec<VerifiedCopy> {
+    match cluster.call(server, RequestBody::Verify { repair }, SETTLED) {
+        AskEnd::Reply(Ok(Answer::Verified(copies))) => copies,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn findings(copies: &[VerifiedCopy]) -> Vec<Finding> {
+    copies.iter().map(|copy| copy.finding).collect()
+}
+
+#[test]
+fn verify_invalidates_the_copy_that_most_others_contradict_and_repairs_it() {
+    use Finding::{Inconsistent, Repaired, Sound};
+    for odd in [A, B, C] {
+        for asked in [A, B] {
+            let mut cluster = nodes(3);
+            cluster.run_for(LEASE);
+            cluster.damage_copy(odd, "damage");
+            let mut expected = [Sound; 3];
+            expected[odd] = Inconsistent;
+            assert_eq!(
+                findings(&verify(&mut cluster, asked, false)),
+                expected,
+                "it is only reported"
+            );
+            assert!(cluster.decisions(odd, DecisionKind::Damage).is_empty());
+            expected[odd] = Repaired;
+            let copies = verify(&mut cluster, asked, true);
+            assert_eq!(findings(&copies), expected, "n{odd} found through n{asked}");
+            assert!(copies.iter().all(|copy| copy.digest == copies[0].digest));
+            assert!(!cluster.decisions(odd, DecisionKind::Damage).is_empty());
+            assert!(!cluster.decisions(odd, DecisionKind::BranchKept).is_empty());
+            assert!(cluster.serves_within(odd, SETTLED), "{}", cluster.verdict(odd));
+            assert_eq!(cluster.rows(odd), first());
+            assert!(cluster.add_within(odd, "second", SETTLED));
+        }
+    }
+}
+
+#[test]
+fn of_two_copies_that_differ_the_master_s_is_right() {
+    let mut cluster = nodes(2);
+    cluster.run_for(LEASE);
+    cluster.damage_copy(B, "damage");
+    let found = findings(&verify(&mut cluster, B, true));
+    assert_eq!(found, [Finding::Sound, Finding::Repaired]);
+    assert_eq!(cluster.rows(B), first());
+}
+
+#[test]
+fn verify_with_nothing_wrong_changes_nothing_also_under_load() {
+    let mut cluster = nodes(3);
+    let epoch = cluster.configuration().epoch;
+    for count in 0..20 {
+        let (_, body) = cluster.addition(&format!("v{count}"));
+        let asked = cluster.begin(count % 3, body);
+        let found = findings(&verify(&mut cluster, (count + 1) % 3, true));
+        assert_eq!(found, [Finding::Sound; 3]);
+        cluster.await_end(asked);
+    }
+    assert_eq!(cluster.configuration().epoch, epoch);
 }

@@ -19,7 +19,7 @@ use super::settled::Settled;
 use super::update::Round;
 use super::vote::TURN_BEATS;
 use crate::configuration::{BallotBlock, Configuration, Decider, Mode, Quorum};
-use crate::database::Database;
+use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
 use crate::time::{Date, Time};
@@ -364,6 +364,15 @@ impl Node {
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
             Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
             Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
+        }
+    }
+
+    /// Damage to this copy in memory, for whoever tests what is made of it: an update that no record holds.
+    #[doc(hidden)]
+    pub fn damage_copy(&mut self, update: &Update) {
+        if let Ok((damaged, _)) = self.committed.admit(update) {
+            self.committed = damaged.misplaced_at(self.committed.position());
+            self.head = self.committed.clone();
         }
     }
 

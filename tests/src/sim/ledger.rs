@@ -103,6 +103,12 @@ impl Ledger {
         place == older
     }
 
+    /// Whether these are on two branches because an operator let both sides of a cut go on.
+    pub fn is_branch(&self, one: Place, other: Place) -> bool {
+        let one_content = self.content(one);
+        self.overruled && !self.is_ancestor(one_content, other) && !self.is_ancestor(self.content(other), one)
+    }
+
     /// A node is about to store or send this record.
     pub fn on_record(&mut self, record: &Record) -> Result<(), Unsound> {
         let Some(prev) = self.find(record.prev) else {

@@ -152,6 +152,8 @@ pub struct World {
     pub workload: Workload,
     pub log: Log,
     pub unsound: Option<Unsound>,
+    /// Some copy was damaged on purpose: what is kept of it is not what its position says.
+    pub damaged: bool,
     /// A defect that the harness puts in on purpose, to see that it is found.
     pub sabotage: Option<Sabotage>,
     pub(super) asks: BTreeMap<u64, Ask>,
@@ -211,6 +213,7 @@ impl World {
             log: Log::new(recording),
             unsound: None,
             sabotage: None,
+            damaged: false,
             asks: BTreeMap::new(),
             ghosts: BTreeMap::new(),
             chance: random.fork("world"),

@@ -7,7 +7,7 @@ use crate::cli::table::table;
 use crate::cli::terminal::{Terminal, Tone};
 use crate::exit::Exit;
 use crate::wire::StatusReport;
-use ccd_core::configuration::Mode;
+use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::NodeId;
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
@@ -60,7 +60,10 @@ impl Health {
             ServingState::Closed => return Self::Degraded,
             _ => return Self::NotServing,
         }
-        let whole = status.survives.iter().all(|(_, survives)| *survives)
+        let waived = (status.configuration.as_ref())
+            .is_some_and(|configuration| configuration.quorum == Quorum::Waived);
+        let whole = !waived
+            && status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
             && status
                 .devices
@@ -188,6 +191,7 @@ fn document(report: &StatusReport, health: Health) -> Value {
             "lineage": status.position.lineage.to_string(),
             "master": master.map(|node| node_name(report, node)),
             "quorum": status.state == ServingState::Serving,
+            "quorum_required": configuration.is_none_or(|configuration| configuration.quorum == Quorum::Required),
             "rows": status.rows,
         },
         "nodes": nodes,
