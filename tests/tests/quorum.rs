@@ -372,6 +372,7 @@ fn with_quorum_off_both_sides_of_a_cut_go_on_and_the_losing_branch_is_kept_aside
     assert!(cluster.add_within(A, "on A", SETTLED), "{}", cluster.verdict(A));
     assert!(cluster.add_within(B, "on B", SETTLED), "{}", cluster.verdict(B));
     cluster.mend_pair(A, B);
+    cluster.settle();
     for server in [A, B] {
         assert!(
             cluster.serves_within(server, 2 * SETTLED),

@@ -204,7 +204,7 @@ impl Node {
 
     /// The answer to an update that no majority is here for.
     pub(super) fn refuse_update(&self) -> Refusal {
-        if self.needs_all_nodes() && self.serving.is_none() {
+        if self.waits_for_all_nodes() {
             Refusal::NoQuorum {
                 why: self.obstacle_text(),
             }
@@ -309,6 +309,11 @@ impl Node {
         ];
         let warnings: Vec<&str> = warnings.into_iter().flatten().collect();
         warnings.join("; ")
+    }
+
+    /// That is what a restart waits for now.
+    pub(super) fn waits_for_all_nodes(&self) -> bool {
+        self.needs_all_nodes() && self.serving.is_none()
     }
 
     /// All nodes must be active once before this node takes part in a restart (Fig. 6, column 4).

@@ -494,14 +494,11 @@ impl Node {
                 return false;
             }
             if hopeless || now >= read.deadline {
-                let refusal = if self.serving.is_some() && !hopeless {
-                    Refusal::TimedOut
-                } else if self.lacks_majority() && self.valid_but_closed() {
-                    Refusal::NotServing {
-                        why: self.no_quorum_text(),
-                    }
+                let refusal = if hopeless && self.lacks_majority() && !self.waits_for_all_nodes() {
+                    let why = self.no_quorum_text();
+                    Refusal::NotServing { why }
                 } else {
-                    self.not_serving()
+                    self.refusal_of_what_waited()
                 };
                 self.reply(read.client, Err(refusal));
                 return false;
@@ -537,12 +534,27 @@ impl Node {
             let refusal = if begun {
                 let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
                 Refusal::Unknown { why }
-            } else if self.serving.is_some() && !hopeless {
-                Refusal::TimedOut
-            } else {
+            } else if hopeless {
                 self.refuse_update()
+            } else {
+                self.refusal_of_what_waited()
             };
             self.answer_update(&[origin], id, Err(refusal));
+        }
+    }
+
+    /// Of a request that was not started: busy is not the same as out of service.
+    fn refusal_of_what_waited(&self) -> Refusal {
+        match (self.is_open(), self.lease_holds()) {
+            (true, true) => Refusal::TimedOut,
+            (true, false) => Refusal::NotServing {
+                why: format!(
+                    "the lease has run out: of the nodes {{{}}} this one hears {{{}}} only",
+                    self.known.members,
+                    self.heard_nodes().with(self.me())
+                ),
+            },
+            (false, _) => self.not_serving(),
         }
     }
 
