@@ -12,7 +12,7 @@ use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCop
 use ccd_core::configuration::Quorum;
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, Position, RequestId};
+use ccd_core::ids::{Generation, NodeId, Position, RequestId};
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -222,6 +222,11 @@ impl Client {
     /// Whether a majority is needed to go on, from now on.
     pub fn set_quorum(&self, rule: Quorum) -> Result<(), CcdError> {
         self.control(RequestBody::Quorum(rule))
+    }
+
+    /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.
+    pub fn designate(&self, node: Option<NodeId>) -> Result<(), CcdError> {
+        self.control(RequestBody::Designate { node })
     }
 
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until

@@ -104,8 +104,8 @@ catalogue! {
         "It was left alone.",
         "ccdadm setup --this NAME writes the node file only; --force with the same --cluster replaces the rows and keeps id and key";
     AUTHKEY_BAD = 1022, BadData,
-        "The key that nodes prove to each other is not 32 bytes in base64.",
-        "This node can talk to no other.",
+        "The file of keys that nodes prove to each other is not one to four lines of 32 bytes in base64, all different.",
+        "A daemon does not start with it; one that runs goes on with the keys that it has.",
         "copy authkey from another node again";
     AUTHKEY_OPEN = 1023, NotPermitted,
         "Others than the owner may read the key that nodes prove to each other.",
@@ -123,6 +123,10 @@ catalogue! {
         "The options of ccdadm setup do not describe a cluster.",
         "Nothing was written.",
         "ccdadm setup --help has examples";
+    AUTHKEY_STEP = 1027, Unsafe,
+        "The step does not fit where the rotation of the authkey is: add, promote, drop, each on all nodes.",
+        "The file was not changed.",
+        "ccdadm authkey list shows where it is, and ccdadm authkey --help the steps";
 
     TEXT_BAD = 1030, BadData,
         "A row of a database file breaks the text form or its format.",

@@ -1,9 +1,9 @@
 //! The codec of the client protocol: every message comes back, nothing that is damaged panics or allocates.
 
 use ccd_client::wire::{
-    Ask, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, NodeName, PREAMBLE, REPLY_BYTES_MAX,
-    REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError, check_preamble, decode_reply,
-    decode_request, encode_reply, encode_request, reply_len, request_len,
+    Ask, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, LinkReport, LinkState,
+    NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
+    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
 use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::Quorum;
@@ -100,6 +100,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
+        proptest::option::of(0..32u8).prop_map(|node| RequestBody::Designate {
+            node: node.and_then(NodeId::new)
+        }),
     ];
     prop_oneof![
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),
@@ -171,6 +174,18 @@ fn status() -> impl Strategy<Value = StatusReport> {
             daemon_version: text,
             daemon_pid: 1,
             uptime: Duration::from_secs(2),
+            links: vec![LinkReport {
+                node: me,
+                address: "10.0.0.1:5640".parse().expect("it is an address"),
+                state: LinkState::Silent,
+                preferred: member,
+                connection: Some(ConnectionReport {
+                    version: 1,
+                    epoch: Epoch(rows),
+                    authkey: "0123456789abcdef".into(),
+                }),
+                trouble: String::new(),
+            }],
         },
     )
 }

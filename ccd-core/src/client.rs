@@ -52,6 +52,10 @@ pub enum RequestBody {
     Leave,
     /// This node takes part again.
     Join,
+    /// This node is to be master as long as it is a member; `None`: the lowest-numbered member (claim 18).
+    Designate {
+        node: Option<NodeId>,
+    },
     /// This node tries to take over now. With `force` it does so against the vote rule, recorded as such.
     Takeover {
         force: bool,

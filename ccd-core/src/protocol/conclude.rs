@@ -78,7 +78,7 @@ impl Node {
                     from,
                     position: chosen.position,
                 };
-                self.fetch_from(from);
+                self.fetch_from(from, None);
             }
         }
     }
@@ -132,7 +132,7 @@ impl Node {
                 (false, false) => known.restore,
             },
             quorum: self.quorum_wish.unwrap_or(known.quorum),
-            designated: known.designated,
+            designated: self.wanted_designation().unwrap_or(known.designated),
             init_digest: known.init_digest,
             decider: if proposal.forced {
                 Decider::Operator

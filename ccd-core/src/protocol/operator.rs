@@ -3,6 +3,7 @@
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
 use crate::configuration::Quorum;
+use crate::ids::NodeId;
 use crate::time::Time;
 
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) enum Wish {
     In,
     Serve,
     Quorum(Quorum),
+    /// This node is to be master, or the lowest-numbered one.
+    Master(Option<NodeId>),
 }
 
 impl Node {
@@ -45,7 +48,8 @@ impl Node {
                 Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
                     Some(Ok(Answer::Done))
                 }
-                Wish::In if late => Some(Err(self.not_serving())),
+                Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),
+                Wish::In | Wish::Master(_) if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
                     Some(Err(Refusal::NoQuorum {
                         why: self.obstacle_text(),
@@ -59,7 +63,7 @@ impl Node {
                     self.quorum_wish = None;
                     Some(Err(self.refuse_quorum_wish()))
                 }
-                Wish::In | Wish::Serve | Wish::Quorum(_) => None,
+                Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),

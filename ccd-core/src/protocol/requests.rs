@@ -177,6 +177,21 @@ impl Node {
                 self.beat();
             }
             RequestBody::Quorum(wanted) => self.begin_quorum_wish(client, deadline, wanted),
+            RequestBody::Designate { node: Some(node) } if !self.settings.nodes.contains(node) => {
+                let why = format!(
+                    "there is no node {node} in this cluster; its nodes are {}",
+                    self.settings.nodes
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Designate { node } => {
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Master(node),
+                });
+                self.hand_on_designations();
+            }
             RequestBody::Takeover { force: false } if !self.willing => {
                 let why = String::from("this node left; `ccdctl join` takes part again");
                 self.reply(client, Err(Refusal::Unsafe { why }));

@@ -113,11 +113,15 @@ impl Node {
     /// What of `head` may or may not have been acked.
     pub(super) fn doubt(&self) -> Doubt<'_> {
         let (head, base) = (self.head.position(), self.known.base);
+        // Its end has gone bad, and looks like a record that was never written whole.
+        if head.stamp < self.settled.up_to {
+            return Doubt::Everything;
+        }
         // What a configuration starts from was decided with it.
         let is_base = head.stamp.epoch == self.known.epoch
             && head.stamp.generation == base.stamp.generation
             && head.lineage == base.lineage;
-        if is_base || head.stamp <= self.settled.up_to {
+        if is_base || head.stamp == self.settled.up_to {
             return Doubt::Nothing;
         }
         match &self.settled.last {

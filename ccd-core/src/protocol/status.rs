@@ -52,6 +52,9 @@ impl Node {
             fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
             settled,
+            held_back: self.held_back(node),
+            slow: self.slow(node),
+            flapping: self.flapping(node),
         }
     }
 
@@ -113,6 +116,7 @@ impl Node {
             decides: votes::decide(&self.known, self.live_voters()),
             serves: self.serving == Some(self.known.epoch),
             restore: self.head.restore_flag(),
+            designation: self.wanted_designation(),
         }
     }
 

@@ -11,7 +11,7 @@ use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
 use ccd_core::database::{Content, Key, Op, Pattern, Row, Update};
 use ccd_core::ids::{Position, RequestId};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
@@ -81,6 +81,16 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn stopped_with(shape: Shape, fencing: Fencing) -> Self {
+        Self::stopped_as(shape, fencing, Propagation::Forward, Propagation::Broadcast)
+    }
+
+    /// The same; copies travel in this way, and updates in that one.
+    fn stopped_as(
+        shape: Shape,
+        fencing: Fencing,
+        propagation: Propagation,
+        update_propagation: Propagation,
+    ) -> Self {
         let load = Load {
             clients: 0,
             think_max: LEASE,
@@ -91,6 +101,8 @@ impl Cluster {
         let plan = Plan {
             seed: 0,
             fencing,
+            propagation,
+            update_propagation,
             shape,
             faults: FaultBudget::none(),
             load,
@@ -109,7 +121,17 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
-        let mut cluster = Self::stopped_with(shape, fencing);
+        Self::stopped_with(shape, fencing).started()
+    }
+
+    /// A cluster that serves; copies travel in this way, and updates in that one.
+    pub fn serving_by(shape: Shape, propagation: Propagation, update_propagation: Propagation) -> Self {
+        Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
+    }
+
+    fn started(self) -> Self {
+        let mut cluster = self;
+        let shape = cluster.world.shape;
         cluster.start_all(Duration::from_millis(10));
         let formats = cluster.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
