@@ -209,11 +209,12 @@ impl State {
             RequestBody::Outcome { request } => Told::Outcome {
                 committed: self.database.outcome(*request),
             },
-            RequestBody::Verify => Told::Verified(self.copies.clone()),
+            RequestBody::Verify { .. } => Told::Verified(self.copies.clone()),
             RequestBody::Drill => Told::Drilled(self.drilled.clone()),
             RequestBody::Leave
             | RequestBody::Join
             | RequestBody::Takeover { .. }
+            | RequestBody::Quorum(_)
             | RequestBody::Designate { .. } => Told::Done,
         }
     }

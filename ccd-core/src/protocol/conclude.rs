@@ -131,7 +131,7 @@ impl Node {
                 (true, false) => RestoreFlag::NotAllActive,
                 (false, false) => known.restore,
             },
-            quorum: known.quorum,
+            quorum: self.quorum_wish.unwrap_or(known.quorum),
             designated: self.wanted_designation().unwrap_or(known.designated),
             init_digest: known.init_digest,
             decider: if proposal.forced {

@@ -158,6 +158,11 @@ pub enum Message {
         serial: u64,
         copy: VerifiedCopy,
     },
+    /// The receiver's copy was found inconsistent: it stops serving, and is replaced by a sound one.
+    Invalidate {
+        epoch: Epoch,
+        why: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

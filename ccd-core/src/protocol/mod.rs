@@ -14,6 +14,7 @@
 //!                                                      fencing_watch.rs  noticing what others did
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
+//! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
 //!                                                                   history.rs  the records for that
@@ -51,9 +52,11 @@ mod prepared;
 mod promises;
 mod proof;
 mod propose;
+mod quorum;
 mod raw;
 mod replicas;
 mod requests;
+mod settled;
 mod slow;
 mod spread;
 mod status;

@@ -158,6 +158,7 @@ impl World {
                 let result = self.ledger.on_record(record);
                 self.judge(result);
             }
+            ReplicaOp::KeepBranch { .. } if self.damaged => {}
             ReplicaOp::WriteImage { database }
             | ReplicaOp::Checkpoint { database }
             | ReplicaOp::KeepBranch { database, .. } => {
@@ -291,6 +292,7 @@ impl World {
     ) -> Result<(), Unsound> {
         // A node may still stand before an update that does not touch the key.
         if self.ledger.is_ancestor(seen, place)
+            || self.ledger.is_branch(seen, place)
             || self.ledger.database(seen).query(pattern).as_deref() == Ok(rows)
         {
             return Ok(());
