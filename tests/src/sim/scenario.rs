@@ -300,9 +300,9 @@ impl Cluster {
         )
     }
 
-    /// The flag of this node's copy, as its consistency record has it.
+    /// The flag that this node answers with, as its consistency record has it.
     pub fn restore_flag(&mut self, server: usize) -> Option<char> {
-        match self.command(server, RequestBody::Snapshot { stale: true }) {
+        match self.command(server, RequestBody::Snapshot { stale: false }) {
             AskEnd::Reply(Ok(Answer::Snapshot(database))) => Some(database.restore_flag().digit()),
             _ => None,
         }
