@@ -123,6 +123,14 @@ catalogue! {
         "The options of ccdadm setup do not describe a cluster.",
         "Nothing was written.",
         "ccdadm setup --help has examples";
+    NODE_EXISTS = 1027, Exists,
+        "A node of this name or number is in the cluster already.",
+        "Nothing was changed.",
+        "ccdctl members lists the nodes; choose another name, or another number with NUMBER:NAME=ADDRESS";
+    NO_SUCH_NODE = 1028, NoSuchKey,
+        "The name or number stands for no node of the cluster.",
+        "Nothing was changed.",
+        "ccdctl members lists the nodes";
 
     TEXT_BAD = 1030, BadData,
         "A row of a database file breaks the text form or its format.",

@@ -7,8 +7,10 @@ use ccd_client::wire::{
 };
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
-use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, RequestId, Stamp};
-use ccd_core::init::Fencing;
+use ccd_core::ids::{
+    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp,
+};
+use ccd_core::init::{Fencing, NodeAddress, NodeEdit};
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
 use ccd_core::reservation::{Registrations, ReservationKey};
 use ccd_core::time::Date;
@@ -38,6 +40,23 @@ fn pattern() -> impl Strategy<Value = Pattern> {
             named,
             wildcard,
         })
+}
+
+fn node_edit() -> impl Strategy<Value = NodeEdit> {
+    let number = (0u8..32).prop_map(|number| NodeId::new(number).unwrap());
+    let address = (any::<std::net::IpAddr>(), proptest::option::of(1u16..))
+        .prop_map(|(ip, port)| NodeAddress { ip, port });
+    let addresses = proptest::collection::vec(address, 0..4);
+    prop_oneof![
+        "[a-z]{1,9}".prop_map(|node| NodeEdit::Remove { node }),
+        (proptest::option::of(number), "[a-z]{1,9}", addresses).prop_map(|(number, name, addresses)| {
+            NodeEdit::Add {
+                number,
+                name,
+                addresses,
+            }
+        }),
+    ]
 }
 
 fn request_id() -> impl Strategy<Value = RequestId> {
@@ -98,6 +117,10 @@ fn ask() -> impl Strategy<Value = Ask> {
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
+        any::<bool>().prop_map(|on| RequestBody::Maintenance { on }),
+        proptest::option::of(any::<u32>().prop_map(NodeSet::from_bits))
+            .prop_map(|members| RequestBody::Reconfigure { members }),
+        node_edit().prop_map(RequestBody::ChangeNodes),
     ];
     prop_oneof![
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),
@@ -154,6 +177,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     }),
                     registered: member,
                 }],
+                external: member.then_some(NodeSet::of(me)),
                 survives: vec![
                     (Part::Node(me), member),
                     (Part::Device(DeviceRole::Primary), usable),
@@ -343,5 +367,15 @@ fn what_a_request_needs_follows_from_what_it_does() {
     assert_eq!(request(RequestBody::Verify), Service::Read);
     assert_eq!(request(RequestBody::Takeover { force: true }), Service::Control);
     assert_eq!(request(RequestBody::Leave), Service::Control);
+    assert_eq!(request(RequestBody::Maintenance { on: true }), Service::Control);
+    assert_eq!(
+        request(RequestBody::Reconfigure { members: None }),
+        Service::Control
+    );
+    let node = "gamma".to_owned();
+    assert_eq!(
+        request(RequestBody::ChangeNodes(NodeEdit::Remove { node })),
+        Service::Control
+    );
     assert_eq!(request(RequestBody::Snapshot { stale: true }), Service::Read);
 }

@@ -4,18 +4,21 @@
 //! init/text.rs      rows and lines
 //! init/rows.rs      the reserved rows, checked
 //! init/options.rs   the table of options, and their checked form
+//! init/file.rs      the file's text, and how nodes are added to it and removed
 //! init.rs           ClusterInit: everything, checked
 //! ```
 //!
 //! Made by `ccdadm setup`, read by the daemon and the programs. A [`ClusterInit`] is always consistent: at least
 //! one node, every address belongs to a node, devices only where they mean something, options in range.
 
+mod file;
 mod options;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub use file::{InitFile, NodeAddress, NodeEdit};
 pub use options::{Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options};
 pub use text::INIT_BYTES_MAX;
 
@@ -124,16 +127,6 @@ impl ClusterInit {
         )
         .check(!devices.is_empty())?;
         let nodes = rows::nodes(&numbered, options.port)?;
-        if !devices.is_empty() && nodes.len() != 2 {
-            return Err(InitError::new(
-                None,
-                "the DEVICE rows",
-                format!(
-                    "shared devices are for exactly two nodes, and there are {}",
-                    nodes.len()
-                ),
-            ));
-        }
         Ok(Self {
             name,
             id,

@@ -11,15 +11,16 @@ use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
-use crate::peers::{self, FromPeer, Pace, Peers};
+use crate::nodes;
+use crate::peers::{self, FromPeer, Identity, Pace, Peers, Roster};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
-use ccd_client::Exit;
 use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
+use ccd_client::{Exit, Places};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, NodeId, Replica};
-use ccd_core::init::ClusterInit;
+use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
 use ccd_mirror::{Mirror, Remedy};
@@ -35,6 +36,8 @@ use tokio::sync::{Notify, mpsc};
 const FROM_PEERS_MAX: usize = 256;
 /// Requests that wait for the loop. Full: clients' sockets are not read until there is room.
 const FROM_CLIENTS_MAX: usize = 1024;
+/// Init databases on their way to the disk: the protocol stores one at a time.
+const STAGED_MAX: usize = 4;
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// How long a graceful leave may take before the process ends anyway.
@@ -55,6 +58,11 @@ struct Daemon {
     node: Node,
     mirror: Mirror,
     peers: Peers,
+    identity: Rc<Identity>,
+    pace: Pace,
+    places: Places,
+    /// Where it is said that a staged init database is durable.
+    staged: mpsc::Sender<Staged>,
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
@@ -71,12 +79,20 @@ struct Daemon {
     left: bool,
 }
 
+/// An init database with other nodes is stored, or could not be.
+#[derive(Debug)]
+pub struct Staged {
+    pub digest: [u8; 32],
+    pub result: Result<(), String>,
+}
+
 /// What the loop listens to.
 struct Inlets {
     peers: mpsc::Receiver<FromPeer>,
     clients: mpsc::Receiver<FromClient>,
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
+    staged: mpsc::Receiver<Staged>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -125,7 +141,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     for node in init.nodes().iter().filter(|node| node.id != me) {
         peers.dial(&identity, node.id, node.addresses.clone(), pace);
     }
-    peers::listen(listeners, identity, from_peers);
+    let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
+    peers::listen(listeners, identity.clone(), from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
@@ -135,6 +152,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror,
         fences,
         peers,
+        identity,
+        pace,
+        places: places.clone(),
+        staged,
         clients,
         decisions,
         service: Service::new(),
@@ -154,6 +175,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients: clients_inlet,
         mirror: woken,
         scrub: scrub_inlet,
+        staged: staged_inlet,
         terminate,
         interrupt,
     };
@@ -212,6 +234,7 @@ impl Daemon {
                     }
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
+                Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
@@ -350,7 +373,43 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
+            Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
+            Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
+        }
+    }
+
+    /// From now on whoever goes by this init database is met as well.
+    fn end_staging(&mut self, digest: [u8; 32], result: Result<(), String>) {
+        match &result {
+            Ok(()) => self.identity.roster.borrow_mut().other = Some(digest),
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.handle(Event::Staged { digest, result });
+    }
+
+    /// Nodes were added or removed: their connections come and go, and the file on disk follows.
+    fn adopt_init(&mut self, init: &InitFile) {
+        if let Err(error) = nodes::adopt(&self.places, init) {
+            let path = self.places.init_path();
+            tracing::error!(
+                "{} was not replaced: {error}; the next start tries again",
+                path.display()
+            );
+        }
+        let before = self.identity.roster.borrow().digest;
+        *self.identity.roster.borrow_mut() = Roster {
+            nodes: init.nodes,
+            digest: init.digest,
+            other: Some(before),
+        };
+        self.init = init.cluster_init();
+        self.peers.keep_only(init.nodes);
+        for node in self.init.nodes().iter().filter(|node| node.id != self.me) {
+            if !self.peers.has(node.id) {
+                self.peers
+                    .dial(&self.identity, node.id, node.addresses.clone(), self.pace);
+            }
         }
     }
 

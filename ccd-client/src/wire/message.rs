@@ -62,7 +62,12 @@ impl Ask {
             | RequestBody::Outcome { .. }
             | RequestBody::Verify => Service::Read,
             RequestBody::Update(_) | RequestBody::Drill => Service::Write,
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Service::Control,
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Reconfigure { .. }
+            | RequestBody::Maintenance { .. }
+            | RequestBody::ChangeNodes(_) => Service::Control,
         }
     }
 }

@@ -208,7 +208,12 @@ impl State {
             },
             RequestBody::Verify => Told::Verified(self.copies.clone()),
             RequestBody::Drill => Told::Drilled(self.drilled.clone()),
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Told::Done,
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Reconfigure { .. }
+            | RequestBody::Maintenance { .. }
+            | RequestBody::ChangeNodes(_) => Told::Done,
         }
     }
 
@@ -298,6 +303,7 @@ fn report() -> StatusReport {
                     registered: true,
                 })
                 .to_vec(),
+            external: None,
             survives: nodes
                 .map(|id| (Part::Node(id), true))
                 .into_iter()

@@ -29,6 +29,9 @@ pub(super) struct Facts {
     pub caught_up: bool,
     /// It has been linked for a whole lease, so it will be here for a while.
     pub settled: bool,
+    /// An external membership monitor says that it is there, or gone.
+    pub expected: bool,
+    pub called_gone: bool,
 }
 
 /// What a node sees.
@@ -67,6 +70,16 @@ pub(super) struct Want {
     pub members: NodeSet,
     pub devices: DeviceSet,
     pub why: String,
+    /// What an operator has decided on with it.
+    pub settles: Settles,
+}
+
+/// Parts of a configuration that change only because an operator says so; `None` leaves them as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settles {
+    /// Other nodes, and the digest of the init database that names them.
+    pub nodes: Option<(NodeSet, [u8; 32])>,
+    pub maintenance: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,6 +251,10 @@ fn go_on(view: &View) -> Plan {
                         "the network to node {node} is cut, but it is alive: the lowest-numbered node takes over"
                     ));
                 }
+            } else if !facts.linked && facts.expected {
+                return Plan::Wait(format!(
+                    "node {node} is there, says the external membership monitor, and is waited for"
+                ));
             } else if !facts.linked && !facts.silent {
                 return Plan::Wait(format!("node {node} was seen or heard less than a lease ago"));
             }
@@ -258,6 +275,11 @@ fn go_on(view: &View) -> Plan {
         .is_some_and(|facts| facts.linked)
     {
         format!("node {gone} leaves or cannot serve")
+    } else if gone
+        .iter()
+        .all(|node| view.nodes.get(&node).is_some_and(|facts| facts.called_gone))
+    {
+        format!("node {gone} is gone, says the external membership monitor")
     } else {
         format!("node {gone} has been silent for a lease")
     };
@@ -287,6 +309,7 @@ fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Pl
         members: candidates,
         devices,
         why,
+        settles: Settles::default(),
     })
 }
 
@@ -373,6 +396,7 @@ fn improve(view: &View) -> Plan {
         members,
         devices,
         why,
+        settles: Settles::default(),
     })
 }
 

@@ -6,7 +6,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::message::Message;
-use super::plan::Want;
+use super::plan::{Settles, Want};
 use super::replicas::Purpose;
 use crate::client::Refusal;
 use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
@@ -263,6 +263,7 @@ impl Node {
             members: self.known.members,
             devices: self.known.devices,
             why: format!("another node claimed the {role}, and this owner is still here"),
+            settles: Settles::default(),
         });
     }
 
@@ -296,6 +297,7 @@ impl Node {
             members: self.known.members,
             devices,
             why,
+            settles: Settles::default(),
         });
     }
 

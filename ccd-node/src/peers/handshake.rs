@@ -157,9 +157,11 @@ fn open<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::super::hello::PROTOCOL;
+    use super::super::roster::Roster;
     use super::super::sealed::{Opener, Sealer};
     use super::*;
     use ccd_core::ids::{ClusterId, NodeSet};
+    use std::cell::RefCell;
 
     fn node(number: u8) -> NodeId {
         NodeId::new(number).unwrap()
@@ -168,11 +170,18 @@ mod tests {
     fn identity(me: u8) -> Identity {
         Identity {
             me: node(me),
-            nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
             cluster: ClusterId([7; 16]),
-            init_digest: [8; 32],
+            roster: roster([node(0), node(1)].into_iter().collect(), [8; 32]),
             key: [9; 32],
         }
+    }
+
+    fn roster(nodes: NodeSet, digest: [u8; 32]) -> RefCell<Roster> {
+        RefCell::new(Roster {
+            nodes,
+            digest,
+            other: None,
+        })
     }
 
     /// The frame inside the dialer's first bytes, or inside the listener's answer.
@@ -219,11 +228,11 @@ mod tests {
             ..identity(1)
         };
         let digest = Identity {
-            init_digest: [1; 32],
+            roster: roster([node(0), node(1)].into_iter().collect(), [1; 32]),
             ..identity(1)
         };
         let other_nodes = Identity {
-            nodes: NodeSet::of(node(1)),
+            roster: roster(NodeSet::of(node(1)), [8; 32]),
             ..identity(1)
         };
         let table = [

@@ -2,8 +2,10 @@
 //!
 //! A [`Hello`] travels inside the handshake, so only a holder of the cluster's key can read or make one.
 
-use ccd_core::ids::{ClusterId, NodeId, NodeSet};
+use super::roster::Roster;
+use ccd_core::ids::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 
 /// Version of the messages between nodes. Both sides must have the same.
 pub const PROTOCOL: u16 = 1;
@@ -17,15 +19,16 @@ pub struct Hello {
     pub init_digest: [u8; 32],
     pub from: NodeId,
     pub to: NodeId,
+    /// Of the init database that is stored for a change of nodes, or was gone by before.
+    pub init_other: Option<[u8; 32]>,
 }
 
 /// What this node says and expects.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub me: NodeId,
-    pub nodes: NodeSet,
     pub cluster: ClusterId,
-    pub init_digest: [u8; 32],
+    pub roster: RefCell<Roster>,
     /// From `/etc/ccd/authkey`.
     pub key: [u8; 32],
 }
@@ -49,19 +52,22 @@ pub enum Mismatch {
     )]
     WrongNode { wanted: NodeId, answered: NodeId },
     #[error(
-        "node {0} is not a node of this cluster, or the answering node has the same number; check the node files"
+        "node {0} is not a node of this cluster: it was removed (`ccdctl add-node` takes it in again), it was never added, or the \
+         answering node has the same number; check the node files"
     )]
     NotAPeer(NodeId),
 }
 
 impl Identity {
     pub fn hello(&self, to: NodeId) -> Hello {
+        let roster = *self.roster.borrow();
         Hello {
             protocol: PROTOCOL,
             cluster: self.cluster,
-            init_digest: self.init_digest,
+            init_digest: roster.digest,
             from: self.me,
             to,
+            init_other: roster.other,
         }
     }
 
@@ -79,7 +85,12 @@ impl Identity {
                 listener: self.cluster,
             });
         }
-        if dialer.init_digest != self.init_digest {
+        let roster = *self.roster.borrow();
+        // Before the digest: a node that was removed has an init database of its own.
+        if dialer.from != self.me && !roster.nodes.contains(dialer.from) {
+            return Err(Mismatch::NotAPeer(dialer.from));
+        }
+        if !roster.agrees(dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::InitDigest);
         }
         if dialer.to != self.me {
@@ -88,7 +99,7 @@ impl Identity {
                 answered: self.me,
             });
         }
-        if dialer.from == self.me || !self.nodes.contains(dialer.from) {
+        if dialer.from == self.me {
             return Err(Mismatch::NotAPeer(dialer.from));
         }
         Ok(())

@@ -114,7 +114,7 @@ async fn serve(
             if let Err(error) = reader.get_ref().set_quickack(false) {
                 tracing::debug!(%error, "acknowledgements stay immediate");
             }
-            let error = read(&mut reader, from, &mut opener, &shared.to_core).await;
+            let error = read(&mut reader, from, &mut opener, &shared).await;
             tracing::info!(node = %from, %address, "peer's connection ended: {error}");
         }
     }
@@ -158,7 +158,7 @@ async fn read(
     reader: &mut BufReader<TcpStream>,
     from: NodeId,
     opener: &mut Opener,
-    to_core: &mpsc::Sender<FromPeer>,
+    shared: &Shared,
 ) -> anyhow::Error {
     loop {
         let frame = match read_frame(reader, usize::from(u16::MAX)).await {
@@ -175,7 +175,10 @@ async fn read(
             Ok((_, rest)) => return anyhow::anyhow!("{} bytes too many in a message", rest.len()),
             Err(error) => return anyhow::anyhow!("a message does not decode: {error}"),
         };
-        if to_core.send(FromPeer { from, message }).await.is_err() {
+        if !shared.identity.roster.borrow().nodes.contains(from) {
+            return anyhow::anyhow!("node {from} is no node of the cluster any more");
+        }
+        if shared.to_core.send(FromPeer { from, message }).await.is_err() {
             return anyhow::anyhow!("this daemon is stopping");
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! hello.rs       what two nodes compare before they talk; why they do not
 //! handshake.rs   who holds the key, bytes in and bytes out
+//! roster.rs      who the peers are, while nodes are added and removed
 //! sealed.rs      messages of any length in sealed frames
 //! dial.rs        this node's connection to one peer: what it *sends* goes here
 //! listen.rs      the peers' connections to this node: what it *receives* comes here
@@ -15,13 +16,15 @@ mod dial;
 mod handshake;
 mod hello;
 mod listen;
+mod roster;
 mod sealed;
 
 pub use hello::Identity;
 pub use listen::{bind, listen};
+pub use roster::Roster;
 
 use crate::outbox::Outbox;
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::protocol::Message;
 use sealed::Sealer;
 use std::cell::RefCell;
@@ -74,6 +77,7 @@ struct Link {
 struct Peer {
     node: NodeId,
     link: RefCell<Option<Link>>,
+    task: RefCell<Option<tokio::task::AbortHandle>>,
 }
 
 /// All peers of this node.
@@ -89,9 +93,26 @@ impl Peers {
         let peer = Rc::new(Peer {
             node,
             link: RefCell::default(),
+            task: RefCell::default(),
         });
         self.peers.push(peer.clone());
-        tokio::task::spawn_local(dial::keep_connected(identity.clone(), peer, addresses, pace));
+        let keep = dial::keep_connected(identity.clone(), peer.clone(), addresses, pace);
+        *peer.task.borrow_mut() = Some(tokio::task::spawn_local(keep).abort_handle());
+    }
+
+    pub fn has(&self, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.node == node)
+    }
+
+    /// Ends the connections to all but these.
+    pub fn keep_only(&mut self, nodes: NodeSet) {
+        self.peers.retain(|peer| {
+            let stays = nodes.contains(peer.node);
+            if !stays && let Some(task) = peer.task.take() {
+                task.abort();
+            }
+            stays
+        });
     }
 
     /// Puts a message on its way; [`flush`](Self::flush) sends it. Dropped if there is no connection.
@@ -142,7 +163,7 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ccd_core::ids::{ClusterId, NodeSet, Position};
+    use ccd_core::ids::{ClusterId, Position};
     use tokio::sync::mpsc;
     use tokio::task::LocalSet;
 
@@ -155,9 +176,12 @@ mod tests {
     fn identity(me: u8, key: u8) -> Rc<Identity> {
         Rc::new(Identity {
             me: node(me),
-            nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
             cluster: ClusterId([7; 16]),
-            init_digest: [8; 32],
+            roster: RefCell::new(Roster {
+                nodes: [node(0), node(1)].into_iter().collect(),
+                digest: [8; 32],
+                other: None,
+            }),
             key: [key; 32],
         })
     }

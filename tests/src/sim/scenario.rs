@@ -109,14 +109,25 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
-        let mut cluster = Self::stopped_with(shape, fencing);
-        cluster.start_all(Duration::from_millis(10));
-        let formats = cluster.world.define_formats(1, SETTLED);
+        Self::stopped_with(shape, fencing).serve(shape)
+    }
+
+    fn serve(mut self, shape: Shape) -> Self {
+        self.start_all(Duration::from_millis(10));
+        let formats = self.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
         for server in 0..shape.nodes {
-            assert!(cluster.serves_within(server, SETTLED), "n{server} serves");
+            assert!(self.serves_within(server, SETTLED), "n{server} serves");
         }
-        cluster
+        self
+    }
+
+    /// A cluster that serves, beside so many servers that are of no cluster yet.
+    pub fn serving_with_spares(shape: Shape, spares: usize) -> Self {
+        let nodes = shape.nodes + spares;
+        let mut cluster = Self::stopped_with(Shape { nodes, ..shape }, usual_fencing());
+        cluster.world.keep_spare(spares);
+        cluster.serve(shape)
     }
 
     pub fn settle(&mut self) {

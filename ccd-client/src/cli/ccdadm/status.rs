@@ -58,7 +58,10 @@ impl Health {
         if status.state != ServingState::Serving {
             return Self::NotServing;
         }
-        let whole = status.survives.iter().all(|(_, survives)| *survives)
+        let maintenance =
+            (status.configuration.as_ref()).is_some_and(|configuration| configuration.maintenance);
+        let whole = !maintenance
+            && status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
             && status
                 .devices
@@ -91,6 +94,18 @@ pub(in crate::cli) fn node_state(node: &NodeStatus) -> &'static str {
         (false, _, true, _) => "out",
         (false, _, false, true) => "disk_only",
         (false, _, false, false) => "absent",
+    }
+}
+
+/// The nodes that an external membership monitor says are there; null with the built-in one.
+pub(in crate::cli) fn external_view(report: &StatusReport) -> Value {
+    match report.status.external {
+        Some(view) => json!(
+            view.iter()
+                .map(|node| node_name(report, node))
+                .collect::<Vec<_>>()
+        ),
+        None => Value::Null,
     }
 }
 
@@ -185,6 +200,8 @@ fn document(report: &StatusReport, health: Health) -> Value {
             "lineage": status.position.lineage.to_string(),
             "master": master.map(|node| node_name(report, node)),
             "quorum": status.state == ServingState::Serving,
+            "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
+            "view": external_view(report),
             "rows": status.rows,
         },
         "nodes": nodes,
