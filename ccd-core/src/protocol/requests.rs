@@ -516,11 +516,7 @@ impl Node {
                 return false;
             }
             if hopeless || now >= read.deadline {
-                let refusal = if self.serving.is_some() && !hopeless {
-                    Refusal::TimedOut
-                } else {
-                    self.not_serving()
-                };
+                let refusal = self.refusal_of_what_waited();
                 self.reply(read.client, Err(refusal));
                 return false;
             }
@@ -558,12 +554,25 @@ impl Node {
             } else if !self.waited_for().is_empty() {
                 let why = self.maintenance_text().unwrap_or_default();
                 Refusal::NotServing { why }
-            } else if self.serving.is_some() {
-                Refusal::TimedOut
             } else {
-                self.not_serving()
+                self.refusal_of_what_waited()
             };
             self.answer_update(&[origin], id, Err(refusal));
+        }
+    }
+
+    /// Of a request that was not started: busy is not the same as out of service.
+    fn refusal_of_what_waited(&self) -> Refusal {
+        match (self.is_open(), self.lease_holds()) {
+            (true, true) => Refusal::TimedOut,
+            (true, false) => Refusal::NotServing {
+                why: format!(
+                    "the lease has run out: of the nodes {{{}}} this one hears {{{}}} only",
+                    self.known.members,
+                    self.heard_nodes().with(self.me())
+                ),
+            },
+            (false, _) => self.not_serving(),
         }
     }
 
