@@ -104,8 +104,8 @@ catalogue! {
         "It was left alone.",
         "ccdadm setup --this NAME writes the node file only; --force with the same --cluster replaces the rows and keeps id and key";
     AUTHKEY_BAD = 1022, BadData,
-        "The key that nodes prove to each other is not 32 bytes in base64.",
-        "This node can talk to no other.",
+        "The file of keys that nodes prove to each other is not one to four lines of 32 bytes in base64, all different.",
+        "A daemon does not start with it; one that runs goes on with the keys that it has.",
         "copy authkey from another node again";
     AUTHKEY_OPEN = 1023, NotPermitted,
         "Others than the owner may read the key that nodes prove to each other.",
@@ -123,11 +123,15 @@ catalogue! {
         "The options of ccdadm setup do not describe a cluster.",
         "Nothing was written.",
         "ccdadm setup --help has examples";
-    NODE_EXISTS = 1027, Exists,
+    AUTHKEY_STEP = 1027, Unsafe,
+        "The step does not fit where the rotation of the authkey is: add, promote, drop, each on all nodes.",
+        "The file was not changed.",
+        "ccdadm authkey list shows where it is, and ccdadm authkey --help the steps";
+    NODE_EXISTS = 1028, Exists,
         "A node of this name or number is in the cluster already.",
         "Nothing was changed.",
         "ccdctl members lists the nodes; choose another name, or another number with NUMBER:NAME=ADDRESS";
-    NO_SUCH_NODE = 1028, NoSuchKey,
+    NO_SUCH_NODE = 1029, NoSuchKey,
         "The name or number stands for no node of the cluster.",
         "Nothing was changed.",
         "ccdctl members lists the nodes";

@@ -456,11 +456,11 @@ fn ccdctl_hands_over_the_view_of_an_external_monitor() {
     fake.ccdctl(&["reconfigure", "--members", "alpha,gamma"])
         .expect_error(
             105,
-            "CCD-1028",
+            "CCD-1029",
             "there is no node \"gamma\"; there are 0 alpha, 1 beta",
         );
     fake.ccdctl(&["reconfigure", "--members", ""])
-        .expect_error(105, "CCD-1028", "no node");
+        .expect_error(105, "CCD-1029", "no node");
     fake.with(|state| state.status.status.external = Some(NodeSet::of(node(1))));
     fake.ccdctl(&["members"])
         .expect(0)
@@ -576,13 +576,13 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
         (
             &["add-node", "beta=10.0.0.3"] as &[&str],
             108,
-            "CCD-1027",
+            "CCD-1028",
             "node 1 is called beta",
         ),
         (
             &["add-node", "1:gamma=10.0.0.3"],
             108,
-            "CCD-1027",
+            "CCD-1028",
             "node 1 is called beta",
         ),
         (&["add-node", "gamma"], 64, "CCD-1001", "NAME=ADDRESS"),
@@ -606,7 +606,7 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
             "CCD-1001",
             "one node at a time",
         ),
-        (&["remove-node", "gamma"], 105, "CCD-1028", "there is no node"),
+        (&["remove-node", "gamma"], 105, "CCD-1029", "there is no node"),
     ] {
         fake.ccdctl(args).expect_error(code, id, text);
     }

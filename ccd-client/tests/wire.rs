@@ -1,9 +1,9 @@
 //! The codec of the client protocol: every message comes back, nothing that is damaged panics or allocates.
 
 use ccd_client::wire::{
-    Ask, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, NodeName, PREAMBLE, REPLY_BYTES_MAX,
-    REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError, check_preamble, decode_reply,
-    decode_request, encode_reply, encode_request, reply_len, request_len,
+    Ask, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, LinkReport, LinkState,
+    NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
+    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
@@ -193,6 +193,18 @@ fn status() -> impl Strategy<Value = StatusReport> {
             daemon_version: text,
             daemon_pid: 1,
             uptime: Duration::from_secs(2),
+            links: vec![LinkReport {
+                node: me,
+                address: "10.0.0.1:5640".parse().expect("it is an address"),
+                state: LinkState::Silent,
+                preferred: member,
+                connection: Some(ConnectionReport {
+                    version: 1,
+                    epoch: Epoch(rows),
+                    authkey: "0123456789abcdef".into(),
+                }),
+                trouble: String::new(),
+            }],
         },
     )
 }

@@ -158,6 +158,11 @@ impl ClusterInit {
             .iter()
             .find(|node| node.name == number_or_name || Some(node.id) == number)
     }
+    /// Where the nodes are, IPv4 in its own form.
+    pub fn ips(&self) -> alloc::collections::BTreeSet<core::net::IpAddr> {
+        let addresses = self.nodes.iter().flat_map(|node| &node.addresses);
+        addresses.map(|address| address.ip().to_canonical()).collect()
+    }
     pub fn node_set(&self) -> NodeSet {
         self.nodes.iter().map(|node| node.id).collect()
     }

@@ -12,10 +12,11 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::nodes;
-use crate::peers::{self, FromPeer, Identity, Pace, Peers, Roster};
+use crate::peers::{self, Digest, FromPeer, Identity, Listening, Pace, Peers, Roster};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
+use ccd_client::files::Authkeys;
 use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
 use ccd_client::{Exit, Places};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
@@ -25,6 +26,7 @@ use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
 use ccd_mirror::{Mirror, Remedy};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,8 +61,10 @@ struct Daemon {
     mirror: Mirror,
     peers: Peers,
     identity: Rc<Identity>,
-    pace: Pace,
+    listening: Listening,
     places: Places,
+    /// Where this node listens for the others.
+    own: Vec<SocketAddr>,
     /// Where it is said that a staged init database is durable.
     staged: mpsc::Sender<Staged>,
     clients: Rc<Clients>,
@@ -95,6 +99,7 @@ struct Inlets {
     staged: mpsc::Receiver<Staged>,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 /// Runs the daemon until it is told to end. Call inside a `LocalSet`.
@@ -117,6 +122,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
     let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
+    let hang_up = signal(SignalKind::hangup()).map_err(on_signal)?;
 
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
@@ -136,13 +142,14 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let identity = Rc::new(identity);
     let (from_peers, peers_inlet) = mpsc::channel(FROM_PEERS_MAX);
     let (from_clients, clients_inlet) = mpsc::channel(FROM_CLIENTS_MAX);
-    let mut peers = Peers::default();
     let pace = Pace::of(settings.heartbeat, settings.lease);
+    let mut peers = Peers::new(identity.clone(), pace);
+    let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     for node in init.nodes().iter().filter(|node| node.id != me) {
-        peers.dial(&identity, node.id, node.addresses.clone(), pace);
+        peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
     let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
-    peers::listen(listeners, identity.clone(), from_peers);
+    let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
@@ -153,8 +160,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         fences,
         peers,
         identity,
-        pace,
+        listening,
         places: places.clone(),
+        own,
         staged,
         clients,
         decisions,
@@ -178,6 +186,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         staged: staged_inlet,
         terminate,
         interrupt,
+        hang_up,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
     // look at the kernel in between.
@@ -219,7 +228,7 @@ impl Daemon {
             tokio::select! {
                 Some(first) = inlets.peers.recv() => {
                     let mut next = Some(first);
-                    while let Some(FromPeer { from, message }) = next {
+                    while let Some(FromPeer { from, message, .. }) = next {
                         self.handle(Event::Message { from, message });
                         budget -= 1;
                         next = if budget > 0 { inlets.peers.try_recv().ok() } else { None };
@@ -239,6 +248,7 @@ impl Daemon {
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
                 _ = inlets.interrupt.recv() => self.begin_to_leave(),
+                Some(()) = inlets.hang_up.recv() => self.reload(),
             }
         }
         self.finish().await;
@@ -360,6 +370,7 @@ impl Daemon {
                 })
             });
         }
+        self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
     }
 
@@ -382,7 +393,7 @@ impl Daemon {
     /// From now on whoever goes by this init database is met as well.
     fn end_staging(&mut self, digest: [u8; 32], result: Result<(), String>) {
         match &result {
-            Ok(()) => self.identity.roster.borrow_mut().other = Some(digest),
+            Ok(()) => self.identity.roster.borrow_mut().other = Some(Digest(digest)),
             Err(error) => tracing::error!("{error}"),
         }
         self.handle(Event::Staged { digest, result });
@@ -400,15 +411,16 @@ impl Daemon {
         let before = self.identity.roster.borrow().digest;
         *self.identity.roster.borrow_mut() = Roster {
             nodes: init.nodes,
-            digest: init.digest,
+            digest: Digest(init.digest),
             other: Some(before),
         };
         self.init = init.cluster_init();
         self.peers.keep_only(init.nodes);
+        self.listening.keep_only(init.nodes, self.init.ips());
         for node in self.init.nodes().iter().filter(|node| node.id != self.me) {
             if !self.peers.has(node.id) {
-                self.peers
-                    .dial(&self.identity, node.id, node.addresses.clone(), self.pace);
+                let range = self.init.options().port_range;
+                self.peers.dial(node.id, &node.addresses, range, &self.own);
             }
         }
     }
@@ -477,6 +489,29 @@ impl Daemon {
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_pid: std::process::id(),
             uptime: self.started.elapsed(),
+            links: self.peers.report(),
+        }
+    }
+
+    /// SIGHUP: the authkey file is read again. What is wrong with it changes nothing.
+    fn reload(&mut self) {
+        match Authkeys::read(&self.places) {
+            Ok(keys) => {
+                tracing::info!(
+                    "authkey read again: connections begin with {}; accepted: {}",
+                    keys.first().id(),
+                    keys.ids()
+                );
+                self.peers.set_keys(keys);
+                self.listening.revoke();
+            }
+            Err(error) => {
+                let message = error.message();
+                tracing::error!(
+                    "{message}: not reloaded, the keys in use stay: {error}; try: {}",
+                    message.action
+                );
+            }
         }
     }
 
@@ -527,19 +562,38 @@ fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, Startup
         .node(me)
         .map(|node| node.addresses.as_slice())
         .unwrap_or_default();
+    let count = init.options().port_range;
     own.iter()
         .map(|address| {
-            peers::bind(*address).map_err(|error| {
-                StartupError::new(
-                    Exit::Io,
-                    format!(
-                        "cannot listen for the other nodes on {address}: {error}; check the ADDRESS rows of this node in \
-                         init.ccd, and `ss -ltnp` for who has the port"
-                    ),
-                )
-            })
+            let listener = peers::bind(*address, count).map_err(|error| cannot_bind(*address, count, &error))?;
+            if let Ok(bound) = listener.local_addr()
+                && bound != *address
+            {
+                tracing::warn!(%bound, "port {} is taken; the next free one of the range is used", address.port());
+            }
+            Ok(listener)
         })
         .collect()
+}
+
+fn cannot_bind(address: SocketAddr, count: u16, error: &std::io::Error) -> StartupError {
+    let last = address.port().saturating_add(count - 1);
+    let text = if error.kind() == std::io::ErrorKind::AddrInUse {
+        let ports: Vec<String> = (address.port()..=last).map(|port| port.to_string()).collect();
+        format!(
+            "cannot listen for the other nodes on {}: all ports of the range are taken: {}; find out with `ss -ltnp` by \
+             whom, or change the options port and port_range in init.ccd on all nodes",
+            address.ip(),
+            ports.join(", ")
+        )
+    } else {
+        format!(
+            "cannot listen for the other nodes on {address}: {error}; check that this is the right node \
+             (`ccdadm setup --this NAME`), the ADDRESS rows of this node in init.ccd, and with `ip address` that this \
+             machine has the address"
+        )
+    };
+    StartupError::new(Exit::Io, text)
 }
 
 fn bind_clients(places: &ccd_client::Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {

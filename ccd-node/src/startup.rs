@@ -4,9 +4,9 @@ use crate::clients::AccessRules;
 use crate::decisions::Decisions;
 use crate::fences;
 use crate::nodes;
-use crate::peers::{Identity, Roster};
+use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, RegionStore};
-use ccd_client::files::{Authkey, read_init, read_text, this_node};
+use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
@@ -77,7 +77,7 @@ pub struct Startup {
 /// With the exit code that the process is to end with.
 pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Result<Startup, StartupError> {
     let init = read_init(&places).map_err(StartupError::files)?;
-    let key = Authkey::read(&places).map_err(StartupError::files)?;
+    let keys = Authkeys::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
     let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
     fences::check(&init)?;
@@ -105,8 +105,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let staged = nodes::left_over(&places, &init);
     let roster = Roster {
         nodes: file.nodes,
-        digest: file.digest,
-        other: staged.as_ref().map(|staged| staged.digest),
+        digest: Digest(file.digest),
+        other: staged.as_ref().map(|staged| Digest(staged.digest)),
     };
     let options = init.options();
     let settings = Settings {
@@ -125,9 +125,11 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     };
     let identity = Identity {
         me,
+        run: settings.incarnation,
         cluster: init.id(),
         roster: RefCell::new(roster),
-        key: *key.bytes(),
+        versions: Versions::OURS,
+        keys: RefCell::new(keys),
     };
     let local = (Replica::Local, RegionStore::local(&places, &init, me));
     let devices = init.devices().iter().map(|device| {

@@ -60,7 +60,7 @@ pub struct OptionSpec {
 }
 
 /// Every numeric option. `fencing` (scsi, lease) is the only other one.
-pub const OPTIONS: [OptionSpec; 7] = [
+pub const OPTIONS: [OptionSpec; 8] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -98,6 +98,13 @@ pub const OPTIONS: [OptionSpec; 7] = [
         about: "TCP port of the nodes, where an address names none",
     },
     OptionSpec {
+        name: "port_range",
+        min: 1,
+        max: 64,
+        default: 4,
+        about: "ports from the one of an address on, in number: a node takes the first that is free",
+    },
+    OptionSpec {
         name: "image_mib",
         min: 1,
         max: 1_024,
@@ -123,6 +130,8 @@ pub struct Options {
     pub disk_deadline: Duration,
     pub fencing: Fencing,
     pub port: u16,
+    /// So many ports from that of an address on.
+    pub port_range: u16,
     pub image_mib: u32,
     pub journal_mib: u32,
 }
@@ -186,6 +195,7 @@ impl Given<'_> {
             disk_deadline: Duration::from_millis(disk_deadline_ms),
             fencing: self.fencing(has_devices)?,
             port: self.number("port")? as u16,
+            port_range: self.number("port_range")? as u16,
             image_mib: self.number("image_mib")? as u32,
             journal_mib: self.number("journal_mib")? as u32,
         })

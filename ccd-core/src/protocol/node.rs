@@ -268,6 +268,11 @@ impl Node {
         self.repeat_changes();
     }
 
+    /// Number of the newest reconfiguration that this node knows to be decided.
+    pub fn epoch(&self) -> Epoch {
+        self.known.epoch
+    }
+
     /// When [`Event::Timer`] is due.
     pub fn next_deadline(&self) -> Time {
         let mut deadline = self.next_beat;

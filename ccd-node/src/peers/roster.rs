@@ -1,5 +1,6 @@
 //! Who the peers are, and by which init databases they are known; changes while the daemon runs.
 
+use super::hello::Digest;
 use ccd_core::ids::NodeSet;
 
 /// A second digest counts while nodes are added or removed: some nodes go by the new init database before others do.
@@ -7,14 +8,14 @@ use ccd_core::ids::NodeSet;
 pub struct Roster {
     pub nodes: NodeSet,
     /// Of the init database that this node goes by.
-    pub digest: [u8; 32],
+    pub digest: Digest,
     /// Of the one that is stored beside it, or that it went by before.
-    pub other: Option<[u8; 32]>,
+    pub other: Option<Digest>,
 }
 
 impl Roster {
     /// Whether two nodes go by the same init database, or one of them is about to.
-    pub fn agrees(&self, digest: [u8; 32], other: Option<[u8; 32]>) -> bool {
+    pub fn agrees(&self, digest: Digest, other: Option<Digest>) -> bool {
         let theirs = [Some(digest), other];
         [Some(self.digest), self.other]
             .into_iter()
@@ -29,7 +30,7 @@ mod tests {
 
     #[test]
     fn nodes_meet_as_long_as_one_init_database_is_known_to_both() {
-        let (old, new, third) = ([1; 32], [2; 32], [3; 32]);
+        let (old, new, third) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
         let roster = |digest, other| Roster {
             nodes: NodeSet::EMPTY,
             digest,

@@ -7,6 +7,8 @@
 //!   node        TestNode: a daemon that is started, killed, stopped, continued and asked
 //!     ↓
 //!   network     Network: two namespaces and the link between them, which can be cut
+//!   second_network   another network between the nodes; cut with notice and without
+//!   stranger    who is no node: speaks byte by byte, listens in a node's place, relays
 //!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
@@ -29,6 +31,8 @@ pub mod node;
 pub mod programs;
 pub mod quorum;
 pub mod report;
+pub mod second_network;
+pub mod stranger;
 pub mod switch;
 pub mod until;
 pub mod writer;

@@ -9,9 +9,11 @@
 //! drill.rs     drill
 //! status.rs    status
 //! why.rs       why, explain
+//! authkey.rs   authkey
 //! setup.rs     setup; devices.rs what it says about devices
 //! ```
 
+mod authkey;
 mod backup;
 mod change;
 mod devices;
@@ -73,6 +75,7 @@ enum Verb {
     Why(why::Why),
     Explain(why::Explain),
     Setup(setup::Setup),
+    Authkey(authkey::AuthkeyVerb),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -110,6 +113,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
+        Verb::Authkey(verb) => verb.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdadm>(&mut terminal, shell, PROGRAM),
     };
     finish(terminal, outcome)

@@ -6,7 +6,7 @@ use crate::cli::failure::{Doing, Stop};
 use crate::cli::table::table;
 use crate::cli::terminal::{Terminal, Tone};
 use crate::exit::Exit;
-use crate::wire::StatusReport;
+use crate::wire::{LinkReport, LinkState, StatusReport};
 use ccd_core::configuration::Mode;
 use ccd_core::ids::NodeId;
 use ccd_core::init::Fencing;
@@ -162,6 +162,7 @@ fn document(report: &StatusReport, health: Health) -> Value {
                 "heard": node.heard,
                 "seen_on_disk": node.seen_on_disk,
                 "me": node.id == status.me,
+                "links": report.links.iter().filter(|link| link.node == node.id).map(link_document).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -215,6 +216,45 @@ fn document(report: &StatusReport, health: Health) -> Value {
     })
 }
 
+fn link_state(link: &LinkReport) -> &'static str {
+    match link.state {
+        LinkState::Up => "up",
+        LinkState::Silent => "silent",
+        LinkState::Down => "down",
+    }
+}
+
+fn link_document(link: &LinkReport) -> Value {
+    let connection = link.connection.as_ref();
+    json!({
+        "address": link.address.to_string(),
+        "state": link_state(link),
+        "preferred": link.preferred,
+        "protocol": connection.map(|connection| connection.version),
+        "epoch": connection.map(|connection| connection.epoch.0),
+        "authkey": connection.map(|connection| &connection.authkey),
+        "trouble": (!link.trouble.is_empty()).then_some(&link.trouble),
+    })
+}
+
+fn links(report: &StatusReport) -> Vec<Vec<String>> {
+    let row = |link: &LinkReport| {
+        let version = link.connection.as_ref().map(|connection| connection.version);
+        vec![
+            node_name(report, link.node),
+            link.address.to_string(),
+            link_state(link).to_owned(),
+            version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            if link.preferred {
+                "in use".to_owned()
+            } else {
+                link.trouble.clone()
+            },
+        ]
+    };
+    report.links.iter().map(row).collect()
+}
+
 fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
     let status = &report.status;
     let (verdict, tone) = match health {
@@ -264,6 +304,11 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
         &["NODE", "NAME", "STATE", "STAMP", "LEASE", ""],
         nodes.collect(),
     ))?;
+    if !report.links.is_empty() {
+        terminal.line("")?;
+        let heading = ["LINK TO", "ADDRESS", "STATE", "PROTOCOL", ""];
+        terminal.line(&table(&heading, links(report)))?;
+    }
     if !status.devices.is_empty() {
         terminal.line("")?;
         let devices = status.devices.iter().map(|device| {
