@@ -11,7 +11,7 @@ use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, NodeSet, Position, RequestId};
+use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::NodeEdit;
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
@@ -233,6 +233,11 @@ impl Client {
     /// Adds a node to the running cluster, or removes one.
     pub fn change_nodes(&self, edit: NodeEdit) -> Result<(), CcdError> {
         self.control(RequestBody::ChangeNodes(edit))
+    }
+
+    /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.
+    pub fn designate(&self, node: Option<NodeId>) -> Result<(), CcdError> {
+        self.control(RequestBody::Designate { node })
     }
 
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until

@@ -418,12 +418,27 @@ fn ccdctl_changes_who_takes_part() {
             &["takeover", "--force", "--cluster", "prod"],
             "Takeover { force: true }",
         ),
+        (&["master", "beta"], "Designate { node: Some(n1) }"),
+        (&["master", "0"], "Designate { node: Some(n0) }"),
+        (&["master", "--lowest"], "Designate { node: None }"),
     ] {
         fake.ccdctl(args).expect(0);
         let last = fake.with(|state| format!("{:?}", state.asked.last()));
         assert!(last.contains(asked), "{last}");
     }
     fake.ccdctl(&["takeover", "--force"]).expect(64).says("--cluster");
+    let asked = fake.with(|state| state.asked.len());
+    fake.ccdctl(&["master", "beta", "--dry-run"])
+        .expect(0)
+        .says("make beta the master");
+    let dry = fake.with(|state| format!("{:?}", &state.asked[asked..]));
+    assert!(!dry.contains("Designate"), "{dry}");
+    fake.ccdctl(&["master"]).expect(64).says("--lowest");
+    fake.ccdctl(&["master", "beta", "--lowest"]).expect(64);
+    fake.ccdctl(&["master", "gamma"])
+        .expect_error(65, "CCD-1024", "\"gamma\"");
+    let document = fake.ccdctl(&["master", "beta", "--json"]).expect(0).json();
+    assert_eq!(document["master"], "beta");
     fake.ccdctl(&["takeover", "--force", "--cluster", "test"])
         .expect_error(107, "CCD-1003", "\"test\"");
     fake.trick(Trick::Say(Told::Refused(Refusal::NoQuorum {
@@ -654,4 +669,5 @@ fn without_a_daemon_every_verb_says_so() {
     ] {
         run("ccdctl", Some(folder.path()), verb, "").expect_error(69, "CCD-1101", "ccdd.sock");
     }
+    run("ccdctl", Some(folder.path()), &["master", "--lowest"], "").expect_error(69, "CCD-1101", "ccdd.sock");
 }

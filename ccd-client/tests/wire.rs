@@ -121,6 +121,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         proptest::option::of(any::<u32>().prop_map(NodeSet::from_bits))
             .prop_map(|members| RequestBody::Reconfigure { members }),
         node_edit().prop_map(RequestBody::ChangeNodes),
+        proptest::option::of(0..32u8).prop_map(|node| RequestBody::Designate {
+            node: node.and_then(NodeId::new)
+        }),
     ];
     prop_oneof![
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),

@@ -62,6 +62,10 @@ pub enum RequestBody {
     },
     /// Adds a node to the running cluster, or removes one.
     ChangeNodes(NodeEdit),
+    /// This node is to be master as long as it is a member; `None`: the lowest-numbered member (claim 18).
+    Designate {
+        node: Option<NodeId>,
+    },
     /// This node tries to take over now. With `force` it does so against the vote rule, recorded as such.
     Takeover {
         force: bool,

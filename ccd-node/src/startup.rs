@@ -121,6 +121,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         lease: options.lease,
         fencing: options.fencing,
         disk_deadline: options.disk_deadline,
+        propagation: options.propagation,
+        update_propagation: options.update_propagation,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {

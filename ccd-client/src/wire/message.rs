@@ -68,7 +68,8 @@ impl Ask {
             | RequestBody::Takeover { .. }
             | RequestBody::Reconfigure { .. }
             | RequestBody::Maintenance { .. }
-            | RequestBody::ChangeNodes(_) => Service::Control,
+            | RequestBody::ChangeNodes(_)
+            | RequestBody::Designate { .. } => Service::Control,
         }
     }
 }

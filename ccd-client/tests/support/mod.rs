@@ -216,7 +216,8 @@ impl State {
             | RequestBody::Takeover { .. }
             | RequestBody::Reconfigure { .. }
             | RequestBody::Maintenance { .. }
-            | RequestBody::ChangeNodes(_) => Told::Done,
+            | RequestBody::ChangeNodes(_)
+            | RequestBody::Designate { .. } => Told::Done,
         }
     }
 

@@ -94,7 +94,7 @@ impl Node {
                     from,
                     position: chosen.position,
                 };
-                self.fetch_from(from);
+                self.fetch_from(from, None);
             }
         }
     }
@@ -158,7 +158,8 @@ impl Node {
                 (false, false) => known.restore,
             },
             quorum: known.quorum,
-            designated: known.designated,
+            designated: (self.wanted_designation().unwrap_or(known.designated))
+                .filter(|node| nodes.contains(*node)),
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
             init_digest,
             decider: if proposal.forced {

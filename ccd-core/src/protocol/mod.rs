@@ -16,9 +16,12 @@
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! install.rs     from decided to open (Fig. 4)
-//! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
+//! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
+//!                                                                   history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
-//! requests.rs    what clients wait for       operator.rs  leave, join, takeover       verification.rs  verify
+//! slow.rs        members that do not keep up, and nodes that come and go      spread.rs  whom a copy is got from
+//! requests.rs    what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
+//!                                                   verification.rs  verify
 //! last_words.rs  recent decisions on the devices, for the survivor to read
 //! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
 //! ```
@@ -27,6 +30,7 @@
 
 mod catch_up;
 mod conclude;
+mod designation;
 mod drill;
 mod evidence;
 mod external;
@@ -34,6 +38,7 @@ mod fencing;
 mod fencing_step;
 mod fencing_watch;
 mod history;
+mod incoming;
 mod install;
 mod interface;
 mod last_words;
@@ -52,6 +57,8 @@ mod proof;
 mod propose;
 mod replicas;
 mod requests;
+mod slow;
+mod spread;
 mod status;
 mod survey;
 mod update;

@@ -2,7 +2,8 @@
 //!
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
-use super::catch_up::{CatchUp, Snapshot};
+use super::catch_up::CatchUp;
+use super::designation::Designation;
 use super::drill::Drill;
 use super::fencing::Fence;
 use super::history::History;
@@ -16,6 +17,7 @@ use super::prepared::Prepared;
 use super::propose::Proposal;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
+use super::spread::Spread;
 use super::update::Round;
 use super::vote::TURN_BEATS;
 use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
@@ -23,7 +25,7 @@ use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
 use crate::time::{Date, Time};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -95,6 +97,7 @@ pub struct Node {
     pub(super) willing: bool,
     pub(super) force: bool,
     pub(super) impatient: bool,
+    pub(super) designation: Option<Designation>,
 
     // Becoming part of a configuration.
     pub(super) attempt: Attempt,
@@ -122,13 +125,13 @@ pub struct Node {
     pub(super) opened_at: Time,
     pub(super) round: Option<Round>,
     pub(super) prepared: Option<Prepared>,
-    /// The last round that was rolled back before its request came here.
-    pub(super) undone_unseen: Option<Position>,
+    /// The last rounds that were rolled back: their requests come too late.
+    pub(super) undone_unseen: VecDeque<Position>,
     /// A reconfiguration is due as soon as the round under way has ended.
     pub(super) hold_rounds: bool,
     /// The prepared round went into an image, because the journal had no room.
     pub(super) journal_was_full: bool,
-    pub(super) snapshot: Snapshot,
+    pub(super) spread: Spread,
     pub(super) requests: Requests,
 }
 
@@ -183,6 +186,7 @@ impl Node {
             willing: true,
             force: false,
             impatient: false,
+            designation: None,
             attempt: Attempt(0),
             proposal: None,
             install: None,
@@ -199,10 +203,10 @@ impl Node {
             opened_at: now,
             round: None,
             prepared: None,
-            undone_unseen: None,
+            undone_unseen: VecDeque::new(),
             hold_rounds: false,
             journal_was_full: false,
-            snapshot: None,
+            spread: Spread::default(),
             requests: Requests::default(),
             settings,
         }
@@ -266,6 +270,7 @@ impl Node {
         self.repeat_round();
         self.repeat_forwards();
         self.repeat_changes();
+        self.hand_on_designations();
     }
 
     /// Number of the newest reconfiguration that this node knows to be decided.
@@ -337,7 +342,8 @@ impl Node {
             Message::Install(configuration) => self.on_install(from, configuration),
             Message::Installed { epoch } => self.on_installed(from, epoch),
             Message::Open { epoch } => self.on_open(epoch),
-            Message::Fetch { have, image } => self.on_fetch(from, have, image),
+            Message::Fetch { have, image, base } => self.on_fetch(from, have, image, base),
+            Message::Installing { epoch } => self.on_installing(from, epoch),
             Message::Tail { have, records } => self.on_tail(from, have, records),
             Message::ImageChunk {
                 position,
@@ -367,6 +373,7 @@ impl Node {
                 timeout,
             } => self.on_forward(from, epoch, update, timeout),
             Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
+            Message::Designate { epoch, node } => self.on_designate(epoch, node),
             Message::DrillReq { serial, role } => self.on_drill_req(from, serial, role),
             Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
@@ -501,6 +508,7 @@ impl Node {
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
         let maintenance = self.known.maintenance;
+        self.note_changes(configuration.members);
         self.known = configuration;
         self.note_nodes();
         self.note_maintenance(maintenance);

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
-use crate::ids::NodeSet;
+use crate::ids::{NodeId, NodeSet};
 use crate::time::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -22,6 +22,8 @@ pub(super) enum Wish {
     /// The configuration matches this view.
     Match(Option<NodeSet>),
     Maintenance(bool),
+    /// This node is to be master, or the lowest-numbered one.
+    Master(Option<NodeId>),
 }
 
 impl Node {
@@ -62,13 +64,14 @@ impl Node {
                 Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
                     Some(Ok(Answer::Done))
                 }
-                Wish::In if late => Some(Err(self.not_serving())),
+                Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),
+                Wish::In | Wish::Master(_) if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
                     Some(Err(Refusal::NoQuorum {
                         why: self.obstacle_text(),
                     }))
                 }
-                Wish::In | Wish::Serve => None,
+                Wish::In | Wish::Serve | Wish::Master(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),

@@ -5,6 +5,7 @@
 
 use super::Node;
 use super::message::{Message, PeerState};
+use super::slow::TrackRecord;
 use crate::configuration::Mode;
 use crate::configuration::votes::{self, Voters};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
@@ -40,6 +41,8 @@ pub(super) struct Peer {
     pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
+    /// How it kept up as a member, and whether it may become one again.
+    pub record: TrackRecord,
 }
 
 impl Peer {
@@ -58,6 +61,7 @@ impl Peer {
             taken_in: None,
             linked_at: now,
             alive_at: now,
+            record: TrackRecord::default(),
         }
     }
 
@@ -291,14 +295,22 @@ impl Node {
         else {
             return false;
         };
-        let Some(state) = &peer.state else {
+        if peer.state.is_none() {
             return false;
-        };
-        let restarted = peer
-            .taken_in
-            .is_some_and(|taken_in| taken_in != state.incarnation);
+        }
+        let restarted = self.restarted(node);
         let since = peer.idle_since.map(|since| since.max(self.opened_at));
         restarted || since.is_some_and(|since| self.now.since(since) >= self.settings.lease)
+    }
+
+    /// This run of it is not the one that the configuration opened with.
+    pub(super) fn restarted(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| {
+            let run = peer.state.as_ref().map(|state| state.incarnation);
+            peer.taken_in
+                .zip(run)
+                .is_some_and(|(taken_in, run)| taken_in != run)
+        })
     }
 
     /// Remembers which runs of the members this configuration opened with.

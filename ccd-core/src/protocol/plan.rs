@@ -32,6 +32,12 @@ pub(super) struct Facts {
     /// An external membership monitor says that it is there, or gone.
     pub expected: bool,
     pub called_gone: bool,
+    /// It did not keep up, or came and went too often: it is not to become a member yet.
+    pub held_back: bool,
+    /// The same, because it did not get ready or ack in time.
+    pub slow: bool,
+    /// It came and went so often that it is not taken in anew without a pause.
+    pub flapping: bool,
 }
 
 /// What a node sees.
@@ -62,6 +68,8 @@ pub(super) struct View<'a> {
     pub patience_over: bool,
     /// An operator asked for a takeover now.
     pub impatient: bool,
+    /// Who an operator wants to be master, if that is not what was decided.
+    pub designation: Option<Option<NodeId>>,
 }
 
 /// A configuration to propose.
@@ -143,6 +151,20 @@ impl View<'_> {
             .with(self.me)
     }
 
+    /// The candidates that keep up, if they are enough to go on; else all of them.
+    fn quick_candidates(&self) -> NodeSet {
+        let candidates = self.candidates();
+        let quick = (candidates.iter())
+            .filter(|node| *node == self.me || !self.nodes[node].slow)
+            .collect();
+        if self.enough(quick) { quick } else { candidates }
+    }
+
+    /// Whether these go on without anybody else.
+    fn enough(&self, nodes: NodeSet) -> bool {
+        nodes.count() * 2 > self.all.count() || !self.usable.is_empty()
+    }
+
     fn is_blank(&self, node: NodeId) -> bool {
         if node == self.me {
             self.blank
@@ -151,16 +173,23 @@ impl View<'_> {
         }
     }
 
-    /// Who reconfigures: the owner, who has the newest state at hand; else the lowest-numbered member; else the
+    /// Who reconfigures: the owner, who has the newest state at hand; else the designated master, or the lowest-numbered member; else the
     /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
     fn leader(&self, candidates: NodeSet) -> NodeId {
         let known = |node: &NodeId| !self.is_blank(*node);
+        let members = self.known.members.intersection(candidates);
         (self
             .known
             .owner()
             .into_iter()
             .filter(|owner| candidates.contains(*owner)))
-        .chain(self.known.members.intersection(candidates).iter().filter(known))
+        // The designated master first: it is going to be master of what is formed.
+        .chain(
+            (self.known.designated.into_iter())
+                .filter(|node| members.contains(*node))
+                .filter(known),
+        )
+        .chain(members.iter().filter(known))
         .chain(candidates.iter().filter(known))
         .chain(candidates.iter())
         .next()
@@ -211,7 +240,11 @@ fn first(view: &View) -> Plan {
 
 /// Not serving, or serving a configuration of which a member has gone silent.
 fn go_on(view: &View) -> Plan {
-    let candidates = view.candidates();
+    let candidates = if view.known.restore == RestoreFlag::NotAllActive {
+        view.candidates()
+    } else {
+        view.quick_candidates()
+    };
     if view.known.restore == RestoreFlag::NotAllActive && !view.serving && candidates != view.all {
         return Plan::Wait(format!(
             "the database was last opened by an operator's override (restore flag 3): all nodes must be active \
@@ -263,7 +296,7 @@ fn go_on(view: &View) -> Plan {
     let leader = view.leader(candidates);
     if leader != view.me && !view.patience_over && !view.impatient {
         return Plan::Wait(format!(
-            "node {leader} is the lowest-numbered one here, and reconfigures"
+            "node {leader} reconfigures: it is master, or the lowest-numbered one here"
         ));
     }
     let gone = view.known.members.minus(candidates);
@@ -316,8 +349,8 @@ fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Pl
 /// Serving: does the configuration still fit what is here?
 fn improve(view: &View) -> Plan {
     let known = view.known;
-    // The lowest member that stays acts, so that a master can leave.
-    let staying: NodeSet = (known.members.iter())
+    // The master acts if it stays, else the lowest member that does: so a master can leave.
+    let mut staying: NodeSet = (known.members.iter())
         .filter(|node| {
             if *node == view.me {
                 view.willing && view.ready || known.owner() == Some(view.me)
@@ -327,8 +360,15 @@ fn improve(view: &View) -> Plan {
             }
         })
         .collect();
+    let steady: NodeSet = (staying.iter())
+        .filter(|node| *node == view.me || !(view.nodes[node].fell_out && view.nodes[node].flapping))
+        .collect();
+    if view.enough(steady) {
+        staying = steady;
+    }
     let serves = |node: &NodeId| view.nodes[node].linked && !view.nodes[node].fell_out;
-    let acting = staying.iter().find(|node| *node == view.me || serves(node));
+    let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
+    let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
     if acting != Some(view.me) {
         return Plan::Serve;
     }
@@ -343,6 +383,7 @@ fn improve(view: &View) -> Plan {
                 && facts.ready
                 && facts.willing
                 && facts.caught_up
+                && !facts.held_back
                 && facts.epoch <= known.epoch
         })
         .map(|(node, _)| *node)
@@ -365,7 +406,8 @@ fn improve(view: &View) -> Plan {
     let fallen = view
         .others(known.members)
         .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
-    if members == known.members && devices == known.devices && fallen.is_none() {
+    if members == known.members && devices == known.devices && fallen.is_none() && view.designation.is_none()
+    {
         let bare: DeviceSet = (view.returned.iter())
             .filter(|role| known.owner().is_some() && !known.devices.contains(*role))
             .collect();
@@ -386,6 +428,11 @@ fn improve(view: &View) -> Plan {
         format!("node {node} has started again")
     } else if devices.count() > known.devices.count() {
         "a device has come back".to_string()
+    } else if devices == known.devices {
+        match view.designation.flatten() {
+            Some(node) => format!("an operator designates node {node} as master"),
+            None => "an operator makes the lowest-numbered node master".to_string(),
+        }
     } else {
         "a device is lost".to_string()
     };
@@ -474,6 +521,7 @@ mod tests {
             fenced_by: NodeSet::EMPTY,
             patience_over: false,
             impatient: false,
+            designation: None,
         }
     }
     fn fenced(view: View<'_>) -> View<'_> {

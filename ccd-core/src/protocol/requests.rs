@@ -178,6 +178,21 @@ impl Node {
                 });
                 self.beat();
             }
+            RequestBody::Designate { node: Some(node) } if !self.settings.nodes.contains(node) => {
+                let why = format!(
+                    "there is no node {node} in this cluster; its nodes are {}",
+                    self.settings.nodes
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Designate { node } => {
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Master(node),
+                });
+                self.hand_on_designations();
+            }
             RequestBody::Reconfigure { members } => self.reconfigure(client, members, deadline),
             RequestBody::Maintenance { on } => {
                 self.look = true;

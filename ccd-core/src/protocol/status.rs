@@ -53,6 +53,9 @@ impl Node {
             fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
             settled,
+            held_back: self.held_back(node),
+            slow: self.slow(node),
+            flapping: self.flapping(node),
             ..Facts::default()
         };
         corrected(facts, node, self.me(), self.external, &self.known)
@@ -108,6 +111,7 @@ impl Node {
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient || self.ends_maintenance(),
+            designation: self.wanted_designation(),
         }
     }
 

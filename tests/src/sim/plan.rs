@@ -28,7 +28,7 @@ use super::network::Weather;
 use super::random::Random;
 use super::world::DISK_DEADLINE;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use core::time::Duration;
 
 /// Which nodes and devices a cluster has.
@@ -244,9 +244,19 @@ pub struct Load {
 pub struct Plan {
     pub seed: u64,
     pub fencing: Fencing,
+    pub propagation: Propagation,
+    pub update_propagation: Propagation,
     pub shape: Shape,
     pub faults: FaultBudget,
     pub load: Load,
+}
+
+fn draw_propagation(random: &mut Random) -> Propagation {
+    if random.chance(500) {
+        Propagation::Forward
+    } else {
+        Propagation::Broadcast
+    }
 }
 
 impl Plan {
@@ -268,6 +278,7 @@ impl Plan {
         if fencing == Fencing::Scsi && shape.devices > 0 {
             faults.draw_for_reservations(&mut draws.clone().fork("reservations"));
         }
+        let mut ways = draws.clone().fork("propagation");
         let load = Load {
             clients: draws.between(2, 5) as usize,
             think_max: Duration::from_millis(draws.skewed(20, 400)),
@@ -279,6 +290,8 @@ impl Plan {
             Self {
                 seed,
                 fencing,
+                propagation: draw_propagation(&mut ways),
+                update_propagation: draw_propagation(&mut ways),
                 shape,
                 faults,
                 load,

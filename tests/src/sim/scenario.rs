@@ -11,7 +11,7 @@ use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::{Position, RequestId};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
@@ -81,6 +81,16 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn stopped_with(shape: Shape, fencing: Fencing) -> Self {
+        Self::stopped_as(shape, fencing, Propagation::Forward, Propagation::Broadcast)
+    }
+
+    /// The same; copies travel in this way, and updates in that one.
+    fn stopped_as(
+        shape: Shape,
+        fencing: Fencing,
+        propagation: Propagation,
+        update_propagation: Propagation,
+    ) -> Self {
         let load = Load {
             clients: 0,
             think_max: LEASE,
@@ -91,6 +101,8 @@ impl Cluster {
         let plan = Plan {
             seed: 0,
             fencing,
+            propagation,
+            update_propagation,
             shape,
             faults: FaultBudget::none(),
             load,
@@ -109,10 +121,16 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
-        Self::stopped_with(shape, fencing).serve(shape)
+        Self::stopped_with(shape, fencing).started()
     }
 
-    fn serve(mut self, shape: Shape) -> Self {
+    /// A cluster that serves; copies travel in this way, and updates in that one.
+    pub fn serving_by(shape: Shape, propagation: Propagation, update_propagation: Propagation) -> Self {
+        Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
+    }
+
+    fn started(mut self) -> Self {
+        let shape = self.world.shape;
         self.start_all(Duration::from_millis(10));
         let formats = self.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
@@ -127,7 +145,7 @@ impl Cluster {
         let nodes = shape.nodes + spares;
         let mut cluster = Self::stopped_with(Shape { nodes, ..shape }, usual_fencing());
         cluster.world.keep_spare(spares);
-        cluster.serve(shape)
+        cluster.started()
     }
 
     pub fn settle(&mut self) {

@@ -39,7 +39,9 @@ Examples:
 
 Options of the cluster (--option NAME=VALUE):
   heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
-  port (5640), port_range (4), image_mib (32), journal_mib (8)
+  port (5640), port_range (4), image_mib (32), journal_mib (8),
+  propagation (forward): how copies travel when nodes join, forward or broadcast,
+  update_propagation (broadcast): how updates do, broadcast or forward
 
 Exit codes: 64 the options describe no cluster, 65 a device or file is unfit,
 108 a cluster is set up here already.")]

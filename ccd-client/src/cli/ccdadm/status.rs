@@ -200,6 +200,9 @@ fn document(report: &StatusReport, health: Health) -> Value {
             "generation": status.position.stamp.generation.0,
             "lineage": status.position.lineage.to_string(),
             "master": master.map(|node| node_name(report, node)),
+            "designated": configuration
+                .and_then(|configuration| configuration.designated)
+                .map(|node| node_name(report, node)),
             "quorum": status.state == ServingState::Serving,
             "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
             "view": external_view(report),
@@ -271,6 +274,13 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
     terminal.line(&format!("{}: {verdict}{colon}{why}", report.cluster_name))?;
     if let Some(configuration) = &status.configuration {
         let (how, node) = match configuration.mode {
+            Mode::Paired
+                if configuration
+                    .designated
+                    .is_some_and(|node| configuration.master() == Some(node)) =>
+            {
+                ("paired, designated master", configuration.master())
+            }
             Mode::Paired => ("paired, master", configuration.master()),
             Mode::Solo(owner) => ("solo, owner", Some(owner)),
         };
