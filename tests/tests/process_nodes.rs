@@ -69,7 +69,7 @@ fn a_fourth_node_is_added_and_the_master_removed_under_load() {
     assert!(alpha.verdict().contains("was removed"), "{}", alpha.verdict());
     assert_eq!(alpha.adm(&["query", "K0"]).code, 2, "it serves nothing");
     alpha.wait_for_log("it was removed");
-    cluster.nodes[1].wait_for_log("node 0 is not a node of this cluster");
+    cluster.nodes[1].wait_for_log("node 0 is not in the init database");
 
     // Also after a restart of everything.
     cluster.nodes[0].kill();

@@ -159,7 +159,7 @@ Examples:
 
 Exit codes: 2 a member is not heard, 106 the votes do not allow it.")]
 struct Maintenance {
-    state: OnOff,
+    switch: OnOff,
     #[command(flatten)]
     change: Change,
 }
@@ -239,7 +239,7 @@ impl Reconfigure {
 
 impl Maintenance {
     fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
-        let on = self.state == OnOff::On;
+        let on = self.switch == OnOff::On;
         let doing = if on {
             "begin maintenance"
         } else {
