@@ -9,6 +9,7 @@ use crate::files;
 use crate::places::Places;
 use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::configuration::Quorum;
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
 use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
@@ -164,9 +165,9 @@ impl Client {
         }
     }
 
-    /// What every member's copy holds, computed anew.
-    pub fn verify(&self) -> Result<Vec<VerifiedCopy>, CcdError> {
-        match self.request(RequestBody::Verify)? {
+    /// What every member's copy holds, computed anew; with `repair`, inconsistent ones are replaced.
+    pub fn verify(&self, repair: bool) -> Result<Vec<VerifiedCopy>, CcdError> {
+        match self.request(RequestBody::Verify { repair })? {
             Told::Verified(copies) => Ok(copies),
             _ => Err(self.unexpected()),
         }
@@ -233,6 +234,11 @@ impl Client {
     /// Adds a node to the running cluster, or removes one.
     pub fn change_nodes(&self, edit: NodeEdit) -> Result<(), CcdError> {
         self.control(RequestBody::ChangeNodes(edit))
+    }
+
+    /// Whether a majority is needed to go on, from now on.
+    pub fn set_quorum(&self, rule: Quorum) -> Result<(), CcdError> {
+        self.control(RequestBody::Quorum(rule))
     }
 
     /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.

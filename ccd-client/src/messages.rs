@@ -279,7 +279,7 @@ catalogue! {
     VERIFY_DIFFERS = 1303, Integrity,
         "Copies of the same position do not hold the same.",
         "One of them is damaged.",
-        "ccdadm checkpoint FILE on each node and compare; ccdctl leave and join on the damaged one copies it anew";
+        "ccdadm verify replaces those that most others contradict; ccdadm why on the node says how far it came";
     IMAGE_DAMAGED = 1304, Integrity,
         "The database that the daemon sent does not decode.",
         "Nothing was changed.",
@@ -288,6 +288,10 @@ catalogue! {
         "Rows break their format.",
         "They are still there.",
         "repeat with --drop to remove them";
+    VERIFY_REPAIRED = 1306, No,
+        "A copy was inconsistent: it was not what its record or most other copies said.",
+        "It was replaced by a sound one; what it held is kept aside on its node.",
+        "find out what damaged it: memory, disk or a program; ccdadm why on that node";
     DRILL_WEAK = 1310, No,
         "The drill found something that would not be survived, or could not be shown.",
         "The cluster serves; what was found is in the list above.",

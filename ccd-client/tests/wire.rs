@@ -5,7 +5,8 @@ use ccd_client::wire::{
     NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
     check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
-use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::configuration::Quorum;
 use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp,
@@ -113,7 +114,8 @@ fn ask() -> impl Strategy<Value = Ask> {
         any::<bool>().prop_map(|stale| RequestBody::Snapshot { stale }),
         update().prop_map(RequestBody::Update),
         request_id().prop_map(|request| RequestBody::Outcome { request }),
-        Just(RequestBody::Verify),
+        any::<bool>().prop_map(|repair| RequestBody::Verify { repair }),
+        Just(RequestBody::Quorum(Quorum::Waived)),
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
@@ -234,6 +236,8 @@ fn told() -> impl Strategy<Value = Told> {
             node,
             position,
             digest,
+            whole: true,
+            finding: Finding::Inconsistent,
         });
     prop_oneof![
         (position(), vec(row(), 0..4)).prop_map(|(position, rows)| Told::Rows { position, rows }),
@@ -379,7 +383,9 @@ fn what_a_request_needs_follows_from_what_it_does() {
     };
     assert_eq!(Ask::Status.service(), Service::Read);
     assert_eq!(Ask::Why { count: 1 }.service(), Service::Read);
-    assert_eq!(request(RequestBody::Verify), Service::Read);
+    assert_eq!(request(RequestBody::Verify { repair: false }), Service::Read);
+    assert_eq!(request(RequestBody::Verify { repair: true }), Service::Write);
+    assert_eq!(request(RequestBody::Quorum(Quorum::Required)), Service::Control);
     assert_eq!(request(RequestBody::Takeover { force: true }), Service::Control);
     assert_eq!(request(RequestBody::Leave), Service::Control);
     assert_eq!(request(RequestBody::Maintenance { on: true }), Service::Control);

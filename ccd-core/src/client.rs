@@ -1,6 +1,6 @@
 //! What a client can ask a node for, and what it hears.
 
-use crate::configuration::RestoreFlag;
+use crate::configuration::{Quorum, RestoreFlag};
 use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use crate::drill::DrillReport;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
@@ -43,8 +43,10 @@ pub enum RequestBody {
     Outcome {
         request: RequestId,
     },
-    /// Compares the members' copies (patent: verify).
-    Verify,
+    /// Compares the members' copies (patent: verify); with `repair`, those that are found inconsistent are replaced.
+    Verify {
+        repair: bool,
+    },
     /// A rehearsal that disturbs nothing: see [`DrillReport`].
     Drill,
     /// This node leaves the cluster gracefully, and stays out until `Join`.
@@ -70,6 +72,8 @@ pub enum RequestBody {
     Takeover {
         force: bool,
     },
+    /// Whether a majority is needed to go on (`ccdadm quorum on|off`).
+    Quorum(Quorum),
 }
 
 /// An update as a client asks for it.
@@ -131,6 +135,24 @@ pub struct VerifiedCopy {
     pub position: Position,
     /// BLAKE3 of the content in canonical text form, computed anew; `None` if the node did not answer in time.
     pub digest: Option<[u8; 32]>,
+    /// Its content is what its own consistency record says.
+    pub whole: bool,
+    pub finding: Finding,
+}
+
+/// What comparing the copies found of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Nothing speaks against it.
+    #[default]
+    Sound,
+    /// Its content is not what its record or most of the other copies say; it was left as it is.
+    Inconsistent,
+    /// The same, and it has been replaced by a whole image of a sound copy.
+    Repaired,
+    /// It was invalidated, and had not been replaced by the end of the time-out.
+    Invalidated,
 }
 
 /// Why a request was not done.

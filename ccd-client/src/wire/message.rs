@@ -61,14 +61,17 @@ impl Ask {
             | RequestBody::Keys { .. }
             | RequestBody::Snapshot { .. }
             | RequestBody::Outcome { .. }
-            | RequestBody::Verify => Service::Read,
-            RequestBody::Update(_) | RequestBody::Drill => Service::Write,
+            | RequestBody::Verify { repair: false } => Service::Read,
+            RequestBody::Update(_) | RequestBody::Drill | RequestBody::Verify { repair: true } => {
+                Service::Write
+            }
             RequestBody::Leave
             | RequestBody::Join
             | RequestBody::Takeover { .. }
             | RequestBody::Reconfigure { .. }
             | RequestBody::Maintenance { .. }
             | RequestBody::ChangeNodes(_)
+            | RequestBody::Quorum(_)
             | RequestBody::Designate { .. } => Service::Control,
         }
     }

@@ -209,7 +209,7 @@ impl State {
             RequestBody::Outcome { request } => Told::Outcome {
                 committed: self.database.outcome(*request),
             },
-            RequestBody::Verify => Told::Verified(self.copies.clone()),
+            RequestBody::Verify { .. } => Told::Verified(self.copies.clone()),
             RequestBody::Drill => Told::Drilled(self.drilled.clone()),
             RequestBody::Leave
             | RequestBody::Join
@@ -217,6 +217,7 @@ impl State {
             | RequestBody::Reconfigure { .. }
             | RequestBody::Maintenance { .. }
             | RequestBody::ChangeNodes(_)
+            | RequestBody::Quorum(_)
             | RequestBody::Designate { .. } => Told::Done,
         }
     }

@@ -329,7 +329,7 @@ impl Node {
     }
 
     /// What is about to be replaced may be a branch that lost: an operator can look at it later.
-    fn keep_branch(&mut self, why: &str) {
+    pub(super) fn keep_branch(&mut self, why: &str) {
         let here = self.head.position();
         if here == Position::EMPTY || !self.replica(Replica::Local).usable() {
             return;

@@ -157,7 +157,7 @@ impl Node {
                 (true, false) => RestoreFlag::NotAllActive,
                 (false, false) => known.restore,
             },
-            quorum: known.quorum,
+            quorum: self.quorum_wish.unwrap_or(known.quorum),
             designated: (self.wanted_designation().unwrap_or(known.designated))
                 .filter(|node| nodes.contains(*node)),
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,

@@ -104,8 +104,8 @@ impl Member {
 
 impl Node {
     /// The database as it will be once the configuration is open, and the record that leads there.
-    fn target(&self, epoch: Epoch) -> Option<(Database, Arc<Record>)> {
-        let open = Record::open(self.head.position(), epoch);
+    fn target(&self) -> Option<(Database, Arc<Record>)> {
+        let open = Record::opening(self.head.position(), &self.known);
         let database = self.head.apply(&open).ok()?;
         Some((database, Arc::new(open)))
     }
@@ -114,7 +114,7 @@ impl Node {
         let epoch = install.epoch();
         self.blank = false;
         self.store_configuration(Replica::Local, install.configuration.clone());
-        let Some((database, open)) = self.target(epoch) else {
+        let Some((database, open)) = self.target() else {
             return;
         };
         let replicas: alloc::vec::Vec<Replica> = match install.configuration.mode {
@@ -296,6 +296,7 @@ impl Node {
         self.lease_lost = None;
         self.look = true;
         self.impatient = false;
+        self.warn_of_waived_quorum();
     }
 
     /// A member of a decided configuration is told to make itself ready.
@@ -358,7 +359,7 @@ impl Node {
         }
         if opened_before {
             // It was ready before it restarted.
-            let open = Arc::new(Record::open(base, epoch));
+            let open = Arc::new(Record::opening(base, &self.known));
             let database = self.head.clone();
             let coordinator = self.member.as_ref().map(Member::coordinator);
             if let Some(member) = &mut self.member {
@@ -371,7 +372,7 @@ impl Node {
             self.give_to_waiting();
             return;
         }
-        let Some((database, open)) = self.target(epoch) else {
+        let Some((database, open)) = self.target() else {
             return;
         };
         let outstanding = self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
@@ -466,6 +467,9 @@ impl Node {
             && self.proposal.is_none()
             && self.willing
             && self.ready()
+            // A member's damaged copy may have helped to ack what the master has not committed yet: it is replaced when a
+            // successor is installed, which does not count it as evidence.
+            && (self.damaged.is_none() || !self.known.members.contains(self.me()))
             && self.head.position() != position
         {
             self.learn_from(from);

@@ -190,6 +190,8 @@ pub enum ServingState {
     Reconfiguring,
     /// Queries and updates.
     Serving,
+    /// Valid, but closed: queries only. Exactly half of the nodes is here.
+    Closed,
     /// Left by `ccdctl leave`.
     Left,
 }

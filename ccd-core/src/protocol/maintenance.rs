@@ -17,16 +17,15 @@ pub(super) fn kept_to(plan: Plan, known: &Configuration, present: NodeSet, endin
     if !known.maintenance || ending {
         return plan;
     }
-    match plan {
-        Plan::Propose(want) => {
-            let missing = known.members.minus(want.members.intersection(present));
-            if missing.is_empty() {
-                Plan::Propose(want)
-            } else {
-                Plan::Wait(waits_for(missing))
-            }
-        }
-        other => other,
+    // Whoever is left goes on alone only if quorum is off, and not now either.
+    let (Plan::Propose(want) | Plan::Override(want)) = &plan else {
+        return plan;
+    };
+    let missing = known.members.minus(want.members.intersection(present));
+    if missing.is_empty() {
+        plan
+    } else {
+        Plan::Wait(waits_for(missing))
     }
 }
 

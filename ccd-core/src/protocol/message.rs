@@ -91,6 +91,7 @@ pub enum Message {
         position: Position,
         total: u64,
         offset: u64,
+        #[serde(with = "super::raw")]
         bytes: Vec<u8>,
         ancestor: bool,
     },
@@ -182,6 +183,11 @@ pub enum Message {
     /// Asks for the text of an init database that was decided on.
     InitAsk {
         digest: [u8; 32],
+    },
+    /// The receiver's copy was found inconsistent: it stops serving, and is replaced by a sound one.
+    Invalidate {
+        epoch: Epoch,
+        why: String,
     },
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! interface.rs   the contract with the driver: Settings, Event, Action, Decision, Status
-//! message.rs     what nodes say to each other
+//! message.rs     what nodes say to each other      raw.rs  long pieces of bytes in it
 //! node.rs        Node: what it knows; how an event reaches the part that handles it
 //!
 //! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
@@ -15,6 +15,7 @@
 //! nodes.rs       nodes added and removed      external.rs  another monitor's view      maintenance.rs  planned work
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
+//! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
 //! install.rs     from decided to open (Fig. 4)
 //! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
 //!                                                                   history.rs  the records for that
@@ -55,8 +56,11 @@ mod prepared;
 mod promises;
 mod proof;
 mod propose;
+mod quorum;
+mod raw;
 mod replicas;
 mod requests;
+mod settled;
 mod slow;
 mod spread;
 mod status;

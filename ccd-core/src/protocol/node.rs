@@ -17,11 +17,12 @@ use super::prepared::Prepared;
 use super::propose::Proposal;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
+use super::settled::Settled;
 use super::spread::Spread;
 use super::update::Round;
 use super::vote::TURN_BEATS;
-use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
-use crate::database::Database;
+use crate::configuration::{BallotBlock, Configuration, Decider, Mode, Quorum};
+use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
 use crate::time::{Date, Time};
@@ -69,6 +70,10 @@ pub struct Node {
     pub(super) overridden: Option<(Epoch, Position)>,
     /// The local copy was found damaged: its content is no evidence for anything until it is replaced.
     pub(super) damaged: Option<String>,
+    /// Up to where this copy is known to hold nothing but what was committed.
+    pub(super) settled: Settled,
+    /// Since when `known` is known.
+    pub(super) known_since: Time,
     /// The last thing this copy did was to roll back the round that led here.
     pub(super) rolled_back: Option<Position>,
 
@@ -97,6 +102,8 @@ pub struct Node {
     pub(super) willing: bool,
     pub(super) force: bool,
     pub(super) impatient: bool,
+    /// Whether an operator wants quorum to be required from now on.
+    pub(super) quorum_wish: Option<Quorum>,
     pub(super) designation: Option<Designation>,
 
     // Becoming part of a configuration.
@@ -171,6 +178,8 @@ impl Node {
             overridden: None,
             damaged: None,
             rolled_back: None,
+            settled: Settled::default(),
+            known_since: now,
             replicas,
             pending: BTreeMap::new(),
             ticket_last: 0,
@@ -186,6 +195,7 @@ impl Node {
             willing: true,
             force: false,
             impatient: false,
+            quorum_wish: None,
             designation: None,
             attempt: Attempt(0),
             proposal: None,
@@ -387,6 +397,16 @@ impl Node {
             Message::StageInit { digest, text } => self.on_stage_init(from, digest, &text),
             Message::InitStaged { digest, refused } => self.on_init_staged(from, digest, refused),
             Message::InitAsk { digest } => self.on_init_ask(from, digest),
+            Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
+        }
+    }
+
+    /// Damage to this copy in memory, for whoever tests what is made of it: an update that no record holds.
+    #[doc(hidden)]
+    pub fn damage_copy(&mut self, update: &Update) {
+        if let Ok((damaged, _)) = self.committed.admit(update) {
+            self.committed = damaged.misplaced_at(self.committed.position());
+            self.head = self.committed.clone();
         }
     }
 
@@ -459,6 +479,7 @@ impl Node {
     /// Stops answering and acking at once, and says why.
     pub(super) fn stop_serving(&mut self, why: &str) {
         self.look = true;
+        self.settle_committed();
         if let Some(epoch) = self.serving.take() {
             let text = alloc::format!("stopped serving epoch {epoch}: {why}");
             self.record(DecisionKind::StoppedServing, text);
@@ -512,6 +533,7 @@ impl Node {
         self.known = configuration;
         self.note_nodes();
         self.note_maintenance(maintenance);
+        self.known_since = self.now;
         self.failures = 0;
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
         let proposer = self.known.proposer;

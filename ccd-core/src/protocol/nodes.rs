@@ -399,7 +399,9 @@ impl Node {
             nodes: init.nodes,
             ..self.known.clone()
         };
-        if !votes::admissible(&next) {
+        // Half of the nodes is a configuration, but a closed one: what follows could not be decided without the new node.
+        let majority = !next.devices.is_empty() || members.count() * 2 > init.nodes.count();
+        if !majority || !votes::admissible(&next) {
             return refuse(format!(
                 "the {} members that are active are no majority of the {} nodes that there would be",
                 members.count(),

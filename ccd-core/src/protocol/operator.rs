@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
+use crate::configuration::Quorum;
 use crate::ids::{NodeId, NodeSet};
 use crate::time::Time;
 use alloc::format;
@@ -22,6 +23,7 @@ pub(super) enum Wish {
     /// The configuration matches this view.
     Match(Option<NodeSet>),
     Maintenance(bool),
+    Quorum(Quorum),
     /// This node is to be master, or the lowest-numbered one.
     Master(Option<NodeId>),
 }
@@ -71,7 +73,15 @@ impl Node {
                         why: self.obstacle_text(),
                     }))
                 }
-                Wish::In | Wish::Serve | Wish::Master(_) => None,
+                Wish::Quorum(wanted) if open && self.known.quorum == wanted => {
+                    self.quorum_wish = None;
+                    Some(Ok(Answer::Done))
+                }
+                Wish::Quorum(_) if late => {
+                    self.quorum_wish = None;
+                    Some(Err(self.refuse_quorum_wish()))
+                }
+                Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),

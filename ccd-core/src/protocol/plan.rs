@@ -2,7 +2,7 @@
 //!
 //! Nothing here is needed for safety, which is the votes' and the leases' business: a wrong plan costs time.
 
-use crate::configuration::{Configuration, Mode, RestoreFlag};
+use crate::configuration::{Configuration, Mode, Quorum, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -68,6 +68,14 @@ pub(super) struct View<'a> {
     pub patience_over: bool,
     /// An operator asked for a takeover now.
     pub impatient: bool,
+    /// Which copies are here and how many are needed, where nodes alone vote and too few are here.
+    pub copies: String,
+    /// The voters that are linked or usable decide.
+    pub decides: bool,
+    /// It opened the known configuration and has not stopped since: whatever it does is no restart.
+    pub serves: bool,
+    /// The flag of the database itself.
+    pub restore: RestoreFlag,
     /// Who an operator wants to be master, if that is not what was decided.
     pub designation: Option<Option<NodeId>>,
 }
@@ -99,6 +107,8 @@ pub(super) enum Plan {
     /// A device that comes back in solo mode gets an image first.
     Prewrite(DeviceSet),
     Propose(Want),
+    /// The same without the votes, which an operator has waived.
+    Override(Want),
 }
 
 pub(super) fn plan(view: &View) -> Plan {
@@ -240,17 +250,26 @@ fn first(view: &View) -> Plan {
 
 /// Not serving, or serving a configuration of which a member has gone silent.
 fn go_on(view: &View) -> Plan {
-    let candidates = if view.known.restore == RestoreFlag::NotAllActive {
+    let is_flagged = [view.known.restore, view.restore].contains(&RestoreFlag::NotAllActive);
+    let candidates = if is_flagged {
         view.candidates()
     } else {
         view.quick_candidates()
     };
-    if view.known.restore == RestoreFlag::NotAllActive && !view.serving && candidates != view.all {
+    if is_flagged && !view.serves && candidates != view.all {
+        let what = if view.known.restore == RestoreFlag::NotAllActive {
+            "the database was last opened by an operator's override"
+        } else {
+            "the database was restored while not all nodes were active"
+        };
         return Plan::Wait(format!(
-            "the database was last opened by an operator's override (restore flag 3): all nodes must be active \
-             once before an unattended restart; missing: nodes {}",
+            "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {}",
             view.all.minus(candidates)
         ));
+    }
+    let waived = view.known.quorum == Quorum::Waived && !view.decides;
+    if view.known.owner().is_none() && view.known.devices.is_empty() && !view.copies.is_empty() && !waived {
+        return Plan::Wait(format!("no quorum: {}", view.copies));
     }
     if !view.untried.is_empty() && !view.impatient {
         return Plan::Wait("the devices are being opened".to_string());
@@ -325,6 +344,14 @@ fn go_on(view: &View) -> Plan {
             .collect(),
         Mode::Paired => view.usable,
     };
+    if waived {
+        return Plan::Override(Want {
+            members: candidates,
+            devices,
+            why: format!("{why}; quorum is off, and whoever is left goes on"),
+            settles: Settles::default(),
+        });
+    }
     form(view, candidates, devices, why)
 }
 
@@ -521,6 +548,10 @@ mod tests {
             fenced_by: NodeSet::EMPTY,
             patience_over: false,
             impatient: false,
+            copies: String::new(),
+            decides: true,
+            serves: serving,
+            restore: RestoreFlag::AllActive,
             designation: None,
         }
     }
@@ -535,6 +566,7 @@ mod tests {
             Plan::Wait(_) => "wait".to_string(),
             Plan::Prewrite(devices) => format!("prewrite {devices:?}"),
             Plan::Propose(want) => format!("{:?} {:?}", want.members, want.devices),
+            Plan::Override(want) => format!("override {:?} {:?}", want.members, want.devices),
         }
     }
 
@@ -583,6 +615,57 @@ mod tests {
         for (situation, view, expected) in table {
             assert_eq!(told(plan(&view)), expected, "{situation}");
         }
+    }
+
+    #[test]
+    fn with_quorum_off_whoever_is_left_goes_on_and_a_restore_flag_still_needs_all_nodes() {
+        let bare = Configuration {
+            devices: DeviceSet::EMPTY,
+            quorum: Quorum::Waived,
+            ..pair()
+        };
+        let flagged = Configuration {
+            restore: RestoreFlag::NotAllActive,
+            ..bare.clone()
+        };
+        let lone = |known, serves| View {
+            usable: DeviceSet::EMPTY,
+            decides: false,
+            copies: "1 of 2 copies found".to_string(),
+            serves,
+            ..view(A, known, false, silent())
+        };
+        let required = Configuration {
+            quorum: Quorum::Required,
+            ..bare.clone()
+        };
+        assert_eq!(told(plan(&lone(&required, true))), "wait");
+        assert_eq!(told(plan(&lone(&bare, true))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&bare, false))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&flagged, true))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&flagged, false))), "wait");
+    }
+
+    #[test]
+    fn after_a_restore_without_all_nodes_a_restart_names_who_is_missing() {
+        let pair = pair();
+        let restored = View {
+            restore: RestoreFlag::NotAllActive,
+            ..view(B, &pair, false, silent())
+        };
+        let Plan::Wait(why) = plan(&restored) else {
+            panic!("it waits");
+        };
+        assert_eq!(
+            why,
+            "the database was restored while not all nodes were active (restore flag 3): all nodes must be active once \
+             before an unattended restart; missing: nodes 0"
+        );
+        let served = View {
+            serves: true,
+            ..restored
+        };
+        assert_eq!(told(plan(&served)), "{1} {Primary, Secondary}");
     }
 
     #[test]

@@ -23,8 +23,14 @@ pub(super) struct Prepared {
     undone: bool,
 }
 
+impl Prepared {
+    pub fn position(&self) -> Position {
+        self.record.next
+    }
+}
+
 /// Whether a query of this key must wait until the record is committed or rolled back.
-fn affects(record: &Record, key: Option<&Key>) -> bool {
+pub(super) fn affects(record: &Record, key: Option<&Key>) -> bool {
     let RecordBody::Updates { updates, .. } = &record.body else {
         return false;
     };
@@ -45,12 +51,15 @@ fn affects(record: &Record, key: Option<&Key>) -> bool {
 impl Node {
     /// Whether a strict query of this key (of all keys, if `None`) can be answered now.
     pub(super) fn can_read(&self, key: Option<&Key>) -> bool {
-        self.is_open()
-            && self.lease_holds()
-            && !self
-                .prepared
-                .as_ref()
-                .is_some_and(|prepared| affects(&prepared.record, key))
+        if self.is_open() {
+            self.now < self.read_lease_until()
+                && !self
+                    .prepared
+                    .as_ref()
+                    .is_some_and(|prepared| affects(&prepared.record, key))
+        } else {
+            self.valid_by_half() && self.doubt().spares(key)
+        }
     }
 
     pub(super) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Arc<Record>) {

@@ -111,6 +111,14 @@ impl Node {
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient || self.ends_maintenance(),
+            copies: if self.lacks_majority() {
+                self.no_quorum_text()
+            } else {
+                String::new()
+            },
+            decides: votes::decide(&self.known, self.live_voters()),
+            serves: self.serving == Some(self.known.epoch),
+            restore: self.head.restore_flag(),
             designation: self.wanted_designation(),
         }
     }
@@ -125,7 +133,10 @@ impl Node {
             return;
         }
         self.enter_returned_devices();
-        if self.force && !self.is_open() {
+        if self.propose_quorum_wish() {
+            return;
+        }
+        if self.force && !(self.is_open() && self.lease_holds()) {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.usable_devices(),
@@ -159,6 +170,10 @@ impl Node {
                     self.waiting = (why, self.now);
                 }
                 self.impatient = false;
+            }
+            Plan::Override(want) => {
+                self.force = true;
+                self.propose(want);
             }
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
@@ -222,6 +237,8 @@ impl Node {
             ServingState::Left
         } else if serving {
             ServingState::Serving
+        } else if self.valid_but_closed() {
+            ServingState::Closed
         } else if self.proposal.is_some() || self.install.is_some() || self.member.is_some() {
             ServingState::Reconfiguring
         } else if !self.ready() && self.now.since(self.started) < self.settings.lease {
@@ -291,6 +308,8 @@ impl Node {
                 self.removed_text()
             } else if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
                 text
+            } else if self.valid_but_closed() || self.closed_for_long() {
+                self.no_quorum_text()
             } else if self.serving.is_some() && !self.sealed() {
                 "the lease of this node has run out".to_string()
             } else {
@@ -319,11 +338,8 @@ impl Node {
             (false, Some(role)) => Some(format!("without node {absent} and without the {role}")),
         };
         let texts = [self.maintenance_text(), without, self.view_text()];
-        texts
-            .into_iter()
-            .flatten()
-            .collect::<alloc::vec::Vec<_>>()
-            .join("; ")
+        let texts: alloc::vec::Vec<_> = texts.into_iter().flatten().collect();
+        self.with_warnings(texts.join("; "))
     }
 
     fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {

@@ -91,7 +91,7 @@ impl Node {
                 date: request.date,
                 reason: request.reason.clone(),
                 preconditions: request.preconditions.clone(),
-                ops: request.ops.clone(),
+                ops: Self::flagged(&self.known, &request.ops),
             };
             ops += update.ops.len();
             bytes += update.encoded_bytes_max();

@@ -160,6 +160,7 @@ impl World {
                 let result = self.ledger.on_record(record);
                 self.judge(result);
             }
+            ReplicaOp::KeepBranch { .. } if self.damaged => {}
             ReplicaOp::WriteImage { database }
             | ReplicaOp::Checkpoint { database }
             | ReplicaOp::KeepBranch { database, .. } => {
@@ -293,6 +294,7 @@ impl World {
     ) -> Result<(), Unsound> {
         // A node may still stand before an update that does not touch the key.
         if self.ledger.is_ancestor(seen, place)
+            || self.ledger.is_branch(seen, place)
             || self.ledger.database(seen).query(pattern).as_deref() == Ok(rows)
         {
             return Ok(());

@@ -157,6 +157,8 @@ pub struct World {
     pub workload: Workload,
     pub log: Log,
     pub unsound: Option<Unsound>,
+    /// Some copy was damaged on purpose: what is kept of it is not what its position says.
+    pub damaged: bool,
     /// A server that dies just before it carries out an action that changes something, and how many it carries out
     /// before that. Taken when it has happened.
     pub dies_after: Option<(usize, u64)>,
@@ -226,6 +228,7 @@ impl World {
             log: Log::new(recording),
             unsound: None,
             sabotage: None,
+            damaged: false,
             dies_after: None,
             copies: Vec::new(),
             local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],

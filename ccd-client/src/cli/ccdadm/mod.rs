@@ -7,6 +7,7 @@
 //! offline.rs   convert, purify
 //! verify.rs    verify
 //! drill.rs     drill
+//! quorum.rs    quorum
 //! status.rs    status
 //! why.rs       why, explain
 //! authkey.rs   authkey
@@ -20,6 +21,7 @@ mod devices;
 mod drill;
 mod offline;
 mod query;
+mod quorum;
 mod setup;
 pub(super) mod status;
 mod verify;
@@ -70,6 +72,7 @@ enum Verb {
     Restore(backup::Restore),
     Verify(verify::Verify),
     Drill(drill::Drill),
+    Quorum(quorum::Quorum),
     Purify(offline::Purify),
     Convert(offline::Convert),
     Why(why::Why),
@@ -108,6 +111,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Restore(verb) => verb.run(&common, &mut terminal),
         Verb::Verify(verb) => verb.run(&common, &mut terminal),
         Verb::Drill(verb) => verb.run(&common, &mut terminal),
+        Verb::Quorum(verb) => verb.run(&common, &mut terminal),
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),

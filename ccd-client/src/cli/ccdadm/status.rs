@@ -7,7 +7,7 @@ use crate::cli::table::table;
 use crate::cli::terminal::{Terminal, Tone};
 use crate::exit::Exit;
 use crate::wire::{LinkReport, LinkState, StatusReport};
-use ccd_core::configuration::Mode;
+use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::NodeId;
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
@@ -55,12 +55,17 @@ pub(in crate::cli) enum Health {
 impl Health {
     pub fn of(report: &StatusReport) -> Self {
         let status = &report.status;
-        if status.state != ServingState::Serving {
-            return Self::NotServing;
+        match status.state {
+            ServingState::Serving => {}
+            ServingState::Closed => return Self::Degraded,
+            _ => return Self::NotServing,
         }
         let maintenance =
             (status.configuration.as_ref()).is_some_and(|configuration| configuration.maintenance);
-        let whole = !maintenance
+        let waived = (status.configuration.as_ref())
+            .is_some_and(|configuration| configuration.quorum == Quorum::Waived);
+        let whole = !waived
+            && !maintenance
             && status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
             && status
@@ -135,6 +140,7 @@ pub(in crate::cli) fn state_name(state: ServingState) -> &'static str {
         ServingState::Waiting => "waiting",
         ServingState::Reconfiguring => "reconfiguring",
         ServingState::Serving => "serving",
+        ServingState::Closed => "closed",
         ServingState::Left => "left",
     }
 }
@@ -206,6 +212,7 @@ fn document(report: &StatusReport, health: Health) -> Value {
             "quorum": status.state == ServingState::Serving,
             "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
             "view": external_view(report),
+            "quorum_required": configuration.is_none_or(|configuration| configuration.quorum == Quorum::Required),
             "rows": status.rows,
         },
         "nodes": nodes,
@@ -262,6 +269,9 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
     let status = &report.status;
     let (verdict, tone) = match health {
         Health::Redundant => ("serving, all redundant".to_owned(), Tone::Good),
+        Health::Degraded if status.state == ServingState::Closed => {
+            ("QUERIES ONLY".to_owned(), Tone::Worrying)
+        }
         Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
         Health::NotServing => (format!("NOT SERVING, {}", state_name(status.state)), Tone::Bad),
     };

@@ -135,12 +135,8 @@ Examples:
   ccdctl master beta
   ccdctl master --lowest")]
 struct Master {
-    /// The node's name or number
-    #[arg(value_name = "NODE", required_unless_present = "lowest")]
-    node: Option<String>,
-    /// The lowest-numbered node that takes part
-    #[arg(long, conflicts_with = "node")]
-    lowest: bool,
+    #[command(flatten)]
+    who: Who,
     #[command(flatten)]
     change: Change,
 }
@@ -168,6 +164,17 @@ struct Maintenance {
 enum OnOff {
     On,
     Off,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Who {
+    /// The node's name or number
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    /// The lowest-numbered node that takes part
+    #[arg(long)]
+    lowest: bool,
 }
 
 /// The definition of the command line, for completions and manual pages.
@@ -256,7 +263,7 @@ impl Master {
         let doing = "designate the master";
         let client = common.attach(PROGRAM, doing)?;
         let report = client.status().doing(doing)?;
-        let node = match &self.node {
+        let node = match &self.who.node {
             None => None,
             Some(given) => {
                 let named = |id: &NodeId| node_name(&report, *id) == *given || id.to_string() == *given;
