@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! random, moment      chance from the seed; virtual time and the nodes' clocks
+//! inits               the servers' init databases
 //! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
 //! world               the event queue and the servers' processes
 //!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
@@ -28,6 +29,7 @@ mod drive;
 mod faults;
 mod fences;
 pub mod history;
+pub mod inits;
 pub mod ledger;
 pub mod linear;
 pub mod log;

@@ -129,16 +129,23 @@ impl Cluster {
         Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
     }
 
-    fn started(self) -> Self {
-        let mut cluster = self;
-        let shape = cluster.world.shape;
-        cluster.start_all(Duration::from_millis(10));
-        let formats = cluster.world.define_formats(1, SETTLED);
+    fn started(mut self) -> Self {
+        let shape = self.world.shape;
+        self.start_all(Duration::from_millis(10));
+        let formats = self.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
         for server in 0..shape.nodes {
-            assert!(cluster.serves_within(server, SETTLED), "n{server} serves");
+            assert!(self.serves_within(server, SETTLED), "n{server} serves");
         }
-        cluster
+        self
+    }
+
+    /// A cluster that serves, beside so many servers that are of no cluster yet.
+    pub fn serving_with_spares(shape: Shape, spares: usize) -> Self {
+        let nodes = shape.nodes + spares;
+        let mut cluster = Self::stopped_with(Shape { nodes, ..shape }, usual_fencing());
+        cluster.world.keep_spare(spares);
+        cluster.started()
     }
 
     pub fn settle(&mut self) {
