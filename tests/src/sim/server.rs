@@ -49,6 +49,8 @@ pub enum Stage {
 pub struct Server {
     pub id: NodeId,
     pub clock: Clock,
+    /// How far its calendar is from the world's: dates are for people, and may be anything.
+    pub date_offset_ms: i64,
     /// Which start of the process this is; events of an earlier one are dropped.
     pub run: u64,
     /// `None`: the process is down.
@@ -69,6 +71,7 @@ impl Server {
         Self {
             id,
             clock,
+            date_offset_ms: 0,
             run: 0,
             process: None,
             stopped: None,

@@ -101,6 +101,17 @@ pub(super) enum Happening {
         first: usize,
         second: usize,
     },
+    /// These directions are cut, by a fault that comes and goes.
+    Cut {
+        links: Vec<(usize, usize)>,
+    },
+    Mend {
+        links: Vec<(usize, usize)>,
+    },
+    /// This process dies, by a fault that comes and goes.
+    Dies {
+        server: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -199,7 +210,7 @@ impl World {
         Self {
             now: Moment::ZERO,
             shape,
-            fencing: plan.fencing,
+            fencing: plan.seed.fencing,
             faults: plan.faults.clone(),
             faulty: false,
             servers,
@@ -332,6 +343,17 @@ impl World {
             Happening::AskOverdue { token } => self.ask_overdue(token),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
+            Happening::Cut { links } => {
+                if self.faulty {
+                    self.cut_links(&links);
+                }
+            }
+            Happening::Mend { links } => self.mend_links(&links),
+            Happening::Dies { server } => {
+                if self.faulty {
+                    self.crash(server, false);
+                }
+            }
         }
     }
 
@@ -510,7 +532,8 @@ impl World {
             process.asks.insert(token);
         }
         self.after(self.patience(index, timeout), Happening::AskOverdue { token });
-        let date = Date(1_700_000_000_000 + self.now.0 / 1_000_000);
+        let today = 1_700_000_000_000 + self.now.0 as i64 / 1_000_000;
+        let date = Date(today.saturating_add(self.servers[index].date_offset_ms).max(0) as u64);
         let client = ccd_core::client::ClientToken(token);
         let request = ccd_core::client::Request { timeout, body };
         self.tell(
