@@ -1,6 +1,6 @@
 //! Random histories under random faults, and proof that the simulator is deterministic and finds what is wrong.
 //!
-//! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 2,000. In a debug build the histories
+//! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 10,000. In a debug build the histories
 //! take several times longer; run `cargo test --release -p ccd-tests`.
 
 use ccd_core::init::Fencing;
@@ -19,9 +19,9 @@ fn from_environment(name: &str, usual: u64) -> u64 {
 }
 
 #[test]
-fn two_thousand_histories_are_sound() {
+fn ten_thousand_histories_are_sound() {
     let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 2_000);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000);
     let campaign = Campaign {
         failures_max: 5,
         ..Campaign::new(from..from + count)

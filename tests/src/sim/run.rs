@@ -151,8 +151,16 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     );
     match linear::check(&world.workload.history) {
         Verdict::Linearizable => Ok(()),
-        Verdict::TooHard { .. } => {
+        Verdict::TooHard { object } => {
             counts.too_hard += 1;
+            for operation in world
+                .workload
+                .history
+                .iter()
+                .filter(|known| known.object == object)
+            {
+                world.log.line(world.now, format_args!("too hard: {operation:?}"));
+            }
             Ok(())
         }
         Verdict::Violation { object, stuck } => {
