@@ -102,6 +102,12 @@ pub struct Operation {
     pub heard: Heard,
 }
 
+impl<const COUNT: usize> From<[Cell; COUNT]> for Cells {
+    fn from(cells: [Cell; COUNT]) -> Self {
+        cells.into_iter().collect()
+    }
+}
+
 impl Call {
     /// What the operation makes of the state, and how many rows it removes; `None` if the state refuses it.
     pub fn apply(&self, cells: &Cells) -> Option<(Cells, u64)> {
