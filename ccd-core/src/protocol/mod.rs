@@ -14,11 +14,12 @@
 //!                                                      fencing_watch.rs  noticing what others did
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
-//! install.rs     from decided to open (Fig. 4)
+//! install.rs     from decided to open (Fig. 4)        left_out.rs  pure: whose leases must have run out
 //! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
 //! requests.rs    what clients wait for       operator.rs  leave, join, takeover       verification.rs  verify
 //! last_words.rs  recent decisions on the devices, for the survivor to read
+//! rules.rs       the pure decisions of the others, for the model in tests/
 //! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
 //! ```
 //!
@@ -35,6 +36,7 @@ mod history;
 mod install;
 mod interface;
 mod last_words;
+mod left_out;
 mod loading;
 mod message;
 mod milestones;
@@ -48,6 +50,7 @@ mod proof;
 mod propose;
 mod replicas;
 mod requests;
+pub mod rules;
 mod status;
 mod survey;
 mod update;
