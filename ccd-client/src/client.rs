@@ -9,9 +9,10 @@ use crate::files;
 use crate::places::Places;
 use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::configuration::Quorum;
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, Position, RequestId};
+use ccd_core::ids::{Generation, NodeId, Position, RequestId};
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -163,9 +164,9 @@ impl Client {
         }
     }
 
-    /// What every member's copy holds, computed anew.
-    pub fn verify(&self) -> Result<Vec<VerifiedCopy>, CcdError> {
-        match self.request(RequestBody::Verify)? {
+    /// What every member's copy holds, computed anew; with `repair`, inconsistent ones are replaced.
+    pub fn verify(&self, repair: bool) -> Result<Vec<VerifiedCopy>, CcdError> {
+        match self.request(RequestBody::Verify { repair })? {
             Told::Verified(copies) => Ok(copies),
             _ => Err(self.unexpected()),
         }
@@ -216,6 +217,16 @@ impl Client {
     /// This node tries to take over now; with `force` against the vote rule.
     pub fn takeover(&self, force: bool) -> Result<(), CcdError> {
         self.control(RequestBody::Takeover { force })
+    }
+
+    /// Whether a majority is needed to go on, from now on.
+    pub fn set_quorum(&self, rule: Quorum) -> Result<(), CcdError> {
+        self.control(RequestBody::Quorum(rule))
+    }
+
+    /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.
+    pub fn designate(&self, node: Option<NodeId>) -> Result<(), CcdError> {
+        self.control(RequestBody::Designate { node })
     }
 
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until

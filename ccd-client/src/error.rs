@@ -61,8 +61,14 @@ pub enum CcdError {
 /// What is wrong with an authkey file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthkeyFlaw {
-    #[error("it is not 32 bytes in base64")]
-    Malformed,
+    #[error("line {line} is not 32 bytes in base64")]
+    Malformed { line: u32 },
+    #[error("there is no key in it")]
+    Empty,
+    #[error("the key of line {line} is there twice")]
+    Twice { line: u32 },
+    #[error("there are {count} keys, and there may be 4")]
+    TooMany { count: usize },
     #[error("others than its owner may read it (mode {mode:04o})")]
     Open { mode: u32 },
 }
@@ -106,13 +112,10 @@ impl CcdError {
                 _ => &m::FILE_NOT_READABLE,
             },
             Self::Authkey {
-                why: AuthkeyFlaw::Malformed,
-                ..
-            } => &m::AUTHKEY_BAD,
-            Self::Authkey {
                 why: AuthkeyFlaw::Open { .. },
                 ..
             } => &m::AUTHKEY_OPEN,
+            Self::Authkey { .. } => &m::AUTHKEY_BAD,
             Self::NodeUnknown { .. } => &m::NODE_UNKNOWN,
             Self::FileTooLarge { .. } => &m::FILE_TOO_LARGE,
             Self::NotUtf8 { .. } => &m::NOT_UTF8,

@@ -1,12 +1,14 @@
 //! The files in `/etc/ccd`, read by the daemon and the programs and written by `ccdadm setup`; and how a file is
 //! written so that a power cut leaves the old one or the new one.
 
-use crate::error::{AuthkeyFlaw, CcdError};
+pub use crate::authkey::{AUTHKEYS_MAX, Authkey, AuthkeyId, Authkeys};
+
+use crate::error::CcdError;
 use crate::places::Places;
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, NodeInit};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The init database, checked.
@@ -45,57 +47,6 @@ pub fn node_list(init: &ClusterInit) -> String {
         .map(|node| format!("{} {}", node.id, node.name))
         .collect();
     nodes.join(", ")
-}
-
-/// The secret that nodes prove to each other.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Authkey([u8; 32]);
-
-impl std::fmt::Debug for Authkey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Authkey(…)")
-    }
-}
-
-impl Authkey {
-    pub fn generate() -> io::Result<Self> {
-        let mut bytes = [0; 32];
-        random(&mut bytes)?;
-        Ok(Self(bytes))
-    }
-
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// One line of base64.
-    pub fn to_text(&self) -> String {
-        let mut text = base64(&self.0);
-        text.push('\n');
-        text
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        unbase64(text.trim_end()).and_then(|bytes| Some(Self(bytes.try_into().ok()?)))
-    }
-
-    /// Reads the file, which nobody but its owner may read.
-    pub fn read(places: &Places) -> Result<Self, CcdError> {
-        let path = places.authkey_path();
-        let text = read_text(&path, 4096)?;
-        let mode = fs::metadata(&path)
-            .map_err(|error| CcdError::file(&path, error))?
-            .mode()
-            & 0o7777;
-        if mode & 0o077 != 0 {
-            let why = AuthkeyFlaw::Open { mode };
-            return Err(CcdError::Authkey { path, why });
-        }
-        Self::parse(&text).ok_or(CcdError::Authkey {
-            path,
-            why: AuthkeyFlaw::Malformed,
-        })
-    }
 }
 
 /// A whole text file of at most so many bytes.
@@ -169,7 +120,7 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let word =
@@ -185,7 +136,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn unbase64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unbase64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     if !text.len().is_multiple_of(4) {
         return None;
@@ -222,14 +173,6 @@ mod tests {
         }
         assert_eq!(unbase64("Zm9"), None);
         assert_eq!(unbase64("Zm9!"), None);
-    }
-
-    #[test]
-    fn a_key_comes_back_and_one_of_another_length_does_not() {
-        let key = Authkey::generate().expect("the kernel gives random bytes");
-        assert_eq!(Authkey::parse(&key.to_text()), Some(key));
-        assert_eq!(Authkey::parse(&base64(&[1; 31])), None);
-        assert_eq!(Authkey::parse("secret"), None);
     }
 
     #[test]

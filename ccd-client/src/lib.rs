@@ -3,6 +3,7 @@
 //! ```text
 //!   exit, messages     exit codes; the catalogue of messages with their ids
 //!   places, files      the three folders and what is in them (shared with the daemon)
+//!   authkey            the secrets that nodes prove to each other, and how they are rotated
 //!   wire               messages on the Unix sockets, bytes to types and back (shared with the daemon)
 //!     ↑
 //!   error              CcdError: everything that can go wrong, each with its message
@@ -15,6 +16,7 @@
 //!
 //! Imports run upwards in this drawing and never back. The library is blocking and starts no threads.
 
+mod authkey;
 pub mod cli;
 pub mod client;
 mod connection;

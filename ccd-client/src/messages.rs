@@ -104,8 +104,8 @@ catalogue! {
         "It was left alone.",
         "ccdadm setup --this NAME writes the node file only; --force with the same --cluster replaces the rows and keeps id and key";
     AUTHKEY_BAD = 1022, BadData,
-        "The key that nodes prove to each other is not 32 bytes in base64.",
-        "This node can talk to no other.",
+        "The file of keys that nodes prove to each other is not one to four lines of 32 bytes in base64, all different.",
+        "A daemon does not start with it; one that runs goes on with the keys that it has.",
         "copy authkey from another node again";
     AUTHKEY_OPEN = 1023, NotPermitted,
         "Others than the owner may read the key that nodes prove to each other.",
@@ -123,6 +123,10 @@ catalogue! {
         "The options of ccdadm setup do not describe a cluster.",
         "Nothing was written.",
         "ccdadm setup --help has examples";
+    AUTHKEY_STEP = 1027, Unsafe,
+        "The step does not fit where the rotation of the authkey is: add, promote, drop, each on all nodes.",
+        "The file was not changed.",
+        "ccdadm authkey list shows where it is, and ccdadm authkey --help the steps";
 
     TEXT_BAD = 1030, BadData,
         "A row of a database file breaks the text form or its format.",
@@ -267,7 +271,7 @@ catalogue! {
     VERIFY_DIFFERS = 1303, Integrity,
         "Copies of the same position do not hold the same.",
         "One of them is damaged.",
-        "ccdadm checkpoint FILE on each node and compare; ccdctl leave and join on the damaged one copies it anew";
+        "ccdadm verify replaces those that most others contradict; ccdadm why on the node says how far it came";
     IMAGE_DAMAGED = 1304, Integrity,
         "The database that the daemon sent does not decode.",
         "Nothing was changed.",
@@ -276,6 +280,10 @@ catalogue! {
         "Rows break their format.",
         "They are still there.",
         "repeat with --drop to remove them";
+    VERIFY_REPAIRED = 1306, No,
+        "A copy was inconsistent: it was not what its record or most other copies said.",
+        "It was replaced by a sound one; what it held is kept aside on its node.",
+        "find out what damaged it: memory, disk or a program; ccdadm why on that node";
     DRILL_WEAK = 1310, No,
         "The drill found something that would not be survived, or could not be shown.",
         "The cluster serves; what was found is in the list above.",

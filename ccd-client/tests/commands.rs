@@ -3,7 +3,8 @@
 mod support;
 
 use ccd_client::wire::Told;
-use ccd_core::client::{Refusal, VerifiedCopy};
+use ccd_core::client::{Finding, Refusal, VerifiedCopy};
+use ccd_core::configuration::Quorum;
 use ccd_core::drill::{DrillReport, DrilledDevice, Enforcement, Latency, Rehearsal, Rehearsed};
 use ccd_core::ids::{DeviceRole, Position};
 use ccd_core::protocol::ServingState;
@@ -220,11 +221,6 @@ fn a_checkpoint_restores_the_database() {
     fake.ccdadm(&["query", "OTHER"]).expect(105);
     assert_eq!(fake.with(|state| state.database.restore_flag().digit()), '4');
 
-    // While a node is missing.
-    fake.with(|state| state.status.status.configuration = None);
-    fake.ccdadm(&["restore", "--yes", file]).expect(0);
-    assert_eq!(fake.with(|state| state.database.restore_flag().digit()), '3');
-
     std::fs::write(&path, saved.replace("sci", "scx")).expect("it is written");
     fake.ccdadm(&["restore", "--yes", file])
         .expect_error(104, "CCD-1031", "saved.ccd: ");
@@ -301,6 +297,8 @@ fn verify_tells_stale_from_damaged() {
         node: node(number),
         position: Position::EMPTY,
         digest,
+        whole: true,
+        finding: Finding::Sound,
     };
     fake.with(|state| state.copies = vec![copy(0, Some([1; 32])), copy(1, Some([1; 32]))]);
     fake.ccdadm(&["verify"]).expect(0).says("0101010101010101\n");
@@ -318,6 +316,100 @@ fn verify_tells_stale_from_damaged() {
     });
     fake.ccdadm(&["verify"])
         .expect_error(103, "CCD-1302", "nodes 0 and 1");
+}
+
+#[test]
+fn verify_repairs_and_with_dry_run_only_reports() {
+    let fake = fake();
+    let copy = |number, digest: u8, finding| VerifiedCopy {
+        node: node(number),
+        position: Position::EMPTY,
+        digest: Some([digest; 32]),
+        whole: true,
+        finding,
+    };
+    let found = |finding, digest| {
+        fake.with(|state| state.copies = vec![copy(0, 1, Finding::Sound), copy(1, digest, finding)]);
+    };
+    let asked = |fake: &Fake| fake.with(|state| format!("{:?}", state.asked.last()));
+    found(Finding::Inconsistent, 2);
+    fake.ccdadm(&["verify", "--dry-run"]).expect_error(
+        104,
+        "CCD-1303",
+        "nodes 1: inconsistent, and left as it is",
+    );
+    assert!(asked(&fake).contains("Verify { repair: false }"));
+    found(Finding::Repaired, 1);
+    fake.ccdadm(&["verify"]).expect_error(
+        1,
+        "CCD-1306",
+        "nodes 1: inconsistent, and replaced by a sound copy",
+    );
+    assert!(asked(&fake).contains("Verify { repair: true }"));
+    found(Finding::Invalidated, 2);
+    fake.ccdadm(&["verify"])
+        .expect_error(104, "CCD-1303", "nodes 1: inconsistent, and not replaced in time");
+    let ran = fake.ccdadm(&["verify", "--json"]).expect(104);
+    assert_eq!(ran.json()["copies"][1]["finding"], "invalidated");
+}
+
+#[test]
+fn quorum_goes_off_by_force_and_name_only() {
+    let fake = fake();
+    let asked = |fake: &Fake| fake.with(|state| format!("{:?}", state.asked));
+    fake.ccdadm(&["quorum", "off"])
+        .expect_error(107, "CCD-1002", "--force --cluster prod");
+    fake.ccdadm(&["quorum", "off", "--force"])
+        .expect(64)
+        .says("--cluster");
+    fake.ccdadm(&["quorum", "off", "--force", "--cluster", "test"])
+        .expect_error(107, "CCD-1003", "\"test\"");
+    fake.ccdadm(&["quorum", "perhaps"]).expect(64).says("on, off");
+    fake.ccdadm(&["quorum", "off", "--dry-run", "--force", "--cluster", "prod"])
+        .expect(0)
+        .says("cluster prod would be asked to turn quorum off");
+    assert!(!asked(&fake).contains("Quorum("));
+    fake.ccdadm(&["quorum", "off", "--force", "--cluster", "prod"])
+        .expect(0);
+    assert!(asked(&fake).contains("Quorum(Waived)"));
+    fake.ccdadm(&["quorum", "on"]).expect(0);
+    assert!(asked(&fake).contains("Quorum(Required)"));
+    fake.trick(Trick::Say(Told::Refused(Refusal::NoQuorum {
+        why: "closed: 1 of 2 copies found".into(),
+    })));
+    fake.ccdadm(&["quorum", "on"])
+        .expect_error(106, "CCD-1202", "1 of 2 copies found");
+}
+
+#[test]
+fn status_warns_of_a_closed_cluster_and_of_waived_quorum() {
+    let fake = fake();
+    fake.with(|state| {
+        let status = &mut state.status.status;
+        if let Some(configuration) = &mut status.configuration {
+            configuration.quorum = Quorum::Waived;
+        }
+        status.verdict = "QUORUM IS OFF".into();
+    });
+    let ran = fake.ccdadm(&["status"]).expect(1);
+    assert_eq!(
+        ran.stdout.lines().next(),
+        Some("prod: serving, degraded: QUORUM IS OFF")
+    );
+    let document = fake.ccdadm(&["status", "--json"]).expect(1).json();
+    assert_eq!(document["cluster"]["quorum_required"], false);
+    fake.with(|state| {
+        state.status.status.state = ServingState::Closed;
+        state.status.status.verdict = "valid, but closed: 1 of 2 copies found".into();
+    });
+    let ran = fake.ccdadm(&["status"]).expect(1);
+    assert_eq!(
+        ran.stdout.lines().next(),
+        Some("prod: QUERIES ONLY: valid, but closed: 1 of 2 copies found")
+    );
+    let document = fake.ccdadm(&["status", "--json"]).expect(1).json();
+    assert_eq!(document["cluster"]["state"], "closed");
+    assert_eq!(document["cluster"]["quorum"], false);
 }
 
 #[test]
@@ -418,12 +510,27 @@ fn ccdctl_changes_who_takes_part() {
             &["takeover", "--force", "--cluster", "prod"],
             "Takeover { force: true }",
         ),
+        (&["master", "beta"], "Designate { node: Some(n1) }"),
+        (&["master", "0"], "Designate { node: Some(n0) }"),
+        (&["master", "--lowest"], "Designate { node: None }"),
     ] {
         fake.ccdctl(args).expect(0);
         let last = fake.with(|state| format!("{:?}", state.asked.last()));
         assert!(last.contains(asked), "{last}");
     }
     fake.ccdctl(&["takeover", "--force"]).expect(64).says("--cluster");
+    let asked = fake.with(|state| state.asked.len());
+    fake.ccdctl(&["master", "beta", "--dry-run"])
+        .expect(0)
+        .says("make beta the master");
+    let dry = fake.with(|state| format!("{:?}", &state.asked[asked..]));
+    assert!(!dry.contains("Designate"), "{dry}");
+    fake.ccdctl(&["master"]).expect(64).says("--lowest");
+    fake.ccdctl(&["master", "beta", "--lowest"]).expect(64);
+    fake.ccdctl(&["master", "gamma"])
+        .expect_error(65, "CCD-1024", "\"gamma\"");
+    let document = fake.ccdctl(&["master", "beta", "--json"]).expect(0).json();
+    assert_eq!(document["master"], "beta");
     fake.ccdctl(&["takeover", "--force", "--cluster", "test"])
         .expect_error(107, "CCD-1003", "\"test\"");
     fake.trick(Trick::Say(Told::Refused(Refusal::NoQuorum {
@@ -450,6 +557,7 @@ fn without_a_daemon_every_verb_says_so() {
         &["apply", file],
         &["checkpoint", "-"],
         &["verify"],
+        &["quorum", "on"],
         &["purify"],
         &["why"],
     ] {
@@ -458,4 +566,5 @@ fn without_a_daemon_every_verb_says_so() {
     for verb in ["members", "leave", "join", "takeover"] {
         run("ccdctl", Some(folder.path()), &[verb], "").expect_error(69, "CCD-1101", "ccdd.sock");
     }
+    run("ccdctl", Some(folder.path()), &["master", "--lowest"], "").expect_error(69, "CCD-1101", "ccdd.sock");
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use ccd_client::Places;
-use ccd_client::files::Authkey;
+use ccd_client::files::Authkeys;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -92,11 +92,11 @@ fn setup_writes_init_database_key_and_node() {
         state: folder.clone(),
         run: folder,
     };
-    let key = Authkey::read(&places).expect("it is well-formed");
-    assert_eq!(Authkey::parse(&bench.read("authkey")), Some(key));
+    let key = Authkeys::read(&places).expect("it is well-formed");
+    assert_eq!(Authkeys::parse(&bench.read("authkey")), Ok(key));
     fs::set_permissions(places.authkey_path(), fs::Permissions::from_mode(0o440)).expect("it is ours");
     assert!(
-        Authkey::read(&places)
+        Authkeys::read(&places)
             .expect_err("others may read it")
             .to_string()
             .contains("0440")

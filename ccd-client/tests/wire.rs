@@ -1,11 +1,12 @@
 //! The codec of the client protocol: every message comes back, nothing that is damaged panics or allocates.
 
 use ccd_client::wire::{
-    Ask, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, NodeName, PREAMBLE, REPLY_BYTES_MAX,
-    REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError, check_preamble, decode_reply,
-    decode_request, encode_reply, encode_request, reply_len, request_len,
+    Ask, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, LinkReport, LinkState,
+    NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
+    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
-use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
+use ccd_core::configuration::Quorum;
 use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, RequestId, Stamp};
 use ccd_core::init::Fencing;
@@ -94,10 +95,14 @@ fn ask() -> impl Strategy<Value = Ask> {
         any::<bool>().prop_map(|stale| RequestBody::Snapshot { stale }),
         update().prop_map(RequestBody::Update),
         request_id().prop_map(|request| RequestBody::Outcome { request }),
-        Just(RequestBody::Verify),
+        any::<bool>().prop_map(|repair| RequestBody::Verify { repair }),
+        Just(RequestBody::Quorum(Quorum::Waived)),
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
+        proptest::option::of(0..32u8).prop_map(|node| RequestBody::Designate {
+            node: node.and_then(NodeId::new)
+        }),
     ];
     prop_oneof![
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),
@@ -169,6 +174,18 @@ fn status() -> impl Strategy<Value = StatusReport> {
             daemon_version: text,
             daemon_pid: 1,
             uptime: Duration::from_secs(2),
+            links: vec![LinkReport {
+                node: me,
+                address: "10.0.0.1:5640".parse().expect("it is an address"),
+                state: LinkState::Silent,
+                preferred: member,
+                connection: Some(ConnectionReport {
+                    version: 1,
+                    epoch: Epoch(rows),
+                    authkey: "0123456789abcdef".into(),
+                }),
+                trouble: String::new(),
+            }],
         },
     )
 }
@@ -195,6 +212,8 @@ fn told() -> impl Strategy<Value = Told> {
             node,
             position,
             digest,
+            whole: true,
+            finding: Finding::Inconsistent,
         });
     prop_oneof![
         (position(), vec(row(), 0..4)).prop_map(|(position, rows)| Told::Rows { position, rows }),
@@ -340,7 +359,9 @@ fn what_a_request_needs_follows_from_what_it_does() {
     };
     assert_eq!(Ask::Status.service(), Service::Read);
     assert_eq!(Ask::Why { count: 1 }.service(), Service::Read);
-    assert_eq!(request(RequestBody::Verify), Service::Read);
+    assert_eq!(request(RequestBody::Verify { repair: false }), Service::Read);
+    assert_eq!(request(RequestBody::Verify { repair: true }), Service::Write);
+    assert_eq!(request(RequestBody::Quorum(Quorum::Required)), Service::Control);
     assert_eq!(request(RequestBody::Takeover { force: true }), Service::Control);
     assert_eq!(request(RequestBody::Leave), Service::Control);
     assert_eq!(request(RequestBody::Snapshot { stale: true }), Service::Read);

@@ -1,6 +1,6 @@
 //! What a client can ask a node for, and what it hears.
 
-use crate::configuration::RestoreFlag;
+use crate::configuration::{Quorum, RestoreFlag};
 use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use crate::drill::DrillReport;
 use crate::ids::{Generation, NodeId, Position, RequestId};
@@ -42,18 +42,26 @@ pub enum RequestBody {
     Outcome {
         request: RequestId,
     },
-    /// Compares the members' copies (patent: verify).
-    Verify,
+    /// Compares the members' copies (patent: verify); with `repair`, those that are found inconsistent are replaced.
+    Verify {
+        repair: bool,
+    },
     /// A rehearsal that disturbs nothing: see [`DrillReport`].
     Drill,
     /// This node leaves the cluster gracefully, and stays out until `Join`.
     Leave,
     /// This node takes part again.
     Join,
+    /// This node is to be master as long as it is a member; `None`: the lowest-numbered member (claim 18).
+    Designate {
+        node: Option<NodeId>,
+    },
     /// This node tries to take over now. With `force` it does so against the vote rule, recorded as such.
     Takeover {
         force: bool,
     },
+    /// Whether a majority is needed to go on (`ccdadm quorum on|off`).
+    Quorum(Quorum),
 }
 
 /// An update as a client asks for it.
@@ -115,6 +123,24 @@ pub struct VerifiedCopy {
     pub position: Position,
     /// BLAKE3 of the content in canonical text form, computed anew; `None` if the node did not answer in time.
     pub digest: Option<[u8; 32]>,
+    /// Its content is what its own consistency record says.
+    pub whole: bool,
+    pub finding: Finding,
+}
+
+/// What comparing the copies found of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Nothing speaks against it.
+    #[default]
+    Sound,
+    /// Its content is not what its record or most of the other copies say; it was left as it is.
+    Inconsistent,
+    /// The same, and it has been replaced by a whole image of a sound copy.
+    Repaired,
+    /// It was invalidated, and had not been replaced by the end of the time-out.
+    Invalidated,
 }
 
 /// Why a request was not done.

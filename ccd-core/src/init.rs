@@ -16,7 +16,10 @@ mod rows;
 mod tests;
 mod text;
 
-pub use options::{Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options};
+pub use options::{
+    Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation, WORD_OPTIONS,
+    WordSpec,
+};
 pub use text::INIT_BYTES_MAX;
 
 use crate::database::{Key, Row, format_text};

@@ -220,7 +220,7 @@ impl Mirror {
             RecordBody::Updates { updates, .. } => {
                 updates.iter().map(|update| update.ops.len()).sum::<usize>() <= DIRECT_UPDATES_MAX
             }
-            RecordBody::Rollback | RecordBody::Open => true,
+            RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => true,
         };
         let is_free = side.is_idle() && side.stuck.is_none() && !side.reopen && now >= side.direct_from;
         if replica != Replica::Local || !is_small || !is_free {

@@ -11,12 +11,13 @@ use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
-use crate::peers::{self, FromPeer, Pace, Peers};
+use crate::peers::{self, FromPeer, Listening, Pace, Peers};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
-use ccd_client::Exit;
+use ccd_client::files::Authkeys;
 use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
+use ccd_client::{Exit, Places};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, NodeId, Replica};
 use ccd_core::init::ClusterInit;
@@ -24,6 +25,7 @@ use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
 use ccd_mirror::{Mirror, Remedy};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +57,8 @@ struct Daemon {
     node: Node,
     mirror: Mirror,
     peers: Peers,
+    listening: Listening,
+    places: Places,
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
@@ -79,6 +83,7 @@ struct Inlets {
     scrub: mpsc::Receiver<scrub::Outcome>,
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 /// Runs the daemon until it is told to end. Call inside a `LocalSet`.
@@ -101,6 +106,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
     let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
+    let hang_up = signal(SignalKind::hangup()).map_err(on_signal)?;
 
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
@@ -120,12 +126,15 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let identity = Rc::new(identity);
     let (from_peers, peers_inlet) = mpsc::channel(FROM_PEERS_MAX);
     let (from_clients, clients_inlet) = mpsc::channel(FROM_CLIENTS_MAX);
-    let mut peers = Peers::default();
     let pace = Pace::of(settings.heartbeat, settings.lease);
+    let mut peers = Peers::new(identity.clone(), pace);
+    let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     for node in init.nodes().iter().filter(|node| node.id != me) {
-        peers.dial(&identity, node.id, node.addresses.clone(), pace);
+        peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
-    peers::listen(listeners, identity, from_peers);
+    let known = init.nodes().iter().flat_map(|node| &node.addresses);
+    let known = known.map(|address| address.ip().to_canonical()).collect();
+    let listening = peers::listen(listeners, identity, known, pace, from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
@@ -135,6 +144,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror,
         fences,
         peers,
+        listening,
+        places: places.clone(),
         clients,
         decisions,
         service: Service::new(),
@@ -156,6 +167,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         scrub: scrub_inlet,
         terminate,
         interrupt,
+        hang_up,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
     // look at the kernel in between.
@@ -197,7 +209,7 @@ impl Daemon {
             tokio::select! {
                 Some(first) = inlets.peers.recv() => {
                     let mut next = Some(first);
-                    while let Some(FromPeer { from, message }) = next {
+                    while let Some(FromPeer { from, message, .. }) = next {
                         self.handle(Event::Message { from, message });
                         budget -= 1;
                         next = if budget > 0 { inlets.peers.try_recv().ok() } else { None };
@@ -216,6 +228,7 @@ impl Daemon {
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
                 _ = inlets.interrupt.recv() => self.begin_to_leave(),
+                Some(()) = inlets.hang_up.recv() => self.reload(),
             }
         }
         self.finish().await;
@@ -337,6 +350,7 @@ impl Daemon {
                 })
             });
         }
+        self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
     }
 
@@ -418,6 +432,29 @@ impl Daemon {
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_pid: std::process::id(),
             uptime: self.started.elapsed(),
+            links: self.peers.report(),
+        }
+    }
+
+    /// SIGHUP: the authkey file is read again. What is wrong with it changes nothing.
+    fn reload(&mut self) {
+        match Authkeys::read(&self.places) {
+            Ok(keys) => {
+                tracing::info!(
+                    "authkey read again: connections begin with {}; accepted: {}",
+                    keys.first().id(),
+                    keys.ids()
+                );
+                self.peers.set_keys(keys);
+                self.listening.revoke();
+            }
+            Err(error) => {
+                let message = error.message();
+                tracing::error!(
+                    "{message}: not reloaded, the keys in use stay: {error}; try: {}",
+                    message.action
+                );
+            }
         }
     }
 
@@ -468,19 +505,38 @@ fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, Startup
         .node(me)
         .map(|node| node.addresses.as_slice())
         .unwrap_or_default();
+    let count = init.options().port_range;
     own.iter()
         .map(|address| {
-            peers::bind(*address).map_err(|error| {
-                StartupError::new(
-                    Exit::Io,
-                    format!(
-                        "cannot listen for the other nodes on {address}: {error}; check the ADDRESS rows of this node in \
-                         init.ccd, and `ss -ltnp` for who has the port"
-                    ),
-                )
-            })
+            let listener = peers::bind(*address, count).map_err(|error| cannot_bind(*address, count, &error))?;
+            if let Ok(bound) = listener.local_addr()
+                && bound != *address
+            {
+                tracing::warn!(%bound, "port {} is taken; the next free one of the range is used", address.port());
+            }
+            Ok(listener)
         })
         .collect()
+}
+
+fn cannot_bind(address: SocketAddr, count: u16, error: &std::io::Error) -> StartupError {
+    let last = address.port().saturating_add(count - 1);
+    let text = if error.kind() == std::io::ErrorKind::AddrInUse {
+        let ports: Vec<String> = (address.port()..=last).map(|port| port.to_string()).collect();
+        format!(
+            "cannot listen for the other nodes on {}: all ports of the range are taken: {}; find out with `ss -ltnp` by \
+             whom, or change the options port and port_range in init.ccd on all nodes",
+            address.ip(),
+            ports.join(", ")
+        )
+    } else {
+        format!(
+            "cannot listen for the other nodes on {address}: {error}; check that this is the right node \
+             (`ccdadm setup --this NAME`), the ADDRESS rows of this node in init.ccd, and with `ip address` that this \
+             machine has the address"
+        )
+    };
+    StartupError::new(Exit::Io, text)
 }
 
 fn bind_clients(places: &ccd_client::Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {

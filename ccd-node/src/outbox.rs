@@ -107,6 +107,15 @@ impl<S: Socket> Outbox<S> {
         self.changed.notify_one();
     }
 
+    /// Writes what [`flush`](Self::flush) left over, until nothing is left or the connection must end.
+    pub async fn drained(&self) {
+        while !self.broken.get() && !self.is_empty() {
+            if self.socket.writable().await.is_err() || self.write().is_err() {
+                self.broken.set(true);
+            }
+        }
+    }
+
     /// Writes what [`flush`](Self::flush) left over, until the connection must end.
     pub async fn drain(&self) {
         while !self.broken.get() {

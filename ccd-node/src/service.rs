@@ -55,6 +55,7 @@ impl Service {
             ServingState::Waiting => "waiting",
             ServingState::Reconfiguring => "reconfiguring",
             ServingState::Serving => "serving",
+            ServingState::Closed => "closed",
             ServingState::Left => "left",
         };
         let mut text = state.to_owned();

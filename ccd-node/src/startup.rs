@@ -3,13 +3,14 @@
 use crate::clients::AccessRules;
 use crate::decisions::Decisions;
 use crate::fences;
-use crate::peers::Identity;
+use crate::peers::{Digest, Identity, Versions};
 use crate::replicas::{self, RegionStore};
-use ccd_client::files::{Authkey, read_init, this_node};
+use ccd_client::files::{Authkeys, read_init, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::Settings;
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -75,7 +76,7 @@ pub struct Startup {
 /// With the exit code that the process is to end with.
 pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Result<Startup, StartupError> {
     let init = read_init(&places).map_err(StartupError::files)?;
-    let key = Authkey::read(&places).map_err(StartupError::files)?;
+    let keys = Authkeys::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
     let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
     fences::check(&init)?;
@@ -109,14 +110,18 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         lease: options.lease,
         fencing: options.fencing,
         disk_deadline: options.disk_deadline,
+        propagation: options.propagation,
+        update_propagation: options.update_propagation,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {
         me,
+        run: settings.incarnation,
         nodes: init.node_set(),
         cluster: init.id(),
-        init_digest: init.digest(),
-        key: *key.bytes(),
+        init_digest: Digest(init.digest()),
+        versions: Versions::OURS,
+        keys: RefCell::new(keys),
     };
     let local = (Replica::Local, RegionStore::local(&places, &init, me));
     let devices = init.devices().iter().map(|device| {

@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::messages;
 use crate::wire::StatusReport;
+use ccd_core::ids::NodeId;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -31,6 +32,8 @@ Examples:
   ccdctl members
   ccdctl leave                              before maintenance of this node
   ccdctl join                               afterwards
+  ccdctl master beta                        master whenever it takes part
+  ccdctl master --lowest                    the lowest-numbered node, as by default
   ccdctl takeover                           now, if the votes allow it
   ccdctl takeover --force --cluster prod    whatever the votes: the other node must be down
 
@@ -46,6 +49,8 @@ enum Verb {
     Join(Change),
     /// Take over now
     Takeover(Takeover),
+    /// Say which node is master, for as long as it takes part
+    Master(Master),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
@@ -79,6 +84,33 @@ struct Takeover {
     change: Change,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The master orders the updates of all nodes. Without this it is the lowest-numbered node that
+takes part. A designated node that is down or left is master again as soon as it is back;
+until then it is the lowest-numbered one. No update is lost or done twice by the hand-over.
+
+Examples:
+  ccdctl master beta
+  ccdctl master --lowest")]
+struct Master {
+    #[command(flatten)]
+    who: Who,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Who {
+    /// The node's name or number
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    /// The lowest-numbered node that takes part
+    #[arg(long)]
+    lowest: bool,
+}
+
 /// The definition of the command line, for completions and manual pages.
 pub fn command() -> clap::Command {
     Ccdctl::command()
@@ -96,6 +128,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Leave(change) => control(&common, &mut terminal, "leave the cluster", change, Client::leave),
         Verb::Join(change) => control(&common, &mut terminal, "join the cluster", change, Client::join),
         Verb::Takeover(takeover) => takeover.run(&common, &mut terminal),
+        Verb::Master(master) => master.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdctl>(&mut terminal, shell, PROGRAM),
     };
     finish(terminal, outcome)
@@ -118,6 +151,46 @@ impl Takeover {
         control(common, terminal, doing, self.change, |client| {
             client.takeover(force)
         })
+    }
+}
+
+impl Master {
+    fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let doing = "designate the master";
+        let client = common.attach(PROGRAM, doing)?;
+        let report = client.status().doing(doing)?;
+        let node = match &self.who.node {
+            None => None,
+            Some(given) => {
+                let named = |id: &NodeId| node_name(&report, *id) == *given || id.to_string() == *given;
+                let mut nodes = report.status.nodes.iter().map(|node| node.id);
+                let found = nodes.find(named).ok_or_else(|| {
+                    Stop::new(
+                        &messages::NODE_UNKNOWN,
+                        doing,
+                        format!("the cluster {} has no node {given:?}", report.cluster_name),
+                    )
+                    .and_try("ccdctl members, which lists the nodes")
+                })?;
+                Some(found)
+            }
+        };
+        let name = node.map(|node| node_name(&report, node));
+        let dry_run = self.change.dry_run;
+        if dry_run {
+            let who = name.as_deref().unwrap_or("the lowest-numbered node");
+            terminal.note(&format!(
+                "dry run: {} would be asked to make {who} the master",
+                report.cluster_name
+            ));
+        } else {
+            client.designate(node).doing(doing)?;
+        }
+        if terminal.json {
+            terminal.document(&json!({ "done": !dry_run, "dry_run": dry_run, "master": name }))?;
+        }
+        terminal.detail("done");
+        Ok(Exit::Done)
     }
 }
 

@@ -6,11 +6,12 @@
 use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
 use ccd_core::database::{Key, Row};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{ClusterId, DeviceRole, Generation, NodeId, Position};
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, NodeId, Position};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, Status};
 use ccd_core::time::Date;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A request on its way to the daemon; one that is being sent may borrow what it asks.
@@ -60,9 +61,15 @@ impl Ask {
             | RequestBody::Keys { .. }
             | RequestBody::Snapshot { .. }
             | RequestBody::Outcome { .. }
-            | RequestBody::Verify => Service::Read,
-            RequestBody::Update(_) | RequestBody::Drill => Service::Write,
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Service::Control,
+            | RequestBody::Verify { repair: false } => Service::Read,
+            RequestBody::Update(_) | RequestBody::Drill | RequestBody::Verify { repair: true } => {
+                Service::Write
+            }
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Quorum(_)
+            | RequestBody::Designate { .. } => Service::Control,
         }
     }
 }
@@ -162,6 +169,40 @@ pub struct StatusReport {
     pub daemon_pid: u32,
     /// Since the daemon started.
     pub uptime: Duration,
+    /// This node's ways to the others: one for each address of each.
+    pub links: Vec<LinkReport>,
+}
+
+/// One way over which this node sends to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkReport {
+    pub node: NodeId,
+    pub address: SocketAddr,
+    pub state: LinkState,
+    /// What is no heartbeat goes over this one.
+    pub preferred: bool,
+    /// Of the connection, if there is one.
+    pub connection: Option<ConnectionReport>,
+    /// Why there is no connection; empty if there is one, or none was tried yet.
+    pub trouble: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkState {
+    Up,
+    /// Connected, but the last heartbeats were not answered.
+    Silent,
+    Down,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// Of the node protocol.
+    pub version: u8,
+    /// The reconfiguration it was made for.
+    pub epoch: Epoch,
+    /// Name of the authkey that it was proven with.
+    pub authkey: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

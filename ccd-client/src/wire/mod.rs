@@ -18,4 +18,7 @@ pub use frame::{
     FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, check_preamble,
     decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
-pub use message::{Ask, DatedDecision, Fault, FromDaemon, NodeName, Service, StatusReport, ToDaemon, Told};
+pub use message::{
+    Ask, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName, Service,
+    StatusReport, ToDaemon, Told,
+};

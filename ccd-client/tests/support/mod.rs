@@ -4,7 +4,10 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use ccd_client::Places;
-use ccd_client::wire::{self, Ask, DatedDecision, FromDaemon, NodeName, Service, StatusReport, Told};
+use ccd_client::wire::{
+    self, Ask, ConnectionReport, DatedDecision, FromDaemon, LinkReport, LinkState, NodeName, Service,
+    StatusReport, Told,
+};
 use ccd_core::client::{Refusal, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::{Configuration, Mode};
 use ccd_core::database::{Database, OpError, Record, Update};
@@ -206,9 +209,13 @@ impl State {
             RequestBody::Outcome { request } => Told::Outcome {
                 committed: self.database.outcome(*request),
             },
-            RequestBody::Verify => Told::Verified(self.copies.clone()),
+            RequestBody::Verify { .. } => Told::Verified(self.copies.clone()),
             RequestBody::Drill => Told::Drilled(self.drilled.clone()),
-            RequestBody::Leave | RequestBody::Join | RequestBody::Takeover { .. } => Told::Done,
+            RequestBody::Leave
+            | RequestBody::Join
+            | RequestBody::Takeover { .. }
+            | RequestBody::Quorum(_)
+            | RequestBody::Designate { .. } => Told::Done,
         }
     }
 
@@ -322,6 +329,28 @@ fn report() -> StatusReport {
         daemon_version: "0.1.0".into(),
         daemon_pid: 4711,
         uptime: Duration::from_secs(9),
+        links: vec![
+            LinkReport {
+                node: node(1),
+                address: "10.0.0.2:5640".parse().expect("it is an address"),
+                state: LinkState::Up,
+                preferred: true,
+                connection: Some(ConnectionReport {
+                    version: 1,
+                    epoch: Epoch(6),
+                    authkey: "0123456789abcdef".into(),
+                }),
+                trouble: String::new(),
+            },
+            LinkReport {
+                node: node(1),
+                address: "10.1.0.2:5640".parse().expect("it is an address"),
+                state: LinkState::Down,
+                preferred: false,
+                connection: None,
+                trouble: "cannot connect: no route".into(),
+            },
+        ],
     }
 }
 

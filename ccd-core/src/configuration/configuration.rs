@@ -140,6 +140,12 @@ impl Configuration {
         }
     }
 
+    /// All nodes of the cluster are members, as the restore flag means it (Fig. 6, column 4). After an override the others
+    /// count as none of its nodes, and are no less missed.
+    pub fn all_active(&self) -> bool {
+        self.members == self.nodes && self.restore == RestoreFlag::AllActive
+    }
+
     /// The replicas that hold every acked update of this configuration.
     pub fn writers(&self) -> Writers {
         match self.mode {

@@ -109,6 +109,26 @@ pub fn decide(configuration: &Configuration, ayes: Voters) -> bool {
         || for_it * 2 == total && arbiter(configuration).is_some_and(|a| ayes.devices.contains(a))
 }
 
+/// Whether no successor can be decided without one of these voters: what is left of the others does not decide. Voters that
+/// decide also hold; so do those that weigh exactly half where there is no arbiter. Nothing new is decided by holding,
+/// and nothing old can be overtaken while it lasts.
+pub fn hold(configuration: &Configuration, ayes: Voters) -> bool {
+    let voters = voters(configuration);
+    let rest = Voters {
+        nodes: voters.nodes.minus(ayes.nodes),
+        devices: (voters.devices.iter())
+            .filter(|role| !ayes.devices.contains(*role))
+            .collect(),
+    };
+    !configuration.is_genesis() && !decide(configuration, rest)
+}
+
+/// Whether exactly half of the voters is a case of its own: an even number of nodes, and no device to tip the scales.
+pub fn has_halves(configuration: &Configuration) -> bool {
+    let is_even = voters(configuration).nodes.count().is_multiple_of(2);
+    !configuration.is_genesis() && configuration.devices.is_empty() && is_even
+}
+
 /// Whether a configuration may be proposed at all: its updates must reach a voter of every deciding set.
 pub fn admissible(configuration: &Configuration) -> bool {
     match configuration.mode {
@@ -357,6 +377,43 @@ mod tests {
                 let has_one = !subset.nodes.intersection(writers.nodes).is_empty()
                     || subset.devices.iter().any(|role| writers.devices.contains(role));
                 assert!(has_one, "{configuration}: {subset} holds no acked update");
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_half_holds_only_where_no_arbiter_tips_the_scales() {
+        const D: NodeId = NodeId::new(3).unwrap();
+        #[rustfmt::skip]
+        let table: &[(Configuration, Voters, bool, &str)] = &[
+            (paired(&[A, B, C, D], &[]), ayes(&[C, D], &[]), true,  "half of four"),
+            (paired(&[A, B, C, D], &[]), ayes(&[D], &[]),    false, "fewer than half of four"),
+            (paired(&[A, B], &[]),       ayes(&[B], &[]),    true,  "half of two"),
+            (paired(&[A, B, C], &[]),    ayes(&[C], &[]),    false, "half of three is rounded up"),
+            (paired(&[A, B, C], &[]),    ayes(&[A, C], &[]), true,  "half of three, rounded up"),
+            (paired(&[A, B], &[P, S]),   ayes(&[A], &[S]),   false, "half of a pair without the arbiter"),
+            (paired(&[A, B], &[P, S]),   ayes(&[A], &[P]),   true,  "half of a pair with it decides"),
+            (solo(A, &[P]),              ayes(&[A], &[]),    false, "an owner without its arbiter"),
+            (Configuration::genesis(set(&[A, B]), DeviceSet::EMPTY), ayes(&[A], &[]), false, "nothing was decided yet"),
+        ];
+        for (configuration, ayes, expected, rule) in table {
+            assert_eq!(
+                hold(configuration, *ayes),
+                *expected,
+                "{rule}: {configuration} by {ayes}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_holds_has_a_voter_in_every_deciding_set() {
+        for configuration in shapes() {
+            for holding in (subsets(&configuration).into_iter()).filter(|s| hold(&configuration, *s)) {
+                for deciding in (subsets(&configuration).into_iter()).filter(|s| decide(&configuration, *s)) {
+                    let common = !holding.nodes.intersection(deciding.nodes).is_empty()
+                        || holding.devices.iter().any(|role| deciding.devices.contains(role));
+                    assert!(common, "{configuration}: {holding} and {deciding}");
+                }
             }
         }
     }

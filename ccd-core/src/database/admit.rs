@@ -10,6 +10,7 @@ use super::pattern::Matcher;
 use super::row::{check_column_count, format_text};
 use super::update::{OPERATIONS_MAX, RECORD_BATCH_BYTES_MAX};
 use super::{Content, Database, Key, Op, Pattern, Precondition, Record, RecordBody, Row, Update};
+use crate::configuration::RestoreFlag;
 use crate::ids::{Position, RequestId, Stamp};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -60,6 +61,7 @@ impl Database {
                 next.members = *members;
             }
             RecordBody::Open => {}
+            RecordBody::OpenAll => next.restore = RestoreFlag::AllActive,
             RecordBody::Rollback => return Err(ApplyError::IsRollback),
         }
         let reached = Stamp {
@@ -126,7 +128,15 @@ impl Database {
             Op::Remove(pattern) => self.remove(pattern),
             Op::Format { key, columns } => self.format(key, columns).map(|()| 0),
             Op::RemoveFormat(key) => self.remove_format(key).map(|()| 0),
-            Op::ReplaceKey { key, content } => self.replace_key(key, content),
+            Op::ReplaceKey {
+                key,
+                content,
+                restore,
+            } => {
+                let removed = self.replace_key(key, content)?;
+                self.restore = *restore;
+                Ok(removed)
+            }
             Op::ReplaceAll { content, restore } => {
                 let tables = tables_of(content, None).map_err(OpError::BrokenContent)?;
                 let removed = self.rows_missing_in(&tables);

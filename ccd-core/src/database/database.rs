@@ -134,6 +134,26 @@ impl Database {
         self.measure.rows
     }
 
+    /// Whether the rows are what length and checksum of the consistency record say, computed anew.
+    pub fn is_whole(&self) -> bool {
+        let (mut length_bytes, mut checksum) = (0_u64, 0_u64);
+        self.write_text(|piece| {
+            length_bytes += piece.len() as u64;
+            checksum += piece.bytes().map(u64::from).sum::<u64>();
+        });
+        (length_bytes, checksum) == (self.measure.length_bytes, self.measure.checksum)
+    }
+
+    /// These rows under the position of another version: damage, for whoever tests what is made of it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn misplaced_at(&self, position: Position) -> Self {
+        Self {
+            position,
+            ..self.clone()
+        }
+    }
+
     /// BLAKE3 of the canonical text form without the consistency record, computed anew.
     pub fn content_digest(&self) -> [u8; 32] {
         // Pieces are a few KiB; BLAKE3 is fastest on inputs long enough for all its lanes.

@@ -95,7 +95,7 @@ pub fn any_op() -> impl Strategy<Value = Op> {
             columns: ["x", "y", "z"][..more + 1].iter().map(|c| String::from(*c)).collect(),
         }),
         1 => any_key.clone().prop_map(Op::RemoveFormat),
-        1 => (any_key, content.clone()).prop_map(|(key, content)| Op::ReplaceKey { key, content }),
+        1 => (any_key, content.clone()).prop_map(|(key, content)| Op::ReplaceKey { key, content, restore: crate::configuration::RestoreFlag::AllActive }),
         1 => content.prop_map(|content| Op::ReplaceAll {
             content,
             restore: crate::configuration::RestoreFlag::NotAllActive,

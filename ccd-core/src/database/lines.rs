@@ -81,17 +81,14 @@ impl Lines {
             } else {
                 // Lines are at most 4 KiB, usually far less: the next break is near.
                 let from = CHUNK_BYTES_BULK;
-                rest.as_bytes()[from..]
-                    .iter()
-                    .position(|byte| *byte == b'\n')
-                    .map_or(rest.len(), |at| from + at + 1)
+                memchr::memchr(b'\n', &rest.as_bytes()[from..]).map_or(rest.len(), |at| from + at + 1)
             };
             let (chunk, after) = rest.split_at(end);
             lines.put_chunk(chunk);
             rest = after;
         }
         lines.measure = Measure {
-            rows: text.bytes().filter(|byte| *byte == b'\n').count() as u64,
+            rows: memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64,
             length_bytes: text.len() as u64,
             checksum: byte_sum(text.as_bytes()),
         };

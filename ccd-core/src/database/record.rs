@@ -2,6 +2,7 @@
 
 use super::update::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES};
 use super::{Database, ImageError, Record, RecordBody, Update};
+use crate::configuration::Configuration;
 use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, Stamp};
 use alloc::format;
 use alloc::vec::Vec;
@@ -53,6 +54,15 @@ impl Record {
             next,
             body: RecordBody::Open,
         }
+    }
+
+    /// The record that opens this configuration on this content: with all nodes active it also resets the restore flag.
+    pub fn opening(at: Position, configuration: &Configuration) -> Self {
+        let mut record = Self::open(at, configuration.epoch);
+        if configuration.all_active() {
+            record.body = RecordBody::OpenAll;
+        }
+        record
     }
 
     /// The record that undoes the round that led from `back_to` to `undone`.
@@ -112,7 +122,7 @@ impl Record {
                     && next.stamp.epoch >= prev.stamp.epoch
                     && next == after_updates(prev, next.stamp.epoch, updates, *members)
             }
-            RecordBody::Open => {
+            RecordBody::Open | RecordBody::OpenAll => {
                 next.stamp.epoch >= prev.stamp.epoch
                     && next.stamp.generation == prev.stamp.generation
                     && next.lineage == prev.lineage
@@ -167,6 +177,7 @@ mod tests {
     use super::super::update::RECORD_BATCH_BYTES_MAX;
     use super::super::{Op, Pattern, Precondition};
     use super::*;
+    use crate::configuration::RestoreFlag;
     use alloc::string::String;
     use alloc::vec;
     use proptest::prelude::*;
@@ -265,6 +276,7 @@ mod tests {
         all.ops
             .push(Op::Remove(pattern.with_wildcard(Some('\u{10ffff}'))));
         all.ops.push(Op::ReplaceKey {
+            restore: RestoreFlag::AllActive,
             key: key("K"),
             content: figure_6().content(),
         });

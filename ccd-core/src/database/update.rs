@@ -30,8 +30,14 @@ pub enum Op {
     /// `ccd_remove_fmt`: removes a key that has no rows.
     RemoveFormat(Key),
     /// `ccd_restore` for one key: its format and rows become these (absent: the key goes).
-    ReplaceKey { key: Key, content: Content },
-    /// Bulk restore: the whole database becomes this. `restore` is the flag it leaves (Fig. 6, column 4).
+    /// `restore` as below.
+    ReplaceKey {
+        key: Key,
+        content: Content,
+        restore: RestoreFlag,
+    },
+    /// Bulk restore: the whole database becomes this. `restore` is the flag it leaves (Fig. 6, column 4):
+    /// the master sets it when it admits the update, whatever the client said.
     ReplaceAll { content: Content, restore: RestoreFlag },
     /// Drops rows that break their format.
     Purify,
@@ -120,7 +126,9 @@ impl Update {
             Op::Remove(pattern) => pattern_bytes_max(pattern),
             Op::Format { key, columns } => text_bytes_max(key.as_str()) + texts_bytes_max(columns),
             Op::RemoveFormat(key) => text_bytes_max(key.as_str()),
-            Op::ReplaceKey { key, content } => text_bytes_max(key.as_str()) + content_bytes_max(content),
+            Op::ReplaceKey { key, content, .. } => {
+                4 + text_bytes_max(key.as_str()) + content_bytes_max(content)
+            }
             Op::ReplaceAll { content, .. } => 4 + content_bytes_max(content),
             Op::Purify => 0,
         });
@@ -194,4 +202,6 @@ pub enum RecordBody {
     Rollback,
     /// A new configuration opened on this content; only the epoch changes.
     Open,
+    /// The same with all nodes active: the restore flag goes back to 4.
+    OpenAll,
 }

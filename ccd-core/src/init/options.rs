@@ -3,9 +3,7 @@
 //! `OPTIONS` feeds the parser, the help of `ccdadm setup` and the message for an unknown name.
 
 use super::InitError;
-use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -49,6 +47,58 @@ impl fmt::Display for Fencing {
     }
 }
 
+/// How something travels from one node to all others (Fig. 3, Fig. 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Each node passes it on to the next higher-numbered one.
+    Forward,
+    /// One sends it to all.
+    Broadcast,
+}
+
+impl Propagation {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Broadcast => "broadcast",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Forward, Self::Broadcast]
+            .into_iter()
+            .find(|propagation| propagation.name() == name)
+    }
+}
+
+/// One option that is a word.
+#[derive(Clone, Copy, Debug)]
+pub struct WordSpec {
+    pub name: &'static str,
+    pub words: &'static str,
+    pub about: &'static str,
+}
+
+/// Every option that is no number.
+pub const WORD_OPTIONS: [WordSpec; 3] = [
+    WordSpec {
+        name: "fencing",
+        words: "scsi, lease",
+        about: "how nodes keep each other from writing to the devices",
+    },
+    WordSpec {
+        name: "propagation",
+        words: "forward, broadcast",
+        about: "how copies travel in a reconfiguration: each node to the next higher-numbered one (the default), or one to all",
+    },
+    WordSpec {
+        name: "update_propagation",
+        words: "broadcast, forward",
+        about: "how updates travel: the master to all (the default: one round trip), or each node to the next higher-numbered one",
+    },
+];
+
 /// One numeric option.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionSpec {
@@ -59,8 +109,8 @@ pub struct OptionSpec {
     pub about: &'static str,
 }
 
-/// Every numeric option. `fencing` (scsi, lease) is the only other one.
-pub const OPTIONS: [OptionSpec; 7] = [
+/// Every numeric option.
+pub const OPTIONS: [OptionSpec; 8] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -98,6 +148,13 @@ pub const OPTIONS: [OptionSpec; 7] = [
         about: "TCP port of the nodes, where an address names none",
     },
     OptionSpec {
+        name: "port_range",
+        min: 1,
+        max: 64,
+        default: 4,
+        about: "ports from the one of an address on, in number: a node takes the first that is free",
+    },
+    OptionSpec {
         name: "image_mib",
         min: 1,
         max: 1_024,
@@ -122,7 +179,11 @@ pub struct Options {
     /// How long one operation on a replica may take.
     pub disk_deadline: Duration,
     pub fencing: Fencing,
+    pub propagation: Propagation,
+    pub update_propagation: Propagation,
     pub port: u16,
+    /// So many ports from that of an address on.
+    pub port_range: u16,
     pub image_mib: u32,
     pub journal_mib: u32,
 }
@@ -135,11 +196,14 @@ impl Given<'_> {
     pub(super) fn check(&self, has_devices: bool) -> Result<Options, InitError> {
         let mut seen: Vec<&str> = Vec::new();
         for &(line, name, _) in &self.0 {
-            if name != "fencing" && OPTIONS.iter().all(|option| option.name != name) {
+            if !names().any(|known| known == name) {
                 return Err(InitError::new(
                     Some(line),
                     format!("option {name:?}"),
-                    format!("there is no such option; there are {}", names()),
+                    format!(
+                        "there is no such option; there are {}",
+                        names().collect::<Vec<_>>().join(", ")
+                    ),
                 ));
             }
             if seen.contains(&name) {
@@ -185,7 +249,10 @@ impl Given<'_> {
             request_timeout: Duration::from_millis(request_timeout_ms),
             disk_deadline: Duration::from_millis(disk_deadline_ms),
             fencing: self.fencing(has_devices)?,
+            propagation: self.propagation("propagation", Propagation::Forward)?,
+            update_propagation: self.propagation("update_propagation", Propagation::Broadcast)?,
             port: self.number("port")? as u16,
+            port_range: self.number("port_range")? as u16,
             image_mib: self.number("image_mib")? as u32,
             journal_mib: self.number("journal_mib")? as u32,
         })
@@ -205,6 +272,19 @@ impl Given<'_> {
             Some(Fencing::Scsi) if !has_devices => fail("scsi needs devices, and there is no DEVICE row"),
             Some(fencing) => Ok(fencing),
         }
+    }
+
+    fn propagation(&self, name: &str, default: Propagation) -> Result<Propagation, InitError> {
+        let Some(&(line, _, value)) = self.0.iter().find(|given| given.1 == name) else {
+            return Ok(default);
+        };
+        Propagation::named(value).ok_or_else(|| {
+            InitError::new(
+                Some(line),
+                format!("option {name}"),
+                format!("{value:?} is neither forward nor broadcast"),
+            )
+        })
     }
 
     fn line(&self, name: &str) -> Option<u32> {
@@ -231,11 +311,7 @@ impl Given<'_> {
     }
 }
 
-fn names() -> String {
-    let mut names = "fencing".to_owned();
-    for option in OPTIONS {
-        names.push_str(", ");
-        names.push_str(option.name);
-    }
-    names
+fn names() -> impl Iterator<Item = &'static str> {
+    let words = WORD_OPTIONS.iter().map(|option| option.name);
+    words.chain(OPTIONS.iter().map(|option| option.name))
 }

@@ -44,6 +44,8 @@ fn a_pair_with_devices_is_read() {
         (5640, 32, 8)
     );
     assert_eq!(options.fencing, Fencing::Scsi);
+    assert_eq!(options.propagation, Propagation::Forward);
+    assert_eq!(options.update_propagation, Propagation::Broadcast);
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ("DEVICE:primary:x", "its path does not start with '/'"),
         (
             "OPTION:lease:1",
-            "there is no such option; there are fencing, heartbeat_ms, lease_ms",
+            "there is no such option; there are fencing, propagation, update_propagation, heartbeat_ms, lease_ms",
         ),
         ("OPTION:lease_ms:3000", "it is set twice"),
         ("OPTION:heartbeat_ms:9", "\"9\" is not a number from 10 to 10000"),
@@ -99,6 +101,14 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
             "more than half of request_timeout_ms (5000)",
         ),
         ("OPTION:fencing:power", "\"power\" is neither scsi nor lease"),
+        (
+            "OPTION:propagation:ring",
+            "\"ring\" is neither forward nor broadcast",
+        ),
+        (
+            "OPTION:update_propagation:",
+            "\"\" is neither forward nor broadcast",
+        ),
         ("OPTION:port:0", "\"0\" is not a number from 1 to 65535"),
         ("OPTION:image_mib:99999", "is not a number from 1 to 1024"),
         ("NODE:1:beta", "row \"NODE:1:beta\": it is there twice"),

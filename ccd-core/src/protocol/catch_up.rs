@@ -4,18 +4,17 @@
 
 use super::Node;
 use super::history::History;
+use super::incoming::Incoming;
 use super::interface::DecisionKind;
-use super::message::{IMAGE_CHUNK_BYTES, Message};
+use super::message::Message;
 use super::replicas::Purpose;
 use crate::database::{Database, Record};
-use crate::ids::{NodeId, Position, Replica};
+use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::replica::{ReplicaError, ReplicaOp};
+use crate::time::Time;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-/// Most records in one [`Message::Tail`].
-const TAIL_RECORDS_MAX: usize = 256;
 
 /// Most bytes of an image that is accepted from a peer; bounds what a wrong length can make this node allocate.
 const IMAGE_BYTES_MAX: u64 = 1 << 30;
@@ -24,15 +23,17 @@ const IMAGE_BYTES_MAX: u64 = 1 << 30;
 #[derive(Debug)]
 pub(super) struct CatchUp {
     from: NodeId,
+    /// It is the base of this epoch that is wanted, and not just whatever is newer.
+    base: Option<Epoch>,
+    /// When something last came, and whether something did since that was told.
+    moved_at: Time,
+    moved: bool,
     asked: bool,
-    image: Option<(Position, Vec<u8>)>,
+    image: Option<Incoming>,
     /// Operations on the local copy not yet answered, and what it holds after them.
     storing: usize,
     next: Option<(Database, Vec<Arc<Record>>)>,
 }
-
-/// The image that is being sent: made once for a position, then cut into chunks.
-pub(super) type Snapshot = Option<(Position, Vec<u8>)>;
 
 impl Node {
     pub(super) fn catch_up_storing(&self) -> bool {
@@ -41,17 +42,25 @@ impl Node {
             .is_some_and(|catch_up| catch_up.storing > 0)
     }
 
-    /// Asks `from` for what this copy lacks, unless that is under way.
-    pub(super) fn fetch_from(&mut self, from: NodeId) {
-        if self
-            .catch_up
+    /// The node that something is being got from, and since when nothing new has come.
+    pub(super) fn fetching(&self) -> Option<(NodeId, Time)> {
+        self.catch_up
             .as_ref()
-            .is_some_and(|catch_up| catch_up.from == from || catch_up.storing > 0)
-        {
+            .map(|catch_up| (catch_up.from, catch_up.moved_at))
+    }
+
+    /// Asks `from` for what this copy lacks (with `base`, of the base of this epoch), unless that is under way.
+    pub(super) fn fetch_from(&mut self, from: NodeId, base: Option<Epoch>) {
+        let under_way =
+            |catch_up: &CatchUp| catch_up.from == from && catch_up.base == base || catch_up.storing > 0;
+        if self.catch_up.as_ref().is_some_and(under_way) {
             return;
         }
         self.catch_up = Some(CatchUp {
             from,
+            base,
+            moved_at: self.now,
+            moved: false,
             asked: false,
             image: None,
             storing: 0,
@@ -60,21 +69,65 @@ impl Node {
         self.ask_for_more();
     }
 
+    /// A learner gets what it lacks from one of those that serve, and from another one only if that one is stuck.
+    pub(super) fn learn_from(&mut self, from: NodeId) {
+        let stuck = |(source, moved_at): (NodeId, Time)| {
+            !self.hears(source) || self.now.since(moved_at) > self.settings.lease
+        };
+        if self.fetching().is_none_or(stuck) {
+            self.fetch_from(from, None);
+        }
+    }
+
     fn ask_for_more(&mut self) {
         let have = self.head.position();
-        if let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) {
-            catch_up.asked = true;
-            let image = catch_up
-                .image
-                .as_ref()
-                .map(|(position, bytes)| (*position, bytes.len() as u64));
-            let from = catch_up.from;
-            self.send(from, Message::Fetch { have, image });
+        let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) else {
+            return;
+        };
+        catch_up.asked = true;
+        let (from, base) = (catch_up.from, catch_up.base);
+        let wanted: Vec<Option<(Position, u64)>> = match &mut catch_up.image {
+            None => alloc::vec![None],
+            Some(incoming) => {
+                let position = incoming.position;
+                let offsets = incoming.wanted();
+                offsets
+                    .into_iter()
+                    .map(|offset| Some((position, offset)))
+                    .collect()
+            }
+        };
+        for image in wanted {
+            self.send(from, Message::Fetch { have, image, base });
+        }
+    }
+
+    /// Something came of what is waited for, if only word that it is on its way.
+    fn note_moved(&mut self) {
+        let now = self.now;
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.moved_at = now;
+            catch_up.moved = true;
+        }
+    }
+
+    /// Whether something came since this was last asked.
+    pub(super) fn take_moved(&mut self) -> bool {
+        // What is being written has a deadline of its own.
+        (self.catch_up.as_mut())
+            .is_some_and(|catch_up| core::mem::take(&mut catch_up.moved) || catch_up.storing > 0)
+    }
+
+    /// The source waits for its own copy, and that is coming.
+    pub(super) fn on_source_installing(&mut self, from: NodeId) {
+        if self.fetching().is_some_and(|(source, _)| source == from) {
+            self.note_moved();
         }
     }
 
     /// At every heartbeat: an answer that did not come is asked for again, from a node that is still there.
     pub(super) fn repeat_catch_up(&mut self) {
+        let heartbeat = self.settings.heartbeat;
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
@@ -87,63 +140,14 @@ impl Node {
             self.catch_up = None;
             return;
         }
-        self.ask_for_more();
-    }
-
-    pub(super) fn on_fetch(&mut self, from: NodeId, have: Position, image: Option<(Position, u64)>) {
-        let until = self.offered_position();
-        if image.is_none() && have.stamp > until.stamp && self.history.has(have) {
-            // It holds a round that is prepared here too: it must not go back behind it.
-            let records = Vec::new();
-            self.send(from, Message::Tail { have, records });
-            return;
-        }
-        if image.is_none()
-            && let Some(records) = self.history.between(have, until)
+        let now = self.now;
+        if let Some(catch_up) = &mut self.catch_up
+            && let Some(incoming) = &mut catch_up.image
+            && now.since(catch_up.moved_at) >= heartbeat
         {
-            let records = records
-                .iter()
-                .take(TAIL_RECORDS_MAX)
-                .map(|record| (**record).clone())
-                .collect();
-            self.send(from, Message::Tail { have, records });
-            return;
+            incoming.forget_asked();
         }
-        let database = if self.is_open() {
-            &self.committed
-        } else {
-            &self.head
-        };
-        let offset = match (&self.snapshot, image) {
-            (Some((position, _)), Some((wanted, offset))) if *position == wanted => offset,
-            // An image already made is good for a first chunk too: what came after it is in the journal.
-            (Some((position, _)), _) if self.history.has(*position) => 0,
-            _ => {
-                self.snapshot = Some((database.position(), database.to_image()));
-                0
-            }
-        };
-        let ancestor = have == Position::EMPTY || self.history.has(have);
-        if let Some((position, bytes)) = &self.snapshot {
-            let (position, total) = (*position, bytes.len() as u64);
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let end = start.saturating_add(IMAGE_CHUNK_BYTES).min(bytes.len());
-            let chunk = bytes[start..end].to_vec();
-            let offset = start as u64;
-            if end == bytes.len() {
-                self.snapshot = None;
-            }
-            self.send(
-                from,
-                Message::ImageChunk {
-                    position,
-                    total,
-                    offset,
-                    bytes: chunk,
-                    ancestor,
-                },
-            );
-        }
+        self.ask_for_more();
     }
 
     /// Whether what a peer sends was asked for and can be taken now.
@@ -153,7 +157,7 @@ impl Node {
             && (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0)
     }
 
-    pub(super) fn on_tail(&mut self, from: NodeId, have: Position, records: Vec<Record>) {
+    pub(super) fn on_tail(&mut self, from: NodeId, have: Position, records: Vec<Arc<Record>>) {
         if !self.expects(from) || have != self.head.position() {
             return;
         }
@@ -173,8 +177,9 @@ impl Node {
                     return;
                 }
             }
-            tail.push(Arc::new(record));
+            tail.push(record);
         }
+        self.note_moved();
         let purpose = Purpose::CatchUp {
             position: next.position(),
         };
@@ -229,20 +234,23 @@ impl Node {
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
-        if catch_up.image.as_ref().is_none_or(|(of, _)| *of != position) {
-            catch_up.image = Some((position, Vec::new()));
-        }
-        let Some((_, image)) = &mut catch_up.image else {
-            return;
+        let incoming = match &mut catch_up.image {
+            Some(incoming) if incoming.position == position => incoming,
+            // Another one than before: from the start.
+            other => other.insert(Incoming::new(position, total)),
         };
-        if offset != image.len() as u64 || image.len() as u64 + bytes.len() as u64 > total {
+        if !incoming.take(offset, bytes) {
             return;
         }
-        image.extend_from_slice(&bytes);
-        if (image.len() as u64) < total {
+        self.note_moved();
+        let image = self
+            .catch_up
+            .as_ref()
+            .and_then(|catch_up| catch_up.image.as_ref());
+        let Some(image) = image.and_then(Incoming::whole) else {
             self.ask_for_more();
             return;
-        }
+        };
         match Database::from_image(image) {
             Ok(database) if database.position() == position => {
                 let why = format!("replaced by the database of node {from} at {position}");
@@ -321,7 +329,7 @@ impl Node {
     }
 
     /// What is about to be replaced may be a branch that lost: an operator can look at it later.
-    fn keep_branch(&mut self, why: &str) {
+    pub(super) fn keep_branch(&mut self, why: &str) {
         let here = self.head.position();
         if here == Position::EMPTY || !self.replica(Replica::Local).usable() {
             return;

@@ -89,7 +89,7 @@ impl Node {
                     from,
                     position: chosen.position,
                 };
-                self.fetch_from(from);
+                self.fetch_from(from, None);
             }
         }
     }
@@ -141,8 +141,8 @@ impl Node {
                 (true, false) => RestoreFlag::NotAllActive,
                 (false, false) => known.restore,
             },
-            quorum: known.quorum,
-            designated: known.designated,
+            quorum: self.quorum_wish.unwrap_or(known.quorum),
+            designated: self.wanted_designation().unwrap_or(known.designated),
             init_digest: known.init_digest,
             decider: if proposal.forced {
                 Decider::Operator

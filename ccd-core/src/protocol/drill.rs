@@ -8,6 +8,7 @@ use super::Node;
 use super::message::Message;
 use super::replicas::Purpose;
 use crate::client::{Answer, ClientToken};
+use crate::configuration::RestoreFlag;
 use crate::drill::{DrillReport, DrilledDevice, Enforcement, Latency, rehearse};
 use crate::ids::{DeviceRole, NodeId, Replica};
 use crate::replica::{ReplicaError, ReplicaOp};
@@ -180,9 +181,13 @@ impl Node {
                 heartbeat: Latency::of(self.replica(Replica::Device(role)).beats_took()),
             })
             .collect();
+        let mut flagged = self.known.clone();
+        if self.needs_all_nodes() {
+            flagged.restore = RestoreFlag::NotAllActive;
+        }
         DrillReport {
             devices,
-            rehearsals: rehearse(&self.known, self.live_voters()),
+            rehearsals: rehearse(&flagged, self.live_voters()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct History {
 fn updates_in(record: &Record) -> usize {
     match &record.body {
         RecordBody::Updates { updates, .. } => updates.iter().map(|update| update.ops.len().max(1)).sum(),
-        RecordBody::Rollback | RecordBody::Open => 1,
+        RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => 1,
     }
 }
 

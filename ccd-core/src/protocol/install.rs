@@ -13,11 +13,10 @@ use crate::database::{Database, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};
 use crate::replica::ReplicaError;
 use crate::time::Time;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
-
-/// An installation that makes no progress for this many leases is given up, and a successor proposed.
-const PATIENCE_LEASES: u32 = 5;
+use core::time::Duration;
 
 /// The proposer's side.
 #[derive(Debug)]
@@ -31,7 +30,9 @@ pub(super) struct Install {
     installed: NodeSet,
     /// Until when a node that is left out may still serve.
     lease_until: Time,
-    progress_at: Time,
+    begun: Time,
+    /// When each member that is not ready yet last came nearer to it.
+    progress: BTreeMap<NodeId, Time>,
     target: Option<(Database, Arc<Record>)>,
     failed: bool,
     milestones: Milestones,
@@ -53,7 +54,8 @@ impl Install {
             outstanding: 0,
             installed: NodeSet::EMPTY,
             lease_until,
-            progress_at: now,
+            begun: now,
+            progress: BTreeMap::new(),
             target: None,
             failed: false,
             milestones,
@@ -63,6 +65,14 @@ impl Install {
     pub fn epoch(&self) -> Epoch {
         self.configuration.epoch
     }
+
+    /// Members that are not ready, and have not come nearer to it for so long.
+    fn late(&self, now: Time, patience: Duration) -> NodeSet {
+        let since = |node: &NodeId| *self.progress.get(node).unwrap_or(&self.begun);
+        (self.configuration.members.minus(self.installed).iter())
+            .filter(|node| now.since(since(node)) > patience)
+            .collect()
+    }
 }
 
 /// A member's side.
@@ -70,6 +80,8 @@ impl Install {
 pub(super) struct Member {
     configuration: Configuration,
     coordinator: NodeId,
+    /// The member before this one in the circle is stuck: the base is got from the coordinator.
+    direct: bool,
     outstanding: usize,
     target: Option<(Database, Arc<Record>)>,
     done: bool,
@@ -92,8 +104,8 @@ impl Member {
 
 impl Node {
     /// The database as it will be once the configuration is open, and the record that leads there.
-    fn target(&self, epoch: Epoch) -> Option<(Database, Arc<Record>)> {
-        let open = Record::open(self.head.position(), epoch);
+    fn target(&self) -> Option<(Database, Arc<Record>)> {
+        let open = Record::opening(self.head.position(), &self.known);
         let database = self.head.apply(&open).ok()?;
         Some((database, Arc::new(open)))
     }
@@ -102,7 +114,7 @@ impl Node {
         let epoch = install.epoch();
         self.blank = false;
         self.store_configuration(Replica::Local, install.configuration.clone());
-        let Some((database, open)) = self.target(epoch) else {
+        let Some((database, open)) = self.target() else {
             return;
         };
         let replicas: alloc::vec::Vec<Replica> = match install.configuration.mode {
@@ -128,6 +140,7 @@ impl Node {
             self.send(node, Message::Install(install.configuration.clone()));
         }
         self.install = Some(install);
+        self.give_to_waiting();
         // So that the leases of the new configuration are there when it opens.
         self.beat();
     }
@@ -141,22 +154,27 @@ impl Node {
     }
 
     pub(super) fn on_install_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
-        let now = self.now;
         let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) else {
             return;
         };
         install.outstanding -= 1;
-        install.progress_at = now;
         install.failed |= error.is_some();
     }
 
     pub(super) fn on_installed(&mut self, from: NodeId, epoch: Epoch) {
-        let now = self.now;
         if let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) {
             install.installed.insert(from);
-            install.progress_at = now;
         } else if self.serving == Some(epoch) {
             self.send(from, Message::Open { epoch });
+        }
+    }
+
+    pub(super) fn on_installing(&mut self, from: NodeId, epoch: Epoch) {
+        let now = self.now;
+        if let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) {
+            install.progress.insert(from, now);
+        } else if self.known.epoch == epoch {
+            self.on_source_installing(from);
         }
     }
 
@@ -178,12 +196,18 @@ impl Node {
                 self.send(node, Message::Install(configuration.clone()));
             }
         }
-        if let Some(member) = self.member.as_ref().filter(|member| member.done) {
-            let (epoch, to) = (member.epoch(), member.coordinator);
-            if self.serving != Some(epoch) {
+        let mut comes_nearer = None;
+        if let Some(member) = &self.member {
+            let (epoch, to, done) = (member.epoch(), member.coordinator, member.done);
+            let writes = member.outstanding > 0;
+            if done && self.serving != Some(epoch) {
                 self.send(to, Message::Installed { epoch });
+            } else if !done && (writes || self.take_moved()) {
+                comes_nearer = Some(epoch);
+                self.send(to, Message::Installing { epoch });
             }
         }
+        self.tend_spread(comes_nearer);
     }
 
     pub(super) fn drive_install(&mut self) {
@@ -197,12 +221,14 @@ impl Node {
         }
         let others = install.configuration.members.without(self.me());
         let silent = others.iter().find(|node| self.silent(*node));
-        let stuck = self.now.since(install.progress_at) > self.settings.lease * PATIENCE_LEASES;
-        if install.failed || silent.is_some() || stuck {
+        let late = install
+            .late(self.now, self.install_patience())
+            .intersection(others);
+        if install.failed || silent.is_some() || !late.is_empty() {
             let why = match silent {
                 _ if install.failed => "a replica could not be written".into(),
                 Some(node) => format!("node {node} went silent"),
-                None => format!("nodes {} do not get ready", others.minus(install.installed)),
+                None => format!("node {late} does not get ready"),
             };
             self.record(
                 DecisionKind::Refused,
@@ -210,6 +236,9 @@ impl Node {
             );
             self.waiting = (format!("epoch {epoch} was not opened: {why}"), self.now);
             self.install = None;
+            if silent.is_none() {
+                self.note_slow(late);
+            }
             return;
         }
         let lease_until = install.lease_until;
@@ -267,6 +296,7 @@ impl Node {
         self.lease_lost = None;
         self.look = true;
         self.impatient = false;
+        self.warn_of_waived_quorum();
     }
 
     /// A member of a decided configuration is told to make itself ready.
@@ -298,6 +328,7 @@ impl Node {
         self.member = Some(Member {
             configuration,
             coordinator: from,
+            direct: false,
             outstanding: 0,
             target: None,
             done: false,
@@ -309,7 +340,7 @@ impl Node {
         let Some(member) = &self.member else {
             return;
         };
-        let (epoch, base, from) = (member.epoch(), member.configuration.base, member.coordinator);
+        let (epoch, base) = (member.epoch(), member.configuration.base);
         if self.sealed() || self.known.epoch != epoch || !self.ready() {
             self.member = None;
             return;
@@ -320,7 +351,7 @@ impl Node {
         let here = self.head.position();
         let opened_before = here.stamp.epoch == epoch && here.stamp.generation == base.stamp.generation;
         if here != base && !opened_before {
-            self.fetch_from(from);
+            self.fetch_base();
             return;
         }
         if self.catch_up_storing() {
@@ -328,16 +359,20 @@ impl Node {
         }
         if opened_before {
             // It was ready before it restarted.
-            let open = Arc::new(Record::open(base, epoch));
+            let open = Arc::new(Record::opening(base, &self.known));
             let database = self.head.clone();
+            let coordinator = self.member.as_ref().map(Member::coordinator);
             if let Some(member) = &mut self.member {
                 member.target = Some((database, open));
                 member.done = true;
             }
-            self.send(from, Message::Installed { epoch });
+            if let Some(to) = coordinator {
+                self.send(to, Message::Installed { epoch });
+            }
+            self.give_to_waiting();
             return;
         }
-        let Some((database, open)) = self.target(epoch) else {
+        let Some((database, open)) = self.target() else {
             return;
         };
         let outstanding = self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
@@ -345,6 +380,27 @@ impl Node {
             member.outstanding = outstanding;
             member.target = Some((database, open));
         }
+        self.give_to_waiting();
+    }
+
+    /// The base comes from the member before this one, or from the coordinator if that one is gone or stuck.
+    fn fetch_base(&mut self) {
+        let Some(member) = &self.member else {
+            return;
+        };
+        let (epoch, members, coordinator) =
+            (member.epoch(), member.configuration.members, member.coordinator);
+        let stuck = |(_, moved_at): (NodeId, Time)| self.now.since(moved_at) > self.settings.lease;
+        let direct = member.direct || self.fetching().is_some_and(stuck) && !self.catch_up_storing();
+        let source = if direct {
+            coordinator
+        } else {
+            self.base_source(members, coordinator)
+        };
+        if let Some(member) = &mut self.member {
+            member.direct = direct;
+        }
+        self.fetch_from(source, Some(epoch));
     }
 
     pub(super) fn on_member_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
@@ -411,9 +467,12 @@ impl Node {
             && self.proposal.is_none()
             && self.willing
             && self.ready()
+            // A member's damaged copy may have helped to ack what the master has not committed yet: it is replaced when a
+            // successor is installed, which does not count it as evidence.
+            && (self.damaged.is_none() || !self.known.members.contains(self.me()))
             && self.head.position() != position
         {
-            self.fetch_from(from);
+            self.learn_from(from);
         }
     }
 }

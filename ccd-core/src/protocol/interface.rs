@@ -9,7 +9,7 @@ use super::Message;
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
-use crate::init::Fencing;
+use crate::init::{Fencing, Propagation};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
 use crate::time::Date;
@@ -31,6 +31,9 @@ pub struct Settings {
     pub fencing: Fencing,
     /// How long one operation on a replica may take before the driver answers it with `TimedOut`.
     pub disk_deadline: Duration,
+    /// How copies travel when a configuration is installed, and how updates do.
+    pub propagation: Propagation,
+    pub update_propagation: Propagation,
     /// Most bytes the image of the database may have: what the smallest replica holds.
     pub content_bytes_max: u64,
 }
@@ -161,6 +164,8 @@ pub enum ServingState {
     Reconfiguring,
     /// Queries and updates.
     Serving,
+    /// Valid, but closed: queries only. Exactly half of the nodes is here.
+    Closed,
     /// Left by `ccdctl leave`.
     Left,
 }

@@ -111,6 +111,7 @@ impl Node {
         }
         self.damaged = loaded.damage.clone();
         let (mut head, mut history) = replay(&loaded);
+        self.note_last_round(&loaded);
         if let Some(damage) = &self.damaged {
             let op = ReplicaOp::KeepBranch {
                 database: head,

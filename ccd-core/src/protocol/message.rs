@@ -7,12 +7,13 @@ use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of a database image in one [`Message::ImageChunk`].
-pub const IMAGE_CHUNK_BYTES: usize = 1 << 20;
+pub const IMAGE_CHUNK_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -62,20 +63,26 @@ pub enum Message {
     Installed {
         epoch: Epoch,
     },
+    /// The sender is not ready yet, but comes nearer to it.
+    Installing {
+        epoch: Epoch,
+    },
     /// All are ready and all foreign leases have run out: serve.
     Open {
         epoch: Epoch,
     },
 
-    /// Asks for what follows `have`, or for the bytes of an image from `offset` on.
+    /// Asks for what follows `have`, or for the bytes of an image from `offset` on. With `base` the receiver answers once
+    /// it holds the base of the configuration of that epoch.
     Fetch {
         have: Position,
         image: Option<(Position, u64)>,
+        base: Option<Epoch>,
     },
     /// The records after `have`, up to the sender's committed position.
     Tail {
         have: Position,
-        records: Vec<Record>,
+        records: Vec<Arc<Record>>,
     },
     /// Part of the image of the database at `position`; `ancestor` tells whether the receiver's copy is known to be
     /// an earlier state of it, and so can be replaced without keeping it.
@@ -83,6 +90,7 @@ pub enum Message {
         position: Position,
         total: u64,
         offset: u64,
+        #[serde(with = "super::raw")]
         bytes: Vec<u8>,
         ancestor: bool,
     },
@@ -90,7 +98,7 @@ pub enum Message {
     /// FREEZE_REQ and UPDATE_REQ in one (Fig. 3, steps 3 and 4).
     UpdateReq {
         epoch: Epoch,
-        record: Record,
+        record: Arc<Record>,
     },
     UpdateAck {
         epoch: Epoch,
@@ -125,6 +133,12 @@ pub enum Message {
         outcome: ForwardOutcome,
     },
 
+    /// An operator's word on who is to be master, on its way to the one that is.
+    Designate {
+        epoch: Epoch,
+        node: Option<NodeId>,
+    },
+
     /// Asks a member to show that a device refuses its write while it is not registered there.
     DrillReq {
         serial: u64,
@@ -143,6 +157,11 @@ pub enum Message {
     VerifyAck {
         serial: u64,
         copy: VerifiedCopy,
+    },
+    /// The receiver's copy was found inconsistent: it stops serving, and is replaced by a sound one.
+    Invalidate {
+        epoch: Epoch,
+        why: String,
     },
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! interface.rs   the contract with the driver: Settings, Event, Action, Decision, Status
-//! message.rs     what nodes say to each other
+//! message.rs     what nodes say to each other      raw.rs  long pieces of bytes in it
 //! node.rs        Node: what it knows; how an event reaches the part that handles it
 //!
 //! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
@@ -14,10 +14,14 @@
 //!                                                      fencing_watch.rs  noticing what others did
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
+//! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
 //! install.rs     from decided to open (Fig. 4)        left_out.rs  pure: whose leases must have run out
-//! catch_up.rs    getting the database from another node (Fig. 5)      history.rs  the records for that
+//! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
+//!                                                                   history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
-//! requests.rs    what clients wait for       operator.rs  leave, join, takeover       verification.rs  verify
+//! slow.rs        members that do not keep up, and nodes that come and go      spread.rs  whom a copy is got from
+//! requests.rs    what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
+//!                                                   verification.rs  verify
 //! last_words.rs  recent decisions on the devices, for the survivor to read
 //! rules.rs       the pure decisions of the others, for the model in tests/
 //! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
@@ -27,12 +31,14 @@
 
 mod catch_up;
 mod conclude;
+mod designation;
 mod drill;
 mod evidence;
 mod fencing;
 mod fencing_step;
 mod fencing_watch;
 mod history;
+mod incoming;
 mod install;
 mod interface;
 mod last_words;
@@ -48,9 +54,14 @@ mod prepared;
 mod promises;
 mod proof;
 mod propose;
+mod quorum;
+mod raw;
 mod replicas;
 mod requests;
 pub mod rules;
+mod settled;
+mod slow;
+mod spread;
 mod status;
 mod survey;
 mod update;

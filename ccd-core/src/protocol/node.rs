@@ -2,7 +2,8 @@
 //!
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
-use super::catch_up::{CatchUp, Snapshot};
+use super::catch_up::CatchUp;
+use super::designation::Designation;
 use super::drill::Drill;
 use super::fencing::Fence;
 use super::history::History;
@@ -15,14 +16,16 @@ use super::prepared::Prepared;
 use super::propose::Proposal;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
+use super::settled::Settled;
+use super::spread::Spread;
 use super::update::Round;
 use super::vote::TURN_BEATS;
-use crate::configuration::{BallotBlock, Configuration, Decider, Mode};
-use crate::database::Database;
+use crate::configuration::{BallotBlock, Configuration, Decider, Mode, Quorum};
+use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
 use crate::time::{Date, Time};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -66,6 +69,10 @@ pub struct Node {
     pub(super) overridden: Option<(Epoch, Position)>,
     /// The local copy was found damaged: its content is no evidence for anything until it is replaced.
     pub(super) damaged: Option<String>,
+    /// Up to where this copy is known to hold nothing but what was committed.
+    pub(super) settled: Settled,
+    /// Since when `known` is known.
+    pub(super) known_since: Time,
     /// The last thing this copy did was to roll back the round that led here.
     pub(super) rolled_back: Option<Position>,
 
@@ -89,6 +96,9 @@ pub struct Node {
     pub(super) willing: bool,
     pub(super) force: bool,
     pub(super) impatient: bool,
+    /// Whether an operator wants quorum to be required from now on.
+    pub(super) quorum_wish: Option<Quorum>,
+    pub(super) designation: Option<Designation>,
 
     // Becoming part of a configuration.
     pub(super) attempt: Attempt,
@@ -116,13 +126,13 @@ pub struct Node {
     pub(super) opened_at: Time,
     pub(super) round: Option<Round>,
     pub(super) prepared: Option<Prepared>,
-    /// The last round that was rolled back before its request came here.
-    pub(super) undone_unseen: Option<Position>,
+    /// The last rounds that were rolled back: their requests come too late.
+    pub(super) undone_unseen: VecDeque<Position>,
     /// A reconfiguration is due as soon as the round under way has ended.
     pub(super) hold_rounds: bool,
     /// The prepared round went into an image, because the journal had no room.
     pub(super) journal_was_full: bool,
-    pub(super) snapshot: Snapshot,
+    pub(super) spread: Spread,
     pub(super) requests: Requests,
 }
 
@@ -162,6 +172,8 @@ impl Node {
             overridden: None,
             damaged: None,
             rolled_back: None,
+            settled: Settled::default(),
+            known_since: now,
             replicas,
             pending: BTreeMap::new(),
             ticket_last: 0,
@@ -174,6 +186,8 @@ impl Node {
             willing: true,
             force: false,
             impatient: false,
+            quorum_wish: None,
+            designation: None,
             attempt: Attempt(0),
             proposal: None,
             install: None,
@@ -190,10 +204,10 @@ impl Node {
             opened_at: now,
             round: None,
             prepared: None,
-            undone_unseen: None,
+            undone_unseen: VecDeque::new(),
             hold_rounds: false,
             journal_was_full: false,
-            snapshot: None,
+            spread: Spread::default(),
             requests: Requests::default(),
             settings,
         }
@@ -254,6 +268,12 @@ impl Node {
         self.repeat_catch_up();
         self.repeat_round();
         self.repeat_forwards();
+        self.hand_on_designations();
+    }
+
+    /// Number of the newest reconfiguration that this node knows to be decided.
+    pub fn epoch(&self) -> Epoch {
+        self.known.epoch
     }
 
     /// When [`Event::Timer`] is due.
@@ -319,7 +339,8 @@ impl Node {
             Message::Install(configuration) => self.on_install(from, configuration),
             Message::Installed { epoch } => self.on_installed(from, epoch),
             Message::Open { epoch } => self.on_open(epoch),
-            Message::Fetch { have, image } => self.on_fetch(from, have, image),
+            Message::Fetch { have, image, base } => self.on_fetch(from, have, image, base),
+            Message::Installing { epoch } => self.on_installing(from, epoch),
             Message::Tail { have, records } => self.on_tail(from, have, records),
             Message::ImageChunk {
                 position,
@@ -349,10 +370,21 @@ impl Node {
                 timeout,
             } => self.on_forward(from, epoch, update, timeout),
             Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
+            Message::Designate { epoch, node } => self.on_designate(epoch, node),
             Message::DrillReq { serial, role } => self.on_drill_req(from, serial, role),
             Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
             Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
+            Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
+        }
+    }
+
+    /// Damage to this copy in memory, for whoever tests what is made of it: an update that no record holds.
+    #[doc(hidden)]
+    pub fn damage_copy(&mut self, update: &Update) {
+        if let Ok((damaged, _)) = self.committed.admit(update) {
+            self.committed = damaged.misplaced_at(self.committed.position());
+            self.head = self.committed.clone();
         }
     }
 
@@ -425,6 +457,7 @@ impl Node {
     /// Stops answering and acking at once, and says why.
     pub(super) fn stop_serving(&mut self, why: &str) {
         self.look = true;
+        self.settle_committed();
         if let Some(epoch) = self.serving.take() {
             let text = alloc::format!("stopped serving epoch {epoch}: {why}");
             self.record(DecisionKind::StoppedServing, text);
@@ -473,7 +506,9 @@ impl Node {
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
+        self.note_changes(configuration.members);
         self.known = configuration;
+        self.known_since = self.now;
         self.failures = 0;
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
         let proposer = self.known.proposer;

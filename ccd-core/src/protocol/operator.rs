@@ -2,6 +2,8 @@
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
+use crate::configuration::Quorum;
+use crate::ids::NodeId;
 use crate::time::Time;
 
 #[derive(Debug)]
@@ -16,6 +18,9 @@ pub(super) enum Wish {
     Out,
     In,
     Serve,
+    Quorum(Quorum),
+    /// This node is to be master, or the lowest-numbered one.
+    Master(Option<NodeId>),
 }
 
 impl Node {
@@ -43,13 +48,22 @@ impl Node {
                 Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
                     Some(Ok(Answer::Done))
                 }
-                Wish::In if late => Some(Err(self.not_serving())),
+                Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),
+                Wish::In | Wish::Master(_) if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
                     Some(Err(Refusal::NoQuorum {
                         why: self.obstacle_text(),
                     }))
                 }
-                Wish::In | Wish::Serve => None,
+                Wish::Quorum(wanted) if open && self.known.quorum == wanted => {
+                    self.quorum_wish = None;
+                    Some(Ok(Answer::Done))
+                }
+                Wish::Quorum(_) if late => {
+                    self.quorum_wish = None;
+                    Some(Err(self.refuse_quorum_wish()))
+                }
+                Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),

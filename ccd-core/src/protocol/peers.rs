@@ -5,8 +5,9 @@
 
 use super::Node;
 use super::message::{Message, PeerState};
-use crate::configuration::Mode;
+use super::slow::TrackRecord;
 use crate::configuration::votes::{self, Voters};
+use crate::configuration::{Configuration, Mode};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
 use crate::replica::Heartbeat;
 use crate::time::Time;
@@ -40,6 +41,8 @@ pub(super) struct Peer {
     pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
+    /// How it kept up as a member, and whether it may become one again.
+    pub record: TrackRecord,
 }
 
 impl Peer {
@@ -58,6 +61,7 @@ impl Peer {
             taken_in: None,
             linked_at: now,
             alive_at: now,
+            record: TrackRecord::default(),
         }
     }
 
@@ -89,6 +93,7 @@ impl Node {
         let state = self.own_state();
         self.send_to_all(&Message::Heartbeat(state));
         self.beat_devices();
+        self.mark_settled();
         self.write_last_words();
     }
 
@@ -127,8 +132,7 @@ impl Node {
     }
 
     pub(super) fn on_heartbeat(&mut self, from: NodeId, state: PeerState) {
-        let member = self.known.members.contains(from) && self.known.members.contains(self.me());
-        let lease = member && state.epoch == self.known.epoch && !self.known.is_genesis() && !self.sealed();
+        let lease = state.epoch == self.known.epoch && self.lends_to(from);
         let lease_span = self.settings.lease;
         let (now, me) = (self.now, self.me());
         let Some(peer) = self.peers.get_mut(&from) else {
@@ -198,8 +202,19 @@ impl Node {
         }
     }
 
-    /// When this node's lease ends: until then nobody opens a configuration without it.
+    /// When this node's lease ends: until then nobody opens a configuration without it, and voters that decide know that
+    /// it is here.
     pub(super) fn lease_until(&self) -> Time {
+        self.granted_until(votes::decide)
+    }
+
+    /// When the lease ends by which it may answer strict queries: until then nobody opens a configuration without it.
+    /// Exactly half of the voters is enough for that, because nothing is decided without one of them.
+    pub(super) fn read_lease_until(&self) -> Time {
+        self.granted_until(votes::hold)
+    }
+
+    fn granted_until(&self, enough: fn(&Configuration, Voters) -> bool) -> Time {
         let configuration = &self.known;
         let margin = self.settings.lease / DRIFT_MARGIN_DIVISOR;
         let span = self.settings.lease.saturating_sub(margin);
@@ -219,16 +234,16 @@ impl Node {
                 })
                 .collect(),
         };
-        // The latest time by which enough voters had granted: newest first until they decide.
+        // The latest time by which enough voters had granted: newest first until they are enough.
         grants.sort_by_key(|(sent, _)| core::cmp::Reverse(*sent));
         let mut ayes = Voters::new(NodeSet::of(self.me()), DeviceSet::EMPTY);
-        if votes::decide(configuration, ayes) {
+        if enough(configuration, ayes) {
             return Time::NEVER;
         }
         for (sent, voter) in grants {
             ayes.nodes = ayes.nodes.union(voter.nodes);
             ayes.devices = ayes.devices.iter().chain(voter.devices.iter()).collect();
-            if votes::decide(configuration, ayes) {
+            if enough(configuration, ayes) {
                 return sent + span;
             }
         }
@@ -275,14 +290,22 @@ impl Node {
         else {
             return false;
         };
-        let Some(state) = &peer.state else {
+        if peer.state.is_none() {
             return false;
-        };
-        let restarted = peer
-            .taken_in
-            .is_some_and(|taken_in| taken_in != state.incarnation);
+        }
+        let restarted = self.restarted(node);
         let since = peer.idle_since.map(|since| since.max(self.opened_at));
         restarted || since.is_some_and(|since| self.now.since(since) >= self.settings.lease)
+    }
+
+    /// This run of it is not the one that the configuration opened with.
+    pub(super) fn restarted(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| {
+            let run = peer.state.as_ref().map(|state| state.incarnation);
+            peer.taken_in
+                .zip(run)
+                .is_some_and(|(taken_in, run)| taken_in != run)
+        })
     }
 
     /// Remembers which runs of the members this configuration opened with.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is needed for safety, which is the votes' and the leases' business: a wrong plan costs time.
 
-use crate::configuration::{Configuration, Mode, RestoreFlag};
+use crate::configuration::{Configuration, Mode, Quorum, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -29,6 +29,12 @@ pub(super) struct Facts {
     pub caught_up: bool,
     /// It has been linked for a whole lease, so it will be here for a while.
     pub settled: bool,
+    /// It did not keep up, or came and went too often: it is not to become a member yet.
+    pub held_back: bool,
+    /// The same, because it did not get ready or ack in time.
+    pub slow: bool,
+    /// It came and went so often that it is not taken in anew without a pause.
+    pub flapping: bool,
 }
 
 /// What a node sees.
@@ -59,6 +65,16 @@ pub(super) struct View<'a> {
     pub patience_over: bool,
     /// An operator asked for a takeover now.
     pub impatient: bool,
+    /// Which copies are here and how many are needed, where nodes alone vote and too few are here.
+    pub copies: String,
+    /// The voters that are linked or usable decide.
+    pub decides: bool,
+    /// It opened the known configuration and has not stopped since: whatever it does is no restart.
+    pub serves: bool,
+    /// The flag of the database itself.
+    pub restore: RestoreFlag,
+    /// Who an operator wants to be master, if that is not what was decided.
+    pub designation: Option<Option<NodeId>>,
 }
 
 /// A configuration to propose.
@@ -78,6 +94,8 @@ pub(super) enum Plan {
     /// A device that comes back in solo mode gets an image first.
     Prewrite(DeviceSet),
     Propose(Want),
+    /// The same without the votes, which an operator has waived.
+    Override(Want),
 }
 
 pub(super) fn plan(view: &View) -> Plan {
@@ -130,6 +148,20 @@ impl View<'_> {
             .with(self.me)
     }
 
+    /// The candidates that keep up, if they are enough to go on; else all of them.
+    fn quick_candidates(&self) -> NodeSet {
+        let candidates = self.candidates();
+        let quick = (candidates.iter())
+            .filter(|node| *node == self.me || !self.nodes[node].slow)
+            .collect();
+        if self.enough(quick) { quick } else { candidates }
+    }
+
+    /// Whether these go on without anybody else.
+    fn enough(&self, nodes: NodeSet) -> bool {
+        nodes.count() * 2 > self.all.count() || !self.usable.is_empty()
+    }
+
     fn is_blank(&self, node: NodeId) -> bool {
         if node == self.me {
             self.blank
@@ -138,16 +170,23 @@ impl View<'_> {
         }
     }
 
-    /// Who reconfigures: the owner, who has the newest state at hand; else the lowest-numbered member; else the
+    /// Who reconfigures: the owner, who has the newest state at hand; else the designated master, or the lowest-numbered member; else the
     /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
     fn leader(&self, candidates: NodeSet) -> NodeId {
         let known = |node: &NodeId| !self.is_blank(*node);
+        let members = self.known.members.intersection(candidates);
         (self
             .known
             .owner()
             .into_iter()
             .filter(|owner| candidates.contains(*owner)))
-        .chain(self.known.members.intersection(candidates).iter().filter(known))
+        // The designated master first: it is going to be master of what is formed.
+        .chain(
+            (self.known.designated.into_iter())
+                .filter(|node| members.contains(*node))
+                .filter(known),
+        )
+        .chain(members.iter().filter(known))
         .chain(candidates.iter().filter(known))
         .chain(candidates.iter())
         .next()
@@ -198,13 +237,26 @@ fn first(view: &View) -> Plan {
 
 /// Not serving, or serving a configuration of which a member has gone silent.
 fn go_on(view: &View) -> Plan {
-    let candidates = view.candidates();
-    if view.known.restore == RestoreFlag::NotAllActive && !view.serving && candidates != view.all {
+    let is_flagged = [view.known.restore, view.restore].contains(&RestoreFlag::NotAllActive);
+    let candidates = if is_flagged {
+        view.candidates()
+    } else {
+        view.quick_candidates()
+    };
+    if is_flagged && !view.serves && candidates != view.all {
+        let what = if view.known.restore == RestoreFlag::NotAllActive {
+            "the database was last opened by an operator's override"
+        } else {
+            "the database was restored while not all nodes were active"
+        };
         return Plan::Wait(format!(
-            "the database was last opened by an operator's override (restore flag 3): all nodes must be active \
-             once before an unattended restart; missing: nodes {}",
+            "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {}",
             view.all.minus(candidates)
         ));
+    }
+    let waived = view.known.quorum == Quorum::Waived && !view.decides;
+    if view.known.owner().is_none() && view.known.devices.is_empty() && !view.copies.is_empty() && !waived {
+        return Plan::Wait(format!("no quorum: {}", view.copies));
     }
     if !view.untried.is_empty() && !view.impatient {
         return Plan::Wait("the devices are being opened".to_string());
@@ -246,7 +298,7 @@ fn go_on(view: &View) -> Plan {
     let leader = view.leader(candidates);
     if leader != view.me && !view.patience_over && !view.impatient {
         return Plan::Wait(format!(
-            "node {leader} is the lowest-numbered one here, and reconfigures"
+            "node {leader} reconfigures: it is master, or the lowest-numbered one here"
         ));
     }
     let gone = view.known.members.minus(candidates);
@@ -270,6 +322,13 @@ fn go_on(view: &View) -> Plan {
             .collect(),
         Mode::Paired => view.usable,
     };
+    if waived {
+        return Plan::Override(Want {
+            members: candidates,
+            devices,
+            why: format!("{why}; quorum is off, and whoever is left goes on"),
+        });
+    }
     form(view, candidates, devices, why)
 }
 
@@ -293,8 +352,8 @@ fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Pl
 /// Serving: does the configuration still fit what is here?
 fn improve(view: &View) -> Plan {
     let known = view.known;
-    // The lowest member that stays acts, so that a master can leave.
-    let staying: NodeSet = (known.members.iter())
+    // The master acts if it stays, else the lowest member that does: so a master can leave.
+    let mut staying: NodeSet = (known.members.iter())
         .filter(|node| {
             if *node == view.me {
                 view.willing && view.ready || known.owner() == Some(view.me)
@@ -304,8 +363,15 @@ fn improve(view: &View) -> Plan {
             }
         })
         .collect();
+    let steady: NodeSet = (staying.iter())
+        .filter(|node| *node == view.me || !(view.nodes[node].fell_out && view.nodes[node].flapping))
+        .collect();
+    if view.enough(steady) {
+        staying = steady;
+    }
     let serves = |node: &NodeId| view.nodes[node].linked && !view.nodes[node].fell_out;
-    let acting = staying.iter().find(|node| *node == view.me || serves(node));
+    let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
+    let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
     if acting != Some(view.me) {
         return Plan::Serve;
     }
@@ -320,6 +386,7 @@ fn improve(view: &View) -> Plan {
                 && facts.ready
                 && facts.willing
                 && facts.caught_up
+                && !facts.held_back
                 && facts.epoch <= known.epoch
         })
         .map(|(node, _)| *node)
@@ -342,7 +409,8 @@ fn improve(view: &View) -> Plan {
     let fallen = view
         .others(known.members)
         .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
-    if members == known.members && devices == known.devices && fallen.is_none() {
+    if members == known.members && devices == known.devices && fallen.is_none() && view.designation.is_none()
+    {
         let bare: DeviceSet = (view.returned.iter())
             .filter(|role| known.owner().is_some() && !known.devices.contains(*role))
             .collect();
@@ -363,6 +431,11 @@ fn improve(view: &View) -> Plan {
         format!("node {node} has started again")
     } else if devices.count() > known.devices.count() {
         "a device has come back".to_string()
+    } else if devices == known.devices {
+        match view.designation.flatten() {
+            Some(node) => format!("an operator designates node {node} as master"),
+            None => "an operator makes the lowest-numbered node master".to_string(),
+        }
     } else {
         "a device is lost".to_string()
     };
@@ -450,6 +523,11 @@ mod tests {
             fenced_by: NodeSet::EMPTY,
             patience_over: false,
             impatient: false,
+            copies: String::new(),
+            decides: true,
+            serves: serving,
+            restore: RestoreFlag::AllActive,
+            designation: None,
         }
     }
     fn fenced(view: View<'_>) -> View<'_> {
@@ -463,6 +541,7 @@ mod tests {
             Plan::Wait(_) => "wait".to_string(),
             Plan::Prewrite(devices) => format!("prewrite {devices:?}"),
             Plan::Propose(want) => format!("{:?} {:?}", want.members, want.devices),
+            Plan::Override(want) => format!("override {:?} {:?}", want.members, want.devices),
         }
     }
 
@@ -511,6 +590,57 @@ mod tests {
         for (situation, view, expected) in table {
             assert_eq!(told(plan(&view)), expected, "{situation}");
         }
+    }
+
+    #[test]
+    fn with_quorum_off_whoever_is_left_goes_on_and_a_restore_flag_still_needs_all_nodes() {
+        let bare = Configuration {
+            devices: DeviceSet::EMPTY,
+            quorum: Quorum::Waived,
+            ..pair()
+        };
+        let flagged = Configuration {
+            restore: RestoreFlag::NotAllActive,
+            ..bare.clone()
+        };
+        let lone = |known, serves| View {
+            usable: DeviceSet::EMPTY,
+            decides: false,
+            copies: "1 of 2 copies found".to_string(),
+            serves,
+            ..view(A, known, false, silent())
+        };
+        let required = Configuration {
+            quorum: Quorum::Required,
+            ..bare.clone()
+        };
+        assert_eq!(told(plan(&lone(&required, true))), "wait");
+        assert_eq!(told(plan(&lone(&bare, true))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&bare, false))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&flagged, true))), "override {0} {}");
+        assert_eq!(told(plan(&lone(&flagged, false))), "wait");
+    }
+
+    #[test]
+    fn after_a_restore_without_all_nodes_a_restart_names_who_is_missing() {
+        let pair = pair();
+        let restored = View {
+            restore: RestoreFlag::NotAllActive,
+            ..view(B, &pair, false, silent())
+        };
+        let Plan::Wait(why) = plan(&restored) else {
+            panic!("it waits");
+        };
+        assert_eq!(
+            why,
+            "the database was restored while not all nodes were active (restore flag 3): all nodes must be active once \
+             before an unattended restart; missing: nodes 0"
+        );
+        let served = View {
+            serves: true,
+            ..restored
+        };
+        assert_eq!(told(plan(&served)), "{1} {Primary, Secondary}");
     }
 
     #[test]

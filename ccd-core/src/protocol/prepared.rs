@@ -12,6 +12,9 @@ use crate::replica::{ReplicaError, ReplicaErrorKind, ReplicaOp};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 
+/// How many rounds that were rolled back are remembered: more than can overtake a copy of one of them.
+const UNDONE_MAX: usize = 1024;
+
 /// A round that another node drives: durable here, and waiting for its unfreeze.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -20,8 +23,14 @@ pub(super) struct Prepared {
     undone: bool,
 }
 
+impl Prepared {
+    pub fn position(&self) -> Position {
+        self.record.next
+    }
+}
+
 /// Whether a query of this key must wait until the record is committed or rolled back.
-fn affects(record: &Record, key: Option<&Key>) -> bool {
+pub(super) fn affects(record: &Record, key: Option<&Key>) -> bool {
     let RecordBody::Updates { updates, .. } = &record.body else {
         return false;
     };
@@ -42,18 +51,25 @@ fn affects(record: &Record, key: Option<&Key>) -> bool {
 impl Node {
     /// Whether a strict query of this key (of all keys, if `None`) can be answered now.
     pub(super) fn can_read(&self, key: Option<&Key>) -> bool {
-        self.is_open()
-            && self.lease_holds()
-            && !self
-                .prepared
-                .as_ref()
-                .is_some_and(|prepared| affects(&prepared.record, key))
+        if self.is_open() {
+            self.now < self.read_lease_until()
+                && !self
+                    .prepared
+                    .as_ref()
+                    .is_some_and(|prepared| affects(&prepared.record, key))
+        } else {
+            self.valid_by_half() && self.doubt().spares(key)
+        }
     }
 
-    pub(super) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Record) {
-        if epoch != self.known.epoch || self.sealed() || self.known.master() != Some(from) {
+    pub(super) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Arc<Record>) {
+        if epoch != self.known.epoch || self.sealed() || self.is_master() {
             return;
         }
+        // Only the master makes rounds; any member may pass them on.
+        let Some(master) = self.known.master().filter(|_| self.known.members.contains(from)) else {
+            return;
+        };
         if self.serving != Some(epoch) {
             // The master is open, so all members were ready.
             self.on_open(epoch);
@@ -62,17 +78,17 @@ impl Node {
             return;
         }
         let position = record.next;
-        if self.undone_unseen == Some(position) {
+        if self.undone_unseen.contains(&position) {
             return;
         }
         if position == self.committed.position() {
-            self.send(from, Message::UpdateAck { epoch, position });
+            self.send(master, Message::UpdateAck { epoch, position });
             return;
         }
         if let Some(prepared) = &self.prepared {
             if prepared.record.next == position {
                 if prepared.stored && !prepared.undone {
-                    self.send(from, Message::UpdateAck { epoch, position });
+                    self.send(master, Message::UpdateAck { epoch, position });
                 }
                 return;
             }
@@ -83,7 +99,7 @@ impl Node {
         }
         match self.head.apply(&record) {
             Ok(next) if self.prepared.is_none() => {
-                let record = Arc::new(record);
+                self.pass_on(epoch, &record);
                 self.head = next;
                 self.history.push(Arc::clone(&record));
                 self.rolled_back = None;
@@ -103,7 +119,7 @@ impl Node {
             Err(_) if record.next.stamp <= self.committed.position().stamp => {}
             Err(error) => {
                 let why = error.to_string();
-                self.send(from, Message::UpdateNack { epoch, position, why });
+                self.send(master, Message::UpdateNack { epoch, position, why });
             }
         }
     }
@@ -146,23 +162,26 @@ impl Node {
                     );
                 }
             }
-            Some(error) => {
-                if !sealed {
-                    self.send(
-                        master,
-                        Message::UpdateNack {
-                            epoch,
-                            position,
-                            why: error.text,
-                        },
-                    );
-                }
-            }
+            // The copy cannot be written. That is no word against the update: this node has stopped serving, and the round
+            // ends in a successor without it.
+            Some(_) => {}
         }
+    }
+
+    /// No late copy of its request may bring this round back. One that was committed since makes that impossible anyway.
+    pub(super) fn note_undone(&mut self, position: Position) {
+        if self.undone_unseen.contains(&position) {
+            return;
+        }
+        if self.undone_unseen.len() == UNDONE_MAX {
+            self.undone_unseen.pop_front();
+        }
+        self.undone_unseen.push_back(position);
     }
 
     fn commit_prepared(&mut self) {
         if self.prepared.take().is_some() {
+            self.undone_unseen.clear();
             self.committed = self.head.clone();
             self.journal_was_full = false;
         }
@@ -184,7 +203,7 @@ impl Node {
         }
         if !here {
             // It never came here, or is undone already. Should its request come yet, it comes too late.
-            self.undone_unseen = Some(position);
+            self.note_undone(position);
             if self.head.position() != position && self.prepared.is_none() {
                 self.send(from, Message::UnfreezeAck { epoch, position });
             }
@@ -194,6 +213,7 @@ impl Node {
             return;
         };
         prepared.undone = true;
+        self.note_undone(position);
         let shadow = self.committed.clone();
         let record = Arc::new(Record::rollback(position, shadow.position()));
         self.history.pop();

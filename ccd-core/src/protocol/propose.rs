@@ -9,7 +9,7 @@
 //! Owns `proposal`, `attempt` and `back_off_until`.
 
 use super::Node;
-use super::evidence::{Evidence, newest_state};
+use super::evidence::{Evidence, Source, newest_state};
 use super::history::History;
 use super::interface::DecisionKind;
 use super::message::Message;
@@ -25,6 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// Once enough voters have promised, how many heartbeat intervals the others are waited for.
 const GRACE_BEATS: u32 = 2;
@@ -56,6 +57,8 @@ pub(super) struct Proposal {
     pub failed: DeviceSet,
     pub obstacles: Vec<String>,
     pub evidence: Vec<Evidence>,
+    /// Nodes from which the state to start from did not come.
+    pub fetched_in_vain: NodeSet,
     /// Content of devices that was read as evidence.
     pub loaded: BTreeMap<DeviceRole, (Database, History)>,
     pub accepted: Option<(Ballot, Configuration)>,
@@ -140,6 +143,7 @@ impl Node {
             failed: DeviceSet::EMPTY,
             obstacles: Vec::new(),
             evidence: Vec::new(),
+            fetched_in_vain: NodeSet::EMPTY,
             loaded: BTreeMap::new(),
             accepted: None,
             claimed_at: self.now,
@@ -286,13 +290,8 @@ impl Node {
                     self.abandon(&why);
                 }
             }
-            Phase::Fetching { position, from } => {
-                if head == position {
-                    self.vote();
-                } else if late {
-                    self.abandon(&format!("could not fetch the state {position} from node {from}"));
-                }
-            }
+            Phase::Fetching { position, .. } if head == position => self.vote(),
+            Phase::Fetching { position, from } => self.watch_fetch(from, position, patience),
             Phase::Voting => {
                 if votes::decide(&self.known, proposal.voted) || proposal.forced && proposal.all_answered() {
                     self.decided();
@@ -305,6 +304,37 @@ impl Node {
                     self.abandon(&why);
                 }
             }
+        }
+    }
+
+    /// The state to start from is on its way, however long it is; if nothing more comes, another node that showed the same
+    /// state is asked, and then the next.
+    fn watch_fetch(&mut self, from: NodeId, position: Position, patience: Duration) {
+        let moved_at = self.fetching().map(|(_, moved_at)| moved_at);
+        if self.catch_up_storing() || moved_at.is_some_and(|at| self.now.since(at) <= self.settings.lease) {
+            return;
+        }
+        let me = self.me();
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        proposal.fetched_in_vain.insert(from);
+        let next = proposal
+            .evidence
+            .iter()
+            .find_map(|evidence| match evidence.source {
+                Source::Node(node) => (node != me
+                    && evidence.whole
+                    && evidence.position == position
+                    && !proposal.fetched_in_vain.contains(node))
+                .then_some(node),
+                Source::Device(_) => None,
+            });
+        if let Some(next) = next {
+            proposal.phase = Phase::Fetching { from: next, position };
+            self.fetch_from(next, None);
+        } else if self.now.since(proposal.begun) > patience {
+            self.abandon(&format!("could not fetch the state {position} from node {from}"));
         }
     }
 

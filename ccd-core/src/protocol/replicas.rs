@@ -7,7 +7,7 @@ use super::Node;
 use super::interface::{Action, DecisionKind, Ticket};
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Database;
-use crate::ids::{Epoch, NodeId, Position, Replica};
+use crate::ids::{Epoch, NodeId, Position, Replica, Stamp};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use crate::time::Time;
 use alloc::collections::VecDeque;
@@ -138,6 +138,8 @@ pub(super) enum Purpose {
     },
     /// A write of a drill without registration: it should be refused.
     DrillProof,
+    /// The local copy is told which rounds are known to be committed.
+    Mark(Stamp),
     /// In place of a heartbeat, where this node cannot write.
     Survey {
         begun: Time,
@@ -335,6 +337,7 @@ impl Node {
                     self.on_device_beat(role, begun, &survey);
                 }
             }
+            Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
             Purpose::Unattended | Purpose::Survey { .. } => {}
             Purpose::DrillWrite { serial, begun } => {
                 if let Replica::Device(role) = replica {

@@ -9,7 +9,7 @@ use super::message::{ForwardOutcome, Message};
 use super::operator::{Operator, Wish};
 use super::verification::Verification;
 use crate::client::{Answer, ClientToken, Refusal, Reply, Request, RequestBody, UpdateRequest};
-use crate::database::Key;
+use crate::database::{Database, Key};
 use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -133,7 +133,7 @@ impl Node {
                 let reply = if self.damaged.is_some() || !self.was_read() {
                     Err(self.not_serving())
                 } else {
-                    self.read(&request.body)
+                    self.read(&self.committed, &request.body)
                 };
                 self.reply(client, reply);
             }
@@ -146,14 +146,12 @@ impl Node {
                 body,
             }),
             RequestBody::Update(update) => self.take_update(Origin::Client(client), update, deadline),
-            RequestBody::Verify => {
-                // As a read: it starts when the node can be read.
-                self.requests.reads.push(Read {
-                    client,
-                    deadline,
-                    body: RequestBody::Verify,
-                });
-            }
+            // As a read: it starts when the node can be read.
+            body @ RequestBody::Verify { .. } => self.requests.reads.push(Read {
+                client,
+                deadline,
+                body,
+            }),
             RequestBody::Drill if self.known.is_genesis() => {
                 let refusal = self.not_serving();
                 self.reply(client, Err(refusal));
@@ -178,13 +176,29 @@ impl Node {
                 });
                 self.beat();
             }
+            RequestBody::Quorum(wanted) => self.begin_quorum_wish(client, deadline, wanted),
+            RequestBody::Designate { node: Some(node) } if !self.settings.nodes.contains(node) => {
+                let why = format!(
+                    "there is no node {node} in this cluster; its nodes are {}",
+                    self.settings.nodes
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Designate { node } => {
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Master(node),
+                });
+                self.hand_on_designations();
+            }
             RequestBody::Takeover { force: false } if !self.willing => {
                 let why = String::from("this node left; `ccdctl join` takes part again");
                 self.reply(client, Err(Refusal::Unsafe { why }));
             }
             RequestBody::Takeover { force } => {
                 self.willing = true;
-                if !self.is_open() {
+                if !self.is_open() || !self.lease_holds() {
                     self.impatient = true;
                     self.force = force;
                     self.back_off_until = self.now;
@@ -218,8 +232,7 @@ impl Node {
         self.replica(crate::ids::Replica::Local).loaded || self.serving.is_some()
     }
 
-    fn read(&self, body: &RequestBody) -> Reply {
-        let database = &self.committed;
+    fn read(&self, database: &Database, body: &RequestBody) -> Reply {
         let position = database.position();
         match body {
             RequestBody::Query { pattern, .. } => match database.query(pattern) {
@@ -245,6 +258,11 @@ impl Node {
                 Some((_, due)) => *due = deadline,
                 None => pending.origins.push((origin, deadline)),
             }
+            return;
+        }
+        if self.closed_for_long() {
+            let refusal = self.refuse_update();
+            self.answer_update(&[origin], id, Err(refusal));
             return;
         }
         if update.no_wait && self.is_open() && self.is_master() && self.round.is_some() {
@@ -473,7 +491,7 @@ impl Node {
     }
 
     fn drive_reads(&mut self) {
-        let hopeless = self.hopeless();
+        let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut waiting = core::mem::take(&mut self.requests.reads);
         waiting.retain(|read| {
@@ -482,19 +500,20 @@ impl Node {
                 _ => None,
             };
             if self.can_read(key) {
-                if read.body == RequestBody::Verify {
-                    self.begin_verification(read.client, read.deadline);
+                if let RequestBody::Verify { repair } = read.body {
+                    self.begin_verification(read.client, read.deadline, repair);
                 } else {
-                    let reply = self.read(&read.body);
+                    let reply = self.read(self.strict_state(), &read.body);
                     self.reply(read.client, reply);
                 }
                 return false;
             }
             if hopeless || now >= read.deadline {
-                let refusal = if self.serving.is_some() && !hopeless {
-                    Refusal::TimedOut
+                let refusal = if hopeless && self.lacks_majority() && !self.waits_for_all_nodes() {
+                    let why = self.no_quorum_text();
+                    Refusal::NotServing { why }
                 } else {
-                    self.not_serving()
+                    self.refusal_of_what_waited()
                 };
                 self.reply(read.client, Err(refusal));
                 return false;
@@ -506,7 +525,7 @@ impl Node {
     }
 
     fn drive_update_deadlines(&mut self) {
-        let hopeless = self.hopeless();
+        let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
         for (id, pending) in &mut self.requests.updates {
@@ -530,12 +549,27 @@ impl Node {
             let refusal = if begun {
                 let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
                 Refusal::Unknown { why }
-            } else if self.serving.is_some() {
-                Refusal::TimedOut
+            } else if hopeless {
+                self.refuse_update()
             } else {
-                self.not_serving()
+                self.refusal_of_what_waited()
             };
             self.answer_update(&[origin], id, Err(refusal));
+        }
+    }
+
+    /// Of a request that was not started: busy is not the same as out of service.
+    fn refusal_of_what_waited(&self) -> Refusal {
+        match (self.is_open(), self.lease_holds()) {
+            (true, true) => Refusal::TimedOut,
+            (true, false) => Refusal::NotServing {
+                why: format!(
+                    "the lease has run out: of the nodes {{{}}} this one hears {{{}}} only",
+                    self.known.members,
+                    self.heard_nodes().with(self.me())
+                ),
+            },
+            (false, _) => self.not_serving(),
         }
     }
 

@@ -52,6 +52,9 @@ impl Node {
             fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
             settled,
+            held_back: self.held_back(node),
+            slow: self.slow(node),
+            flapping: self.flapping(node),
         }
     }
 
@@ -105,6 +108,15 @@ impl Node {
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient,
+            copies: if self.lacks_majority() {
+                self.no_quorum_text()
+            } else {
+                String::new()
+            },
+            decides: votes::decide(&self.known, self.live_voters()),
+            serves: self.serving == Some(self.known.epoch),
+            restore: self.head.restore_flag(),
+            designation: self.wanted_designation(),
         }
     }
 
@@ -118,7 +130,10 @@ impl Node {
             return;
         }
         self.enter_returned_devices();
-        if self.force && !self.is_open() {
+        if self.propose_quorum_wish() {
+            return;
+        }
+        if self.force && !(self.is_open() && self.lease_holds()) {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.usable_devices(),
@@ -135,6 +150,10 @@ impl Node {
                     self.waiting = (why, self.now);
                 }
                 self.impatient = false;
+            }
+            Plan::Override(want) => {
+                self.force = true;
+                self.propose(want);
             }
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
@@ -193,6 +212,8 @@ impl Node {
             ServingState::Left
         } else if serving {
             ServingState::Serving
+        } else if self.valid_but_closed() {
+            ServingState::Closed
         } else if self.proposal.is_some() || self.install.is_some() || self.member.is_some() {
             ServingState::Reconfiguring
         } else if !self.ready() && self.now.since(self.started) < self.settings.lease {
@@ -252,6 +273,8 @@ impl Node {
         if !serving {
             return if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
                 text
+            } else if self.valid_but_closed() || self.closed_for_long() {
+                self.no_quorum_text()
             } else if self.serving.is_some() && !self.sealed() {
                 "the lease of this node has run out".to_string()
             } else {
@@ -264,12 +287,13 @@ impl Node {
             .devices
             .iter()
             .find(|role| !self.known.devices.contains(*role));
-        match (absent.is_empty(), lost) {
+        let without = match (absent.is_empty(), lost) {
             (true, None) => String::new(),
             (false, None) => format!("without node {absent}"),
             (true, Some(role)) => format!("without the {role}"),
             (false, Some(role)) => format!("without node {absent} and without the {role}"),
-        }
+        };
+        self.with_warnings(without)
     }
 
     fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {

@@ -12,6 +12,7 @@ use crate::client::Refusal;
 use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use crate::time::Time;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) struct Round {
     /// What a rollback returns to.
     shadow: Database,
     requests: Vec<(RequestId, u64)>,
+    /// Since when the members are waited for: for their acks, or for their rollback.
+    waits_since: Time,
     stored_locally: bool,
     stored_on: DeviceSet,
     /// Writing it there failed: it is acked in a successor configuration, or not at all.
@@ -52,6 +55,7 @@ impl Node {
         self.commit_if_done();
         self.finish_rollback_if_done();
         self.degrade_if_stuck();
+        self.leave_out_the_slow();
         if self.round.is_none() && !self.hold_rounds {
             self.start_round();
         }
@@ -87,7 +91,7 @@ impl Node {
                 date: request.date,
                 reason: request.reason.clone(),
                 preconditions: request.preconditions.clone(),
-                ops: request.ops.clone(),
+                ops: Self::flagged(&self.known, &request.ops),
             };
             ops += update.ops.len();
             bytes += update.encoded_bytes_max();
@@ -125,6 +129,14 @@ impl Node {
         }
         let epoch = self.known.epoch;
         let (record, database) = Record::updates(&shadow, epoch, admitted, updates, self.known.members);
+        if self.undone_unseen.contains(&record.next) {
+            // Asked for again, under the same id, before anything else was committed: the members take no copy of it again.
+            let why = String::from("it was asked for again unchanged; ask under a new request id");
+            for (id, _) in requests {
+                self.finish_update(id, Err(Refusal::RolledBack { why: why.clone() }));
+            }
+            return;
+        }
         let record = Arc::new(record);
         self.requests.in_round(requests.iter().map(|(id, _)| *id));
         self.head = database.clone();
@@ -141,14 +153,9 @@ impl Node {
                 self.ask(Replica::Device(role), op, purpose.clone());
             }
         } else {
-            for to in self.other_members().iter() {
-                self.send(
-                    to,
-                    Message::UpdateReq {
-                        epoch,
-                        record: (*record).clone(),
-                    },
-                );
+            for to in self.first_receivers().iter() {
+                let record = Arc::clone(&record);
+                self.send(to, Message::UpdateReq { epoch, record });
             }
             let op = ReplicaOp::Append {
                 record: Arc::clone(&record),
@@ -161,12 +168,23 @@ impl Node {
             database,
             shadow,
             requests,
+            waits_since: self.now,
             stored_locally: false,
             stored_on: DeviceSet::EMPTY,
             failed_on: DeviceSet::EMPTY,
             acked: NodeSet::EMPTY,
             rollback: None,
         });
+    }
+
+    /// Since when the round under way waits for members, and who has answered.
+    pub(super) fn round_waits(&self) -> Option<(Time, NodeSet)> {
+        let round = self.round.as_ref()?;
+        let answered = round
+            .rollback
+            .as_ref()
+            .map_or(round.acked, |rollback| rollback.acked);
+        Some((round.waits_since, answered))
     }
 
     fn round_at(&mut self, position: Position) -> Option<&mut Round> {
@@ -321,6 +339,7 @@ impl Node {
         let (epoch, position) = (self.known.epoch, round.record.next);
         // Dropped once nobody waits: that frees what the update replaced, piece by piece.
         self.spent = Some(core::mem::replace(&mut self.committed, round.database));
+        self.undone_unseen.clear();
         for (id, removed) in round.requests {
             self.finish_update(id, Ok((position, Some(removed))));
         }
@@ -353,13 +372,8 @@ impl Node {
         match &round.rollback {
             None => {
                 for to in self.other_members().minus(acked).iter() {
-                    self.send(
-                        to,
-                        Message::UpdateReq {
-                            epoch,
-                            record: (*record).clone(),
-                        },
-                    );
+                    let record = Arc::clone(&record);
+                    self.send(to, Message::UpdateReq { epoch, record });
                 }
             }
             Some(rollback) => {
@@ -392,17 +406,19 @@ impl Node {
         if epoch != self.known.epoch || !self.is_open() {
             return;
         }
-        let others = self.other_members();
+        let (others, now) = (self.other_members(), self.now);
         let Some(round) = self.round_at(position).filter(|round| round.rollback.is_none()) else {
             return;
         };
         let (undone, shadow) = (round.record.next, round.shadow.clone());
         let why = format!("node {from}: {why}");
+        round.waits_since = now;
         round.rollback = Some(Rollback {
             why,
             stored: false,
             acked: NodeSet::EMPTY,
         });
+        self.note_undone(undone);
         let record = Arc::new(Record::rollback(undone, shadow.position()));
         self.history.pop();
         self.head = shadow;

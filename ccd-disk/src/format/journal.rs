@@ -44,7 +44,7 @@ impl Step {
         match record.body {
             RecordBody::Updates { .. } => Self::Updates,
             RecordBody::Rollback => Self::Rollback,
-            RecordBody::Open => Self::Open,
+            RecordBody::Open | RecordBody::OpenAll => Self::Open,
         }
     }
 

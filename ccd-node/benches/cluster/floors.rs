@@ -1,7 +1,7 @@
 //! The least that the job can cost: bare programs with blocking calls.
 //!
-//! Paired: client → Unix socket → server → TCP → peer; server and peer append 4 KiB durably at the same time; the answers
-//! come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once; one submission for both
+//! Paired: client → Unix socket → server → TCP → each peer; server and peers append 4 KiB durably at the same time; the
+//! answers come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once; one submission for both
 //! where the kernel has io_uring, else two threads.
 
 use super::ring::Ring;
@@ -9,7 +9,7 @@ use super::samples::Samples;
 use anyhow::{Context, Result};
 use ccd_disk::device::Buffer;
 use ccd_disk::{Access, BLOCK_BYTES, Blocks, RawDevice};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 pub const SERVER: &str = "floor-server";
 pub const PEER: &str = "floor-peer";
+pub const RECEIVER: &str = "floor-receiver";
 
 const REQUEST_BYTES: usize = 128;
 const FILE_BYTES: u64 = 16 << 20;
@@ -76,15 +77,15 @@ impl Drop for Program {
     }
 }
 
-/// The two-node floor, ready to be asked again and again.
+/// The floor of two or more nodes, ready to be asked again and again.
 pub struct Paired {
     client: UnixStream,
     /// Ended with this.
-    _programs: [Program; 2],
+    _programs: Vec<Program>,
 }
 
 impl Paired {
-    pub fn start(folder: &Path) -> Result<Self> {
+    pub fn start(folder: &Path, peers: usize) -> Result<Self> {
         let path = |name: &str| {
             folder
                 .join(name)
@@ -92,13 +93,21 @@ impl Paired {
                 .map(str::to_owned)
                 .context("a readable path")
         };
-        let (peer_journal, server_journal, socket) =
-            (path("floor-1")?, path("floor-2")?, path("floor.sock")?);
-        let (peer, address) = Program::start(&[PEER, &peer_journal])?;
-        let (server, _) = Program::start(&[SERVER, &server_journal, &address, &socket])?;
+        let (journal, socket) = (path("floor-server")?, path("floor.sock")?);
+        let mut programs = Vec::new();
+        let mut args = vec![SERVER.to_owned(), journal, socket.clone()];
+        for peer in 0..peers {
+            let (program, address) = Program::start(&[PEER, &path(&format!("floor-peer-{peer}"))?])?;
+            programs.push(program);
+            args.push(address);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        programs.push(Program::start(&args)?.0);
         let client = UnixStream::connect(&socket)?;
-        let _programs = [peer, server];
-        Ok(Self { client, _programs })
+        Ok(Self {
+            client,
+            _programs: programs,
+        })
     }
 
     pub fn measure(&mut self, rounds: u32, samples: &mut Samples) -> Result<()> {
@@ -113,22 +122,30 @@ impl Paired {
     }
 }
 
-/// The server's part: `JOURNAL ADDRESS SOCKET`.
+/// The server's part: `JOURNAL SOCKET ADDRESS…`.
 pub fn serve(args: &[String]) -> Result<()> {
-    let [journal, address, socket] = args else {
-        anyhow::bail!("JOURNAL ADDRESS SOCKET");
+    let [journal, socket, addresses @ ..] = args else {
+        anyhow::bail!("JOURNAL SOCKET ADDRESS…");
     };
     let mut journal = Journal::create(Path::new(journal))?;
-    let mut peer = TcpStream::connect(address.as_str())?;
-    peer.set_nodelay(true)?;
+    let mut peers = Vec::new();
+    for address in addresses {
+        let peer = TcpStream::connect(address.as_str())?;
+        peer.set_nodelay(true)?;
+        peers.push(peer);
+    }
     let listener = UnixListener::bind(socket)?;
     println!("ready");
     let (mut client, _) = listener.accept()?;
     let mut buffer = [0; REQUEST_BYTES];
     while client.read_exact(&mut buffer).is_ok() {
-        peer.write_all(&buffer)?;
+        for peer in &mut peers {
+            peer.write_all(&buffer)?;
+        }
         journal.append()?;
-        peer.read_exact(&mut buffer)?;
+        for peer in &mut peers {
+            peer.read_exact(&mut buffer)?;
+        }
         client.write_all(&buffer)?;
     }
     Ok(())
@@ -148,6 +165,50 @@ pub fn answer(args: &[String]) -> Result<()> {
     while server.read_exact(&mut buffer).is_ok() {
         journal.append()?;
         server.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+/// The floor of a join: so many bytes over a socket, and durable in a file.
+pub struct Copy {
+    receiver: TcpStream,
+    _program: Program,
+}
+
+impl Copy {
+    pub fn start(folder: &Path) -> Result<Self> {
+        let path = folder.join("floor-copy");
+        let (program, address) = Program::start(&[RECEIVER, path.to_str().context("a readable path")?])?;
+        Ok(Self {
+            receiver: TcpStream::connect(address)?,
+            _program: program,
+        })
+    }
+
+    pub fn copy(&mut self, bytes: usize) -> Result<()> {
+        self.receiver.write_all(&(bytes as u64).to_le_bytes())?;
+        self.receiver.write_all(&vec![7; bytes])?;
+        Ok(self.receiver.read_exact(&mut [0])?)
+    }
+}
+
+/// The receiver's part: `FILE`.
+pub fn receive(args: &[String]) -> Result<()> {
+    let [path] = args else {
+        anyhow::bail!("FILE");
+    };
+    let mut file = std::fs::File::create(path)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    println!("{}", listener.local_addr()?);
+    let (mut sender, _) = listener.accept()?;
+    let mut length = [0; 8];
+    while sender.read_exact(&mut length).is_ok() {
+        let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length))?];
+        sender.read_exact(&mut bytes)?;
+        file.rewind()?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        sender.write_all(&[1])?;
     }
     Ok(())
 }

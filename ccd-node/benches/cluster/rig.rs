@@ -1,6 +1,7 @@
-//! Two daemons on files, started and ended as an operator would.
+//! Daemons on files, started and ended as an operator would.
 
-use super::{PATIENCE, row};
+use super::PATIENCE;
+use super::load::row;
 use anyhow::{Context, Result, ensure};
 use ccd_client::{Client, Freshness, Places, Transaction};
 use ccd_core::database::{Op, Pattern};
@@ -14,7 +15,23 @@ use std::time::{Duration, Instant};
 
 pub const ALPHA: usize = 0;
 pub const BETA: usize = 1;
-pub const NODES: [&str; 2] = ["alpha", "beta"];
+pub const GAMMA: usize = 2;
+pub const NODES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
+
+/// What a cluster is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub nodes: usize,
+    /// A primary and a secondary.
+    pub devices: bool,
+}
+
+impl Shape {
+    pub const PAIR: Self = Self {
+        nodes: 2,
+        devices: true,
+    };
+}
 
 /// How a node goes.
 #[derive(Clone, Copy, Debug)]
@@ -25,43 +42,51 @@ pub enum End {
 
 pub struct Rig {
     folder: PathBuf,
-    daemons: [Option<Child>; 2],
+    daemons: Vec<Option<Child>>,
     handovers: usize,
 }
 
 impl Rig {
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub fn new(folder: &Path, shape: Shape) -> Result<Self> {
         let rig = Self {
             folder: folder.to_owned(),
-            daemons: [None, None],
+            daemons: (0..shape.nodes).map(|_| None).collect(),
             handovers: 0,
         };
         for name in ["ccdadm", "ccd-disk"] {
             symlink(env!("CARGO_BIN_EXE_ccdd"), folder.join(name))?;
         }
-        let ports = [
-            TcpListener::bind("127.0.0.1:0")?,
-            TcpListener::bind("127.0.0.1:0")?,
-        ];
-        let [alpha, beta] = [ports[0].local_addr()?, ports[1].local_addr()?];
-        drop(ports);
-        let (primary, secondary) = (folder.join("primary"), folder.join("secondary"));
-        rig.run(&format!(
-            "ccdadm -q setup --etc alpha/etc --cluster bench --node alpha={alpha} --node beta={beta} --primary {} \
-             --secondary {} --fencing lease --this alpha",
-            primary.display(),
-            secondary.display()
-        ))?;
-        fs::create_dir_all(folder.join("beta/etc"))?;
-        for name in ["init.ccd", "authkey"] {
-            fs::copy(
-                folder.join("alpha/etc").join(name),
-                folder.join("beta/etc").join(name),
-            )?;
+        // All at once, so that no two are the same.
+        let ports: std::io::Result<Vec<TcpListener>> = (0..shape.nodes)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect();
+        let mut setup = String::from("ccdadm -q setup --etc alpha/etc --cluster bench --this alpha");
+        for (name, port) in NODES.iter().zip(ports?) {
+            setup += &format!(" --node {name}={}", port.local_addr()?);
         }
-        rig.run("ccdadm -q setup --etc beta/etc --this beta")?;
-        for role in ["primary", "secondary"] {
-            rig.run(&format!("ccd-disk mkfs --etc alpha/etc --role {role} {role}"))?;
+        if shape.devices {
+            let (primary, secondary) = (folder.join("primary"), folder.join("secondary"));
+            setup += &format!(
+                " --primary {} --secondary {} --fencing lease",
+                primary.display(),
+                secondary.display()
+            );
+        }
+        rig.run(&setup)?;
+        for node in &NODES[1..shape.nodes] {
+            fs::create_dir_all(folder.join(node).join("etc"))?;
+            for name in ["init.ccd", "authkey"] {
+                fs::copy(
+                    folder.join("alpha/etc").join(name),
+                    folder.join(node).join("etc").join(name),
+                )?;
+            }
+            rig.run(&format!("ccdadm -q setup --etc {node}/etc --this {node}"))?;
+        }
+        if shape.devices {
+            for role in ["primary", "secondary"] {
+                rig.run(&format!("ccd-disk mkfs --etc alpha/etc --role {role} {role}"))?;
+            }
         }
         Ok(rig)
     }
@@ -108,6 +133,19 @@ impl Rig {
         Ok(())
     }
 
+    /// Starts every node, and waits until all serve.
+    pub fn start_all(&mut self) -> Result<()> {
+        for node in 0..self.daemons.len() {
+            self.start(node)?;
+        }
+        self.wait_until_redundant()
+    }
+
+    /// The node, which does not run, loses its local copy.
+    pub fn forget(&self, node: usize) -> Result<()> {
+        Ok(fs::remove_dir_all(self.places(node).state)?)
+    }
+
     pub fn kill(&mut self, node: usize) -> Result<()> {
         let mut child = self.daemons[node].take().context("a running daemon")?;
         child.kill()?;
@@ -122,8 +160,8 @@ impl Rig {
     pub fn wait_until_redundant(&self) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let serving = [ALPHA, BETA].iter().all(|node| {
-                let client = Client::attach(&self.places(*node), "bench");
+            let serving = (0..self.daemons.len()).all(|node| {
+                let client = Client::attach(&self.places(node), "bench");
                 let status = client
                     .and_then(|client| client.status())
                     .map(|report| report.status);
@@ -137,7 +175,7 @@ impl Rig {
             }
             ensure!(
                 Instant::now() < until,
-                "the pair is not whole; see the logs in {}",
+                "the cluster is not whole; see the logs in {}",
                 self.folder.display()
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -174,7 +212,7 @@ impl Rig {
         self.start(node)?;
         loop {
             let answered = Client::attach(&self.places(node), "bench").and_then(|client| {
-                let pattern = Pattern::exact(&row("handover", 1).expect("a row"));
+                let pattern = Pattern::exact(&row("row", 1).expect("a row"));
                 client.query(pattern, Freshness::Strict)
             });
             match answered {

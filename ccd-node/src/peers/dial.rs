@@ -1,133 +1,291 @@
-//! This node's connection to one peer: made, kept, and made again.
+//! This node's connections to one address of one peer: made, kept, made again, and replaced at every reconfiguration.
 
-use super::handshake::{self, Dialing, HANDSHAKE_FRAME_BYTES_MAX, HandshakeError};
-use super::hello::Identity;
+use super::handshake::{
+    self, CLEAR_BYTES, Channel, Dialing, HANDSHAKE_FRAME_BYTES_MAX, HandshakeError, REFUSAL_BYTES,
+};
+use super::link::{Link, LinkId, Peer};
 use super::listen::read_frame;
-use super::sealed::Sealer;
-use super::{BACKLOG_BYTES_MAX, Link, Pace, Peer};
+use super::ports::PortTurn;
+use super::sealed::{ANSWER_BYTES, Sealer};
+use super::{BACKLOG_BYTES_MAX, Calling};
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
-use ccd_core::ids::NodeId;
-use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
+use ccd_client::files::Authkey;
+use ccd_core::ids::{Epoch, NodeId};
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::TcpUserTimeout};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
+/// How long a connection that was replaced may take to hand over what it still has.
+const RETIREMENT: Duration = Duration::from_secs(1);
+
 #[derive(Debug, thiserror::Error)]
-enum DialError {
+pub(super) enum DialError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("no answer within {0:?}")]
-    Silent(std::time::Duration),
+    Silent(Duration),
     #[error("the connection ended during the handshake: {0}")]
     Cut(io::Error),
-    #[error(transparent)]
+    #[error("refused: {0}")]
     Refused(#[from] HandshakeError),
 }
 
 /// Runs for as long as the daemon does.
-pub(super) async fn keep_connected(
-    identity: Rc<Identity>,
-    peer: Rc<Peer>,
-    addresses: Vec<SocketAddr>,
-    pace: Pace,
-) {
+pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: usize, mut ports: PortTurn) {
+    let network = &peer.networks[index];
     let node = peer.node;
     let mut quiet = Quiet::default();
-    for address in addresses.iter().cycle() {
-        match connect(&identity, node, *address, pace).await {
-            Ok((stream, sealer)) => {
-                tracing::info!(%node, %address, "connected");
+    loop {
+        let epoch = calling.epoch.get();
+        let is_valid = |key| calling.identity.keys.borrow().find(key).is_some();
+        if network.is_served(epoch, is_valid) {
+            if network.staged.borrow().is_some() {
+                // Its turn comes when the preferred network has its own, but it does not wait for ever.
+                let turn = timeout(calling.pace.heartbeat * 3, network.changed.notified());
+                if turn.await.is_err() {
+                    peer.switch();
+                }
+            } else {
+                network.changed.notified().await;
+            }
+            continue;
+        }
+        network.rekey.set(false);
+        let has_other = network.current.borrow().is_some();
+        let address = ports.turn();
+        let begun = Instant::now();
+        match connect(&calling, node, index as u8, address, epoch).await {
+            Ok((stream, channel)) => {
+                ports.worked(address);
                 quiet.reset();
-                hold(&peer, stream, sealer).await;
-                tracing::info!(%node, %address, "connection lost");
+                network.trouble.borrow_mut().clear();
+                let version = channel.version;
+                tracing::info!(%node, %address, %epoch, version = version.0, authkey = %channel.key, "connected");
+                if let Some(link) = open(&calling, &peer, index, stream, address, epoch, channel) {
+                    peer.stage(index, link);
+                }
+                // Something that ends as soon as it begins is not begun without end.
+                sleep(calling.pace.pause.saturating_sub(begun.elapsed())).await;
             }
             Err(error) => {
+                ports.failed(address, &error);
                 let text = format!("{address}: {error}");
-                if let Some(swallowed) = quiet.admit(Instant::now(), &text) {
-                    match error {
-                        DialError::Refused(error) => {
-                            tracing::error!(%node, %address, swallowed, "refused: {error}");
-                        }
-                        error => tracing::info!(%node, %address, swallowed, "not connected: {error}"),
-                    }
+                if ports.is_best(address) {
+                    complain(&mut quiet, node, &error, &text);
+                    network.trouble.replace(text);
+                } else {
+                    tracing::debug!(%node, "another port of the range: {text}");
                 }
+                // What still works is not worth haste.
+                let pause = if has_other {
+                    calling.pace.patience
+                } else {
+                    calling.pace.pause
+                };
+                sleep(pause).await;
             }
         }
-        sleep(pace.pause).await;
     }
 }
 
-/// Serves as the way to the peer until it ends.
-async fn hold(peer: &Peer, stream: TcpStream, mut sealer: Sealer) {
+fn complain(quiet: &mut Quiet, node: NodeId, error: &DialError, text: &str) {
+    if let Some(swallowed) = quiet.admit(Instant::now(), text) {
+        match error {
+            DialError::Refused(_) => tracing::error!(%node, swallowed, "not connected: {text}"),
+            _ => tracing::info!(%node, swallowed, "not connected: {text}"),
+        }
+    }
+}
+
+/// Proves that the handshake was no recording, and starts the task that holds the connection.
+fn open(
+    calling: &Calling,
+    peer: &Rc<Peer>,
+    index: usize,
+    stream: TcpStream,
+    address: SocketAddr,
+    epoch: Epoch,
+    channel: Channel,
+) -> Option<Link> {
     let stream = Rc::new(stream);
     let outbox = Rc::new(Outbox::new(stream.clone(), BACKLOG_BYTES_MAX));
-    if outbox.append(|out| sealer.prove(out)).is_err() {
-        return;
-    }
+    let mut sealer = Sealer::new(channel.transport);
+    outbox.append(|out| sealer.prove(out)).ok()?;
     outbox.flush();
-    *peer.link.borrow_mut() = Some(Link {
+    let id = LinkId(calling.links.replace(calling.links.get() + 1));
+    let retired = Rc::new(Notify::new());
+    spawn_local(hold(
+        peer.clone(),
+        index,
+        id,
+        stream,
+        outbox.clone(),
+        retired.clone(),
+    ));
+    Some(Link {
+        id,
         sealer,
-        outbox: outbox.clone(),
-    });
-    tokio::select! {
-        () = outbox.drain() => {}
-        () = ended(&stream) => {}
-    }
-    *peer.link.borrow_mut() = None;
+        outbox,
+        version: channel.version,
+        epoch,
+        key: channel.key,
+        address,
+        beats: Default::default(),
+        retired,
+    })
 }
 
-/// The listener never sends after the handshake: whatever can be read is the end.
-async fn ended(stream: &TcpStream) {
+/// Serves as a way to the peer until it ends or is replaced.
+async fn hold(
+    peer: Rc<Peer>,
+    index: usize,
+    id: LinkId,
+    stream: Rc<TcpStream>,
+    outbox: Rc<Outbox<TcpStream>>,
+    retired: Rc<Notify>,
+) {
+    let is_retired = tokio::select! {
+        () = outbox.drain() => false,
+        () = answers(&peer, index, id, &stream) => false,
+        () = retired.notified() => true,
+    };
+    if is_retired {
+        let finish = async {
+            outbox.drained().await;
+            // Data that is not read when a socket closes would make the kernel throw away what it still has to send.
+            if shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok() {
+                answers(&peer, index, id, &stream).await;
+            }
+        };
+        if timeout(RETIREMENT, finish).await.is_err() {
+            tracing::debug!(node = %peer.node, "what was left on a replaced connection is lost");
+        }
+    } else {
+        tracing::info!(node = %peer.node, address = %peer.networks[index].address, "connection lost");
+        peer.on_ended(index, id);
+    }
+}
+
+/// Takes the answers to heartbeats until the connection ends. Nothing else comes.
+async fn answers(peer: &Peer, index: usize, id: LinkId, stream: &TcpStream) {
+    let mut partial: Vec<u8> = Vec::with_capacity(ANSWER_BYTES * 8);
     loop {
         if stream.readable().await.is_err() {
             return;
         }
-        match stream.try_read(&mut [0; 1]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            _ => return,
+        let mut bytes = [0; ANSWER_BYTES * 8];
+        match stream.try_read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Ok(0) | Err(_) => return,
+            Ok(len) => partial.extend_from_slice(&bytes[..len]),
         }
+        let mut rest = partial.as_slice();
+        while let Some((answer, after)) = rest.split_first_chunk::<ANSWER_BYTES>() {
+            rest = after;
+            let genuine = peer.networks[index].with_link(id, |link| {
+                let count = link.sealer.read_answer(answer)?;
+                link.beats.on_answer(count);
+                Ok::<_, super::sealed::SealedError>(())
+            });
+            // A link that is retired has no use for answers.
+            if let Some(Err(_)) = genuine {
+                return;
+            }
+        }
+        let done = partial.len() - rest.len();
+        partial.drain(..done);
     }
 }
 
+/// With each key in turn, the first one first, until one is accepted.
 async fn connect(
-    identity: &Identity,
+    calling: &Calling,
     to: NodeId,
+    network: u8,
     address: SocketAddr,
-    pace: Pace,
-) -> Result<(TcpStream, Sealer), DialError> {
-    let silent = |_| DialError::Silent(pace.patience);
+    epoch: Epoch,
+) -> Result<(TcpStream, Channel), DialError> {
+    let keys: Vec<Authkey> = calling.identity.keys.borrow().iter().cloned().collect();
+    let mut outcome = Err(HandshakeError::Malformed.into());
+    for key in &keys {
+        let next = connect_with(calling, key, to, network, address, epoch).await;
+        match (&outcome, next) {
+            // What was said of the first key is what helps.
+            (
+                Err(DialError::Refused(HandshakeError::KeyRefused { .. })),
+                Err(DialError::Refused(HandshakeError::KeyRefused { .. })),
+            ) => {}
+            (_, next) => outcome = next,
+        }
+        if !matches!(
+            outcome,
+            Err(DialError::Refused(HandshakeError::KeyRefused { .. }))
+        ) {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn connect_with(
+    calling: &Calling,
+    key: &Authkey,
+    to: NodeId,
+    network: u8,
+    address: SocketAddr,
+    epoch: Epoch,
+) -> Result<(TcpStream, Channel), DialError> {
+    let pace = calling.pace;
     let mut stream = timeout(pace.patience, TcpStream::connect(address))
         .await
-        .map_err(silent)?
+        .map_err(|_| DialError::Silent(pace.patience))?
         .map_err(DialError::Connect)?;
     stream.set_nodelay(true).map_err(DialError::Connect)?;
     let unacknowledged_ms = pace.unacknowledged.as_millis() as u32;
     setsockopt(&stream, TcpUserTimeout, &unacknowledged_ms)
         .map_err(|errno| DialError::Connect(errno.into()))?;
-    let sealer = timeout(pace.patience, shake_hands(identity, to, &mut stream))
+    let dialing = Dialing::begin(&calling.identity, key, to, network, epoch)?;
+    let channel = timeout(pace.handshake, shake_hands(dialing, &mut stream))
         .await
-        .map_err(silent)??;
-    Ok((stream, sealer))
+        .map_err(|_| DialError::Silent(pace.handshake))??;
+    Ok((stream, channel))
 }
 
-async fn shake_hands(identity: &Identity, to: NodeId, stream: &mut TcpStream) -> Result<Sealer, DialError> {
-    let (dialing, first) = Dialing::begin(identity, to)?;
+async fn shake_hands(
+    (dialing, first): (Dialing, Vec<u8>),
+    stream: &mut TcpStream,
+) -> Result<Channel, DialError> {
     stream.write_all(&first).await.map_err(DialError::Cut)?;
     match stream.read_u8().await.map_err(DialError::Cut)? {
         handshake::TAG_NOISE => {
             let frame = read_frame(stream, HANDSHAKE_FRAME_BYTES_MAX)
                 .await
                 .map_err(DialError::Cut)?;
-            Ok(Sealer::new(dialing.finish(&frame)?))
+            Ok(dialing.finish(&frame)?)
         }
         handshake::TAG_REFUSED => {
-            let code = stream.read_u8().await.map_err(DialError::Cut)?;
-            Err(handshake::refused(code).into())
+            let mut refusal = [0; REFUSAL_BYTES];
+            stream.read_exact(&mut refusal).await.map_err(DialError::Cut)?;
+            Err(dialing.refused(refusal).into())
+        }
+        // What comes back is what was sent.
+        first_byte if first_byte == first[0] => {
+            let mut rest = [0; CLEAR_BYTES - 1];
+            stream.read_exact(&mut rest).await.map_err(DialError::Cut)?;
+            if rest == first[1..CLEAR_BYTES] {
+                Err(HandshakeError::Reflected.into())
+            } else {
+                Err(HandshakeError::Preamble.into())
+            }
         }
         _ => Err(HandshakeError::Preamble.into()),
     }

@@ -1,27 +1,36 @@
-//! Proves to both sides that the other holds the cluster's key, and compares what must be equal. No input or output.
+//! Proves to both sides that the other holds a key of the cluster, and compares what must be equal. No input or output.
 //!
 //! ```text
-//! dialer   → "ccdn" version                            in clear
-//!          → frame: Noise message 1 (Hello)            readable with the key only
-//! listener ← 1, frame: Noise message 2 (Verdict)       or 2, code: refused in clear
-//! dialer   → frame: empty, sealed                      proves that message 1 was not a recording
+//! dialer   → "ccdn" 1, oldest, newest version, key id   in clear, and part of what is proven
+//!          → frame: Noise message 1 (Hello)             readable with that key only
+//! listener ← 1, frame: Noise message 2 (Verdict)        or 2, code, oldest, newest: refused in clear
+//! dialer   → frame: empty, sealed                       proves that message 1 was not a recording
 //! ```
 //!
 //! A frame is a length (u16, little-endian) and that many bytes. Nothing that a stranger sends is believed: before
 //! the first sealed frame opens, the listener does nothing but answer.
 
 use super::hello::{Hello, Identity, Mismatch};
-use ccd_core::ids::NodeId;
+use super::version::{Version, Versions};
+use ccd_client::files::{Authkey, AuthkeyId};
+use ccd_core::ids::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use snow::{HandshakeState, TransportState};
 
-pub const PREAMBLE: [u8; 5] = *b"ccdn\x01";
+/// What every connection begins with: four letters and the layout of this handshake.
+const MAGIC: [u8; 5] = *b"ccdn\x01";
+pub const CLEAR_BYTES: usize = MAGIC.len() + 2 + AuthkeyId::BYTES;
+
 pub const TAG_NOISE: u8 = 1;
 pub const TAG_REFUSED: u8 = 2;
-/// Message 1 did not open: the key differs, or the bytes were damaged.
-pub const REFUSED_KEY: u8 = 1;
-/// The first bytes are not [`PREAMBLE`].
-pub const REFUSED_PREAMBLE: u8 = 2;
+/// Bytes of a refusal in clear after its tag.
+pub const REFUSAL_BYTES: usize = 3;
+/// The listener does not have the key, or message 1 did not open.
+const REFUSED_KEY: u8 = 1;
+/// The first bytes are not those of a node.
+const REFUSED_PREAMBLE: u8 = 2;
+/// No version in common.
+const REFUSED_VERSION: u8 = 3;
 
 /// Largest handshake frame: a hello or a verdict and what Noise adds.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
@@ -29,284 +38,312 @@ pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"ccd node protocol";
 
+/// Identifies message 1: the dialer's key of this one handshake.
+pub type Ephemeral = [u8; 32];
+
 /// Why there is no channel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    #[error("the authkey differs; copy one authkey to all nodes of the cluster")]
-    Key,
-    #[error("the other side does not speak this version of the node protocol")]
+    #[error(
+        "the authkey differs: it does not have {id}, with which this node began; copy one authkey to all nodes and \
+         `systemctl reload ccdd` there (`ccdadm authkey list` shows what a node has)"
+    )]
+    KeyRefused { id: AuthkeyId },
+    #[error(
+        "the authkey differs: it proves {theirs}, and here is {ours}; copy one authkey to all nodes and \
+         `systemctl reload ccdd` there (`ccdadm authkey list` shows what a node has)"
+    )]
+    KeyUnknown { theirs: AuthkeyId, ours: String },
+    #[error(
+        "it names authkey {id} and does not prove it: the bytes were made by a stranger, or altered on the way; find \
+         out who is on that network"
+    )]
+    NotProven { id: AuthkeyId },
+    #[error("it does not begin as a node of this protocol does; check the ADDRESS rows, and what runs there")]
     Preamble,
-    #[error("the other side's hello does not decode")]
+    #[error(
+        "no version of the node protocol in common: the connecting node speaks {dialer}, the other {listener}; update \
+         ccdd on the one with the lower"
+    )]
+    Version { dialer: Versions, listener: Versions },
+    #[error(
+        "the first message was sent back as its answer: somebody reflects; find out who is on that network"
+    )]
+    Reflected,
+    #[error("its hello or verdict does not decode; its own log says more, and update ccdd on the older node")]
     Malformed,
     #[error("{0}")]
     Mismatch(Mismatch),
-    #[error("the key exchange failed: {0}")]
+    #[error("the key exchange failed: {0}; it is tried again")]
     Noise(String),
 }
 
-impl From<snow::Error> for HandshakeError {
-    fn from(error: snow::Error) -> Self {
-        match error {
-            snow::Error::Decrypt => Self::Key,
-            other => Self::Noise(other.to_string()),
-        }
+/// What a dialer says in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clear {
+    pub versions: Versions,
+    pub key: AuthkeyId,
+}
+
+impl Clear {
+    fn to_bytes(self) -> [u8; CLEAR_BYTES] {
+        let mut bytes = [0; CLEAR_BYTES];
+        bytes[..5].copy_from_slice(&MAGIC);
+        bytes[5] = self.versions.oldest.0;
+        bytes[6] = self.versions.newest.0;
+        bytes[7..].copy_from_slice(&self.key.0);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; CLEAR_BYTES]) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk::<5>()?;
+        let ([oldest, newest], key) = rest.split_first_chunk::<2>()?;
+        (*magic == MAGIC).then_some(Self {
+            versions: Versions {
+                oldest: Version(*oldest),
+                newest: Version(*newest),
+            },
+            key: AuthkeyId(key.try_into().ok()?),
+        })
     }
 }
 
-/// The listener's answer inside message 2.
+/// The listener's answer inside message 2. It repeats the versions, so that nobody on the way can lower them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Verdict {
-    Accepted,
+    Accepted { oldest: u8, newest: u8 },
     Refused(Mismatch),
 }
 
+/// A proven channel.
+#[derive(Debug)]
+pub struct Channel {
+    pub transport: TransportState,
+    pub version: Version,
+    pub key: AuthkeyId,
+}
+
 /// The dialer between its first and its second step.
+#[derive(Debug)]
 pub struct Dialing {
     noise: HandshakeState,
+    first: Vec<u8>,
+    versions: Versions,
+    key: AuthkeyId,
 }
 
 impl Dialing {
     /// The bytes to send first.
-    pub fn begin(identity: &Identity, to: NodeId) -> Result<(Self, Vec<u8>), HandshakeError> {
-        let mut noise = builder(identity)?.build_initiator()?;
-        let hello = postcard::to_allocvec(&identity.hello(to)).map_err(|_| HandshakeError::Malformed)?;
-        let mut bytes = PREAMBLE.to_vec();
+    pub fn begin(
+        identity: &Identity,
+        key: &Authkey,
+        to: NodeId,
+        network: u8,
+        epoch: Epoch,
+    ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let clear = Clear {
+            versions: identity.versions,
+            key: key.id(),
+        };
+        let mut bytes = clear.to_bytes().to_vec();
+        let mut noise = builder(key, &prologue(&bytes))?
+            .build_initiator()
+            .map_err(noise_error)?;
+        let hello = postcard::to_allocvec(&identity.hello(to, network, epoch))
+            .map_err(|_| HandshakeError::Malformed)?;
         append_frame(&mut noise, &hello, &mut bytes)?;
-        Ok((Self { noise }, bytes))
+        let dialing = Self {
+            noise,
+            first: bytes[CLEAR_BYTES + 2..].to_vec(),
+            versions: clear.versions,
+            key: clear.key,
+        };
+        Ok((dialing, bytes))
     }
 
     /// Reads message 2. The first frame to seal with the result is an empty one.
-    pub fn finish(mut self, frame: &[u8]) -> Result<TransportState, HandshakeError> {
-        let verdict: Verdict = open(&mut self.noise, frame)?;
+    pub fn finish(mut self, frame: &[u8]) -> Result<Channel, HandshakeError> {
+        if frame == self.first {
+            return Err(HandshakeError::Reflected);
+        }
+        let verdict: Verdict = open(&mut self.noise, frame, self.key)?;
         match verdict {
-            Verdict::Accepted => Ok(self.noise.into_transport_mode()?),
+            Verdict::Accepted { oldest, newest } => {
+                let listener = Versions {
+                    oldest: Version(oldest),
+                    newest: Version(newest),
+                };
+                let version = agree(self.versions, listener)?;
+                let transport = self.noise.into_transport_mode().map_err(noise_error)?;
+                Ok(Channel {
+                    transport,
+                    version,
+                    key: self.key,
+                })
+            }
             Verdict::Refused(mismatch) => Err(HandshakeError::Mismatch(mismatch)),
+        }
+    }
+
+    /// Reads a refusal in clear. Anybody can send one, so it only explains.
+    pub fn refused(&self, [code, oldest, newest]: [u8; REFUSAL_BYTES]) -> HandshakeError {
+        match code {
+            REFUSED_KEY => HandshakeError::KeyRefused { id: self.key },
+            REFUSED_VERSION => HandshakeError::Version {
+                dialer: self.versions,
+                listener: Versions {
+                    oldest: Version(oldest),
+                    newest: Version(newest),
+                },
+            },
+            _ => HandshakeError::Preamble,
         }
     }
 }
 
 /// What a listener answers to message 1.
+#[derive(Debug)]
 pub struct Answer {
     /// To be sent, with its tag.
     pub bytes: Vec<u8>,
     /// The dialer and the channel, or why there is none.
-    pub outcome: Result<(NodeId, TransportState), HandshakeError>,
+    pub outcome: Result<(Hello, Channel), HandshakeError>,
 }
 
-/// The listener's whole part.
-pub fn answer(identity: &Identity, frame: &[u8]) -> Answer {
-    match try_answer(identity, frame) {
-        Ok(answer) => answer,
-        Err(error) => Answer {
-            bytes: vec![TAG_REFUSED, REFUSED_KEY],
+impl Answer {
+    fn refusal(identity: &Identity, error: HandshakeError) -> Self {
+        let code = match &error {
+            HandshakeError::Version { .. } => REFUSED_VERSION,
+            HandshakeError::Preamble => REFUSED_PREAMBLE,
+            _ => REFUSED_KEY,
+        };
+        let Versions { oldest, newest } = identity.versions;
+        Self {
+            bytes: vec![TAG_REFUSED, code, oldest.0, newest.0],
             outcome: Err(error),
-        },
+        }
     }
 }
 
-fn try_answer(identity: &Identity, frame: &[u8]) -> Result<Answer, HandshakeError> {
-    let mut noise = builder(identity)?.build_responder()?;
-    let hello: Hello = open(&mut noise, frame)?;
-    let checked = identity.check(&hello);
+/// The listener's first look: at what is in clear.
+pub fn greet(identity: &Identity, bytes: &[u8; CLEAR_BYTES]) -> Result<(Clear, Authkey), Box<Answer>> {
+    let refuse = |error| Err(Box::new(Answer::refusal(identity, error)));
+    let Some(clear) = Clear::from_bytes(bytes) else {
+        return refuse(HandshakeError::Preamble);
+    };
+    if let Err(error) = agree(clear.versions, identity.versions) {
+        return refuse(error);
+    }
+    let keys = identity.keys.borrow();
+    match keys.find(clear.key) {
+        Some(key) => Ok((clear, key.clone())),
+        None => refuse(HandshakeError::KeyUnknown {
+            theirs: clear.key,
+            ours: keys.ids(),
+        }),
+    }
+}
+
+/// The rest of the listener's part. `admit` is told whether the dialer's hello agrees with this node, and has the last
+/// word on whether it may come in.
+pub fn answer(
+    identity: &Identity,
+    (clear, key): &(Clear, Authkey),
+    frame: &[u8],
+    admit: impl FnOnce(&Hello, Ephemeral, Result<(), Mismatch>) -> Result<(), Mismatch>,
+) -> Answer {
+    match try_answer(identity, clear, key, frame, admit) {
+        Ok(answer) => answer,
+        Err(error) => Answer::refusal(identity, error),
+    }
+}
+
+fn try_answer(
+    identity: &Identity,
+    clear: &Clear,
+    key: &Authkey,
+    frame: &[u8],
+    admit: impl FnOnce(&Hello, Ephemeral, Result<(), Mismatch>) -> Result<(), Mismatch>,
+) -> Result<Answer, HandshakeError> {
+    let mut noise = builder(key, &prologue(&clear.to_bytes()))?
+        .build_responder()
+        .map_err(noise_error)?;
+    let hello: Hello = open(&mut noise, frame, clear.key)?;
+    let ephemeral = frame.first_chunk().ok_or(HandshakeError::Malformed)?;
+    let checked = admit(&hello, *ephemeral, identity.check(&hello));
     let verdict = match &checked {
-        Ok(()) => Verdict::Accepted,
+        Ok(()) => Verdict::Accepted {
+            oldest: identity.versions.oldest.0,
+            newest: identity.versions.newest.0,
+        },
         Err(mismatch) => Verdict::Refused(mismatch.clone()),
     };
     let verdict = postcard::to_allocvec(&verdict).map_err(|_| HandshakeError::Malformed)?;
     let mut bytes = vec![TAG_NOISE];
     append_frame(&mut noise, &verdict, &mut bytes)?;
     let outcome = match checked {
-        Ok(()) => Ok((hello.from, noise.into_transport_mode()?)),
+        Ok(()) => {
+            let channel = Channel {
+                transport: noise.into_transport_mode().map_err(noise_error)?,
+                version: agree(clear.versions, identity.versions)?,
+                key: clear.key,
+            };
+            Ok((hello, channel))
+        }
         Err(mismatch) => Err(HandshakeError::Mismatch(mismatch)),
     };
     Ok(Answer { bytes, outcome })
 }
 
-/// The dialer's reading of a refusal in clear. Anybody can send one, so it only explains.
-pub fn refused(code: u8) -> HandshakeError {
-    match code {
-        REFUSED_KEY => HandshakeError::Key,
-        _ => HandshakeError::Preamble,
-    }
+fn agree(dialer: Versions, listener: Versions) -> Result<Version, HandshakeError> {
+    dialer
+        .common(listener)
+        .ok_or(HandshakeError::Version { dialer, listener })
 }
 
-fn builder(identity: &Identity) -> Result<snow::Builder<'_>, HandshakeError> {
-    let params = PATTERN.parse()?;
-    Ok(snow::Builder::new(params)
-        .prologue(PROLOGUE)?
-        .psk(0, &identity.key)?)
+/// What is in clear is part of what the key proves.
+fn prologue(clear: &[u8]) -> Vec<u8> {
+    [PROLOGUE, clear].concat()
+}
+
+fn builder<'a>(key: &'a Authkey, prologue: &'a [u8]) -> Result<snow::Builder<'a>, HandshakeError> {
+    let params = PATTERN.parse().map_err(noise_error)?;
+    snow::Builder::new(params)
+        .prologue(prologue)
+        .and_then(|builder| builder.psk(0, key.bytes()))
+        .map_err(noise_error)
+}
+
+fn noise_error(error: snow::Error) -> HandshakeError {
+    HandshakeError::Noise(error.to_string())
 }
 
 fn append_frame(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -> Result<(), HandshakeError> {
     let mut frame = [0; HANDSHAKE_FRAME_BYTES_MAX];
-    let len_bytes = noise.write_message(payload, &mut frame)?;
+    let len_bytes = noise.write_message(payload, &mut frame).map_err(noise_error)?;
     out.extend_from_slice(&(len_bytes as u16).to_le_bytes());
     out.extend_from_slice(&frame[..len_bytes]);
     Ok(())
 }
 
+/// Later versions may say more than this one reads.
 fn open<T: serde::de::DeserializeOwned>(
     noise: &mut HandshakeState,
     frame: &[u8],
+    id: AuthkeyId,
 ) -> Result<T, HandshakeError> {
     let mut payload = [0; HANDSHAKE_FRAME_BYTES_MAX];
-    let len_bytes = noise.read_message(frame, &mut payload)?;
-    postcard::from_bytes(&payload[..len_bytes]).map_err(|_| HandshakeError::Malformed)
+    let len_bytes = noise
+        .read_message(frame, &mut payload)
+        .map_err(|error| match error {
+            snow::Error::Decrypt => HandshakeError::NotProven { id },
+            other => noise_error(other),
+        })?;
+    match postcard::take_from_bytes(&payload[..len_bytes]) {
+        Ok((value, _)) => Ok(value),
+        Err(_) => Err(HandshakeError::Malformed),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::hello::PROTOCOL;
-    use super::super::sealed::{Opener, Sealer};
-    use super::*;
-    use ccd_core::ids::{ClusterId, NodeSet};
-
-    fn node(number: u8) -> NodeId {
-        NodeId::new(number).unwrap()
-    }
-
-    fn identity(me: u8) -> Identity {
-        Identity {
-            me: node(me),
-            nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
-            cluster: ClusterId([7; 16]),
-            init_digest: [8; 32],
-            key: [9; 32],
-        }
-    }
-
-    /// The frame inside the dialer's first bytes, or inside the listener's answer.
-    fn frame(bytes: &[u8], header: usize) -> &[u8] {
-        let len_bytes = u16::from_le_bytes([bytes[header], bytes[header + 1]]) as usize;
-        assert_eq!(bytes.len(), header + 2 + len_bytes);
-        &bytes[header + 2..]
-    }
-
-    /// Both sides' outcome.
-    fn meet(
-        dialer: &Identity,
-        to: u8,
-        listener: &Identity,
-    ) -> (
-        Result<TransportState, HandshakeError>,
-        Result<(NodeId, TransportState), HandshakeError>,
-    ) {
-        let (dialing, bytes) = Dialing::begin(dialer, node(to)).unwrap();
-        let answer = answer(listener, frame(&bytes, PREAMBLE.len()));
-        let dialed = match answer.bytes[0] {
-            TAG_NOISE => dialing.finish(frame(&answer.bytes, 1)),
-            _ => Err(refused(answer.bytes[1])),
-        };
-        (dialed, answer.outcome)
-    }
-
-    #[test]
-    fn nodes_of_one_cluster_meet() {
-        let (dialed, answered) = meet(&identity(0), 1, &identity(1));
-        let (from, transport) = answered.unwrap();
-        assert_eq!(from, node(0));
-        let mut sealed = Vec::new();
-        Sealer::new(dialed.unwrap()).seal(b"hello", &mut sealed).unwrap();
-        let mut opener = Opener::new(transport);
-        let frame = frame(&sealed, 0);
-        assert_eq!(opener.open_frame(frame).unwrap(), Some(b"hello".to_vec()));
-    }
-
-    #[test]
-    fn both_sides_hear_what_differs() {
-        let cluster = Identity {
-            cluster: ClusterId([1; 16]),
-            ..identity(1)
-        };
-        let digest = Identity {
-            init_digest: [1; 32],
-            ..identity(1)
-        };
-        let other_nodes = Identity {
-            nodes: NodeSet::of(node(1)),
-            ..identity(1)
-        };
-        let table = [
-            (
-                meet(&identity(0), 1, &cluster),
-                Mismatch::Cluster {
-                    dialer: ClusterId([7; 16]),
-                    listener: ClusterId([1; 16]),
-                },
-            ),
-            (meet(&identity(0), 1, &digest), Mismatch::InitDigest),
-            (
-                meet(&identity(0), 1, &identity(0)),
-                Mismatch::WrongNode {
-                    wanted: node(1),
-                    answered: node(0),
-                },
-            ),
-            (meet(&identity(1), 1, &identity(1)), Mismatch::NotAPeer(node(1))),
-            (meet(&identity(0), 1, &other_nodes), Mismatch::NotAPeer(node(0))),
-        ];
-        for ((dialed, answered), expected) in table {
-            assert_eq!(dialed.unwrap_err(), HandshakeError::Mismatch(expected.clone()));
-            assert_eq!(answered.unwrap_err(), HandshakeError::Mismatch(expected));
-        }
-    }
-
-    #[test]
-    fn another_key_is_named_on_both_sides() {
-        let other = Identity {
-            key: [1; 32],
-            ..identity(1)
-        };
-        let (dialed, answered) = meet(&identity(0), 1, &other);
-        assert_eq!(dialed.unwrap_err(), HandshakeError::Key);
-        assert_eq!(answered.unwrap_err(), HandshakeError::Key);
-    }
-
-    #[test]
-    fn another_version_is_named() {
-        let hello = Hello {
-            protocol: PROTOCOL + 1,
-            ..identity(0).hello(node(1))
-        };
-        assert_eq!(
-            identity(1).check(&hello),
-            Err(Mismatch::Protocol {
-                dialer: PROTOCOL + 1,
-                listener: PROTOCOL
-            })
-        );
-    }
-
-    #[test]
-    fn a_recording_opens_nothing() {
-        let (dialing, first) = Dialing::begin(&identity(0), node(1)).unwrap();
-        let answered = answer(&identity(1), frame(&first, PREAMBLE.len()));
-        let mut sealer = Sealer::new(dialing.finish(frame(&answered.bytes, 1)).unwrap());
-        let mut second = Vec::new();
-        sealer.seal(b"update", &mut second).unwrap();
-
-        // The same bytes again, to the same listener: it answers, but no message comes out of them.
-        let again = answer(&identity(1), frame(&first, PREAMBLE.len()));
-        let mut opener = Opener::new(again.outcome.unwrap().1);
-        assert!(opener.open_frame(frame(&second, 0)).is_err());
-
-        // And a frame cannot be repeated within its own connection.
-        let mut opener = Opener::new(answered.outcome.unwrap().1);
-        assert!(opener.open_frame(frame(&second, 0)).is_ok());
-        assert!(opener.open_frame(frame(&second, 0)).is_err());
-    }
-
-    #[test]
-    fn no_bytes_make_the_listener_panic() {
-        let (_, good) = Dialing::begin(&identity(0), node(1)).unwrap();
-        let good = frame(&good, PREAMBLE.len());
-        for len_bytes in 0..good.len() {
-            assert!(answer(&identity(1), &good[..len_bytes]).outcome.is_err());
-        }
-        for index in 0..good.len() {
-            let mut damaged = good.to_vec();
-            damaged[index] ^= 1;
-            assert!(answer(&identity(1), &damaged).outcome.is_err());
-        }
-    }
-}
+mod tests;

@@ -1,86 +1,136 @@
 //! What two nodes tell each other before anything else, and whether they may go on.
 //!
-//! A [`Hello`] travels inside the handshake, so only a holder of the cluster's key can read or make one.
+//! A [`Hello`] travels inside the handshake, so only a holder of one of the cluster's keys can read or make one.
 
-use ccd_core::ids::{ClusterId, NodeId, NodeSet};
+use super::version::Versions;
+use ccd_client::files::Authkeys;
+use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::fmt;
+use std::net::IpAddr;
 
-/// Version of the messages between nodes. Both sides must have the same.
-pub const PROTOCOL: u16 = 1;
-
-/// `protocol` stays the first field in every version, so that different versions can still tell each other.
+/// Sent before the versions are settled, so every version reads it: later ones may append fields, which earlier ones
+/// do not look at, and change none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    pub protocol: u16,
     pub cluster: ClusterId,
-    /// Of the init database.
-    pub init_digest: [u8; 32],
+    pub init_digest: Digest,
     pub from: NodeId,
     pub to: NodeId,
+    /// Of the dialing daemon: tells its own handshakes, and two daemons with one number, from each other.
+    pub run: Incarnation,
+    /// Which of the listener's addresses was dialed, counted from 0.
+    pub network: u8,
+    /// The reconfiguration that the connection belongs to.
+    pub epoch: Epoch,
+}
+
+/// Of an init database; shown by its first half.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..16].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
 }
 
 /// What this node says and expects.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Identity {
     pub me: NodeId,
+    pub run: Incarnation,
     pub nodes: NodeSet,
     pub cluster: ClusterId,
-    pub init_digest: [u8; 32],
-    /// From `/etc/ccd/authkey`.
-    pub key: [u8; 32],
+    pub init_digest: Digest,
+    pub versions: Versions,
+    /// From `/etc/ccd/authkey`; replaced when the file is read again.
+    pub keys: RefCell<Authkeys>,
 }
 
-/// Why two nodes with the same key do not talk. Seen from the side that found it.
+/// Why two nodes with a key in common do not talk. Seen from the side that was dialed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Mismatch {
-    #[error(
-        "node protocol version {dialer} of the connecting node differs from {listener}; run the same release on both"
-    )]
-    Protocol { dialer: u16, listener: u16 },
     #[error(
         "cluster id {dialer} of the connecting node differs from {listener}; copy init.ccd and authkey of one cluster \
          to both nodes"
     )]
     Cluster { dialer: ClusterId, listener: ClusterId },
-    #[error("the init databases differ; copy one init.ccd to all nodes and restart ccdd there")]
-    InitDigest,
+    #[error(
+        "the init databases differ: digest {dialer} at the connecting node, {listener} at the other; copy one init.ccd \
+         to all nodes and restart ccdd where it changed"
+    )]
+    InitDigest { dialer: Digest, listener: Digest },
     #[error(
         "node {wanted} was called, and node {answered} has this address; check the ADDRESS rows and the node files"
     )]
     WrongNode { wanted: NodeId, answered: NodeId },
     #[error(
-        "node {0} is not a node of this cluster, or the answering node has the same number; check the node files"
+        "node {0} is not in the init database; add its NODE and ADDRESS rows on all nodes, or correct its node file \
+         (`ccdadm setup --this NAME`)"
     )]
-    NotAPeer(NodeId),
+    NotInInit(NodeId),
+    #[error(
+        "both sides claim to be node {0}; correct the node file of one of them (`ccdadm setup --this NAME`) and \
+         restart ccdd there"
+    )]
+    SameNumber(NodeId),
+    #[error(
+        "another daemon, at {by}, runs as node {node} already; correct the node file of one of them \
+         (`ccdadm setup --this NAME`) and restart ccdd there"
+    )]
+    Claimed { node: NodeId, by: IpAddr },
+    #[error(
+        "the handshake is this node's own: somebody sent it back, or the address of node {to} leads here; check the \
+         ADDRESS rows, and who is on that network"
+    )]
+    Reflected { to: NodeId },
+    #[error(
+        "the handshake was here before: somebody recorded one of node {from} and repeats it; find out who is on that \
+         network"
+    )]
+    Replayed { from: NodeId },
 }
 
 impl Identity {
-    pub fn hello(&self, to: NodeId) -> Hello {
+    pub fn hello(&self, to: NodeId, network: u8, epoch: Epoch) -> Hello {
         Hello {
-            protocol: PROTOCOL,
             cluster: self.cluster,
             init_digest: self.init_digest,
             from: self.me,
             to,
+            run: self.run,
+            network,
+            epoch,
         }
     }
 
     /// Whether the node that dialed may talk to this one.
     pub fn check(&self, dialer: &Hello) -> Result<(), Mismatch> {
-        if dialer.protocol != PROTOCOL {
-            return Err(Mismatch::Protocol {
-                dialer: dialer.protocol,
-                listener: PROTOCOL,
-            });
-        }
         if dialer.cluster != self.cluster {
             return Err(Mismatch::Cluster {
                 dialer: dialer.cluster,
                 listener: self.cluster,
             });
         }
+        if dialer.run == self.run {
+            return Err(Mismatch::Reflected { to: dialer.to });
+        }
         if dialer.init_digest != self.init_digest {
-            return Err(Mismatch::InitDigest);
+            return Err(Mismatch::InitDigest {
+                dialer: dialer.init_digest,
+                listener: self.init_digest,
+            });
+        }
+        if dialer.from == self.me {
+            return Err(Mismatch::SameNumber(self.me));
         }
         if dialer.to != self.me {
             return Err(Mismatch::WrongNode {
@@ -88,8 +138,8 @@ impl Identity {
                 answered: self.me,
             });
         }
-        if dialer.from == self.me || !self.nodes.contains(dialer.from) {
-            return Err(Mismatch::NotAPeer(dialer.from));
+        if !self.nodes.contains(dialer.from) {
+            return Err(Mismatch::NotInInit(dialer.from));
         }
         Ok(())
     }

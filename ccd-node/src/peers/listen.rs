@@ -1,16 +1,21 @@
 //! The peers' connections to this node: accepted, proven, read.
 
-use super::FromPeer;
-use super::handshake::{self, HANDSHAKE_FRAME_BYTES_MAX, PREAMBLE, REFUSED_PREAMBLE, TAG_REFUSED};
-use super::hello::Identity;
+use super::handshake::{self, CLEAR_BYTES, HANDSHAKE_FRAME_BYTES_MAX};
+use super::hello::{Hello, Identity};
+use super::inbound::{Connection, InboundPeers};
 use super::sealed::Opener;
+use super::version::{self, Version};
+use super::{FromPeer, Pace, ports};
 use crate::quiet::Quiet;
+use ccd_client::files::AuthkeyId;
 use ccd_core::ids::NodeId;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use ccd_core::protocol::Message;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,27 +23,67 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
-/// So many strangers may be in their handshake; who comes when it is full is hung up on.
-const UNPROVEN_MAX: usize = 64;
+/// So many connections from addresses of the cluster may be in their handshake: 31 peers with two networks at once.
+const UNPROVEN_PEERS_MAX: usize = 64;
+/// And so many from elsewhere, which cannot take the others' place. Who comes when it is full is hung up on.
+const UNPROVEN_STRANGERS_MAX: usize = 16;
 /// How long a stranger may take to prove itself.
 const UNPROVEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections that the kernel keeps until they are accepted.
-const LISTEN_BACKLOG: u32 = 64;
+const LISTEN_BACKLOG: u32 = 128;
+/// Messages longer than this take room, of which there is so much for all peers together. Full: nothing more is read.
+const SMALL_BYTES: usize = 64 << 10;
+const ROOM_BYTES: usize = 64 << 20;
 
 struct Shared {
     identity: Rc<Identity>,
     to_core: mpsc::Sender<FromPeer>,
-    unproven: Rc<Semaphore>,
-    /// The connection of each peer that counts: the last one proven.
-    current: RefCell<BTreeMap<NodeId, AbortHandle>>,
+    /// Where peers come from.
+    known: BTreeSet<IpAddr>,
+    unproven_peers: Semaphore,
+    unproven_strangers: Semaphore,
+    room: Arc<Semaphore>,
+    inbound: InboundPeers,
+    count: Cell<u64>,
     quiet: RefCell<Quiet>,
 }
 
-/// Takes one of this node's addresses.
+/// The listening side, for whoever changes the keys.
+pub struct Listening {
+    shared: Rc<Shared>,
+}
+
+impl std::fmt::Debug for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listening")
+    }
+}
+
+impl Listening {
+    /// The identity's keys have changed: connections under a key that is no more end.
+    pub fn revoke(&self) {
+        let keys = self.shared.identity.keys.borrow();
+        self.shared.inbound.revoke(|key| keys.find(key).is_some());
+    }
+}
+
+/// Takes one of this node's addresses, at the first port of its range that is free.
 ///
 /// # Errors
-/// When it is in use or not of this machine.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// When all are in use, or the address is not of this machine.
+pub fn bind(first: SocketAddr, count: u16) -> io::Result<TcpListener> {
+    let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+    for address in ports::range(first, count) {
+        outcome = bind_one(address);
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            _ => break,
+        }
+    }
+    outcome
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -50,18 +95,38 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Starts to serve peers on these sockets. `to_core` is bounded: when it is full the peers' connections are not
-/// read, and TCP holds them back.
-pub fn listen(listeners: Vec<TcpListener>, identity: Rc<Identity>, to_core: mpsc::Sender<FromPeer>) {
+/// Starts to serve peers on these sockets; `known` are the addresses of the cluster. `to_core` is bounded: when it is
+/// full the peers' connections are not read, and TCP holds them back.
+pub fn listen(
+    listeners: Vec<TcpListener>,
+    identity: Rc<Identity>,
+    known: BTreeSet<IpAddr>,
+    pace: Pace,
+    to_core: mpsc::Sender<FromPeer>,
+) -> Listening {
     let shared = Rc::new(Shared {
         identity,
         to_core,
-        unproven: Rc::new(Semaphore::new(UNPROVEN_MAX)),
-        current: RefCell::default(),
+        known,
+        unproven_peers: Semaphore::new(UNPROVEN_PEERS_MAX),
+        unproven_strangers: Semaphore::new(UNPROVEN_STRANGERS_MAX),
+        room: Arc::new(Semaphore::new(ROOM_BYTES)),
+        inbound: InboundPeers::new(pace.heartbeat * 3),
+        count: Cell::new(0),
         quiet: RefCell::default(),
     });
     for listener in listeners {
         spawn_local(accept(listener, shared.clone()));
+    }
+    spawn_local(end_idle(shared.clone(), pace.idle));
+    Listening { shared }
+}
+
+/// A peer that lost its power sends no end. What it left behind must not keep its memory.
+async fn end_idle(shared: Rc<Shared>, idle: Duration) {
+    loop {
+        tokio::time::sleep(idle / 2).await;
+        shared.inbound.end_idle(Instant::now(), idle);
     }
 }
 
@@ -70,8 +135,12 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 // One permit less is one stranger more in the handshake.
-                if shared.unproven.available_permits() == 0 {
-                    shared.complain(address, "too many connections that prove nothing");
+                if shared.unproven(address.ip()).available_permits() == 0 {
+                    shared.complain(
+                        address,
+                        None,
+                        "too many connections that prove nothing; find out who makes them, and keep them from this port",
+                    );
                     continue;
                 }
                 let shared = shared.clone();
@@ -95,88 +164,226 @@ async fn serve(
     shared: Rc<Shared>,
     handle: tokio::sync::oneshot::Receiver<AbortHandle>,
 ) {
-    let (Ok(permit), Ok(handle)) = (shared.unproven.try_acquire(), handle.await) else {
+    let (Ok(permit), Ok(task)) = (shared.unproven(address.ip()).try_acquire(), handle.await) else {
         return;
     };
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    match timeout(UNPROVEN_PATIENCE, prove(&mut reader, &shared.identity)).await {
-        Err(_) => shared.complain(address, "the handshake was not finished in time"),
-        Ok(Err(error)) => shared.complain(address, &error.to_string()),
-        Ok(Ok((from, mut opener))) => {
-            drop(permit);
-            shared.quiet.borrow_mut().reset();
-            tracing::info!(node = %from, %address, "peer connected");
-            if let Some(older) = shared.current.borrow_mut().insert(from, handle) {
-                older.abort();
-            }
-            // Nothing is ever sent back here, so no answer could carry TCP's acknowledgements along: without this each
-            // message would cost a segment of its own. The kernel still sends one in time.
-            if let Err(error) = reader.get_ref().set_quickack(false) {
-                tracing::debug!(%error, "acknowledgements stay immediate");
-            }
-            let error = read(&mut reader, from, &mut opener, &shared.to_core).await;
-            tracing::info!(node = %from, %address, "peer's connection ended: {error}");
-        }
+    let mut claimed = None;
+    let proven = match timeout(UNPROVEN_PATIENCE, prove(&mut reader, &shared, &mut claimed)).await {
+        Err(_) => Err("the handshake was not finished in time".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(proven)) => Ok(proven),
+    };
+    drop(permit);
+    let proven = match proven {
+        Ok(proven) => proven,
+        Err(text) => return shared.complain(address, claimed, &text),
+    };
+    let Proven {
+        hello,
+        opener,
+        version,
+        key,
+    } = proven;
+    let (node, epoch) = (hello.from, hello.epoch);
+    tracing::info!(%node, %address, %epoch, version = version.0, authkey = %key, "peer connected");
+    let id = shared.count.replace(shared.count.get() + 1);
+    shared.inbound.enter(
+        node,
+        Connection {
+            id,
+            run: hello.run,
+            network: hello.network,
+            epoch,
+            key,
+            from: address.ip(),
+            heard_at: Instant::now(),
+            task,
+        },
+    );
+    let _entered = Entered {
+        shared: shared.clone(),
+        node,
+        id,
+    };
+    // Only answers to heartbeats are ever sent back here, so nothing could carry TCP's acknowledgements along: without
+    // this each message would cost a segment of its own. The kernel still sends one in time.
+    if let Err(error) = reader.get_ref().set_quickack(false) {
+        tracing::debug!(%error, "acknowledgements stay immediate");
+    }
+    let mut reading = Reading {
+        reader,
+        opener,
+        shared: shared.clone(),
+        hello,
+        version,
+        id,
+        beats: 0,
+    };
+    let error = reading.read().await;
+    tracing::info!(%node, %address, %epoch, "peer's connection ended: {error}");
+}
+
+/// Takes the connection out of the books when its task ends, however it does.
+struct Entered {
+    shared: Rc<Shared>,
+    node: NodeId,
+    id: u64,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.shared.inbound.leave(self.node, self.id);
     }
 }
 
 impl Shared {
-    fn complain(&self, address: SocketAddr, text: &str) {
-        if let Some(swallowed) = self.quiet.borrow_mut().admit(Instant::now(), text) {
-            tracing::warn!(from = %address.ip(), swallowed, "connection refused: {text}");
+    fn unproven(&self, from: IpAddr) -> &Semaphore {
+        if self.known.contains(&from.to_canonical()) {
+            &self.unproven_peers
+        } else {
+            &self.unproven_strangers
+        }
+    }
+
+    fn complain(&self, address: SocketAddr, claimed: Option<NodeId>, text: &str) {
+        let from = address.ip().to_canonical();
+        let who = match claimed {
+            Some(node) => format!("node {node} at {from}"),
+            None => from.to_string(),
+        };
+        let text = format!("connection of {who} refused: {text}");
+        if let Some(swallowed) = self.quiet.borrow_mut().admit(Instant::now(), &text) {
+            tracing::warn!(swallowed, "{text}");
         }
     }
 }
 
-/// The handshake, up to the frame that proves that it is no recording.
-async fn prove(reader: &mut BufReader<TcpStream>, identity: &Identity) -> anyhow::Result<(NodeId, Opener)> {
-    reader.get_ref().set_nodelay(true)?;
-    let mut preamble = [0; PREAMBLE.len()];
-    reader.read_exact(&mut preamble).await?;
-    if preamble != PREAMBLE {
-        reader
-            .get_mut()
-            .write_all(&[TAG_REFUSED, REFUSED_PREAMBLE])
-            .await?;
-        anyhow::bail!("it does not speak this version of the node protocol (first bytes {preamble:02x?})");
-    }
-    let frame = read_frame(reader, HANDSHAKE_FRAME_BYTES_MAX).await?;
-    let answer = handshake::answer(identity, &frame);
-    reader.get_mut().write_all(&answer.bytes).await?;
-    let (from, transport) = answer.outcome?;
-    let mut opener = Opener::new(transport);
-    let proof = read_frame(reader, usize::from(u16::MAX)).await?;
-    anyhow::ensure!(
-        opener.open_frame(&proof)?.is_none(),
-        "the first sealed frame is not empty"
-    );
-    Ok((from, opener))
+struct Proven {
+    hello: Hello,
+    opener: Opener,
+    version: Version,
+    key: AuthkeyId,
 }
 
-/// Reads messages until the connection ends; says why it did.
-async fn read(
+/// The handshake, up to the frame that proves that it is no recording. `claimed` is who it says it is.
+async fn prove(
     reader: &mut BufReader<TcpStream>,
-    from: NodeId,
-    opener: &mut Opener,
-    to_core: &mpsc::Sender<FromPeer>,
-) -> anyhow::Error {
-    loop {
-        let frame = match read_frame(reader, usize::from(u16::MAX)).await {
-            Ok(frame) => frame,
-            Err(error) => return error.into(),
-        };
-        let bytes = match opener.open_frame(&frame) {
-            Ok(None) => continue,
-            Ok(Some(bytes)) => bytes,
-            Err(error) => return error.into(),
-        };
-        let message = match postcard::take_from_bytes(&bytes) {
-            Ok((message, [])) => message,
-            Ok((_, rest)) => return anyhow::anyhow!("{} bytes too many in a message", rest.len()),
-            Err(error) => return anyhow::anyhow!("a message does not decode: {error}"),
-        };
-        if to_core.send(FromPeer { from, message }).await.is_err() {
-            return anyhow::anyhow!("this daemon is stopping");
+    shared: &Shared,
+    claimed: &mut Option<NodeId>,
+) -> anyhow::Result<Proven> {
+    reader.get_ref().set_nodelay(true)?;
+    let mut clear = [0; CLEAR_BYTES];
+    reader.read_exact(&mut clear).await?;
+    let greeted = match handshake::greet(&shared.identity, &clear) {
+        Ok(greeted) => greeted,
+        Err(answer) => {
+            reader.get_mut().write_all(&answer.bytes).await?;
+            return match answer.outcome {
+                Err(error) => Err(error.into()),
+                Ok(_) => Err(anyhow::anyhow!("a refusal that refuses nothing")),
+            };
+        }
+    };
+    let frame = read_frame(reader, HANDSHAKE_FRAME_BYTES_MAX).await?;
+    let answer = handshake::answer(&shared.identity, &greeted, &frame, |hello, ephemeral, checked| {
+        *claimed = Some(hello.from);
+        checked.and_then(|()| shared.inbound.admit(Instant::now(), hello, ephemeral))
+    });
+    reader.get_mut().write_all(&answer.bytes).await?;
+    let (hello, channel) = answer.outcome?;
+    let mut opener = Opener::new(channel.transport);
+    let proof = read_frame(reader, usize::from(u16::MAX))
+        .await
+        .and_then(|proof| opener.open_frame(&proof).map_err(io::Error::other));
+    anyhow::ensure!(
+        matches!(proof, Ok(None)),
+        "it does not prove that its handshake is no recording; if this comes again and again, find out who is on that \
+         network"
+    );
+    Ok(Proven {
+        hello,
+        opener,
+        version: channel.version,
+        key: channel.key,
+    })
+}
+
+/// One proven connection.
+struct Reading {
+    reader: BufReader<TcpStream>,
+    opener: Opener,
+    shared: Rc<Shared>,
+    hello: Hello,
+    version: Version,
+    id: u64,
+    /// Heartbeats that came.
+    beats: u64,
+}
+
+impl Reading {
+    /// Reads messages until the connection ends; says why it did.
+    async fn read(&mut self) -> anyhow::Error {
+        let (from, epoch) = (self.hello.from, self.hello.epoch);
+        let shared = self.shared.clone();
+        loop {
+            let (message, len_bytes) = match self.next_message().await {
+                Ok(message) => message,
+                Err(error) => return error,
+            };
+            shared.inbound.heard(from, self.id, Instant::now());
+            if let Message::Heartbeat(_) = message
+                && let Err(error) = self.answer()
+            {
+                return error;
+            }
+            if !shared.inbound.make_way(from, epoch).await {
+                return anyhow::anyhow!("a later reconfiguration has its own");
+            }
+            if !shared.inbound.is_news(from, epoch, &message) {
+                continue;
+            }
+            let room = if len_bytes > SMALL_BYTES {
+                shared
+                    .room
+                    .clone()
+                    .acquire_many_owned(len_bytes as u32)
+                    .await
+                    .ok()
+            } else {
+                None
+            };
+            let from_peer = FromPeer {
+                from,
+                message,
+                _room: room,
+            };
+            if shared.to_core.send(from_peer).await.is_err() {
+                return anyhow::anyhow!("this daemon is stopping");
+            }
+        }
+    }
+
+    /// The next message and its length.
+    async fn next_message(&mut self) -> anyhow::Result<(Message, usize)> {
+        loop {
+            let frame = read_frame(&mut self.reader, usize::from(u16::MAX)).await?;
+            if let Some(bytes) = self.opener.open_frame(&frame)? {
+                return Ok((version::decode(self.version, &bytes)?, bytes.len()));
+            }
+        }
+    }
+
+    /// Tells the peer that this way carries. Never waited for: who lets so many answers pile up that the kernel takes no
+    /// more does not read them.
+    fn answer(&mut self) -> anyhow::Result<()> {
+        self.beats += 1;
+        let stream = self.reader.get_ref();
+        let answer = self.opener.answer(self.beats)?;
+        match stream.try_write(&answer) {
+            Ok(len) if len == answer.len() => Ok(()),
+            Ok(_) => Err(anyhow::anyhow!("answers to heartbeats are not read")),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -2,39 +2,57 @@
 //!
 //! ```text
 //! hello.rs       what two nodes compare before they talk; why they do not
-//! handshake.rs   who holds the key, bytes in and bytes out
-//! sealed.rs      messages of any length in sealed frames
-//! dial.rs        this node's connection to one peer: what it *sends* goes here
-//! listen.rs      the peers' connections to this node: what it *receives* comes here
+//! version.rs     which versions of the node protocol there are, and how messages look in each
+//! handshake.rs   who holds a key, bytes in and bytes out
+//! sealed.rs      messages of any length in sealed frames, and the answers to heartbeats
+//! beats.rs       whether a connection still carries
+//! ports.rs       a range of ports, and which to try next
+//! link.rs        the ways to one peer, and which of them is used
+//! dial.rs        this node's connections to each address of a peer: what it *sends* goes there
+//! inbound.rs     what comes from each peer: which connections count, and what is news
+//! listen.rs      the peers' connections to this node: what it *receives* comes there
 //! ```
 //!
-//! Each node dials every other and sends on the connection it dialed; so there are two for each pair, and neither
-//! side has to agree which one counts. A message may be lost with its connection: the protocol is made for that.
+//! Each node dials every address of every other and sends on the connections it dialed; neither side has to agree which
+//! one counts. Heartbeats and their answers go over all of them, the rest over one that carries. At every reconfiguration
+//! all are made anew. A message may be lost with its connection: the protocol is made for that.
 
+mod beats;
 mod dial;
 mod handshake;
 mod hello;
+mod inbound;
+mod link;
 mod listen;
+mod ports;
 mod sealed;
+#[cfg(test)]
+mod tests;
+mod version;
 
-pub use hello::Identity;
-pub use listen::{bind, listen};
+pub use hello::{Digest, Identity};
+pub use listen::{Listening, bind, listen};
+pub use version::Versions;
 
-use crate::outbox::Outbox;
-use ccd_core::ids::NodeId;
+use ccd_client::files::Authkeys;
+use ccd_client::wire::LinkReport;
+use ccd_core::ids::{Epoch, NodeId};
 use ccd_core::protocol::Message;
-use sealed::Sealer;
-use std::cell::RefCell;
+use link::{Link, Network, Peer};
+use ports::PortTurn;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A message from a peer whose identity is proven.
 #[derive(Debug)]
 pub struct FromPeer {
     pub from: NodeId,
     pub message: Message,
+    /// Given back when the message is handled.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// So much may wait for a peer that does not read; more, and its connection is dropped.
@@ -43,70 +61,148 @@ const BACKLOG_BYTES_MAX: usize = 40 << 20;
 /// How connections are made and given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For connecting and for the handshake, each.
+    pub heartbeat: Duration,
+    /// For connecting.
     pub patience: Duration,
+    /// For the handshake.
+    pub handshake: Duration,
     /// Between two attempts.
     pub pause: Duration,
+    /// A heartbeat without an answer for so long makes a link silent, and another is used: noticed at the third
+    /// heartbeat after the last that was answered.
+    pub silence: Duration,
     /// Data that the peer's kernel has not acknowledged for so long ends the connection.
     pub unacknowledged: Duration,
+    /// A peer's connection on which nothing comes for so long is closed.
+    pub idle: Duration,
 }
 
 impl Pace {
     /// Follows the heartbeat: a connection that is slower to come than a lease is of no use.
     pub fn of(heartbeat: Duration, lease: Duration) -> Self {
         Self {
-            patience: lease.clamp(Duration::from_millis(500), Duration::from_secs(5)),
+            heartbeat,
+            patience: (lease / 2).clamp(Duration::from_millis(300), Duration::from_secs(5)),
+            handshake: lease.clamp(Duration::from_millis(500), Duration::from_secs(5)),
             pause: (heartbeat / 2).clamp(Duration::from_millis(20), Duration::from_millis(100)),
+            silence: heartbeat * 7 / 4,
             unacknowledged: (lease * 2).clamp(Duration::from_secs(1), Duration::from_secs(30)),
+            idle: (lease * 10).clamp(Duration::from_secs(10), Duration::from_secs(300)),
         }
     }
 }
 
-/// An open connection to a peer.
+/// What all dialing tasks share.
 #[derive(Debug)]
-struct Link {
-    sealer: Sealer,
-    outbox: Rc<Outbox<TcpStream>>,
-}
-
-/// Where the event loop sends from.
-#[derive(Debug)]
-struct Peer {
-    node: NodeId,
-    link: RefCell<Option<Link>>,
+struct Calling {
+    identity: Rc<Identity>,
+    pace: Pace,
+    /// The reconfiguration for which connections are made.
+    epoch: Cell<Epoch>,
+    /// Connections made so far.
+    links: Cell<u64>,
 }
 
 /// All peers of this node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Peers {
+    calling: Rc<Calling>,
     peers: Vec<Rc<Peer>>,
     scratch: Vec<u8>,
 }
 
 impl Peers {
-    /// Starts to keep a connection to this node. Call inside a `LocalSet`.
-    pub fn dial(&mut self, identity: &Rc<Identity>, node: NodeId, addresses: Vec<SocketAddr>, pace: Pace) {
-        let peer = Rc::new(Peer {
-            node,
-            link: RefCell::default(),
-        });
+    pub fn new(identity: Rc<Identity>, pace: Pace) -> Self {
+        let calling = Calling {
+            identity,
+            pace,
+            epoch: Cell::default(),
+            links: Cell::default(),
+        };
+        Self {
+            calling: Rc::new(calling),
+            peers: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Starts to keep connections to this node, at a port of each address's range. `own` are the addresses at which this
+    /// node listens itself. Call inside a `LocalSet`.
+    pub fn dial(&mut self, node: NodeId, addresses: &[SocketAddr], port_range: u16, own: &[SocketAddr]) {
+        let peer = Rc::new(Peer::new(node, addresses, self.calling.pace.silence));
         self.peers.push(peer.clone());
-        tokio::task::spawn_local(dial::keep_connected(identity.clone(), peer, addresses, pace));
+        for (index, address) in addresses.iter().enumerate() {
+            let ports = PortTurn::new(*address, port_range, own);
+            let keep = dial::keep_connected(self.calling.clone(), peer.clone(), index, ports);
+            tokio::task::spawn_local(keep);
+        }
+    }
+
+    /// Connections are made anew if this reconfiguration is a later one. The old ones are used until the new ones are
+    /// proven, so nothing waits.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        if self.calling.epoch.replace(epoch) != epoch {
+            self.wake(|_| {});
+        }
+    }
+
+    /// From now on the first of these keys is used and all are accepted. Connections under a key that is no more end;
+    /// those under another than the first are replaced while they go on being used.
+    pub fn set_keys(&self, keys: Authkeys) {
+        let first = keys.first().id();
+        self.wake(|network| {
+            network.revoke(|key| keys.find(key).is_some());
+            let current = network.current.borrow();
+            let is_first = current.as_ref().is_none_or(|link| link.key == first);
+            network.rekey.set(!is_first);
+        });
+        *self.calling.identity.keys.borrow_mut() = keys;
+    }
+
+    fn wake(&self, change: impl Fn(&Network)) {
+        for network in self.peers.iter().flat_map(|peer| &peer.networks) {
+            change(network);
+            network.changed.notify_one();
+        }
     }
 
     /// Puts a message on its way; [`flush`](Self::flush) sends it. Dropped if there is no connection.
     pub fn send(&mut self, to: NodeId, message: &Message) {
-        let Some(peer) = self.peers.iter().find(|peer| peer.node == to) else {
+        let Some(peer) = self.peers.iter().find(|peer| peer.node == to).cloned() else {
             return;
         };
-        let mut link = peer.link.borrow_mut();
-        let Some(Link { sealer, outbox }) = &mut *link else {
-            return;
-        };
+        match message {
+            Message::Heartbeat(_) => {
+                let now = Instant::now();
+                for network in &peer.networks {
+                    if let Some(link) = &mut *network.current.borrow_mut() {
+                        self.put(to, link, message);
+                        link.beats.on_sent(now);
+                    }
+                }
+                peer.choose(now);
+            }
+            Message::HeartbeatAck { .. } => {
+                for network in &peer.networks {
+                    if let Some(link) = &mut *network.current.borrow_mut() {
+                        self.put(to, link, message);
+                    }
+                }
+            }
+            _ => {
+                if let Some(link) = &mut *peer.preferred().current.borrow_mut() {
+                    self.put(to, link, message);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, to: NodeId, link: &mut Link, message: &Message) {
         self.scratch.clear();
         let scratch = std::mem::take(&mut self.scratch);
-        match postcard::to_extend(message, scratch) {
+        match version::encode(link.version, message, scratch) {
             Ok(bytes) => {
+                let (sealer, outbox) = (&mut link.sealer, &link.outbox);
                 if let Err(error) = outbox.append(|out| sealer.seal(&bytes, out)) {
                     tracing::error!(node = %to, %error, "a message cannot be sent");
                 }
@@ -119,8 +215,8 @@ impl Peers {
 
     /// Hands everything that waits to the kernel.
     pub fn flush(&self) {
-        for peer in &self.peers {
-            if let Some(link) = &*peer.link.borrow()
+        for network in self.peers.iter().flat_map(|peer| &peer.networks) {
+            if let Some(link) = &*network.current.borrow()
                 && !link.outbox.is_empty()
             {
                 link.outbox.flush();
@@ -128,124 +224,17 @@ impl Peers {
         }
     }
 
-    /// Whether everything that was sent is with the kernel.
+    /// Whether everything that was sent is with the kernel, as far as the ways over which it goes still carry.
     pub fn is_drained(&self) -> bool {
         self.peers.iter().all(|peer| {
-            peer.link
-                .borrow()
-                .as_ref()
-                .is_none_or(|link| link.outbox.is_empty())
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ccd_core::ids::{ClusterId, NodeSet, Position};
-    use tokio::sync::mpsc;
-    use tokio::task::LocalSet;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn node(number: u8) -> NodeId {
-        NodeId::new(number).unwrap()
-    }
-
-    fn identity(me: u8, key: u8) -> Rc<Identity> {
-        Rc::new(Identity {
-            me: node(me),
-            nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
-            cluster: ClusterId([7; 16]),
-            init_digest: [8; 32],
-            key: [key; 32],
+            let link = peer.preferred().current.borrow();
+            link.as_ref().is_none_or(|link| link.outbox.is_empty())
         })
     }
 
-    fn pace() -> Pace {
-        Pace::of(Duration::from_millis(100), Duration::from_secs(1))
-    }
-
-    fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, async {
-            tokio::time::timeout(PATIENCE, work).await.unwrap()
-        })
-    }
-
-    /// Node 1 listens; node 0 dials it.
-    fn pair(dialer_key: u8) -> (Peers, mpsc::Receiver<FromPeer>) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (to_core, inlet) = mpsc::channel(4);
-        listen(vec![listener], identity(1, 9), to_core);
-        let mut peers = Peers::default();
-        peers.dial(&identity(0, dialer_key), node(1), vec![address], pace());
-        (peers, inlet)
-    }
-
-    fn chunk(bytes: usize) -> Message {
-        Message::ImageChunk {
-            position: Position::EMPTY,
-            total: bytes as u64,
-            offset: 0,
-            bytes: vec![7; bytes],
-            ancestor: false,
-        }
-    }
-
-    #[test]
-    fn messages_arrive_whole_and_in_order_however_long() {
-        on_one_thread(async {
-            let (mut peers, mut inlet) = pair(9);
-            while peers.peers[0].link.borrow().is_none() {
-                tokio::task::yield_now().await;
-            }
-            let messages: Vec<Message> = (0..20).map(|number| chunk(number * 100_000)).collect();
-            for message in &messages {
-                peers.send(node(1), message);
-                peers.flush();
-            }
-            for message in messages {
-                let arrived = inlet.recv().await.unwrap();
-                assert_eq!(arrived.from, node(0));
-                assert!(arrived.message == message);
-            }
-            assert!(peers.is_drained());
-        });
-    }
-
-    #[test]
-    fn a_node_with_another_key_gets_no_connection() {
-        on_one_thread(async {
-            let (peers, mut inlet) = pair(1);
-            let attempts = pace().pause * 5;
-            assert!(tokio::time::timeout(attempts, inlet.recv()).await.is_err());
-            assert!(peers.peers[0].link.borrow().is_none());
-        });
-    }
-
-    #[test]
-    fn a_peer_that_does_not_read_is_dropped_and_not_waited_for() {
-        on_one_thread(async {
-            let (mut peers, inlet) = pair(9);
-            while peers.peers[0].link.borrow().is_none() {
-                tokio::task::yield_now().await;
-            }
-            // The inlet is full after a few messages, so the listener stops reading and TCP pushes back.
-            let big = chunk(1 << 20);
-            let mut sent = 0;
-            while peers.peers[0].link.borrow().is_some() {
-                peers.send(node(1), &big);
-                peers.flush();
-                sent += 1;
-                assert!(sent < 200, "nothing bounds what waits for a peer");
-                tokio::task::yield_now().await;
-            }
-            drop(inlet);
-        });
+    /// The ways to all peers, for `ccdadm status`.
+    pub fn report(&self) -> Vec<LinkReport> {
+        let now = Instant::now();
+        self.peers.iter().flat_map(|peer| peer.report(now)).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! Messages of any length inside sealed frames of at most 64 KiB. No input or output.
 //!
+//! Messages go one way, from who dialed. The other way come only answers, one to each heartbeat: how many came by now.
+//!
 //! Inside the frames runs one stream: a length (u32, little-endian) and that many bytes for each message. An empty
 //! frame carries nothing and only proves the key. Memory grows with what has arrived, never with what a length
 //! promises.
@@ -13,6 +15,9 @@ pub const MESSAGE_BYTES_MAX: usize = 18 << 20;
 const FRAME_BYTES_MAX: usize = 65_535;
 const TAG_BYTES: usize = 16;
 const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - TAG_BYTES;
+
+/// An answer on the wire: its frame's length, a count, and the authentication.
+pub const ANSWER_BYTES: usize = 2 + 8 + TAG_BYTES;
 
 /// The channel cannot go on; the connection must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +47,19 @@ impl Sealer {
     pub fn prove(&mut self, out: &mut Vec<u8>) -> Result<(), SealedError> {
         self.plain.clear();
         self.append_frame(0..0, out)
+    }
+
+    /// Reads an answer: how many heartbeats the other side had then.
+    pub fn read_answer(&mut self, answer: &[u8; ANSWER_BYTES]) -> Result<u64, SealedError> {
+        let mut count = [0; 8 + TAG_BYTES];
+        let len_bytes = self
+            .transport
+            .read_message(&answer[2..], &mut count)
+            .map_err(|_| SealedError::NotGenuine)?;
+        match count[..len_bytes].try_into() {
+            Ok(count) => Ok(u64::from_le_bytes(count)),
+            Err(_) => Err(SealedError::NotGenuine),
+        }
     }
 
     /// Appends the frames of one message.
@@ -92,6 +110,16 @@ impl Opener {
             partial: Vec::new(),
             plain: vec![0; PLAIN_BYTES_MAX],
         }
+    }
+
+    /// The answer that says how many heartbeats came.
+    pub fn answer(&mut self, count: u64) -> Result<[u8; ANSWER_BYTES], SealedError> {
+        let mut answer = [0; ANSWER_BYTES];
+        answer[..2].copy_from_slice(&((ANSWER_BYTES - 2) as u16).to_le_bytes());
+        self.transport
+            .write_message(&count.to_le_bytes(), &mut answer[2..])
+            .map_err(|_| SealedError::NotGenuine)?;
+        Ok(answer)
     }
 
     /// Takes one frame; returns the message that it completes. A sender puts at most one message into a frame.
@@ -192,6 +220,43 @@ mod tests {
             opener.open_frame(frames(&wire)[0]),
             Err(SealedError::TooLong { .. })
         ));
+    }
+
+    #[test]
+    fn answers_come_back_and_only_genuine_ones() {
+        let (mut sealer, mut opener) = pair();
+        for count in [1, 2, u64::MAX] {
+            let answer = opener.answer(count).unwrap();
+            assert_eq!(sealer.read_answer(&answer), Ok(count));
+            assert_eq!(
+                sealer.read_answer(&answer),
+                Err(SealedError::NotGenuine),
+                "repeated"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_frame_makes_the_opener_panic(frame in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let (mut sealer, mut opener) = pair();
+            assert_eq!(opener.open_frame(&frame), Err(SealedError::NotGenuine));
+            let mut answer = [0; ANSWER_BYTES];
+            answer.iter_mut().zip(frame).for_each(|(to, from)| *to = from);
+            assert_eq!(sealer.read_answer(&answer), Err(SealedError::NotGenuine));
+        }
+
+        #[test]
+        fn a_holder_of_the_key_that_sends_nonsense_makes_no_panic(
+            plain in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)
+        ) {
+            let (mut sealer, mut opener) = pair();
+            let len = plain.len();
+            sealer.plain = plain;
+            let mut wire = Vec::new();
+            sealer.append_frame(0..len, &mut wire).unwrap();
+            let _ = opener.open_frame(frames(&wire)[0]);
+        }
     }
 
     #[test]

@@ -198,12 +198,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for node in &self.nodes {
-                let log = node.log();
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!("\nlast lines of {}'s log:", node.name);
-                for line in &lines[lines.len().saturating_sub(200)..] {
-                    eprintln!("  {line}");
-                }
+                node.show_log();
             }
         }
         for node in &mut self.nodes {
@@ -213,7 +208,7 @@ impl Drop for Cluster {
 }
 
 /// Waits until no other test has a cluster; the lock goes with the file.
-fn take_turn(base: &Path) -> File {
+pub(super) fn take_turn(base: &Path) -> File {
     let path = base.join("ccd-test.lock");
     let file = File::options()
         .create(true)

@@ -2,26 +2,38 @@
 //!
 //! ```text
 //!   cluster     Cluster: two nodes, two shared devices, one init database; made and cleaned whole
+//!   quorum      Quorum: any number of nodes without devices
 //!     ↓
 //!   node        TestNode: a daemon that is started, killed, stopped, continued and asked
 //!     ↓
 //!   network     Network: two namespaces and the link between them, which can be cut
+//!   second_network   another network between the nodes; cut with notice and without
+//!   stranger    who is no node: speaks byte by byte, listens in a node's place, relays
+//!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
+//!   clients     Clients: many at once through every node, and the check of what they heard
+//!   chaos       faults at random
 //!   until       waiting for a condition, with a deadline; and that something never happens
 //! ```
 //!
 //! Everything needs root. Everything is named after the process that made it, is unmade when it is dropped, and can be
 //! found by its name by whoever cleans up after a test that was killed (`tests/run`).
 
+pub mod chaos;
+pub mod clients;
 pub mod cluster;
 pub mod device;
 pub mod network;
 pub mod node;
 pub mod programs;
+pub mod quorum;
 pub mod report;
+pub mod second_network;
+pub mod stranger;
+pub mod switch;
 pub mod until;
 pub mod writer;
 

@@ -198,6 +198,16 @@ impl TestNode {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// The last lines of the log, for whoever looks at a failed test.
+    pub fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("\nlast lines of {}'s log:", self.name);
+        for line in &lines[lines.len().saturating_sub(200)..] {
+            eprintln!("  {line}");
+        }
+    }
+
     /// Waits until the daemon's log says so.
     pub fn wait_for_log(&self, text: &str) {
         until(&format!("{} to log {text:?}", self.name), || {

@@ -21,6 +21,14 @@ impl World {
     pub(super) fn perform(&mut self, index: usize, actions: Vec<Action>) {
         let mut actions = actions.into_iter();
         while let Some(action) = actions.next() {
+            if self.dies_before(index, &action) {
+                self.log.line(
+                    self.now,
+                    format_args!("n{index} dies before: {}", brief::action(&action)),
+                );
+                self.crash(index, false);
+                return;
+            }
             if self.faulty && changes_something(&action) {
                 if self.chance.chance(self.faults.crash_at_action_per_mille) {
                     let power = self.chance.chance(300);
@@ -52,6 +60,23 @@ impl World {
         }
     }
 
+    /// Whether this is the action before which a scenario wants the server to die.
+    fn dies_before(&mut self, index: usize, action: &Action) -> bool {
+        let Some((_, left)) = self
+            .dies_after
+            .as_mut()
+            .filter(|(server, _)| *server == index && changes_something(action))
+        else {
+            return false;
+        };
+        if *left > 0 {
+            *left -= 1;
+            return false;
+        }
+        self.dies_after = None;
+        true
+    }
+
     fn perform_one(&mut self, index: usize, action: Action) {
         match action {
             Action::Send { to, message } => {
@@ -79,6 +104,17 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: &Message) {
         let bytes = postcard::to_allocvec(message).expect("messages are plain data");
+        if self.network.swallows(from, to, bytes.len()) {
+            return;
+        }
+        let is_copy = match message {
+            Message::ImageChunk { .. } => true,
+            Message::Tail { records, .. } => !records.is_empty(),
+            _ => false,
+        };
+        if is_copy {
+            self.copies.push((from, to));
+        }
         // Without a process there is no connection; a new process gets nothing that was sent to the old one.
         if to >= self.servers.len() || self.servers[to].process.is_none() {
             return;
@@ -122,6 +158,7 @@ impl World {
                 let result = self.ledger.on_record(record);
                 self.judge(result);
             }
+            ReplicaOp::KeepBranch { .. } if self.damaged => {}
             ReplicaOp::WriteImage { database }
             | ReplicaOp::Checkpoint { database }
             | ReplicaOp::KeepBranch { database, .. } => {
@@ -255,6 +292,7 @@ impl World {
     ) -> Result<(), Unsound> {
         // A node may still stand before an update that does not touch the key.
         if self.ledger.is_ancestor(seen, place)
+            || self.ledger.is_branch(seen, place)
             || self.ledger.database(seen).query(pattern).as_deref() == Ok(rows)
         {
             return Ok(());

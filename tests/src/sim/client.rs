@@ -311,7 +311,8 @@ fn row(object: usize, cell: Cell) -> Row {
     Row::new(key(object), [register_text(cell.0), cell.1.to_string()]).expect("a small row")
 }
 
-fn cell_of(row: &Row) -> Option<Cell> {
+/// The cell that a row of the load is.
+pub fn cell_of(row: &Row) -> Option<Cell> {
     let register = row.values.first()?.strip_prefix('r')?.parse().ok()?;
     Some((register, row.values.get(1)?.parse().ok()?))
 }
@@ -321,18 +322,35 @@ fn of_register(object: usize, register: u8) -> Pattern {
 }
 
 fn body_of(work: &Work, no_wait: bool) -> RequestBody {
-    let object = work.object;
+    match asked(work.object, &work.call) {
+        Asked::Rows(pattern) => RequestBody::Query {
+            pattern,
+            stale: false,
+        },
+        Asked::Change { preconditions, ops } => {
+            RequestBody::Update(update(work.request, preconditions, ops, no_wait))
+        }
+    }
+}
+
+/// What a call is for the database.
+#[derive(Debug)]
+pub enum Asked {
+    Rows(Pattern),
+    Change {
+        preconditions: Vec<Precondition>,
+        ops: Vec<Op>,
+    },
+}
+
+pub fn asked(object: usize, call: &Call) -> Asked {
     let mut preconditions = Vec::new();
-    let ops = match work.call {
+    let ops = match *call {
         Call::Read { register } => {
-            let pattern = match register {
+            return Asked::Rows(match register {
                 Some(register) => of_register(object, register),
                 None => Pattern::all(key(object)),
-            };
-            return RequestBody::Query {
-                pattern,
-                stale: false,
-            };
+            });
         }
         Call::Add { cell } => vec![Op::Add(row(object, cell))],
         Call::AddPair { registers, value } => {
@@ -354,7 +372,7 @@ fn body_of(work: &Work, no_wait: bool) -> RequestBody {
         }
         Call::Clear { register } => vec![Op::Remove(of_register(object, register))],
     };
-    RequestBody::Update(update(work.request, preconditions, ops, no_wait))
+    Asked::Change { preconditions, ops }
 }
 
 /// An update as clients of the simulation ask for it.

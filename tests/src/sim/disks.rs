@@ -10,7 +10,6 @@ use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp
 use core::time::Duration;
 
 const LATENCY_MIN: Duration = Duration::from_micros(20);
-const LOCAL_LATENCY_MAX: Duration = Duration::from_micros(200);
 
 /// How long a write can be under way after its process is gone.
 const LATE_MAX: Duration = Duration::from_secs(4);
@@ -45,7 +44,7 @@ impl World {
             return;
         };
         let run = self.servers[index].run;
-        let lands = self.latency(slot);
+        let lands = self.latency(index, slot);
         self.step_after(
             index,
             lands,
@@ -66,9 +65,9 @@ impl World {
         );
     }
 
-    fn latency(&mut self, slot: usize) -> Duration {
+    fn latency(&mut self, index: usize, slot: usize) -> Duration {
         let max = if slot == 0 {
-            LOCAL_LATENCY_MAX
+            self.local_latency_max[index]
         } else {
             self.faults.disk_delay_max
         };
@@ -159,7 +158,7 @@ impl World {
         let reads_follow = job.op.is_some();
         let landed = matches!(job.result, Some(Ok(_)));
         self.witness_landing(index, slot, ballot.filter(|_| landed && !forget));
-        let rest = self.latency(slot) / 2;
+        let rest = self.latency(index, slot) / 2;
         let stage = if reads_follow { Stage::Read } else { Stage::Finish };
         self.step_after(index, rest, DiskStep { slot, serial, stage });
     }

@@ -103,6 +103,12 @@ impl Ledger {
         place == older
     }
 
+    /// Whether these are on two branches because an operator let both sides of a cut go on.
+    pub fn is_branch(&self, one: Place, other: Place) -> bool {
+        let one_content = self.content(one);
+        self.overruled && !self.is_ancestor(one_content, other) && !self.is_ancestor(self.content(other), one)
+    }
+
     /// A node is about to store or send this record.
     pub fn on_record(&mut self, record: &Record) -> Result<(), Unsound> {
         let Some(prev) = self.find(record.prev) else {
@@ -136,7 +142,7 @@ impl Ledger {
         }
         let requests: Vec<RequestId> = match &record.body {
             RecordBody::Updates { updates, .. } => updates.iter().map(|update| update.request).collect(),
-            RecordBody::Open | RecordBody::Rollback => Vec::new(),
+            RecordBody::Open | RecordBody::OpenAll | RecordBody::Rollback => Vec::new(),
         };
         let place = Place(self.versions.len());
         let depth = parent.depth + 1;
@@ -199,7 +205,7 @@ impl Ledger {
             .insert(configuration.epoch, configuration.clone());
         self.invariant_no_acked_update_lost(configuration)?;
         // Who is given the content as an image never sees the record that opens the epoch.
-        self.on_record(&Record::open(configuration.base, configuration.epoch))?;
+        self.on_record(&Record::opening(configuration.base, configuration))?;
         Ok(true)
     }
 
@@ -341,7 +347,7 @@ fn invariant_generations_rise(record: &Record) -> Result<(), Unsound> {
         RecordBody::Updates { updates, .. } => {
             to.epoch == from.epoch && to.generation.0 == from.generation.0 + updates.len() as u64
         }
-        RecordBody::Open => to.epoch > from.epoch && to.generation == from.generation,
+        RecordBody::Open | RecordBody::OpenAll => to.epoch > from.epoch && to.generation == from.generation,
         RecordBody::Rollback => true,
     };
     if sound {

@@ -31,6 +31,8 @@ pub struct Network {
     random: Random,
     /// `cuts[from][to]`: how many faults hold this direction cut.
     cuts: Vec<Vec<u32>>,
+    /// Where longer messages than this are lost, as on a path with a wrong MTU: by sender, then receiver.
+    long_lost: Vec<Vec<Option<usize>>>,
 }
 
 impl Network {
@@ -39,11 +41,25 @@ impl Network {
             weather,
             random,
             cuts: vec![vec![0; nodes]; nodes],
+            long_lost: vec![vec![None; nodes]; nodes],
         }
     }
 
     pub fn cut(&mut self, from: usize, to: usize) {
         self.cuts[from][to] += 1;
+    }
+
+    /// From now on messages longer than this are lost on that way; `None`: none is.
+    pub fn lose_long(&mut self, from: usize, to: usize, bytes_max: Option<usize>) {
+        self.long_lost[from][to] = bytes_max;
+    }
+
+    /// Whether a message of this length is lost whatever the weather.
+    pub fn swallows(&self, from: usize, to: usize, bytes: usize) -> bool {
+        self.long_lost
+            .get(from)
+            .and_then(|row| *row.get(to)?)
+            .is_some_and(|max| bytes > max)
     }
 
     pub fn mend(&mut self, from: usize, to: usize) {

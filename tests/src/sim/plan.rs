@@ -40,7 +40,7 @@ use super::network::Weather;
 use super::random::Random;
 use super::world::DISK_DEADLINE;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use core::fmt;
 use core::time::Duration;
 
@@ -64,10 +64,11 @@ impl Shape {
 
     fn draw(random: &mut Random) -> Self {
         let (nodes, devices) = match random.below(100) {
-            0..60 => (2, 2),
-            60..72 => (2, 1),
-            72..84 => (3, 0),
-            84..90 => (2, 0),
+            0..54 => (2, 2),
+            54..64 => (2, 1),
+            64..74 => (3, 0),
+            74..83 => (2, 0),
+            83..90 => (4, 0),
             90..95 => (1, 2),
             _ => (1, 1),
         };
@@ -331,9 +332,19 @@ impl fmt::Display for Seed {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: Seed,
+    pub propagation: Propagation,
+    pub update_propagation: Propagation,
     pub shape: Shape,
     pub faults: FaultBudget,
     pub load: Load,
+}
+
+fn draw_propagation(random: &mut Random) -> Propagation {
+    if random.chance(500) {
+        Propagation::Forward
+    } else {
+        Propagation::Broadcast
+    }
 }
 
 impl Plan {
@@ -351,6 +362,7 @@ impl Plan {
                 let shape = Shape::draw(&mut draws);
                 let mut faults = FaultBudget::draw(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
+                let mut ways = draws.clone().fork("propagation");
                 let load = Load {
                     clients: draws.between(2, 5) as usize,
                     think_max: Duration::from_millis(draws.skewed(20, 400)),
@@ -360,6 +372,8 @@ impl Plan {
                 };
                 Self {
                     seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
                     shape,
                     faults,
                     load,
@@ -370,9 +384,12 @@ impl Plan {
                 let shape = groups::shape(&mut draws);
                 let mut faults = groups::faults(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
+                let mut ways = draws.clone().fork("propagation");
                 let load = groups::load(&mut draws, shape);
                 Self {
                     seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
                     shape,
                     faults,
                     load,

@@ -8,10 +8,10 @@ use super::plan::{Family, FaultBudget, Load, Plan, Seed, Shape};
 use super::random::Random;
 use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
-use ccd_core::configuration::Configuration;
-use ccd_core::database::{Key, Op, Pattern, Row};
+use ccd_core::configuration::{Configuration, RestoreFlag};
+use ccd_core::database::{Content, Key, Op, Pattern, Row, Update};
 use ccd_core::ids::{Position, RequestId};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
@@ -81,6 +81,16 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn stopped_with(shape: Shape, fencing: Fencing) -> Self {
+        Self::stopped_as(shape, fencing, Propagation::Forward, Propagation::Broadcast)
+    }
+
+    /// The same; copies travel in this way, and updates in that one.
+    fn stopped_as(
+        shape: Shape,
+        fencing: Fencing,
+        propagation: Propagation,
+        update_propagation: Propagation,
+    ) -> Self {
         let load = Load {
             clients: 0,
             think_max: LEASE,
@@ -94,6 +104,8 @@ impl Cluster {
                 family: Family::Pairs,
                 fencing,
             },
+            propagation,
+            update_propagation,
             shape,
             faults: FaultBudget::none(),
             load,
@@ -112,7 +124,17 @@ impl Cluster {
 
     /// The same, with this kind of fencing.
     pub fn serving_with(shape: Shape, fencing: Fencing) -> Self {
-        let mut cluster = Self::stopped_with(shape, fencing);
+        Self::stopped_with(shape, fencing).started()
+    }
+
+    /// A cluster that serves; copies travel in this way, and updates in that one.
+    pub fn serving_by(shape: Shape, propagation: Propagation, update_propagation: Propagation) -> Self {
+        Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
+    }
+
+    fn started(self) -> Self {
+        let mut cluster = self;
+        let shape = cluster.world.shape;
         cluster.start_all(Duration::from_millis(10));
         let formats = cluster.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
@@ -230,6 +252,61 @@ impl Cluster {
             AskEnd::Reply(Ok(Answer::Rows { rows, .. })) => {
                 Some(rows.into_iter().map(|row| row.values[1].clone()).collect())
             }
+            _ => None,
+        }
+    }
+
+    /// A row comes to this node's copy that no update added.
+    pub fn damage_copy(&mut self, server: usize, value: &str) {
+        let (_, body) = self.addition(value);
+        let RequestBody::Update(asked) = body else {
+            return;
+        };
+        let damage = Update {
+            request: asked.request,
+            who: asked.who,
+            date: asked.date,
+            reason: asked.reason,
+            preconditions: asked.preconditions,
+            ops: asked.ops,
+        };
+        self.world.damaged = true;
+        let process = self.world.servers[server].process.as_mut();
+        process.expect("the process runs").node.damage_copy(&damage);
+    }
+
+    /// Replaces the whole database by one row, or only the key `K`.
+    pub fn restore(&mut self, server: usize, value: &str, key_only: bool) -> AskEnd {
+        self.next_request += 1;
+        let request = RequestId {
+            client: 0xa2,
+            sequence: self.next_request,
+        };
+        let content = Content {
+            formats: vec![(scenario_key(), vec!["register".into(), "value".into()])],
+            rows: vec![row(value)],
+        };
+        // What a client says of the flag counts for nothing.
+        let (key, restore) = (scenario_key(), RestoreFlag::AllActive);
+        let op = if key_only {
+            Op::ReplaceKey {
+                key,
+                content,
+                restore,
+            }
+        } else {
+            Op::ReplaceAll { content, restore }
+        };
+        self.command(
+            server,
+            RequestBody::Update(update(request, Vec::new(), vec![op], false)),
+        )
+    }
+
+    /// The flag of this node's copy, as its consistency record has it.
+    pub fn restore_flag(&mut self, server: usize) -> Option<char> {
+        match self.command(server, RequestBody::Snapshot { stale: true }) {
+            AskEnd::Reply(Ok(Answer::Snapshot(database))) => Some(database.restore_flag().digit()),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
 use ccd_core::ids::{ClusterId, DeviceRole, Incarnation, NodeId};
-use ccd_core::init::Fencing;
+use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Event, Node, Settings, Ticket};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::reservation::FenceOp;
@@ -33,6 +33,8 @@ pub const CLUSTER: ClusterId = ClusterId(*b"simulated world!");
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 pub const LEASE: Duration = Duration::from_millis(1_000);
 pub const DISK_DEADLINE: Duration = Duration::from_millis(500);
+
+const LOCAL_LATENCY_MAX: Duration = Duration::from_micros(200);
 
 /// Fits the tiny regions, whose images are 64 KiB.
 const CONTENT_BYTES_MAX: u64 = 40 << 10;
@@ -152,6 +154,9 @@ pub struct World {
     pub now: Moment,
     pub shape: Shape,
     pub fencing: Fencing,
+    /// How copies travel, and how updates do.
+    pub propagation: Propagation,
+    pub update_propagation: Propagation,
     pub faults: FaultBudget,
     /// Faults of the budget happen.
     pub faulty: bool,
@@ -163,6 +168,15 @@ pub struct World {
     pub workload: Workload,
     pub log: Log,
     pub unsound: Option<Unsound>,
+    /// Some copy was damaged on purpose: what is kept of it is not what its position says.
+    pub damaged: bool,
+    /// A server that dies just before it carries out an action that changes something, and how many it carries out
+    /// before that. Taken when it has happened.
+    pub dies_after: Option<(usize, u64)>,
+    /// Who sent whom something of a copy, in order.
+    pub copies: Vec<(usize, usize)>,
+    /// How long an operation on each server's local copy takes at most.
+    pub local_latency_max: Vec<Duration>,
     /// A defect that the harness puts in on purpose, to see that it is found.
     pub sabotage: Option<Sabotage>,
     pub(super) asks: BTreeMap<u64, Ask>,
@@ -211,6 +225,8 @@ impl World {
             now: Moment::ZERO,
             shape,
             fencing: plan.seed.fencing,
+            propagation: plan.propagation,
+            update_propagation: plan.update_propagation,
             faults: plan.faults.clone(),
             faulty: false,
             servers,
@@ -222,6 +238,10 @@ impl World {
             log: Log::new(recording),
             unsound: None,
             sabotage: None,
+            damaged: false,
+            dies_after: None,
+            copies: Vec::new(),
+            local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],
             asks: BTreeMap::new(),
             ghosts: BTreeMap::new(),
             chance: random.fork("world"),
@@ -376,6 +396,8 @@ impl World {
             lease: LEASE,
             fencing: self.fencing,
             disk_deadline: self.faults.disk_deadline,
+            propagation: self.propagation,
+            update_propagation: self.update_propagation,
             content_bytes_max: CONTENT_BYTES_MAX,
         };
         let drives = (0..3)

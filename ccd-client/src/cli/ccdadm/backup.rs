@@ -6,11 +6,11 @@ use super::query::parse_key;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
-use crate::client::{Client, Freshness};
+use crate::client::Freshness;
 use crate::exit::Exit;
 use crate::files;
 use crate::messages;
-use ccd_core::configuration::{Mode, RestoreFlag};
+use ccd_core::configuration::RestoreFlag;
 use ccd_core::database::{Content, Key, Op, ParsedText, RecordCheck, TextError};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -107,8 +107,8 @@ Examples:
   ccdadm restore --key MY_KEY backup.ccd
 
 The file must end with its consistency record, as checkpoint and convert write it. A restore
-while a node is missing is marked in the database: all nodes must then be active once before
-the cluster restarts unattended.
+of all or of one key while a node is missing is marked in the database (restore flag 3): all
+nodes must then be active once before the cluster restarts unattended, which resets it.
 
 Exit codes: 65 a row is wrong or the record is missing, 104 the file does not match its record.")]
 pub(super) struct Restore {
@@ -152,8 +152,9 @@ impl Restore {
         let op = match key {
             Some(key) => self.one_key(key, &parsed.content, &doing)?,
             None => Op::ReplaceAll {
-                restore: restore_flag(&client, &doing)?,
                 content: parsed.content,
+                // The master says whether all nodes are active.
+                restore: RestoreFlag::default(),
             },
         };
         if !self.change.dry_run {
@@ -189,19 +190,10 @@ impl Restore {
             )
             .and_try(format!("grep _fmt: {} lists its keys", self.file.display())));
         }
-        Ok(Op::ReplaceKey { key, content })
+        Ok(Op::ReplaceKey {
+            key,
+            content,
+            restore: RestoreFlag::default(),
+        })
     }
-}
-
-/// Column 4 of the consistency record (Fig. 6): whether all nodes are active now.
-fn restore_flag(client: &Client, doing: &str) -> Result<RestoreFlag, Stop> {
-    let status = client.status().doing(doing)?.status;
-    let all_active = status.configuration.is_some_and(|configuration| {
-        configuration.mode == Mode::Paired && configuration.members == configuration.nodes
-    });
-    Ok(if all_active {
-        RestoreFlag::AllActive
-    } else {
-        RestoreFlag::NotAllActive
-    })
 }

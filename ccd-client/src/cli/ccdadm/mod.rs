@@ -7,17 +7,21 @@
 //! offline.rs   convert, purify
 //! verify.rs    verify
 //! drill.rs     drill
+//! quorum.rs    quorum
 //! status.rs    status
 //! why.rs       why, explain
+//! authkey.rs   authkey
 //! setup.rs     setup; devices.rs what it says about devices
 //! ```
 
+mod authkey;
 mod backup;
 mod change;
 mod devices;
 mod drill;
 mod offline;
 mod query;
+mod quorum;
 mod setup;
 pub(super) mod status;
 mod verify;
@@ -68,11 +72,13 @@ enum Verb {
     Restore(backup::Restore),
     Verify(verify::Verify),
     Drill(drill::Drill),
+    Quorum(quorum::Quorum),
     Purify(offline::Purify),
     Convert(offline::Convert),
     Why(why::Why),
     Explain(why::Explain),
     Setup(setup::Setup),
+    Authkey(authkey::AuthkeyVerb),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -105,11 +111,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Restore(verb) => verb.run(&common, &mut terminal),
         Verb::Verify(verb) => verb.run(&common, &mut terminal),
         Verb::Drill(verb) => verb.run(&common, &mut terminal),
+        Verb::Quorum(verb) => verb.run(&common, &mut terminal),
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
+        Verb::Authkey(verb) => verb.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdadm>(&mut terminal, shell, PROGRAM),
     };
     finish(terminal, outcome)

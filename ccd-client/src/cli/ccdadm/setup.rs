@@ -9,7 +9,7 @@ use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
 use crate::error::CcdError;
 use crate::exit::Exit;
-use crate::files::{self, Authkey};
+use crate::files::{self, Authkey, Authkeys};
 use crate::messages;
 use crate::places::Places;
 use ccd_core::database::{Key, Row, RowError};
@@ -39,7 +39,9 @@ Examples:
 
 Options of the cluster (--option NAME=VALUE):
   heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
-  port (5640), image_mib (32), journal_mib (8)
+  port (5640), port_range (4), image_mib (32), journal_mib (8),
+  propagation (forward): how copies travel when nodes join, forward or broadcast,
+  update_propagation (broadcast): how updates do, broadcast or forward
 
 Exit codes: 64 the options describe no cluster, 65 a device or file is unfit,
 108 a cluster is set up here already.")]
@@ -88,11 +90,11 @@ impl Setup {
             .as_deref()
             .map(|this| this_node(&init, this))
             .transpose()?;
-        let key = match Authkey::read(places) {
+        let key = match Authkeys::read(places) {
             Ok(_) => None,
             Err(CcdError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let failed = |error: std::io::Error| Stop::new(&messages::INTERNAL, DOING, error.to_string());
-                Some(Authkey::generate().map_err(failed)?)
+                Some(Authkeys::of(Authkey::generate().map_err(failed)?))
             }
             Err(error) => return Err(error).doing(DOING),
         };

@@ -6,8 +6,8 @@ use crate::cli::failure::{Doing, Stop};
 use crate::cli::table::table;
 use crate::cli::terminal::{Terminal, Tone};
 use crate::exit::Exit;
-use crate::wire::StatusReport;
-use ccd_core::configuration::Mode;
+use crate::wire::{LinkReport, LinkState, StatusReport};
+use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::NodeId;
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
@@ -55,10 +55,15 @@ pub(in crate::cli) enum Health {
 impl Health {
     pub fn of(report: &StatusReport) -> Self {
         let status = &report.status;
-        if status.state != ServingState::Serving {
-            return Self::NotServing;
+        match status.state {
+            ServingState::Serving => {}
+            ServingState::Closed => return Self::Degraded,
+            _ => return Self::NotServing,
         }
-        let whole = status.survives.iter().all(|(_, survives)| *survives)
+        let waived = (status.configuration.as_ref())
+            .is_some_and(|configuration| configuration.quorum == Quorum::Waived);
+        let whole = !waived
+            && status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
             && status
                 .devices
@@ -120,6 +125,7 @@ pub(in crate::cli) fn state_name(state: ServingState) -> &'static str {
         ServingState::Waiting => "waiting",
         ServingState::Reconfiguring => "reconfiguring",
         ServingState::Serving => "serving",
+        ServingState::Closed => "closed",
         ServingState::Left => "left",
     }
 }
@@ -147,6 +153,7 @@ fn document(report: &StatusReport, health: Health) -> Value {
                 "heard": node.heard,
                 "seen_on_disk": node.seen_on_disk,
                 "me": node.id == status.me,
+                "links": report.links.iter().filter(|link| link.node == node.id).map(link_document).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -184,7 +191,11 @@ fn document(report: &StatusReport, health: Health) -> Value {
             "generation": status.position.stamp.generation.0,
             "lineage": status.position.lineage.to_string(),
             "master": master.map(|node| node_name(report, node)),
+            "designated": configuration
+                .and_then(|configuration| configuration.designated)
+                .map(|node| node_name(report, node)),
             "quorum": status.state == ServingState::Serving,
+            "quorum_required": configuration.is_none_or(|configuration| configuration.quorum == Quorum::Required),
             "rows": status.rows,
         },
         "nodes": nodes,
@@ -198,10 +209,52 @@ fn document(report: &StatusReport, health: Health) -> Value {
     })
 }
 
+fn link_state(link: &LinkReport) -> &'static str {
+    match link.state {
+        LinkState::Up => "up",
+        LinkState::Silent => "silent",
+        LinkState::Down => "down",
+    }
+}
+
+fn link_document(link: &LinkReport) -> Value {
+    let connection = link.connection.as_ref();
+    json!({
+        "address": link.address.to_string(),
+        "state": link_state(link),
+        "preferred": link.preferred,
+        "protocol": connection.map(|connection| connection.version),
+        "epoch": connection.map(|connection| connection.epoch.0),
+        "authkey": connection.map(|connection| &connection.authkey),
+        "trouble": (!link.trouble.is_empty()).then_some(&link.trouble),
+    })
+}
+
+fn links(report: &StatusReport) -> Vec<Vec<String>> {
+    let row = |link: &LinkReport| {
+        let version = link.connection.as_ref().map(|connection| connection.version);
+        vec![
+            node_name(report, link.node),
+            link.address.to_string(),
+            link_state(link).to_owned(),
+            version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            if link.preferred {
+                "in use".to_owned()
+            } else {
+                link.trouble.clone()
+            },
+        ]
+    };
+    report.links.iter().map(row).collect()
+}
+
 fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
     let status = &report.status;
     let (verdict, tone) = match health {
         Health::Redundant => ("serving, all redundant".to_owned(), Tone::Good),
+        Health::Degraded if status.state == ServingState::Closed => {
+            ("QUERIES ONLY".to_owned(), Tone::Worrying)
+        }
         Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
         Health::NotServing => (format!("NOT SERVING, {}", state_name(status.state)), Tone::Bad),
     };
@@ -214,6 +267,13 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
     terminal.line(&format!("{}: {verdict}{colon}{why}", report.cluster_name))?;
     if let Some(configuration) = &status.configuration {
         let (how, node) = match configuration.mode {
+            Mode::Paired
+                if configuration
+                    .designated
+                    .is_some_and(|node| configuration.master() == Some(node)) =>
+            {
+                ("paired, designated master", configuration.master())
+            }
             Mode::Paired => ("paired, master", configuration.master()),
             Mode::Solo(owner) => ("solo, owner", Some(owner)),
         };
@@ -247,6 +307,11 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
         &["NODE", "NAME", "STATE", "STAMP", "LEASE", ""],
         nodes.collect(),
     ))?;
+    if !report.links.is_empty() {
+        terminal.line("")?;
+        let heading = ["LINK TO", "ADDRESS", "STATE", "PROTOCOL", ""];
+        terminal.line(&table(&heading, links(report)))?;
+    }
     if !status.devices.is_empty() {
         terminal.line("")?;
         let devices = status.devices.iter().map(|device| {

@@ -7,25 +7,36 @@ use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::exit::Exit;
 use crate::messages::{self, Message};
-use ccd_core::client::VerifiedCopy;
+use ccd_core::client::{Finding, VerifiedCopy};
+use ccd_core::ids::NodeSet;
 use serde_json::{Value, json};
 
-/// Compare the members' copies of the database
+/// Compare the members' copies of the database, and replace those that are inconsistent
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Each member computes anew what it holds. A copy is inconsistent if it is not what its own
+record says, or differs from most copies of the same position (from the master's, if there is
+no majority). It is invalidated: its node stops serving, keeps what it held aside, gets a whole
+copy of a sound one, and comes back by itself.
+
 Examples:
   ccdadm verify && echo all the same
+  ccdadm verify --dry-run                   only report
   ccdadm verify --json | jq '.copies[].digest'
 
-Exit codes: 0 all copies are the same, 1 a member did not answer,
-103 a copy is stale or diverged, 104 copies of one position differ.")]
-pub(super) struct Verify {}
+Exit codes: 0 all copies are the same, 1 an inconsistent copy was replaced, or a member did not
+answer, 103 a copy is stale or diverged, 104 an inconsistent copy was not replaced.")]
+pub(super) struct Verify {
+    /// Report what is inconsistent, and change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
 
 impl Verify {
     pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
         let doing = "verify the copies";
         let client = common.attach(PROGRAM, doing)?;
-        let copies = client.verify().doing(doing)?;
+        let copies = client.verify(!self.dry_run).doing(doing)?;
         let found = flaw(&copies);
         if terminal.json {
             terminal.document(&document(&copies, found.is_none()))?;
@@ -34,9 +45,18 @@ impl Verify {
                 let digest = copy
                     .digest
                     .map_or("no answer".to_owned(), |digest| hex(&digest[..8]));
-                vec![copy.node.to_string(), copy.position.to_string(), digest]
+                let found = match copy.finding {
+                    Finding::Sound => "",
+                    found => finding_name(found),
+                };
+                vec![
+                    copy.node.to_string(),
+                    copy.position.to_string(),
+                    digest,
+                    found.to_owned(),
+                ]
             });
-            terminal.line(&table(&["NODE", "POSITION", "DIGEST"], rows.collect()))?;
+            terminal.line(&table(&["NODE", "POSITION", "DIGEST", ""], rows.collect()))?;
         }
         match found {
             None => Ok(Exit::Done),
@@ -47,6 +67,27 @@ impl Verify {
 
 /// What is worst about these copies.
 fn flaw(copies: &[VerifiedCopy]) -> Option<(&'static Message, String)> {
+    for (finding, message, what) in [
+        (Finding::Inconsistent, &messages::VERIFY_DIFFERS, "left as it is"),
+        (
+            Finding::Invalidated,
+            &messages::VERIFY_DIFFERS,
+            "not replaced in time",
+        ),
+        (
+            Finding::Repaired,
+            &messages::VERIFY_REPAIRED,
+            "replaced by a sound copy",
+        ),
+    ] {
+        let nodes: NodeSet = (copies.iter())
+            .filter(|copy| copy.finding == finding)
+            .map(|copy| copy.node)
+            .collect();
+        if !nodes.is_empty() {
+            return Some((message, format!("nodes {nodes}: inconsistent, and {what}")));
+        }
+    }
     let answered: Vec<&VerifiedCopy> = copies.iter().filter(|copy| copy.digest.is_some()).collect();
     for (index, one) in answered.iter().enumerate() {
         for other in &answered[..index] {
@@ -82,6 +123,15 @@ fn flaw(copies: &[VerifiedCopy]) -> Option<(&'static Message, String)> {
     ))
 }
 
+fn finding_name(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Sound => "sound",
+        Finding::Inconsistent => "inconsistent",
+        Finding::Repaired => "repaired",
+        Finding::Invalidated => "invalidated",
+    }
+}
+
 fn document(copies: &[VerifiedCopy], same: bool) -> Value {
     let copies: Vec<Value> = copies
         .iter()
@@ -91,6 +141,8 @@ fn document(copies: &[VerifiedCopy], same: bool) -> Value {
                 "stamp": copy.position.stamp.to_string(),
                 "lineage": copy.position.lineage.to_string(),
                 "digest": copy.digest.map(|digest| hex(&digest)),
+                "whole": copy.whole,
+                "finding": finding_name(copy.finding),
             })
         })
         .collect();
@@ -117,6 +169,8 @@ mod tests {
                 lineage: Lineage([lineage; 32]),
             },
             digest: digest.map(|byte| [byte; 32]),
+            whole: true,
+            finding: Finding::Sound,
         }
     }
 

@@ -217,12 +217,14 @@ fn restore_replaces_all_or_one_key() {
     );
 
     let one = Op::ReplaceKey {
+        restore: RestoreFlag::NotAllActive,
         key: key("NEW"),
         content: new.clone(),
     };
     let (after, removed) = admitted(&figure_6(), vec![one]).expect("admitted");
     assert_eq!((removed, after.row_count()), (0, 5));
     let gone = Op::ReplaceKey {
+        restore: RestoreFlag::NotAllActive,
         key: key("MY_KEY"),
         content: Content::default(),
     };
@@ -261,6 +263,7 @@ fn restore_refuses_rows_that_break_their_format_and_names_them() {
 #[test]
 fn a_row_that_stands_twice_is_refused_by_restore() {
     let restore = Op::ReplaceKey {
+        restore: RestoreFlag::NotAllActive,
         key: key("K"),
         content: content("K_fmt:a\nK:1\nK:2\nK:1\n"),
     };

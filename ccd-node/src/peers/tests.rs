@@ -1,0 +1,437 @@
+//! Two nodes' channels against each other, over the loopback device.
+
+use super::*;
+use ccd_client::files::Authkey;
+use ccd_client::wire::LinkState;
+use ccd_core::ids::{ClusterId, DeviceSet, Incarnation, NodeSet, Position};
+use ccd_core::protocol::PeerState;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use version::Version;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn key(byte: u8) -> Authkey {
+    Authkey::new([byte; 32])
+}
+
+fn identity(me: u8, keys: Authkeys) -> Identity {
+    Identity {
+        me: node(me),
+        run: Incarnation(u64::from(me) + 1),
+        nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
+        cluster: ClusterId([7; 16]),
+        init_digest: Digest([8; 32]),
+        versions: Versions::OURS,
+        keys: RefCell::new(keys),
+    }
+}
+
+fn pace() -> Pace {
+    Pace::of(Duration::from_millis(100), Duration::from_secs(1))
+}
+
+fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(PATIENCE, work).await.unwrap()
+    })
+}
+
+/// Node 1 listens, and node 0 dials it.
+struct Pair {
+    peers: Peers,
+    inlet: mpsc::Receiver<FromPeer>,
+    listening: Listening,
+    listener: Rc<Identity>,
+}
+
+fn listen_at(listeners: Vec<TcpListener>, identity: &Rc<Identity>) -> (Listening, mpsc::Receiver<FromPeer>) {
+    let (to_core, inlet) = mpsc::channel(4);
+    let known = BTreeSet::from(["127.0.0.1".parse().unwrap()]);
+    let listening = listen(listeners, identity.clone(), known, pace(), to_core);
+    (listening, inlet)
+}
+
+fn pair_of(dialer: Identity, listener: Identity) -> Pair {
+    let socket = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = Rc::new(listener);
+    let (listening, inlet) = listen_at(vec![socket], &listener);
+    let mut peers = Peers::new(Rc::new(dialer), pace());
+    peers.dial(node(1), &[address], 1, &[]);
+    Pair {
+        peers,
+        inlet,
+        listening,
+        listener,
+    }
+}
+
+fn pair(dialer_key: u8) -> Pair {
+    let keys = |byte| Authkeys::of(key(byte));
+    pair_of(identity(0, keys(dialer_key)), identity(1, keys(9)))
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+impl Pair {
+    fn links_up(&self) -> usize {
+        let links = self.peers.report();
+        links.iter().filter(|link| link.state == LinkState::Up).count()
+    }
+
+    fn connection(&self) -> Option<ccd_client::wire::ConnectionReport> {
+        self.peers.report()[0].connection.clone()
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.peers.send(node(1), message);
+        self.peers.flush();
+    }
+
+    async fn next(&mut self) -> Message {
+        let arrived = self.inlet.recv().await.unwrap();
+        assert_eq!(arrived.from, node(0));
+        arrived.message
+    }
+}
+
+fn chunk(bytes: usize) -> Message {
+    Message::ImageChunk {
+        position: Position::EMPTY,
+        total: bytes as u64,
+        offset: 0,
+        bytes: vec![7; bytes],
+        ancestor: false,
+    }
+}
+
+fn number(epoch: u64) -> Message {
+    Message::Open { epoch: Epoch(epoch) }
+}
+
+fn beat(echo: u64) -> Message {
+    Message::Heartbeat(PeerState {
+        incarnation: Incarnation(1),
+        echo,
+        epoch: Epoch(1),
+        serving: true,
+        position: Position::EMPTY,
+        blank: false,
+        willing: true,
+        ready: true,
+        devices: DeviceSet::EMPTY,
+        hears: NodeSet::EMPTY,
+        lets_in: NodeSet::EMPTY,
+    })
+}
+
+/// A way that can go silent: bytes are taken and carried no further, either way.
+struct Relay {
+    address: SocketAddr,
+    carries: Rc<Cell<bool>>,
+}
+
+fn relay(to: SocketAddr) -> Relay {
+    let socket = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = socket.local_addr().unwrap();
+    let carries = Rc::new(Cell::new(true));
+    let relayed = carries.clone();
+    spawn_local(async move {
+        loop {
+            let (near, _) = socket.accept().await.unwrap();
+            let far = TcpStream::connect(to).await.unwrap();
+            let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+            spawn_local(carry(near_in, far_out, relayed.clone()));
+            spawn_local(carry(far_in, near_out, relayed.clone()));
+        }
+    });
+    Relay { address, carries }
+}
+
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    carries: Rc<Cell<bool>>,
+) {
+    let mut bytes = [0; 4096];
+    while let Ok(len) = from.read(&mut bytes).await {
+        if len == 0 {
+            return;
+        }
+        if carries.get() && to.write_all(&bytes[..len]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn messages_arrive_whole_and_in_order_however_long() {
+    on_one_thread(async {
+        let mut pair = pair(9);
+        until(|| pair.links_up() == 1).await;
+        let messages: Vec<Message> = (0..20).map(|number| chunk(number * 100_000)).collect();
+        for message in &messages {
+            pair.send(message);
+        }
+        for message in messages {
+            assert!(pair.next().await == message);
+        }
+        assert!(pair.peers.is_drained());
+    });
+}
+
+#[test]
+fn a_node_with_another_key_gets_no_connection_and_its_status_says_why() {
+    on_one_thread(async {
+        let mut pair = pair(1);
+        let attempts = pace().pause * 5;
+        assert!(tokio::time::timeout(attempts, pair.inlet.recv()).await.is_err());
+        let link = &pair.peers.report()[0];
+        assert_eq!(link.state, LinkState::Down);
+        assert!(link.trouble.contains("authkey differs"), "{}", link.trouble);
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_dropped_and_not_waited_for() {
+    on_one_thread(async {
+        let mut pair = pair(9);
+        until(|| pair.links_up() == 1).await;
+        // The inlet is full after a few messages, so the listener stops reading and TCP pushes back.
+        let big = chunk(1 << 20);
+        let mut sent = 0;
+        while pair.connection().is_some() {
+            pair.send(&big);
+            sent += 1;
+            assert!(sent < 200, "nothing bounds what waits for a peer");
+            yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn connections_are_made_anew_at_every_reconfiguration_and_nothing_is_lost_or_overtaken() {
+    on_one_thread(async {
+        let mut pair = pair(9);
+        until(|| pair.links_up() == 1).await;
+        let mut sent = 0;
+        for epoch in 1..=10 {
+            pair.peers.set_epoch(Epoch(epoch));
+            // Sent on the old one, while the new one is made, and on the new one.
+            while pair.connection().map(|connection| connection.epoch) != Some(Epoch(epoch)) {
+                assert_eq!(pair.links_up(), 1, "nothing to send on");
+                sent += 1;
+                pair.send(&number(sent));
+                let arrived = pair.next().await;
+                assert!(arrived == number(sent), "{arrived:?} for {sent}");
+            }
+            for _ in 0..3 {
+                sent += 1;
+                pair.send(&number(sent));
+            }
+            for waited in (0..3).rev() {
+                assert!(pair.next().await == number(sent - waited));
+            }
+        }
+        assert!(sent > 30);
+    });
+}
+
+#[test]
+fn what_goes_out_in_the_moment_of_the_change_arrives_in_order() {
+    on_one_thread(async {
+        let mut pair = pair(9);
+        until(|| pair.links_up() == 1).await;
+        let total = 2_000;
+        let reader = {
+            let (sink, hole) = mpsc::channel(1);
+            let mut inlet = std::mem::replace(&mut pair.inlet, hole);
+            drop(sink);
+            spawn_local(async move {
+                for expected in 1..=total {
+                    let arrived = inlet.recv().await.unwrap().message;
+                    assert!(arrived == number(expected), "{arrived:?} for {expected}");
+                }
+            })
+        };
+        for sent in 1..=total {
+            if sent % 200 == 0 {
+                pair.peers.set_epoch(Epoch(sent));
+            }
+            pair.send(&number(sent));
+            yield_now().await;
+        }
+        reader.await.unwrap();
+    });
+}
+
+#[test]
+fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
+    on_one_thread(async {
+        let keys = || Authkeys::of(key(9));
+        let socket = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let to = socket.local_addr().unwrap();
+        let listener = Rc::new(identity(1, keys()));
+        let (listening, inlet) = listen_at(vec![socket], &listener);
+        let relays = [relay(to), relay(to)];
+        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace());
+        peers.dial(node(1), &relays.each_ref().map(|relay| relay.address), 1, &[]);
+        let mut pair = Pair {
+            peers,
+            inlet,
+            listening,
+            listener,
+        };
+        until(|| pair.links_up() == 2).await;
+        let preferred = |pair: &Pair| {
+            let links = pair.peers.report();
+            let at = links.iter().find(|link| link.preferred).unwrap().address;
+            relays.iter().position(|relay| relay.address == at).unwrap()
+        };
+        for (round, cut) in [(0, 0), (1, 1), (2, 0)] {
+            let start = round * 1_000;
+            pair.send(&beat(start));
+            assert!(pair.next().await == beat(start));
+            until(|| pair.links_up() == 2).await;
+            if preferred(&pair) != cut {
+                continue;
+            }
+            relays[cut].carries.set(false);
+            let mut beats = 0;
+            while preferred(&pair) == cut {
+                beats += 1;
+                pair.send(&beat(start + beats));
+                assert!(
+                    pair.next().await == beat(start + beats),
+                    "each once, over the other"
+                );
+                tokio::time::sleep(pace().heartbeat).await;
+            }
+            assert!(beats <= 4, "noticed after {beats} heartbeats");
+            pair.send(&number(round));
+            assert!(pair.next().await == number(round));
+            relays[cut].carries.set(true);
+            // What was swallowed breaks the sealed stream: the connection is made anew.
+            let mut more = beats;
+            while pair.links_up() < 2 {
+                more += 1;
+                pair.send(&beat(start + more));
+                assert!(pair.next().await == beat(start + more));
+                tokio::time::sleep(pace().heartbeat).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn keys_are_rotated_without_losing_a_message() {
+    on_one_thread(async {
+        let mut pair = pair(9);
+        until(|| pair.links_up() == 1).await;
+        let both = Authkeys::of(key(9)).with(key(5)).unwrap();
+        let stages = [
+            (both.clone(), 9),
+            (both.promoted(), 5),
+            (both.promoted().first_only(), 5),
+        ];
+        let mut sent = 0;
+        for (keys, first) in stages {
+            *pair.listener.keys.borrow_mut() = keys.clone();
+            pair.listening.revoke();
+            pair.peers.set_keys(keys);
+            let expected = key(first).id().to_string();
+            loop {
+                sent += 1;
+                pair.send(&number(sent));
+                assert!(pair.next().await == number(sent), "lost");
+                let connection = pair.connection().expect("it stays connected");
+                if connection.authkey == expected {
+                    break;
+                }
+            }
+        }
+        // A key that is taken away at once ends its connections, and they are made anew under one that is left.
+        let other = Authkeys::of(key(7));
+        *pair.listener.keys.borrow_mut() = other.clone();
+        pair.listening.revoke();
+        until(|| pair.connection().is_none()).await;
+        pair.peers.set_keys(other);
+        until(|| pair.links_up() == 1).await;
+        assert_eq!(pair.connection().unwrap().authkey, key(7).id().to_string());
+    });
+}
+
+#[test]
+fn a_dialer_whose_first_key_is_not_known_tries_its_others() {
+    on_one_thread(async {
+        let keys = Authkeys::of(key(5)).with(key(9)).unwrap();
+        let pair = pair_of(identity(0, keys), identity(1, Authkeys::of(key(9))));
+        until(|| pair.links_up() == 1).await;
+        assert_eq!(pair.connection().unwrap().authkey, key(9).id().to_string());
+    });
+}
+
+#[test]
+fn a_pretended_later_release_and_this_one_exchange_messages() {
+    on_one_thread(async {
+        let keys = || Authkeys::of(key(9));
+        let later = Identity {
+            versions: Versions {
+                oldest: Version(1),
+                newest: Version(2),
+            },
+            ..identity(0, keys())
+        };
+        let mut pair = pair_of(later, identity(1, keys()));
+        until(|| pair.links_up() == 1).await;
+        assert_eq!(pair.connection().unwrap().version, 1);
+        pair.send(&number(4));
+        assert!(pair.next().await == number(4));
+    });
+}
+
+#[test]
+fn the_next_port_of_the_range_is_taken_and_found() {
+    on_one_thread(async {
+        let keys = || Authkeys::of(key(9));
+        // Somebody has the first port, and does not answer.
+        let taken = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let first = taken.local_addr().unwrap();
+        assert!(bind(first, 1).is_err());
+        let socket = bind(first, 64).unwrap();
+        let bound = socket.local_addr().unwrap();
+        assert_ne!(bound, first);
+        let listener = Rc::new(identity(1, keys()));
+        let (listening, inlet) = listen_at(vec![socket], &listener);
+        drop(taken);
+        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace());
+        peers.dial(node(1), &[first], 64, &[]);
+        let mut pair = Pair {
+            peers,
+            inlet,
+            listening,
+            listener,
+        };
+        until(|| pair.links_up() == 1).await;
+        assert_eq!(pair.peers.report()[0].address, bound);
+        pair.send(&number(4));
+        assert!(pair.next().await == number(4));
+    });
+}
