@@ -1,11 +1,11 @@
 //! Random histories under random faults, and proof that the simulator is deterministic and finds what is wrong.
 //!
-//! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 2,000. In a debug build the histories
+//! `CCD_SIM_HISTORIES` and `CCD_SIM_FROM` choose other seeds than the usual 10,000. In a debug build the histories
 //! take several times longer; run `cargo test --release -p ccd-tests`.
 
 use ccd_core::init::Fencing;
-use ccd_tests::sim::campaign;
-use ccd_tests::sim::plan::Plan;
+use ccd_tests::sim::campaign::{self, Campaign};
+use ccd_tests::sim::plan::{Family, Seed};
 use ccd_tests::sim::run::run_seed;
 use ccd_tests::sim::world::Sabotage;
 
@@ -19,10 +19,14 @@ fn from_environment(name: &str, usual: u64) -> u64 {
 }
 
 #[test]
-fn two_thousand_histories_are_sound() {
+fn ten_thousand_histories_are_sound() {
     let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 2_000);
-    let mut report = campaign::run(from..from + count, None, 5, None);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000);
+    let campaign = Campaign {
+        failures_max: 5,
+        ..Campaign::new(from..from + count)
+    };
+    let mut report = campaign::run(&campaign, |_| {});
     for failure in &mut report.failures {
         println!("{}", campaign::describe(failure, None));
     }
@@ -46,8 +50,9 @@ fn two_thousand_histories_are_sound() {
     );
 }
 
-/// Seeds that found something, each with what it was. They mean something else once the simulator draws otherwise.
-const FOUND: [(u64, &str); 13] = [
+/// Seeds that found something, each with what it was. They mean something else once the simulator draws
+/// pairs otherwise.
+const FOUND: &[(u64, &str)] = &[
     (
         8,
         "a round under way held back the change that would have let it end",
@@ -89,12 +94,17 @@ const FOUND: [(u64, &str); 13] = [
 
 #[test]
 fn seeds_that_once_found_something_are_sound() {
-    for (seed, what) in FOUND {
+    for &(number, what) in FOUND {
         for fencing in [Fencing::Lease, Fencing::Scsi] {
-            let outcome = run_seed(seed, fencing, false, None);
+            let seed = Seed {
+                number,
+                family: Family::Pairs,
+                fencing,
+            };
+            let outcome = run_seed(seed, false, None);
             assert!(
                 outcome.unsound.is_none(),
-                "seed {seed} with fencing {fencing} ({what}): {:?}",
+                "seed {seed} ({what}): {:?}",
                 outcome.unsound
             );
         }
@@ -103,12 +113,8 @@ fn seeds_that_once_found_something_are_sound() {
 
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
-    for seed in 0..12 {
-        let fencing = Plan::usual_fencing(seed);
-        let (first, second) = (
-            run_seed(seed, fencing, false, None),
-            run_seed(seed, fencing, true, None),
-        );
+    for seed in (0..16).map(Seed::usual) {
+        let (first, second) = (run_seed(seed, false, None), run_seed(seed, true, None));
         assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_eq!(first.counts.events, second.counts.events, "seed {seed}");
         assert!(first.log.lines().is_empty() && !second.log.lines().is_empty());
@@ -117,14 +123,28 @@ fn a_seed_gives_the_same_history_every_time() {
 
 #[test]
 fn different_seeds_give_different_histories() {
-    let hash = |seed, fencing| run_seed(seed, fencing, false, None).hash;
-    assert_ne!(hash(1, Fencing::Scsi), hash(2, Fencing::Scsi));
-    assert_ne!(hash(1, Fencing::Scsi), hash(1, Fencing::Lease));
+    let hash = |number, family, fencing| {
+        let seed = Seed {
+            number,
+            family,
+            fencing,
+        };
+        run_seed(seed, false, None).hash
+    };
+    let one = hash(1, Family::Pairs, Fencing::Scsi);
+    assert_ne!(one, hash(2, Family::Pairs, Fencing::Scsi));
+    assert_ne!(one, hash(1, Family::Pairs, Fencing::Lease));
+    assert_ne!(one, hash(1, Family::Groups, Fencing::Scsi));
 }
 
 /// Runs seeds with a defect put in until one is found out; returns how.
 fn found_out(sabotage: Sabotage) -> String {
-    let report = campaign::run(0..60, None, 1, Some(sabotage));
+    let campaign = Campaign {
+        failures_max: 1,
+        sabotage: Some(sabotage),
+        ..Campaign::new(0..60)
+    };
+    let report = campaign::run(&campaign, |_| {});
     let failure = report
         .failures
         .first()

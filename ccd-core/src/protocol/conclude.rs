@@ -4,8 +4,9 @@ use super::Node;
 use super::evidence::{Source, newest_state};
 use super::install::Install;
 use super::interface::DecisionKind;
+use super::left_out::may_hold_leases;
 use super::message::Message;
-use super::propose::Phase;
+use super::propose::{Phase, Proposal};
 use super::replicas::{Attempt, Purpose};
 use crate::configuration::votes;
 use crate::configuration::{
@@ -13,11 +14,21 @@ use crate::configuration::{
 };
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use crate::time::Time;
 use alloc::format;
 use alloc::string::String;
 
-/// An override must not get the epoch of a configuration that voters decide elsewhere at the same time.
-const OVERRIDE_EPOCH_STEP: u64 = 1000;
+/// Overrides begin at multiples of this, and each node's so far from the next one's. So an override, and what is decided after
+/// it, has no epoch in common with what voters or the override of another node decide elsewhere at the same time.
+const OVERRIDE_EPOCH_STEP: u64 = 100_000;
+const OVERRIDE_EPOCH_STEP_PER_NODE: u64 = 1_000;
+const _: () = assert!(OVERRIDE_EPOCH_STEP > OVERRIDE_EPOCH_STEP_PER_NODE * 32);
+
+/// The epoch of an operator's override by this node, which knows this epoch.
+pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
+    let first = (known.0 / OVERRIDE_EPOCH_STEP + 1) * OVERRIDE_EPOCH_STEP;
+    Epoch(first + node.index() as u64 * OVERRIDE_EPOCH_STEP_PER_NODE)
+}
 
 /// A reason as configurations hold it: cut to what replicas store.
 fn bounded(mut reason: String) -> String {
@@ -131,13 +142,12 @@ impl Node {
             Some(decided) => decided,
             None => (self.cluster_nodes(), self.cluster_digest()),
         };
-        let step = if proposal.forced {
-            OVERRIDE_EPOCH_STEP + self.me().index() as u64
-        } else {
-            1
-        };
         let configuration = Configuration {
-            epoch: Epoch(known.epoch.0 + step),
+            epoch: if proposal.forced {
+                override_epoch(known.epoch, self.me())
+            } else {
+                known.epoch.next()
+            },
             mode: if alone {
                 Mode::Solo(self.me())
             } else {
@@ -181,26 +191,31 @@ impl Node {
             ));
             return;
         }
-        let excluded = known.members.minus(members).minus(proposal.promised.nodes);
-        let mut lease_until = self.now;
-        // Of one that was left out before, too, and did not promise since.
-        for node in self
-            .still_promised()
-            .minus(members)
-            .minus(proposal.promised.nodes)
-            .union(excluded)
-            .iter()
-        {
-            lease_until = lease_until.max(self.promised_until(node));
-            if known.owner() == Some(node) || proposal.forced {
-                lease_until = lease_until.max(proposal.claimed_at + self.settings.lease);
-            }
-        }
         if let Some(proposal) = &mut self.proposal {
-            proposal.lease_until = lease_until;
             proposal.value = Some(configuration);
         }
         self.ask_for_votes();
+    }
+
+    /// When nobody can hold a lease any more who is left out and has not promised.
+    fn leases_end(&self, next: &Configuration, proposal: &Proposal) -> Time {
+        let known = &self.known;
+        let served = self.opened == Some(known.epoch);
+        let holders = may_hold_leases(known, next, served).minus(proposal.promised.nodes);
+        // Who owned the devices before a configuration that perhaps never opened is not known here.
+        let maybe_owner = |node| !known.members.contains(node) || known.owner() == Some(node);
+        let ends = holders.iter().map(|node| {
+            let promised = self.promised_until(node);
+            if maybe_owner(node) || proposal.forced {
+                promised.max(proposal.claimed_at + self.settings.lease)
+            } else {
+                promised
+            }
+        });
+        // What this node itself has promised it keeps, whatever it was for.
+        let kept = (self.still_promised().minus(next.members)).minus(proposal.promised.nodes);
+        let ends = ends.chain(kept.iter().map(|node| self.promised_until(node)));
+        ends.fold(self.now, Time::max)
     }
 
     fn ask_for_votes(&mut self) {
@@ -292,10 +307,11 @@ impl Node {
         let Some(proposal) = self.proposal.take() else {
             return;
         };
-        let Some(configuration) = proposal.value else {
+        let Some(configuration) = proposal.value.clone() else {
             return;
         };
         let voters = self.known.devices;
+        let lease_until = self.leases_end(&configuration, &proposal);
         let kind = if proposal.forced {
             DecisionKind::Override
         } else {
@@ -331,7 +347,7 @@ impl Node {
                 configuration,
                 proposal.attempt,
                 recording,
-                proposal.lease_until,
+                lease_until,
                 milestones,
                 self.now,
             ));

@@ -8,7 +8,7 @@ use alloc::string::String;
 
 /// What one sealed replica shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Evidence {
+pub struct Evidence {
     pub source: Source,
     pub position: Position,
     /// Its content is whole.
@@ -18,7 +18,7 @@ pub(super) struct Evidence {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub enum Source {
     Node(NodeId),
     Device(DeviceRole),
 }
@@ -38,7 +38,10 @@ impl Evidence {
 /// one, unless it is damaged or cannot be read. If it has a state of this epoch, the newest such state is it. If none
 /// has, the configuration never opened, and the state is that of the epoch it was to start from: at least its base,
 /// or what one of the writers of that epoch holds.
-pub(super) fn newest_state<'a>(
+///
+/// # Errors
+/// Says in words which evidence is missing.
+pub fn newest_state<'a>(
     configuration: &Configuration,
     evidence: &'a [Evidence],
 ) -> Result<&'a Evidence, String> {

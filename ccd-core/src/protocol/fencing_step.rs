@@ -14,7 +14,7 @@ use alloc::string::String;
 
 /// What is known of one device, and what this node wants there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Situation<'a> {
+pub struct Situation<'a> {
     pub me: NodeId,
     pub cluster: ClusterId,
     /// What this run of the node registered here last.
@@ -32,7 +32,7 @@ pub(super) struct Situation<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     Do(FenceOp),
     /// Read back: this node is registered, the reservation is held, and no victim is registered.
     Done,
@@ -42,7 +42,8 @@ pub(super) enum Next {
     Blocked(String),
 }
 
-pub(super) fn next(situation: &Situation) -> Next {
+/// The next step on this device.
+pub fn next(situation: &Situation) -> Next {
     let Situation {
         me,
         cluster,

@@ -16,7 +16,7 @@
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
-//! install.rs     from decided to open (Fig. 4)
+//! install.rs     from decided to open (Fig. 4)        left_out.rs  pure: whose leases must have run out
 //! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
 //!                                                                   history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
@@ -24,6 +24,7 @@
 //! requests.rs    what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
 //!                                                   verification.rs  verify
 //! last_words.rs  recent decisions on the devices, for the survivor to read
+//! rules.rs       the pure decisions of the others, for the model in tests/
 //! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
 //! ```
 //!
@@ -43,6 +44,7 @@ mod incoming;
 mod install;
 mod interface;
 mod last_words;
+mod left_out;
 mod loading;
 mod maintenance;
 mod message;
@@ -60,6 +62,7 @@ mod quorum;
 mod raw;
 mod replicas;
 mod requests;
+pub mod rules;
 mod settled;
 mod slow;
 mod spread;

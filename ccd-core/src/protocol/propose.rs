@@ -62,7 +62,6 @@ pub(super) struct Proposal {
     /// Content of devices that was read as evidence.
     pub loaded: BTreeMap<DeviceRole, (Database, History)>,
     pub accepted: Option<(Ballot, Configuration)>,
-    pub lease_until: Time,
     /// When each device was claimed: a solo owner cannot have renewed its lease after that.
     pub claimed_at: Time,
     pub value: Option<Configuration>,
@@ -152,7 +151,6 @@ impl Node {
             fetched_in_vain: NodeSet::EMPTY,
             loaded: BTreeMap::new(),
             accepted: None,
-            lease_until: self.now,
             claimed_at: self.now,
             value: None,
             forced,

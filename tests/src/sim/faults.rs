@@ -38,6 +38,9 @@ impl World {
         let kind = *self.chance.pick(&kinds);
         let lasts = self.draw(SHORTEST, LONGEST);
         let first = self.chance.below(self.shape.nodes as u64) as usize;
+        if self.fault_of_many_begins(kind, first, lasts) {
+            return;
+        }
         let second = match kind {
             FaultKind::CutOneWay | FaultKind::CutPair => {
                 let others: Vec<usize> = (0..self.shape.nodes).filter(|other| *other != first).collect();
@@ -76,6 +79,12 @@ impl World {
             FaultKind::Leave => self.operator_tells(first, RequestBody::Leave),
             FaultKind::Reconnect => self.media.reconnect(first, role),
             FaultKind::TargetReset => self.reset_target(role),
+            FaultKind::CrashSome
+            | FaultKind::Partition
+            | FaultKind::CutsOneWay
+            | FaultKind::FlapLink
+            | FaultKind::FlapProcess
+            | FaultKind::DateJump => unreachable!("begun by fault_of_many_begins"),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
     }
@@ -104,6 +113,12 @@ impl World {
             FaultKind::PathLoss => self.media.return_path(first, role),
             FaultKind::DeviceStall | FaultKind::PathStall | FaultKind::Reconnect | FaultKind::TargetReset => {
             }
+            FaultKind::CrashSome
+            | FaultKind::Partition
+            | FaultKind::CutsOneWay
+            | FaultKind::FlapLink
+            | FaultKind::FlapProcess
+            | FaultKind::DateJump => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
         }
     }

@@ -3,13 +3,57 @@
 //! The data model is small on purpose, so that checking is cheap and misses nothing. Each key of the database is an
 //! object of its own; its rows are `(register, value)` and every value is written by one operation only.
 
-use std::collections::BTreeSet;
-
 /// One row of a key: register and value.
 pub type Cell = (u8, u32);
 
-/// What a key holds.
-pub type Cells = BTreeSet<Cell>;
+/// What a key holds. The checker copies it for every choice that it tries, so it is one small piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cells(Vec<Cell>);
+
+impl Cells {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn iter(&self) -> core::slice::Iter<'_, Cell> {
+        self.0.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// False if it was there.
+    pub fn insert(&mut self, cell: Cell) -> bool {
+        let place = self.0.binary_search(&cell);
+        if let Err(index) = place {
+            self.0.insert(index, cell);
+        }
+        place.is_err()
+    }
+
+    /// False if it was not there.
+    pub fn remove(&mut self, cell: &Cell) -> bool {
+        let place = self.0.binary_search(cell);
+        if let Ok(index) = place {
+            self.0.remove(index);
+        }
+        place.is_ok()
+    }
+}
+
+impl FromIterator<Cell> for Cells {
+    fn from_iter<I: IntoIterator<Item = Cell>>(cells: I) -> Self {
+        let mut cells: Vec<Cell> = cells.into_iter().collect();
+        cells.sort_unstable();
+        cells.dedup();
+        Self(cells)
+    }
+}
 
 /// Place in the one order in which the world saw calls and returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +102,12 @@ pub struct Operation {
     pub heard: Heard,
 }
 
+impl<const COUNT: usize> From<[Cell; COUNT]> for Cells {
+    fn from(cells: [Cell; COUNT]) -> Self {
+        cells.into_iter().collect()
+    }
+}
+
 impl Call {
     /// What the operation makes of the state, and how many rows it removes; `None` if the state refuses it.
     pub fn apply(&self, cells: &Cells) -> Option<(Cells, u64)> {
@@ -94,6 +144,6 @@ impl Call {
 
 fn remove_register(cells: &mut Cells, register: u8) -> u64 {
     let before = cells.len();
-    cells.retain(|cell| cell.0 != register);
+    cells.0.retain(|cell| cell.0 != register);
     (before - cells.len()) as u64
 }

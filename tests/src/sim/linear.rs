@@ -39,16 +39,17 @@ pub fn check(history: &[Operation]) -> Verdict {
             .collect();
         operations.sort_by_key(|operation| operation.called);
         settle_what_was_seen(&mut operations);
+        let named = named_values(&operations);
         // Most of what nobody ever saw never happened: an order without it is an order.
         let without: Vec<&Operation> = operations
             .iter()
             .filter(|operation| !is_unseen(operation))
             .collect();
-        if matches!(search(&without), Found::Order) {
+        if matches!(search(&without, &named), Found::Order) {
             continue;
         }
         let all: Vec<&Operation> = operations.iter().collect();
-        match search(&all) {
+        match search(&all, &named) {
             Found::Order => {}
             Found::Nothing { stuck } => {
                 let stuck = Box::new(all[stuck].clone());
@@ -88,6 +89,50 @@ fn settle_what_was_seen(operations: &mut [Operation]) {
     }
 }
 
+/// Values that some answer showed, or that some call asks for by name. All others are only ever counted.
+fn named_values(operations: &[Operation]) -> HashSet<u32> {
+    let mut named = HashSet::new();
+    for operation in operations {
+        if let Heard::Rows(cells) = &operation.heard {
+            named.extend(cells.iter().map(|cell| cell.1));
+        }
+        if let Call::Exchange { from, .. } = operation.call {
+            named.insert(from.1);
+        }
+    }
+    named
+}
+
+/// What stands for a value that is only ever counted.
+const ANY: u32 = u32::MAX;
+
+/// For each operation of unknown outcome the one before it that would do the same, but for a value that is only ever
+/// counted: whichever of them was done, it may as well have been the one that was called first.
+fn twins(operations: &[&Operation], named: &HashSet<u32>) -> Vec<Option<usize>> {
+    let mut last: Vec<(Call, usize)> = Vec::new();
+    let mut twins = vec![None; operations.len()];
+    for (index, operation) in operations.iter().enumerate() {
+        let unnamed = written_value(&operation.call).is_none_or(|value| !named.contains(&value));
+        if operation.heard != Heard::Unknown || !unnamed {
+            continue;
+        }
+        let mut call = operation.call.clone();
+        match &mut call {
+            Call::Add { cell } | Call::Replace { cell } | Call::Exchange { to: cell, .. } => cell.1 = ANY,
+            Call::AddPair { value, .. } => *value = ANY,
+            Call::Clear { .. } | Call::Read { .. } => {}
+        }
+        match last.iter_mut().find(|known| known.0 == call) {
+            Some(known) => {
+                twins[index] = Some(known.1);
+                known.1 = index;
+            }
+            None => last.push((call, index)),
+        }
+    }
+    twins
+}
+
 fn is_unseen(operation: &Operation) -> bool {
     operation.heard == Heard::Unknown && written_value(&operation.call).is_some()
 }
@@ -117,12 +162,32 @@ fn is_done(done: &Done, index: usize) -> bool {
 struct Frame {
     done: Done,
     cells: Cells,
+    /// The operation before this choice and the state before it, if its outcome is unknown.
+    unknown: Option<(usize, Cells)>,
     /// Operations that may come next, the last to be tried first.
     candidates: Vec<usize>,
 }
 
-fn search(operations: &[&Operation]) -> Found {
-    let mut seen: HashSet<(Done, Cells)> = HashSet::new();
+impl Frame {
+    /// Whether this operation, which leads to these cells, could as well have come before the one of unknown outcome that
+    /// was put before it. Then it need not be tried here: whatever is unknown comes as late as it can, directly before
+    /// what needs it, or never; and of two unknown ones that do not need each other the first called comes first.
+    fn could_come_before(&self, operations: &[&Operation], index: usize, cells: &Cells) -> bool {
+        let Some((unknown, before)) = &self.unknown else {
+            return false;
+        };
+        if operations[index].heard == Heard::Unknown && index > *unknown {
+            return false;
+        }
+        explain(operations[index], before)
+            .and_then(|between| explain(operations[*unknown], &between))
+            .is_some_and(|after| after == *cells)
+    }
+}
+
+fn search(operations: &[&Operation], named: &HashSet<u32>) -> Found {
+    let twins = twins(operations, named);
+    let mut seen: HashSet<u128> = HashSet::new();
     let done = vec![0; operations.len().div_ceil(64)];
     let mut deepest = (0, 0);
     let Some(first) = frame(operations, done, Cells::new(), &mut deepest) else {
@@ -134,23 +199,62 @@ fn search(operations: &[&Operation]) -> Found {
             stack.pop();
             continue;
         };
+        if twins[index].is_some_and(|twin| !is_done(&top.done, twin)) {
+            continue;
+        }
         let Some(cells) = explain(operations[index], &top.cells) else {
             continue;
         };
+        if top.could_come_before(operations, index, &cells) {
+            continue;
+        }
+        // What changes nothing, and can come here, may come here: if it comes later in some order, that order holds as
+        // well with it here. So nothing else needs to be tried.
+        if operations[index].heard != Heard::Unknown && cells == top.cells {
+            top.candidates.clear();
+        }
         let mut done = top.done.clone();
         done[index / 64] |= 1 << (index % 64);
-        if !seen.insert((done.clone(), cells.clone())) {
+        let unknown = (operations[index].heard == Heard::Unknown).then(|| (index, top.cells.clone()));
+        if !seen.insert(fingerprint(&done, &cells, unknown.as_ref(), named)) {
             continue;
         }
         if seen.len() > CONFIGURATIONS_MAX {
             return Found::Limit;
         }
         match frame(operations, done, cells, &mut deepest) {
-            Some(next) => stack.push(next),
+            Some(next) => stack.push(Frame { unknown, ..next }),
             None => return Found::Order,
         }
     }
     Found::Nothing { stuck: deepest.1 }
+}
+
+/// Two of the at most [`CONFIGURATIONS_MAX`] configurations of a search have the same one with a chance of less than
+/// 2^-80; the same configurations have the same one always.
+fn fingerprint(done: &Done, cells: &Cells, unknown: Option<&(usize, Cells)>, named: &HashSet<u32>) -> u128 {
+    let of_cells = |cells: &Cells| -> Vec<u64> {
+        let word = |(register, value): &(u8, u32)| {
+            let value = if named.contains(value) { *value } else { ANY };
+            u64::from(*register) << 32 | u64::from(value)
+        };
+        let mut words: Vec<u64> = cells.iter().map(word).collect();
+        words.sort_unstable();
+        words
+    };
+    let (last, before) = unknown.map_or((u64::MAX, Vec::new()), |(index, before)| {
+        (*index as u64, of_cells(before))
+    });
+    // Lengths apart, so that no two parts are taken for each other.
+    let lengths = (cells.len() as u64) << 32 | before.len() as u64;
+    let words = (done.iter().copied())
+        .chain([lengths, last])
+        .chain(of_cells(cells))
+        .chain(before);
+    words.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, word| {
+        let mixed = (hash ^ u128::from(word)).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
+        mixed ^ mixed >> 64
+    })
 }
 
 /// The choices after these operations; `None` if everything that returned is in order.
@@ -159,6 +263,7 @@ fn frame(operations: &[&Operation], done: Done, cells: Cells, deepest: &mut (usi
     let definite = |index: &usize| operations[*index].heard != Heard::Unknown;
     // Whatever returned first among what is left bounds which calls can come before it.
     let next_return = (0..operations.len())
+        .skip(done.iter().take_while(|word| **word == u64::MAX).count() * 64)
         .filter(|index| open(index) && definite(index))
         .min_by_key(|index| operations[*index].returned)?;
     let bound: Instant = operations[next_return].returned;
@@ -167,17 +272,24 @@ fn frame(operations: &[&Operation], done: Done, cells: Cells, deepest: &mut (usi
         *deepest = (depth, next_return);
     }
     let mut candidates: Vec<usize> = (0..operations.len())
+        .skip(done.iter().take_while(|word| **word == u64::MAX).count() * 64)
         .take_while(|index| operations[*index].called < bound)
         .filter(open)
         .collect();
-    // Tried from the back: first what returned, the earliest return first; unknown outcomes only when nothing else fits.
-    candidates.sort_by_key(|index| match operations[*index].heard {
-        Heard::Unknown => (0, operations[*index].called),
-        _ => (1, Instant(u64::MAX - operations[*index].returned.0)),
+    // Tried from the back: first what changes nothing, then what returned, the earliest return first; unknown outcomes
+    // only when nothing else fits.
+    candidates.sort_by_key(|index| {
+        let operation = operations[*index];
+        match operation.heard {
+            Heard::Unknown => (0, operation.called),
+            Heard::Applied { .. } => (1, Instant(u64::MAX - operation.returned.0)),
+            Heard::Rows(_) | Heard::Refused => (2, Instant(u64::MAX - operation.returned.0)),
+        }
     });
     Some(Frame {
         done,
         cells,
+        unknown: None,
         candidates,
     })
 }

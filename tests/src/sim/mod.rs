@@ -4,8 +4,10 @@
 //! random, moment      chance from the seed; virtual time and the nodes' clocks
 //! inits               the servers' init databases
 //! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
+//!   groups            the same for clusters of many nodes
 //! world               the event queue and the servers' processes
 //!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
+//!                                                       faults_of_many  those that hit several nodes, and those that come and go
 //!   disks             operations on replicas, step by step    client    the random load
 //! server, drive       a process; one replica's queue, thread and deadline
 //! reservations        a device's persistent reservation         fences    the way of a step with one
@@ -27,7 +29,9 @@ pub mod client;
 mod disks;
 mod drive;
 mod faults;
+mod faults_of_many;
 mod fences;
+mod groups;
 pub mod history;
 pub mod inits;
 pub mod ledger;

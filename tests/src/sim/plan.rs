@@ -20,15 +20,28 @@
 //! | leave | nodes leave gracefully and join again |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!
+//! Groups (see `groups.rs`) have these as well:
+//!
+//! | kind | what is drawn |
+//! | --- | --- |
+//! | crash of some | two or more processes are killed at the same moment, with or without power |
+//! | partition | the nodes fall into two or three groups that hear nothing of each other |
+//! | cuts one way | any number of directions between any nodes are cut at once |
+//! | flapping link | a node is cut off from all and let in again, over and over, from every 30 ms to every 1.5 s |
+//! | flapping process | a process is killed and started again, over and over |
+//! | date jump | the calendar of a node (not its clock) goes up to ten years forward or back |
+//!
 //! Never in the budget, because nothing could be promised then: content of a device or local copy that changes by
 //! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
 //! overrule the votes. Directed scenarios have some of them.
 
+use super::groups;
 use super::network::Weather;
 use super::random::Random;
 use super::world::DISK_DEADLINE;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use ccd_core::init::{Fencing, Propagation};
+use core::fmt;
 use core::time::Duration;
 
 /// Which nodes and devices a cluster has.
@@ -82,6 +95,18 @@ pub enum FaultKind {
     Reconnect,
     /// A target is reset, and forgets its reservation if it does not store it.
     TargetReset,
+    /// Several processes die at once.
+    CrashSome,
+    /// The nodes fall into groups that do not hear each other.
+    Partition,
+    /// Many directions are cut at once.
+    CutsOneWay,
+    /// A node is cut off and let in again, over and over.
+    FlapLink,
+    /// A process dies and starts again, over and over.
+    FlapProcess,
+    /// A node's calendar jumps.
+    DateJump,
 }
 
 /// The faults of one history.
@@ -139,7 +164,7 @@ impl FaultBudget {
     }
 
     /// Reservations have faults of their own.
-    fn draw_for_reservations(&mut self, random: &mut Random) {
+    pub(super) fn draw_for_reservations(&mut self, random: &mut Random) {
         if random.chance(400) {
             self.kinds.push(FaultKind::Reconnect);
         }
@@ -160,7 +185,7 @@ impl FaultBudget {
         };
     }
 
-    fn draw(random: &mut Random, shape: Shape) -> Self {
+    pub(super) fn draw(random: &mut Random, shape: Shape) -> Self {
         let mut kinds = Vec::new();
         let mut consider = |kind: FaultKind, possible: bool, random: &mut Random| {
             if possible && random.chance(400) {
@@ -240,11 +265,73 @@ pub struct Load {
     pub registers: u8,
 }
 
+/// How a seed becomes a plan. The same seed means another history in each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Mostly two nodes with two devices.
+    Pairs,
+    /// One to seven nodes, none to two devices.
+    Groups,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::Pairs, Self::Groups];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pairs => "pairs",
+            Self::Groups => "groups",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.name() == name)
+    }
+}
+
+/// Which history: everything follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed {
+    pub number: u64,
+    pub family: Family,
+    pub fencing: Fencing,
+}
+
+impl Seed {
+    /// Odd numbers have reservations, even ones leases only; of four in a row two are pairs and two are groups.
+    pub const fn usual(number: u64) -> Self {
+        Self {
+            number,
+            family: if number % 4 < 2 {
+                Family::Pairs
+            } else {
+                Family::Groups
+            },
+            fencing: if number % 2 == 1 {
+                Fencing::Scsi
+            } else {
+                Fencing::Lease
+            },
+        }
+    }
+}
+
+impl fmt::Display for Seed {
+    /// As the program `simulate` takes it: `4711 --family pairs --fencing scsi`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            number,
+            family,
+            fencing,
+        } = self;
+        write!(f, "{number} --family {} --fencing {fencing}", family.name())
+    }
+}
+
 /// Everything that a seed decides before the first event.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub seed: u64,
-    pub fencing: Fencing,
+    pub seed: Seed,
     pub propagation: Propagation,
     pub update_propagation: Propagation,
     pub shape: Shape,
@@ -261,43 +348,54 @@ fn draw_propagation(random: &mut Random) -> Propagation {
 }
 
 impl Plan {
-    /// Odd seeds have reservations, even ones leases only.
-    pub fn usual_fencing(seed: u64) -> Fencing {
-        if seed % 2 == 1 {
-            Fencing::Scsi
-        } else {
-            Fencing::Lease
-        }
-    }
-
-    /// The same seed has the same shape, load and other faults with both kinds of fencing.
-    pub fn draw(seed: u64, fencing: Fencing) -> (Self, Random) {
-        let mut random = Random::new(seed);
+    /// The same number has the same shape, load and other faults with both kinds of fencing.
+    pub fn draw(seed: Seed) -> (Self, Random) {
+        let mut random = Random::new(seed.number);
         let mut draws = random.fork("plan");
-        let shape = Shape::draw(&mut draws);
-        let mut faults = FaultBudget::draw(&mut draws, shape);
-        if fencing == Fencing::Scsi && shape.devices > 0 {
-            faults.draw_for_reservations(&mut draws.clone().fork("reservations"));
-        }
-        let mut ways = draws.clone().fork("propagation");
-        let load = Load {
-            clients: draws.between(2, 5) as usize,
-            think_max: Duration::from_millis(draws.skewed(20, 400)),
-            operations_max: draws.between(100, 350) as usize,
-            keys: draws.between(1, 3) as usize,
-            registers: draws.between(1, 3) as u8,
+        let reservations = |faults: &mut FaultBudget, shape: Shape, draws: &Random| {
+            if seed.fencing == Fencing::Scsi && shape.devices > 0 {
+                faults.draw_for_reservations(&mut draws.clone().fork("reservations"));
+            }
         };
-        (
-            Self {
-                seed,
-                fencing,
-                propagation: draw_propagation(&mut ways),
-                update_propagation: draw_propagation(&mut ways),
-                shape,
-                faults,
-                load,
-            },
-            random,
-        )
+        let plan = match seed.family {
+            Family::Pairs => {
+                let shape = Shape::draw(&mut draws);
+                let mut faults = FaultBudget::draw(&mut draws, shape);
+                reservations(&mut faults, shape, &draws);
+                let mut ways = draws.clone().fork("propagation");
+                let load = Load {
+                    clients: draws.between(2, 5) as usize,
+                    think_max: Duration::from_millis(draws.skewed(20, 400)),
+                    operations_max: draws.between(100, 350) as usize,
+                    keys: draws.between(1, 3) as usize,
+                    registers: draws.between(1, 3) as u8,
+                };
+                Self {
+                    seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
+                    shape,
+                    faults,
+                    load,
+                }
+            }
+            Family::Groups => {
+                let mut draws = draws.fork("groups");
+                let shape = groups::shape(&mut draws);
+                let mut faults = groups::faults(&mut draws, shape);
+                reservations(&mut faults, shape, &draws);
+                let mut ways = draws.clone().fork("propagation");
+                let load = groups::load(&mut draws, shape);
+                Self {
+                    seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
+                    shape,
+                    faults,
+                    load,
+                }
+            }
+        };
+        (plan, random)
     }
 }

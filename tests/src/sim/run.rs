@@ -5,13 +5,12 @@ use super::asks::{AskEnd, Asker};
 use super::client::{format, update};
 use super::linear::{self, Verdict};
 use super::log::Log;
-use super::plan::Plan;
+use super::plan::{Plan, Seed};
 use super::unsound::{Kind, Unsound};
 use super::world::{LEASE, Sabotage, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::RequestId;
-use ccd_core::init::Fencing;
 use core::time::Duration;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,8 +25,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// What became of one seed.
 #[derive(Debug)]
 pub struct Outcome {
-    pub seed: u64,
-    pub fencing: Fencing,
+    pub seed: Seed,
     pub unsound: Option<Unsound>,
     /// Of everything that happened: equal for equal seeds.
     pub hash: u64,
@@ -59,8 +57,8 @@ impl Counts {
 }
 
 /// Runs the history of a seed. `recording` keeps the event log as text.
-pub fn run_seed(seed: u64, fencing: Fencing, recording: bool, sabotage: Option<Sabotage>) -> Outcome {
-    let (plan, mut random) = Plan::draw(seed, fencing);
+pub fn run_seed(seed: Seed, recording: bool, sabotage: Option<Sabotage>) -> Outcome {
+    let (plan, mut random) = Plan::draw(seed);
     let mut world = World::new(&plan, &mut random, recording);
     world.sabotage = sabotage;
     world.log.line(world.now, format_args!("{plan:?}"));
@@ -77,7 +75,6 @@ pub fn run_seed(seed: u64, fencing: Fencing, recording: bool, sabotage: Option<S
     counts.configurations = world.ledger.latest_configuration().epoch.0;
     Outcome {
         seed,
-        fencing,
         unsound: world.unsound.take(),
         hash: world.log.hash(),
         log: world.log,
@@ -154,8 +151,16 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     );
     match linear::check(&world.workload.history) {
         Verdict::Linearizable => Ok(()),
-        Verdict::TooHard { .. } => {
+        Verdict::TooHard { object } => {
             counts.too_hard += 1;
+            for operation in world
+                .workload
+                .history
+                .iter()
+                .filter(|known| known.object == object)
+            {
+                world.log.line(world.now, format_args!("too hard: {operation:?}"));
+            }
             Ok(())
         }
         Verdict::Violation { object, stuck } => {

@@ -4,7 +4,7 @@
 
 use super::asks::{AskEnd, Asker};
 use super::client::update;
-use super::plan::{FaultBudget, Load, Plan, Shape};
+use super::plan::{Family, FaultBudget, Load, Plan, Seed, Shape};
 use super::random::Random;
 use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
@@ -63,7 +63,7 @@ impl Drop for Cluster {
             .name()
             .unwrap_or("scenario")
             .replace(':', "_");
-        let log = match super::campaign::write_log(&format!("scenario-{name}"), &self.world.log) {
+        let log = match super::campaign::write_named_log(&format!("scenario-{name}"), &self.world.log) {
             Ok(path) => path.display().to_string(),
             Err(error) => format!("not written: {error}"),
         };
@@ -99,8 +99,11 @@ impl Cluster {
             registers: 1,
         };
         let plan = Plan {
-            seed: 0,
-            fencing,
+            seed: Seed {
+                number: 0,
+                family: Family::Pairs,
+                fencing,
+            },
             propagation,
             update_propagation,
             shape,

@@ -103,6 +103,17 @@ pub(super) enum Happening {
         first: usize,
         second: usize,
     },
+    /// These directions are cut, by a fault that comes and goes.
+    Cut {
+        links: Vec<(usize, usize)>,
+    },
+    Mend {
+        links: Vec<(usize, usize)>,
+    },
+    /// This process dies, by a fault that comes and goes.
+    Dies {
+        server: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -214,7 +225,7 @@ impl World {
         Self {
             now: Moment::ZERO,
             shape,
-            fencing: plan.fencing,
+            fencing: plan.seed.fencing,
             propagation: plan.propagation,
             update_propagation: plan.update_propagation,
             faults: plan.faults.clone(),
@@ -359,6 +370,17 @@ impl World {
             Happening::AskOverdue { token } => self.ask_overdue(token),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
+            Happening::Cut { links } => {
+                if self.faulty {
+                    self.cut_links(&links);
+                }
+            }
+            Happening::Mend { links } => self.mend_links(&links),
+            Happening::Dies { server } => {
+                if self.faulty {
+                    self.crash(server, false);
+                }
+            }
         }
     }
 

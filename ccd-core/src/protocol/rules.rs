@@ -1,0 +1,9 @@
+//! The protocol's pure decisions, by name, for those who check them: the model in `tests/` explores every order of events and
+//! asks these functions, the same ones that the node asks, what follows.
+//!
+//! The vote rule itself is [`crate::configuration::votes`].
+
+pub use super::conclude::override_epoch;
+pub use super::evidence::{Evidence, Source, newest_state};
+pub use super::fencing_step::{Next, Situation, next as next_fencing_step};
+pub use super::left_out::may_hold_leases;
