@@ -209,7 +209,7 @@ fn setup_refuses_what_is_no_cluster() {
         (&["--node", "c=10.0.0.1"], 64, "twice"),
         (&["--node", "9=10.0.0.3"], 64, "a name is a letter"),
         (&["--node", "a=10.0.0.1"], 64, "twice"),
-        (&["--option", "lease=1"], 64, "there are fencing, heartbeat_ms"),
+        (&["--option", "lease=1"], 64, "there are fencing, propagation"),
         (&["--option", "lease_ms"], 64, "NAME=VALUE"),
         (&["--option", "lease_ms=300"], 64, "4 heartbeats"),
         (&["--option", "lease_ms=soon"], 64, "not a number"),
