@@ -12,7 +12,8 @@ use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCop
 use ccd_core::configuration::Quorum;
 use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, NodeId, Position, RequestId};
+use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
+use ccd_core::init::NodeEdit;
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -217,6 +218,22 @@ impl Client {
     /// This node tries to take over now; with `force` against the vote rule.
     pub fn takeover(&self, force: bool) -> Result<(), CcdError> {
         self.control(RequestBody::Takeover { force })
+    }
+
+    /// Hands over the view of an external membership monitor (patent: CCDCTL); `None` gives control back to the built-in
+    /// one. Returns when the configuration that is open on this node matches it.
+    pub fn reconfigure(&self, members: Option<NodeSet>) -> Result<(), CcdError> {
+        self.control(RequestBody::Reconfigure { members })
+    }
+
+    /// Planned work begins or ends: while it goes on, no node is taken over from.
+    pub fn maintenance(&self, on: bool) -> Result<(), CcdError> {
+        self.control(RequestBody::Maintenance { on })
+    }
+
+    /// Adds a node to the running cluster, or removes one.
+    pub fn change_nodes(&self, edit: NodeEdit) -> Result<(), CcdError> {
+        self.control(RequestBody::ChangeNodes(edit))
     }
 
     /// Whether a majority is needed to go on, from now on.

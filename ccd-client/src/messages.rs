@@ -127,6 +127,14 @@ catalogue! {
         "The step does not fit where the rotation of the authkey is: add, promote, drop, each on all nodes.",
         "The file was not changed.",
         "ccdadm authkey list shows where it is, and ccdadm authkey --help the steps";
+    NODE_EXISTS = 1028, Exists,
+        "A node of this name or number is in the cluster already.",
+        "Nothing was changed.",
+        "ccdctl members lists the nodes; choose another name, or another number with NUMBER:NAME=ADDRESS";
+    NO_SUCH_NODE = 1029, NoSuchKey,
+        "The name or number stands for no node of the cluster.",
+        "Nothing was changed.",
+        "ccdctl members lists the nodes";
 
     TEXT_BAD = 1030, BadData,
         "A row of a database file breaks the text form or its format.",

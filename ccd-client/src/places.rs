@@ -54,6 +54,10 @@ impl Places {
     pub fn init_path(&self) -> PathBuf {
         self.etc.join("init.ccd")
     }
+    /// An init database with other nodes, until it is decided on.
+    pub fn init_next_path(&self) -> PathBuf {
+        self.etc.join("init.ccd.next")
+    }
     pub fn authkey_path(&self) -> PathBuf {
         self.etc.join("authkey")
     }

@@ -190,7 +190,7 @@ fn setup_refuses_what_is_no_cluster() {
         "--node",
         "b=10.0.0.2",
     ];
-    let table: [(&[&str], i32, &str); 17] = [
+    let table: [(&[&str], i32, &str); 16] = [
         (
             &["--primary", p, "--secondary", p, "--fencing", "lease"],
             64,
@@ -201,11 +201,6 @@ fn setup_refuses_what_is_no_cluster() {
             &["--primary", "/dev/null", "--fencing", "lease"],
             64,
             "neither a block device",
-        ),
-        (
-            &["--node", "c=10.0.0.3", "--primary", p, "--fencing", "lease"],
-            64,
-            "exactly two nodes",
         ),
         (&["--node", "c"], 64, "NAME=ADDRESS"),
         (&["--node", "c=no such host"], 64, "no IP address"),

@@ -8,8 +8,10 @@ use ccd_client::wire::{
 use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::Quorum;
 use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
-use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, RequestId, Stamp};
-use ccd_core::init::Fencing;
+use ccd_core::ids::{
+    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp,
+};
+use ccd_core::init::{Fencing, NodeAddress, NodeEdit};
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
 use ccd_core::reservation::{Registrations, ReservationKey};
 use ccd_core::time::Date;
@@ -39,6 +41,23 @@ fn pattern() -> impl Strategy<Value = Pattern> {
             named,
             wildcard,
         })
+}
+
+fn node_edit() -> impl Strategy<Value = NodeEdit> {
+    let number = (0u8..32).prop_map(|number| NodeId::new(number).unwrap());
+    let address = (any::<std::net::IpAddr>(), proptest::option::of(1u16..))
+        .prop_map(|(ip, port)| NodeAddress { ip, port });
+    let addresses = proptest::collection::vec(address, 0..4);
+    prop_oneof![
+        "[a-z]{1,9}".prop_map(|node| NodeEdit::Remove { node }),
+        (proptest::option::of(number), "[a-z]{1,9}", addresses).prop_map(|(number, name, addresses)| {
+            NodeEdit::Add {
+                number,
+                name,
+                addresses,
+            }
+        }),
+    ]
 }
 
 fn request_id() -> impl Strategy<Value = RequestId> {
@@ -100,6 +119,10 @@ fn ask() -> impl Strategy<Value = Ask> {
         Just(RequestBody::Leave),
         Just(RequestBody::Join),
         any::<bool>().prop_map(|force| RequestBody::Takeover { force }),
+        any::<bool>().prop_map(|on| RequestBody::Maintenance { on }),
+        proptest::option::of(any::<u32>().prop_map(NodeSet::from_bits))
+            .prop_map(|members| RequestBody::Reconfigure { members }),
+        node_edit().prop_map(RequestBody::ChangeNodes),
         proptest::option::of(0..32u8).prop_map(|node| RequestBody::Designate {
             node: node.and_then(NodeId::new)
         }),
@@ -159,6 +182,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     }),
                     registered: member,
                 }],
+                external: member.then_some(NodeSet::of(me)),
                 survives: vec![
                     (Part::Node(me), member),
                     (Part::Device(DeviceRole::Primary), usable),
@@ -364,5 +388,15 @@ fn what_a_request_needs_follows_from_what_it_does() {
     assert_eq!(request(RequestBody::Quorum(Quorum::Required)), Service::Control);
     assert_eq!(request(RequestBody::Takeover { force: true }), Service::Control);
     assert_eq!(request(RequestBody::Leave), Service::Control);
+    assert_eq!(request(RequestBody::Maintenance { on: true }), Service::Control);
+    assert_eq!(
+        request(RequestBody::Reconfigure { members: None }),
+        Service::Control
+    );
+    let node = "gamma".to_owned();
+    assert_eq!(
+        request(RequestBody::ChangeNodes(NodeEdit::Remove { node })),
+        Service::Control
+    );
     assert_eq!(request(RequestBody::Snapshot { stale: true }), Service::Read);
 }

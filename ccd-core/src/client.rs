@@ -3,7 +3,8 @@
 use crate::configuration::{Quorum, RestoreFlag};
 use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use crate::drill::DrillReport;
-use crate::ids::{Generation, NodeId, Position, RequestId};
+use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
+use crate::init::NodeEdit;
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,6 +53,17 @@ pub enum RequestBody {
     Leave,
     /// This node takes part again.
     Join,
+    /// The view of an external membership monitor: who is there, in place of the built-in one's opinion; `None` gives control
+    /// back to that. Answered when the configuration that is open here matches it.
+    Reconfigure {
+        members: Option<NodeSet>,
+    },
+    /// Planned work begins or ends: while it goes on, no node is taken over from.
+    Maintenance {
+        on: bool,
+    },
+    /// Adds a node to the running cluster, or removes one.
+    ChangeNodes(NodeEdit),
     /// This node is to be master as long as it is a member; `None`: the lowest-numbered member (claim 18).
     Designate {
         node: Option<NodeId>,

@@ -73,6 +73,8 @@ pub struct NodeSet(u32);
 
 impl NodeSet {
     pub const EMPTY: Self = Self(0);
+    /// Every node that any cluster can have.
+    pub const ALL: Self = Self(u32::MAX);
 
     pub const fn of(node: NodeId) -> Self {
         Self(1 << node.0)

@@ -4,18 +4,21 @@
 //! init/text.rs      rows and lines
 //! init/rows.rs      the reserved rows, checked
 //! init/options.rs   the table of options, and their checked form
+//! init/file.rs      the file's text, and how nodes are added to it and removed
 //! init.rs           ClusterInit: everything, checked
 //! ```
 //!
 //! Made by `ccdadm setup`, read by the daemon and the programs. A [`ClusterInit`] is always consistent: at least
 //! one node, every address belongs to a node, devices only where they mean something, options in range.
 
+mod file;
 mod options;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub use file::{InitFile, NodeAddress, NodeEdit};
 pub use options::{
     Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation, WORD_OPTIONS,
     WordSpec,
@@ -127,16 +130,6 @@ impl ClusterInit {
         )
         .check(!devices.is_empty())?;
         let nodes = rows::nodes(&numbered, options.port)?;
-        if !devices.is_empty() && nodes.len() != 2 {
-            return Err(InitError::new(
-                None,
-                "the DEVICE rows",
-                format!(
-                    "shared devices are for exactly two nodes, and there are {}",
-                    nodes.len()
-                ),
-            ));
-        }
         Ok(Self {
             name,
             id,
@@ -167,6 +160,11 @@ impl ClusterInit {
         self.nodes
             .iter()
             .find(|node| node.name == number_or_name || Some(node.id) == number)
+    }
+    /// Where the nodes are, IPv4 in its own form.
+    pub fn ips(&self) -> alloc::collections::BTreeSet<core::net::IpAddr> {
+        let addresses = self.nodes.iter().flat_map(|node| &node.addresses);
+        addresses.map(|address| address.ip().to_canonical()).collect()
     }
     pub fn node_set(&self) -> NodeSet {
         self.nodes.iter().map(|node| node.id).collect()

@@ -11,7 +11,8 @@ use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
-use crate::peers::{self, FromPeer, Listening, Pace, Peers};
+use crate::nodes;
+use crate::peers::{self, Digest, FromPeer, Identity, Listening, Pace, Peers, Roster};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
@@ -20,7 +21,7 @@ use ccd_client::wire::{DatedDecision, Fault, NodeName, StatusReport, Told};
 use ccd_client::{Exit, Places};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, NodeId, Replica};
-use ccd_core::init::ClusterInit;
+use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Node, Ticket};
 use ccd_core::time::Time;
 use ccd_mirror::{Mirror, Remedy};
@@ -37,6 +38,8 @@ use tokio::sync::{Notify, mpsc};
 const FROM_PEERS_MAX: usize = 256;
 /// Requests that wait for the loop. Full: clients' sockets are not read until there is room.
 const FROM_CLIENTS_MAX: usize = 1024;
+/// Init databases on their way to the disk: the protocol stores one at a time.
+const STAGED_MAX: usize = 4;
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// How long a graceful leave may take before the process ends anyway.
@@ -57,8 +60,13 @@ struct Daemon {
     node: Node,
     mirror: Mirror,
     peers: Peers,
+    identity: Rc<Identity>,
     listening: Listening,
     places: Places,
+    /// Where this node listens for the others.
+    own: Vec<SocketAddr>,
+    /// Where it is said that a staged init database is durable.
+    staged: mpsc::Sender<Staged>,
     clients: Rc<Clients>,
     decisions: Decisions,
     service: Service,
@@ -75,12 +83,20 @@ struct Daemon {
     left: bool,
 }
 
+/// An init database with other nodes is stored, or could not be.
+#[derive(Debug)]
+pub struct Staged {
+    pub digest: [u8; 32],
+    pub result: Result<(), String>,
+}
+
 /// What the loop listens to.
 struct Inlets {
     peers: mpsc::Receiver<FromPeer>,
     clients: mpsc::Receiver<FromClient>,
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
+    staged: mpsc::Receiver<Staged>,
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -132,9 +148,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     for node in init.nodes().iter().filter(|node| node.id != me) {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
-    let known = init.nodes().iter().flat_map(|node| &node.addresses);
-    let known = known.map(|address| address.ip().to_canonical()).collect();
-    let listening = peers::listen(listeners, identity, known, pace, from_peers);
+    let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
+    let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
@@ -144,8 +159,11 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror,
         fences,
         peers,
+        identity,
         listening,
         places: places.clone(),
+        own,
+        staged,
         clients,
         decisions,
         service: Service::new(),
@@ -165,6 +183,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients: clients_inlet,
         mirror: woken,
         scrub: scrub_inlet,
+        staged: staged_inlet,
         terminate,
         interrupt,
         hang_up,
@@ -224,6 +243,7 @@ impl Daemon {
                     }
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
+                Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
@@ -364,7 +384,44 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
+            Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
+            Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
+        }
+    }
+
+    /// From now on whoever goes by this init database is met as well.
+    fn end_staging(&mut self, digest: [u8; 32], result: Result<(), String>) {
+        match &result {
+            Ok(()) => self.identity.roster.borrow_mut().other = Some(Digest(digest)),
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.handle(Event::Staged { digest, result });
+    }
+
+    /// Nodes were added or removed: their connections come and go, and the file on disk follows.
+    fn adopt_init(&mut self, init: &InitFile) {
+        if let Err(error) = nodes::adopt(&self.places, init) {
+            let path = self.places.init_path();
+            tracing::error!(
+                "{} was not replaced: {error}; the next start tries again",
+                path.display()
+            );
+        }
+        let before = self.identity.roster.borrow().digest;
+        *self.identity.roster.borrow_mut() = Roster {
+            nodes: init.nodes,
+            digest: Digest(init.digest),
+            other: Some(before),
+        };
+        self.init = init.cluster_init();
+        self.peers.keep_only(init.nodes);
+        self.listening.keep_only(init.nodes, self.init.ips());
+        for node in self.init.nodes().iter().filter(|node| node.id != self.me) {
+            if !self.peers.has(node.id) {
+                let range = self.init.options().port_range;
+                self.peers.dial(node.id, &node.addresses, range, &self.own);
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 //!   (TCP,   (Unix     (regions,  (why)       (systemd)       fences: reservations, a thread a device
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
-//!   outbox, quiet, clock               scrub: a background pass over the devices
+//!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
 //! ```
@@ -26,6 +26,7 @@ mod daemon;
 mod decisions;
 mod demo;
 mod fences;
+mod nodes;
 mod outbox;
 mod peers;
 mod quiet;

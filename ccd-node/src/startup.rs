@@ -3,12 +3,13 @@
 use crate::clients::AccessRules;
 use crate::decisions::Decisions;
 use crate::fences;
-use crate::peers::{Digest, Identity, Versions};
+use crate::nodes;
+use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, RegionStore};
-use ccd_client::files::{Authkeys, read_init, this_node};
+use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
-use ccd_core::init::ClusterInit;
+use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use ccd_core::protocol::Settings;
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -99,11 +100,21 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let mut incarnation = [0; 8];
     replicas::random(&mut incarnation)
         .map_err(|error| StartupError::new(Exit::Io, format!("/dev/urandom: {error}")))?;
+    let text = read_text(&places.init_path(), INIT_BYTES_MAX as u64).map_err(StartupError::files)?;
+    let file = InitFile::parse(&text).map_err(StartupError::configuration)?;
+    let staged = nodes::left_over(&places, &init);
+    let roster = Roster {
+        nodes: file.nodes,
+        digest: Digest(file.digest),
+        other: staged.as_ref().map(|staged| Digest(staged.digest)),
+    };
     let options = init.options();
     let settings = Settings {
         me,
         cluster: init.id(),
-        nodes: init.node_set(),
+        nodes: file.nodes,
+        init: file,
+        staged,
         devices: init.device_set(),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
         heartbeat: options.heartbeat,
@@ -117,9 +128,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let identity = Identity {
         me,
         run: settings.incarnation,
-        nodes: init.node_set(),
         cluster: init.id(),
-        init_digest: Digest(init.digest()),
+        roster: RefCell::new(roster),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     };

@@ -230,7 +230,11 @@ fn a_restore_without_all_nodes_sets_the_flag_whatever_the_client_says_and_all_no
         assert!(cluster.add_within(A, "without C", SETTLED));
         assert!(is_committed(&cluster.restore(B, "restored again", key_only)));
         for server in [A, B] {
-            assert_eq!(cluster.restore_flag(server), Some('3'));
+            assert_eq!(
+                cluster.restore_flag(server),
+                Some('3'),
+                "n{server}, key only: {key_only}"
+            );
             assert!(
                 cluster
                     .verdict(server)

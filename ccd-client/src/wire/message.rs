@@ -68,6 +68,9 @@ impl Ask {
             RequestBody::Leave
             | RequestBody::Join
             | RequestBody::Takeover { .. }
+            | RequestBody::Reconfigure { .. }
+            | RequestBody::Maintenance { .. }
+            | RequestBody::ChangeNodes(_)
             | RequestBody::Quorum(_)
             | RequestBody::Designate { .. } => Service::Control,
         }

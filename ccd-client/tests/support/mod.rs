@@ -214,6 +214,9 @@ impl State {
             RequestBody::Leave
             | RequestBody::Join
             | RequestBody::Takeover { .. }
+            | RequestBody::Reconfigure { .. }
+            | RequestBody::Maintenance { .. }
+            | RequestBody::ChangeNodes(_)
             | RequestBody::Quorum(_)
             | RequestBody::Designate { .. } => Told::Done,
         }
@@ -305,6 +308,7 @@ fn report() -> StatusReport {
                     registered: true,
                 })
                 .to_vec(),
+            external: None,
             survives: nodes
                 .map(|id| (Part::Node(id), true))
                 .into_iter()

@@ -94,6 +94,8 @@ pub struct Configuration {
     pub quorum: Quorum,
     /// The node that is master for as long as it is a member, by an operator's word (claim 18).
     pub designated: Option<NodeId>,
+    /// Planned work is going on: no member is left out, fenced or taken over from because it is silent.
+    pub maintenance: bool,
     /// Digest of the init database that the members go by.
     pub init_digest: [u8; 32],
     pub decider: Decider,
@@ -117,6 +119,7 @@ impl Configuration {
             restore: RestoreFlag::AllActive,
             quorum: Quorum::Required,
             designated: None,
+            maintenance: false,
             init_digest: [0; 32],
             decider: Decider::Votes,
             proposer: nodes.lowest().expect("a cluster has at least one node"),

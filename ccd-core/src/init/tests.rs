@@ -163,10 +163,6 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
             "it has 4 columns",
         ),
         (
-            "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\nDEVICE:primary:/p",
-            "shared devices are for exactly two nodes, and there are 1",
-        ),
-        (
             "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\nOPTION:fencing:scsi",
             "scsi needs devices",
         ),

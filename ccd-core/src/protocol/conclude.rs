@@ -12,7 +12,7 @@ use crate::configuration::votes;
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
 };
-use crate::ids::{DeviceSet, Epoch, NodeId, Replica};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::time::Time;
 use alloc::format;
@@ -45,17 +45,33 @@ fn bounded(mut reason: String) -> String {
 impl Node {
     /// Enough voters are sealed: the state to start from can be chosen, and fetched if it is elsewhere.
     pub(super) fn choose(&mut self) {
-        let Some(proposal) = &mut self.proposal else {
+        let Some(proposal) = &self.proposal else {
             return;
         };
         if let Some((_, configuration)) = &proposal.accepted
             && !proposal.forced
         {
             // Somebody may have decided it already: it is voted for again, whatever this node would like.
-            proposal.value = Some(configuration.clone());
+            let configuration = configuration.clone();
+            if !self.holds_init_of(&configuration) {
+                let digest = configuration.init_digest;
+                for node in self.heard_nodes().iter() {
+                    self.ask_for_init(node, digest);
+                }
+                self.abandon(
+                    "another set of nodes was voted for before, and its init database is not here yet",
+                );
+                return;
+            }
+            if let Some(proposal) = &mut self.proposal {
+                proposal.value = Some(configuration);
+            }
             self.ask_for_votes();
             return;
         }
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
         let chosen = match newest_state(&self.known, &proposal.evidence) {
             Ok(chosen) => chosen.clone(),
             Err(_) => match proposal
@@ -104,6 +120,14 @@ impl Node {
         let (failed, unclaimed) = (proposal.failed, proposal.claims);
         let present = self.heard_nodes().with(self.me());
         let members = proposal.want.members.intersection(present);
+        let settles = proposal.want.settles.clone();
+        let missing = if settles.nodes.is_some() {
+            proposal.want.members.minus(members)
+        } else if known.maintenance && settles.maintenance.is_none() && !proposal.forced {
+            known.members.minus(members)
+        } else {
+            NodeSet::EMPTY
+        };
         let devices: DeviceSet = proposal
             .want
             .devices
@@ -111,6 +135,13 @@ impl Node {
             .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
             .collect();
         let alone = members.count() == 1 && !devices.is_empty();
+        let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);
+        let (nodes, init_digest) = match settles.nodes {
+            // After an override the others have no vote until they are members again.
+            _ if proposal.forced => (members, self.settings.init.digest),
+            Some(decided) => decided,
+            None => (self.cluster_nodes(), self.cluster_digest()),
+        };
         let configuration = Configuration {
             epoch: if proposal.forced {
                 override_epoch(known.epoch, self.me())
@@ -123,12 +154,7 @@ impl Node {
                 Mode::Paired
             },
             members,
-            // After an override the others have no vote until they are members again.
-            nodes: if proposal.forced {
-                members
-            } else {
-                self.settings.nodes
-            },
+            nodes,
             devices,
             base,
             base_writers: if base.stamp.epoch == known.epoch {
@@ -136,14 +162,16 @@ impl Node {
             } else {
                 known.base_writers
             },
-            restore: match (proposal.forced, members == self.settings.nodes) {
+            restore: match (proposal.forced, members == all) {
                 (_, true) => RestoreFlag::AllActive,
                 (true, false) => RestoreFlag::NotAllActive,
                 (false, false) => known.restore,
             },
             quorum: self.quorum_wish.unwrap_or(known.quorum),
-            designated: self.wanted_designation().unwrap_or(known.designated),
-            init_digest: known.init_digest,
+            designated: (self.wanted_designation().unwrap_or(known.designated))
+                .filter(|node| nodes.contains(*node)),
+            maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
+            init_digest,
             decider: if proposal.forced {
                 Decider::Operator
             } else {
@@ -153,6 +181,10 @@ impl Node {
             date: self.date,
             reason: bounded(proposal.want.why.clone()),
         };
+        if !missing.is_empty() {
+            self.abandon(&format!("node {missing} has gone silent, and this needs it"));
+            return;
+        }
         if !votes::admissible(&configuration) && !proposal.forced {
             self.abandon(&format!(
                 "too little is left to form a configuration ({configuration})"
@@ -180,6 +212,9 @@ impl Node {
                 promised
             }
         });
+        // What this node itself has promised it keeps, whatever it was for.
+        let kept = (self.still_promised().minus(next.members)).minus(proposal.promised.nodes);
+        let ends = ends.chain(kept.iter().map(|node| self.promised_until(node)));
         ends.fold(self.now, Time::max)
     }
 

@@ -163,11 +163,11 @@ impl Node {
         let wanted = match (&self.proposal, &self.install) {
             (Some(proposal), _) => proposal.want.members,
             (None, Some(_)) => self.known.members,
-            (None, None) => self.settings.nodes,
+            (None, None) => self.cluster_nodes(),
         };
         (self.peers.keys().copied())
             .filter(|node| wanted.contains(*node) && self.linked(*node))
-            .filter(|node| self.peer_state(*node).is_some_and(|state| state.willing))
+            .filter(|node| self.peer_state(*node).is_some_and(|state| state.willing) && self.in_view(*node))
             .collect()
     }
 
@@ -351,7 +351,8 @@ impl Node {
     fn uninvited(&self) -> NodeSet {
         if self.is_open() && self.is_master() && self.proposal.is_none() {
             let welcome = self.known.members.union(self.let_in());
-            self.settings.nodes.without(self.me()).minus(welcome)
+            // Also a node that was removed from the cluster.
+            NodeSet::ALL.without(self.me()).minus(welcome)
         } else {
             NodeSet::EMPTY
         }

@@ -9,7 +9,7 @@ use super::Message;
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
-use crate::init::{Fencing, Propagation};
+use crate::init::{Fencing, InitFile, Propagation};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
 use crate::time::Date;
@@ -22,7 +22,11 @@ use core::time::Duration;
 pub struct Settings {
     pub me: NodeId,
     pub cluster: ClusterId,
+    /// Those of `init`.
     pub nodes: NodeSet,
+    /// The init database that this node goes by, and one that it has stored for a change of nodes that may have been decided.
+    pub init: InitFile,
+    pub staged: Option<InitFile>,
     pub devices: DeviceSet,
     /// Random; differs from every earlier run of this node.
     pub incarnation: Incarnation,
@@ -62,6 +66,11 @@ pub enum Event {
         ticket: Ticket,
         result: Result<ReplicaAnswer, ReplicaError>,
     },
+    /// An [`Action::StageInit`] is done, or failed.
+    Staged {
+        digest: [u8; 32],
+        result: Result<(), String>,
+    },
     /// An [`Action::Fence`] is done.
     Fenced {
         ticket: Ticket,
@@ -93,6 +102,15 @@ pub enum Action {
     Reply {
         client: ClientToken,
         reply: Reply,
+    },
+    /// Store this text durably beside the init database, in place of one that was stored so before; answered by
+    /// [`Event::Staged`].
+    StageInit {
+        init: InitFile,
+    },
+    /// It was decided: it takes the place of the init database, and its nodes are those to talk to from now on.
+    AdoptInit {
+        init: InitFile,
     },
     /// Persist a decision record, for `ccdadm why`.
     Record(Decision),
@@ -127,6 +145,12 @@ pub enum DecisionKind {
     Fenced,
     /// Somebody must look: a stranger's key, a reservation of the wrong type.
     Alarm,
+    /// Nodes were added or removed.
+    Nodes,
+    /// An external membership monitor was heard.
+    Membership,
+    /// Maintenance began or ended.
+    Maintenance,
 }
 
 /// What the node is and sees, for `ccdadm status`.
@@ -142,6 +166,8 @@ pub struct Status {
     pub date: Date,
     pub nodes: Vec<NodeStatus>,
     pub devices: Vec<DeviceStatus>,
+    /// The view of an external membership monitor, if one has taken the place of the built-in one.
+    pub external: Option<NodeSet>,
     /// What single loss the cluster would survive right now, and go on taking updates.
     pub survives: Vec<(Part, bool)>,
 }

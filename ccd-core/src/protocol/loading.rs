@@ -107,6 +107,7 @@ impl Node {
             && configuration.epoch > self.known.epoch
         {
             self.known = configuration;
+            self.note_nodes();
             self.note_override();
         }
         self.damaged = loaded.damage.clone();

@@ -6,6 +6,7 @@ use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
+use crate::init::NodeEdit;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -157,6 +158,31 @@ pub enum Message {
     VerifyAck {
         serial: u64,
         copy: VerifiedCopy,
+    },
+
+    /// An operator's change of the nodes, for the node that sees to it.
+    ChangeNodes {
+        request: RequestId,
+        edit: NodeEdit,
+        timeout: Duration,
+    },
+    NodesChanged {
+        request: RequestId,
+        result: Result<(), Refusal>,
+    },
+    /// The text of an init database with other nodes, to be stored beside the present one.
+    StageInit {
+        digest: [u8; 32],
+        text: String,
+    },
+    /// It is stored durably, or why not.
+    InitStaged {
+        digest: [u8; 32],
+        refused: Option<String>,
+    },
+    /// Asks for the text of an init database that was decided on.
+    InitAsk {
+        digest: [u8; 32],
     },
     /// The receiver's copy was found inconsistent: it stops serving, and is replaced by a sound one.
     Invalidate {

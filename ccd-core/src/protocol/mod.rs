@@ -12,6 +12,7 @@
 //! vote.rs        this node as a voter (§7)              propose.rs, promises.rs, conclude.rs  as a proposer
 //! fencing.rs     reservations on the devices (§10)      fencing_step.rs  pure: the next step on one of them
 //!                                                      fencing_watch.rs  noticing what others did
+//! nodes.rs       nodes added and removed      external.rs  another monitor's view      maintenance.rs  planned work
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
@@ -34,6 +35,7 @@ mod conclude;
 mod designation;
 mod drill;
 mod evidence;
+mod external;
 mod fencing;
 mod fencing_step;
 mod fencing_watch;
@@ -44,9 +46,11 @@ mod interface;
 mod last_words;
 mod left_out;
 mod loading;
+mod maintenance;
 mod message;
 mod milestones;
 mod node;
+mod nodes;
 mod operator;
 mod peers;
 mod plan;

@@ -11,6 +11,7 @@ use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::last_words::LastWords;
 use super::message::Message;
+use super::nodes::NodeChanges;
 use super::peers::Peer;
 use super::prepared::Prepared;
 use super::propose::Proposal;
@@ -92,6 +93,11 @@ pub struct Node {
     pub(super) last_words: LastWords,
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) changes: NodeChanges,
+    /// The view of an external membership monitor.
+    pub(super) external: Option<NodeSet>,
+    /// What an operator has asked this node for and is not decided yet.
+    pub(super) maintenance_wish: Option<bool>,
     /// The operator did not take it out.
     pub(super) willing: bool,
     pub(super) force: bool,
@@ -183,6 +189,9 @@ impl Node {
             drills: Vec::new(),
             last_words: LastWords::default(),
             peers,
+            changes: NodeChanges::default(),
+            external: None,
+            maintenance_wish: None,
             willing: true,
             force: false,
             impatient: false,
@@ -230,6 +239,7 @@ impl Node {
             Event::ClientGone { client } => self.on_client_gone(client),
             Event::Replica { ticket, result } => self.on_replica(ticket, result),
             Event::Fenced { ticket, result } => self.on_fenced(ticket, result),
+            Event::Staged { digest, result } => self.on_staged(digest, result),
         }
         self.on_time();
         actions.append(&mut self.actions);
@@ -246,6 +256,7 @@ impl Node {
                 None
             };
             self.watch_fences();
+            self.follow_init();
             self.beat();
             self.re_open_replicas();
             self.repeat_what_was_not_answered();
@@ -268,6 +279,7 @@ impl Node {
         self.repeat_catch_up();
         self.repeat_round();
         self.repeat_forwards();
+        self.repeat_changes();
         self.hand_on_designations();
     }
 
@@ -284,6 +296,7 @@ impl Node {
             self.proposal_deadline(),
             self.install_deadline(),
             self.requests.next_deadline(),
+            self.changes.next_deadline(),
             self.drills
                 .iter()
                 .map(|drill| drill.deadline)
@@ -375,6 +388,15 @@ impl Node {
             Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
             Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
             Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
+            Message::ChangeNodes {
+                request,
+                edit,
+                timeout,
+            } => self.on_change_nodes(from, request, edit, timeout),
+            Message::NodesChanged { request, result } => self.on_nodes_changed(request, result),
+            Message::StageInit { digest, text } => self.on_stage_init(from, digest, &text),
+            Message::InitStaged { digest, refused } => self.on_init_staged(from, digest, refused),
+            Message::InitAsk { digest } => self.on_init_ask(from, digest),
             Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
         }
     }
@@ -506,8 +528,11 @@ impl Node {
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted);
+        let maintenance = self.known.maintenance;
         self.note_changes(configuration.members);
         self.known = configuration;
+        self.note_nodes();
+        self.note_maintenance(maintenance);
         self.known_since = self.now;
         self.failures = 0;
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.

@@ -1,10 +1,12 @@
-//! What operators wait for: leave, join, takeover.
+//! What operators wait for: leave, join, takeover, maintenance, and the view of an external membership monitor.
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
 use crate::configuration::Quorum;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, NodeSet};
 use crate::time::Time;
+use alloc::format;
+use alloc::string::{String, ToString};
 
 #[derive(Debug)]
 pub(super) struct Operator {
@@ -18,6 +20,9 @@ pub(super) enum Wish {
     Out,
     In,
     Serve,
+    /// The configuration matches this view.
+    Match(Option<NodeSet>),
+    Maintenance(bool),
     Quorum(Quorum),
     /// This node is to be master, or the lowest-numbered one.
     Master(Option<NodeId>),
@@ -36,13 +41,26 @@ impl Node {
             let reply = match operator.wish {
                 Wish::Out => {
                     let member = self.known.members.contains(self.me()) && self.serving.is_some();
-                    let alone = self.known.members.count() <= 1;
+                    // During maintenance nobody takes over: the others wait for this node.
+                    let alone = self.known.members.count() <= 1 || self.known.maintenance;
                     if member && (alone || late) {
                         // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
                         self.stop_serving("left by request; `ccdctl join` takes part again");
                     }
                     (!member || alone || late).then_some(Ok(Answer::Done))
                 }
+                Wish::Match(view) if self.matches_view(view) => Some(Ok(Answer::Done)),
+                Wish::Match(view) if view != self.external => {
+                    let why = "another view came from the external membership monitor".to_string();
+                    Some(Err(Refusal::Unsafe { why }))
+                }
+                Wish::Match(view) if late => Some(Err(self.why_no_match(view))),
+                Wish::Maintenance(on) if self.known.maintenance == on && open => Some(Ok(Answer::Done)),
+                Wish::Maintenance(on) if late => {
+                    self.maintenance_wish = None;
+                    Some(Err(self.why_no_maintenance(on)))
+                }
+                Wish::Match(_) | Wish::Maintenance(_) => None,
                 Wish::In if open => Some(Ok(Answer::Done)),
                 // A member that is open beside a silent peer has not taken over yet.
                 Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
@@ -69,6 +87,75 @@ impl Node {
                 Some(reply) => self.reply(operator.client, reply),
                 None => self.requests.operator.push(operator),
             }
+        }
+    }
+
+    pub(super) fn reconfigure(&mut self, client: ClientToken, view: Option<NodeSet>, deadline: Time) {
+        let unknown = view.unwrap_or_default().minus(self.cluster_nodes());
+        if view.is_some_and(NodeSet::is_empty) || !unknown.is_empty() {
+            let why = if unknown.is_empty() {
+                "a view names at least one node".to_string()
+            } else {
+                format!(
+                    "node {unknown} of the view is none of the nodes {{{}}} of the cluster",
+                    self.cluster_nodes()
+                )
+            };
+            self.reply(client, Err(Refusal::Unsafe { why }));
+            return;
+        }
+        self.take_view(view);
+        self.back_off_until = self.now;
+        self.requests.operator.push(Operator {
+            client,
+            deadline,
+            wish: Wish::Match(view),
+        });
+        self.beat();
+    }
+
+    fn why_no_match(&self, view: Option<NodeSet>) -> Refusal {
+        if !self.is_open() || !self.lease_holds() {
+            return Refusal::NoQuorum {
+                why: self.obstacle_text(),
+            };
+        }
+        let (view, members) = (view.unwrap_or_default(), self.known.members);
+        let mut why = String::new();
+        for (nodes, text) in [
+            (view.minus(members), "is in the view and has not joined"),
+            (members.minus(view), "is not in the view and still a member"),
+        ] {
+            if !nodes.is_empty() {
+                let separator = if why.is_empty() { "" } else { ", " };
+                why = format!("{why}{separator}node {nodes} {text}");
+            }
+        }
+        Refusal::NotServing {
+            why: format!("the view is taken, but the configuration is another: {why}"),
+        }
+    }
+
+    fn why_no_maintenance(&self, on: bool) -> Refusal {
+        let absent = self
+            .other_members()
+            .iter()
+            .filter(|node| !self.linked(*node))
+            .collect::<NodeSet>();
+        if on && self.is_open() && !absent.is_empty() {
+            return Refusal::NotServing {
+                why: format!("maintenance begins with all members present, and node {absent} is not heard"),
+            };
+        }
+        if self.known.maintenance == on || self.proposal.is_some() {
+            let why = format!(
+                "it may still be decided, or is not open yet: {}",
+                self.obstacle_text()
+            );
+            return Refusal::NotServing { why };
+        }
+        Refusal::NoQuorum {
+            why: self.obstacle_text(),
         }
     }
 

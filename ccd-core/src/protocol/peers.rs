@@ -84,9 +84,25 @@ impl Node {
     /// A node that starts again does not remember whom it promised what: it waits as if it had promised everybody.
     pub(super) fn promise_left(&self, to: NodeId) -> Duration {
         let assumed = self.started + self.settings.lease;
-        self.peers.get(&to).map_or(Duration::ZERO, |peer| {
-            peer.promised_until.max(assumed).since(self.now)
-        })
+        let peer = (self.peers.get(&to)).map(|peer| peer.promised_until.max(assumed).since(self.now));
+        let former = self
+            .former_leases()
+            .filter(|(node, _)| *node == to)
+            .map(|(_, left)| left);
+        peer.into_iter().chain(former).max().unwrap_or_default()
+    }
+
+    /// Whom this node, or one that has told it, has promised a lease that has not run out.
+    pub(super) fn still_promised(&self) -> NodeSet {
+        let promised = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.promised_until > self.now);
+        let former = self.former_leases().filter(|(_, left)| !left.is_zero());
+        promised
+            .map(|(node, _)| *node)
+            .chain(former.map(|(node, _)| node))
+            .collect()
     }
 
     pub(super) fn beat(&mut self) {
@@ -105,7 +121,7 @@ impl Node {
             serving: self.is_open() && self.lease_holds(),
             position: self.offered_position(),
             blank: self.blank,
-            willing: self.willing,
+            willing: self.takes_part_in_plans(),
             ready: self.ready(),
             devices: self.usable_devices(),
             hears: self.heard_nodes(),

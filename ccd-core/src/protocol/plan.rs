@@ -29,6 +29,9 @@ pub(super) struct Facts {
     pub caught_up: bool,
     /// It has been linked for a whole lease, so it will be here for a while.
     pub settled: bool,
+    /// An external membership monitor says that it is there, or gone.
+    pub expected: bool,
+    pub called_gone: bool,
     /// It did not keep up, or came and went too often: it is not to become a member yet.
     pub held_back: bool,
     /// The same, because it did not get ready or ack in time.
@@ -83,6 +86,16 @@ pub(super) struct Want {
     pub members: NodeSet,
     pub devices: DeviceSet,
     pub why: String,
+    /// What an operator has decided on with it.
+    pub settles: Settles,
+}
+
+/// Parts of a configuration that change only because an operator says so; `None` leaves them as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settles {
+    /// Other nodes, and the digest of the init database that names them.
+    pub nodes: Option<(NodeSet, [u8; 32])>,
+    pub maintenance: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,6 +303,10 @@ fn go_on(view: &View) -> Plan {
                         "the network to node {node} is cut, but it is alive: the lowest-numbered node takes over"
                     ));
                 }
+            } else if !facts.linked && facts.expected {
+                return Plan::Wait(format!(
+                    "node {node} is there, says the external membership monitor, and is waited for"
+                ));
             } else if !facts.linked && !facts.silent {
                 return Plan::Wait(format!("node {node} was seen or heard less than a lease ago"));
             }
@@ -310,6 +327,11 @@ fn go_on(view: &View) -> Plan {
         .is_some_and(|facts| facts.linked)
     {
         format!("node {gone} leaves or cannot serve")
+    } else if gone
+        .iter()
+        .all(|node| view.nodes.get(&node).is_some_and(|facts| facts.called_gone))
+    {
+        format!("node {gone} is gone, says the external membership monitor")
     } else {
         format!("node {gone} has been silent for a lease")
     };
@@ -327,6 +349,7 @@ fn go_on(view: &View) -> Plan {
             members: candidates,
             devices,
             why: format!("{why}; quorum is off, and whoever is left goes on"),
+            settles: Settles::default(),
         });
     }
     form(view, candidates, devices, why)
@@ -346,6 +369,7 @@ fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Pl
         members: candidates,
         devices,
         why,
+        settles: Settles::default(),
     })
 }
 
@@ -446,6 +470,7 @@ fn improve(view: &View) -> Plan {
         members,
         devices,
         why,
+        settles: Settles::default(),
     })
 }
 

@@ -292,10 +292,19 @@ impl Node {
             whole: promise.evidence,
             rolled_back: promise.rolled_back,
         });
-        // Leases of nodes that are to stay, or that have promised themselves, need no waiting: sorted out later.
+        let promised = proposal.promised.nodes;
+        // Who has promised serves this configuration no more, whatever lease it has.
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.promised_until = now;
+        }
+        // Leases of nodes that are to stay need no waiting: sorted out later.
         for (node, left) in promise.leases {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.promised_until = peer.promised_until.max(now + left);
+            if promised.contains(node) {
+                continue;
+            }
+            match self.peers.get_mut(&node) {
+                Some(peer) => peer.promised_until = peer.promised_until.max(now + left),
+                None => self.note_former_lease(node, now + left),
             }
         }
     }

@@ -116,7 +116,12 @@ impl Node {
         }
         // Linked nodes that are no members yet are about to join.
         let stay = want.members.union(self.let_in()).with(self.me());
-        let victims = self.settings.nodes.minus(stay);
+        let stay = match want.settles.nodes {
+            Some((nodes, _)) => stay.intersection(nodes),
+            None => stay,
+        };
+        // Whoever else is registered, of this cluster now or earlier.
+        let victims = NodeSet::ALL.minus(stay);
         let may_register = !self.is_open();
         let left_out = self.known.members.intersection(victims);
         let silent_since = left_out

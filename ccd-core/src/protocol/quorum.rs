@@ -13,7 +13,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::operator::{Operator, Wish};
-use super::plan::Want;
+use super::plan::{Settles, Want};
 use super::settled::Doubt;
 use crate::client::{ClientToken, Refusal};
 use crate::configuration::votes::{self, Voters};
@@ -288,6 +288,7 @@ impl Node {
             members: self.known.members,
             devices: self.known.devices,
             why: String::from(why),
+            settles: Settles::default(),
         });
         true
     }

@@ -192,6 +192,29 @@ impl Node {
                 });
                 self.hand_on_designations();
             }
+            RequestBody::Reconfigure { members } => self.reconfigure(client, members, deadline),
+            RequestBody::Maintenance { on } => {
+                self.look = true;
+                self.maintenance_wish = (on != self.known.maintenance).then_some(on);
+                self.back_off_until = self.now;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Maintenance(on),
+                });
+            }
+            RequestBody::ChangeNodes(edit) => self.change_nodes(client, edit, deadline),
+            RequestBody::Takeover { .. } if self.removed() => {
+                let why = self.removed_text();
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Takeover { force: false } if self.known.maintenance => {
+                let why = String::from(
+                    "maintenance: nothing is taken over; `ccdctl maintenance off` ends it, and then takes over as the votes \
+                     allow",
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
             RequestBody::Takeover { force: false } if !self.willing => {
                 let why = String::from("this node left; `ccdctl join` takes part again");
                 self.reply(client, Err(Refusal::Unsafe { why }));
@@ -216,6 +239,7 @@ impl Node {
         let requests = &mut self.requests;
         requests.reads.retain(|read| read.client != client);
         requests.operator.retain(|operator| operator.client != client);
+        self.changes.on_client_gone(client);
         requests
             .verifications
             .retain(|verification| verification.client != client);
@@ -477,6 +501,7 @@ impl Node {
         self.drive_reads();
         self.drive_update_deadlines();
         self.drive_operator();
+        self.drive_changes();
         self.drive_verifications();
         self.drive_drills();
     }
@@ -549,6 +574,9 @@ impl Node {
             let refusal = if begun {
                 let why = format!("no word on it within the time-out ({})", self.obstacle_or_busy());
                 Refusal::Unknown { why }
+            } else if !self.waited_for().is_empty() {
+                let why = self.maintenance_text().unwrap_or_default();
+                Refusal::NotServing { why }
             } else if hopeless {
                 self.refuse_update()
             } else {

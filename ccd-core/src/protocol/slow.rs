@@ -15,7 +15,7 @@
 
 use super::Node;
 use super::interface::DecisionKind;
-use super::plan::Want;
+use super::plan::{Settles, Want};
 use crate::configuration::{Configuration, Mode, votes};
 use crate::ids::{DeviceSet, NodeId, NodeSet};
 use crate::time::Time;
@@ -163,6 +163,7 @@ impl Node {
         let waited = self.now.since(since);
         if waited < self.round_patience()
             || self.solo()
+            || self.known.maintenance
             || !self.is_open()
             || self.backing_off()
             || self.install.is_some()
@@ -192,7 +193,7 @@ impl Node {
             },
             members,
             devices,
-            nodes: self.settings.nodes,
+            nodes: self.cluster_nodes(),
             ..self.known.clone()
         };
         if !votes::admissible(&rest) {
@@ -207,6 +208,7 @@ impl Node {
             members,
             devices,
             why,
+            settles: Settles::default(),
         });
     }
 }

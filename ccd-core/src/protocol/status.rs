@@ -1,6 +1,7 @@
 //! What the node tells people, and the view that its plans are made from.
 
 use super::Node;
+use super::external::corrected;
 use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
 use super::plan::{Facts, Plan, View, plan};
 use super::replicas::Purpose;
@@ -40,7 +41,7 @@ impl Node {
                 && !self.history.has(state.position)
         });
         let settled = self.now.since(self.started) > self.settings.lease * 3;
-        Facts {
+        let facts = Facts {
             linked,
             alive_apart: self.apart(node) && (self.moves_on_disk(node) || self.hears(node)),
             silent: self.silent(node),
@@ -55,7 +56,9 @@ impl Node {
             held_back: self.held_back(node),
             slow: self.slow(node),
             flapping: self.flapping(node),
-        }
+            ..Facts::default()
+        };
+        corrected(facts, node, self.me(), self.external, &self.known)
     }
 
     fn view(&self) -> View<'_> {
@@ -75,7 +78,7 @@ impl Node {
         let committed = self.committed.position();
         View {
             me: self.me(),
-            all: self.settings.nodes,
+            all: self.cluster_nodes(),
             known: &self.known,
             serving: self.is_open()
                 && self
@@ -83,7 +86,7 @@ impl Node {
                     .is_none_or(|since| self.now.since(since) < self.settings.lease),
             blank: self.blank,
             ready: self.ready(),
-            willing: self.willing,
+            willing: self.takes_part_in_plans(),
             nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
             usable,
             usable_by_all: usable.iter().filter(by_all).collect(),
@@ -107,7 +110,7 @@ impl Node {
             // Of a node that served until now the others have not been waited for at all.
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
-            impatient: self.impatient,
+            impatient: self.impatient || self.ends_maintenance(),
             copies: if self.lacks_majority() {
                 self.no_quorum_text()
             } else {
@@ -138,13 +141,30 @@ impl Node {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.usable_devices(),
                 why: "an operator's override".to_string(),
+                settles: super::plan::Settles::default(),
             };
             self.propose(want);
             return;
         }
-        match plan(&self.view()) {
-            Plan::Serve => {}
+        let present = self.linked_nodes();
+        let mut found = match self.wanted_nodes().or_else(|| self.wanted_maintenance()) {
+            _ if self.removed() => Plan::Wait(self.removed_text()),
+            Some(want) => Plan::Propose(want),
+            None => {
+                let found = plan(&self.view());
+                super::maintenance::kept_to(found, &self.known, present, self.ends_maintenance())
+            }
+        };
+        if let Plan::Propose(want) = &mut found
+            && self.ends_maintenance()
+        {
+            want.settles.maintenance = Some(false);
+        }
+        match found {
+            // With a member missing a round would not end; no update is begun that may end as unknown.
+            Plan::Serve => self.hold_rounds = !self.waited_for().is_empty(),
             Plan::Wait(why) => {
+                self.hold_rounds = !self.waited_for().is_empty();
                 // The numbers in it may change; what is waited for is what counts.
                 if self.waiting.0 != why {
                     self.waiting = (why, self.now);
@@ -184,6 +204,11 @@ impl Node {
                 self.enter(role);
             }
         }
+    }
+
+    fn linked_nodes(&self) -> crate::ids::NodeSet {
+        let linked = self.peers.keys().copied().filter(|node| self.linked(*node));
+        linked.collect::<crate::ids::NodeSet>().with(self.me())
     }
 
     fn coordinator_is_gone(&self) -> bool {
@@ -234,7 +259,14 @@ impl Node {
                 .iter()
                 .map(|role| (Part::Device(role), Lost::Device(role))),
         )
-        .map(|(part, lost)| (part, serving && votes::survives_loss(&self.known, live, lost)))
+        .map(|(part, lost)| {
+            // During maintenance no node is replaced.
+            let waits = self.known.maintenance && matches!(lost, Lost::Node(_));
+            (
+                part,
+                serving && !waits && votes::survives_loss(&self.known, live, lost),
+            )
+        })
         .collect();
         Status {
             me: self.me(),
@@ -256,6 +288,7 @@ impl Node {
                 .iter()
                 .map(|role| self.device_status(role))
                 .collect(),
+            external: self.external,
             survives,
         }
     }
@@ -271,7 +304,9 @@ impl Node {
 
     fn verdict(&self, serving: bool) -> String {
         if !serving {
-            return if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
+            let why = if self.removed() {
+                self.removed_text()
+            } else if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
                 text
             } else if self.valid_but_closed() || self.closed_for_long() {
                 self.no_quorum_text()
@@ -280,20 +315,31 @@ impl Node {
             } else {
                 self.waiting.0.clone()
             };
+            let waits = self
+                .maintenance_text()
+                .filter(|_| !why.starts_with("maintenance"));
+            let texts = [waits, Some(why), self.view_text()];
+            return texts
+                .into_iter()
+                .flatten()
+                .collect::<alloc::vec::Vec<_>>()
+                .join("; ");
         }
-        let absent = self.settings.nodes.minus(self.known.members);
+        let absent = self.cluster_nodes().minus(self.known.members);
         let lost = self
             .settings
             .devices
             .iter()
             .find(|role| !self.known.devices.contains(*role));
         let without = match (absent.is_empty(), lost) {
-            (true, None) => String::new(),
-            (false, None) => format!("without node {absent}"),
-            (true, Some(role)) => format!("without the {role}"),
-            (false, Some(role)) => format!("without node {absent} and without the {role}"),
+            (true, None) => None,
+            (false, None) => Some(format!("without node {absent}")),
+            (true, Some(role)) => Some(format!("without the {role}")),
+            (false, Some(role)) => Some(format!("without node {absent} and without the {role}")),
         };
-        self.with_warnings(without)
+        let texts = [self.maintenance_text(), without, self.view_text()];
+        let texts: alloc::vec::Vec<_> = texts.into_iter().flatten().collect();
+        self.with_warnings(texts.join("; "))
     }
 
     fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {

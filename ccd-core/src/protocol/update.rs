@@ -6,7 +6,7 @@
 use super::Node;
 use super::interface::DecisionKind;
 use super::message::Message;
-use super::plan::Want;
+use super::plan::{Settles, Want};
 use super::replicas::Purpose;
 use crate::client::Refusal;
 use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
@@ -281,6 +281,7 @@ impl Node {
             members: self.known.members,
             devices: self.known.devices,
             why: format!("another node claimed the {role}, and this owner is still here"),
+            settles: Settles::default(),
         });
     }
 
@@ -314,6 +315,7 @@ impl Node {
             members: self.known.members,
             devices,
             why,
+            settles: Settles::default(),
         });
     }
 

@@ -108,6 +108,11 @@ impl Node {
         ballot: Ballot,
         configuration: Configuration,
     ) {
+        if !self.holds_init_of(&configuration) {
+            // The proposer asks again; until then it has sent the text.
+            self.ask_for_init(from, configuration.init_digest);
+            return;
+        }
         if !self.takes_part(from, instance, ballot) {
             return;
         }
@@ -189,6 +194,7 @@ impl Node {
         }
         let leases: Vec<_> = (self.peers.keys())
             .map(|node| (*node, self.promise_left(*node)))
+            .chain(self.former_leases())
             .filter(|(_, left)| !left.is_zero())
             .collect();
         let promise = Promise {

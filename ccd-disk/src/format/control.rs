@@ -129,7 +129,7 @@ struct RawConfiguration {
     quorum: u8,
     /// 0 none; else the number of the node plus 1.
     designated: u8,
-    reserved: u8,
+    maintenance: u8,
     init_digest: [u8; 32],
     reason: [u8; REASON_BYTES_MAX],
 }
@@ -158,7 +158,7 @@ impl RawConfiguration {
             base_writer_devices: device_bits(configuration.base_writers.devices),
             quorum: u8::from(configuration.quorum == Quorum::Waived),
             designated: configuration.designated.map_or(0, |node| u8::from(node) + 1),
-            reserved: 0,
+            maintenance: u8::from(configuration.maintenance),
             init_digest: configuration.init_digest,
             reason,
         }
@@ -195,6 +195,7 @@ impl RawConfiguration {
                 Some(node) => Some(NodeId::new(node)?),
                 None => None,
             },
+            maintenance: bool_from(self.maintenance)?,
             init_digest: self.init_digest,
             decider: if bool_from(self.decider)? {
                 Decider::Operator
@@ -359,7 +360,7 @@ mod tests {
             epoch: u64, solo in proptest::option::of(node()), members: u32, nodes: u32,
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
-            waived: bool, designated in proptest::option::of(node()), init_digest: [u8; 32],
+            waived: bool, designated in proptest::option::of(node()), maintenance: bool, init_digest: [u8; 32],
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -378,6 +379,7 @@ mod tests {
                 restore: if all_active { RestoreFlag::AllActive } else { RestoreFlag::NotAllActive },
                 quorum: if waived { Quorum::Waived } else { Quorum::Required },
                 designated,
+                maintenance,
                 init_digest,
                 decider: if operator { Decider::Operator } else { Decider::Votes },
                 proposer,

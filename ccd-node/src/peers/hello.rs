@@ -2,9 +2,10 @@
 //!
 //! A [`Hello`] travels inside the handshake, so only a holder of one of the cluster's keys can read or make one.
 
+use super::roster::Roster;
 use super::version::Versions;
 use ccd_client::files::Authkeys;
-use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, NodeSet};
+use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fmt;
@@ -24,6 +25,8 @@ pub struct Hello {
     pub network: u8,
     /// The reconfiguration that the connection belongs to.
     pub epoch: Epoch,
+    /// Of the init database that is stored for a change of nodes, or was gone by before.
+    pub init_other: Option<Digest>,
 }
 
 /// Of an init database; shown by its first half.
@@ -47,9 +50,8 @@ impl fmt::Debug for Digest {
 pub struct Identity {
     pub me: NodeId,
     pub run: Incarnation,
-    pub nodes: NodeSet,
     pub cluster: ClusterId,
-    pub init_digest: Digest,
+    pub roster: RefCell<Roster>,
     pub versions: Versions,
     /// From `/etc/ccd/authkey`; replaced when the file is read again.
     pub keys: RefCell<Authkeys>,
@@ -73,8 +75,8 @@ pub enum Mismatch {
     )]
     WrongNode { wanted: NodeId, answered: NodeId },
     #[error(
-        "node {0} is not in the init database; add its NODE and ADDRESS rows on all nodes, or correct its node file \
-         (`ccdadm setup --this NAME`)"
+        "node {0} is not in the init database: it was removed or never added (`ccdctl add-node` on a node of the cluster does \
+         that), or its node file is wrong (`ccdadm setup --this NAME`)"
     )]
     NotInInit(NodeId),
     #[error(
@@ -101,14 +103,16 @@ pub enum Mismatch {
 
 impl Identity {
     pub fn hello(&self, to: NodeId, network: u8, epoch: Epoch) -> Hello {
+        let roster = *self.roster.borrow();
         Hello {
             cluster: self.cluster,
-            init_digest: self.init_digest,
+            init_digest: roster.digest,
             from: self.me,
             to,
             run: self.run,
             network,
             epoch,
+            init_other: roster.other,
         }
     }
 
@@ -123,10 +127,15 @@ impl Identity {
         if dialer.run == self.run {
             return Err(Mismatch::Reflected { to: dialer.to });
         }
-        if dialer.init_digest != self.init_digest {
+        let roster = *self.roster.borrow();
+        // Before the digest: a node that was removed has an init database of its own.
+        if !roster.nodes.contains(dialer.from) {
+            return Err(Mismatch::NotInInit(dialer.from));
+        }
+        if !roster.agrees(dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::InitDigest {
                 dialer: dialer.init_digest,
-                listener: self.init_digest,
+                listener: roster.digest,
             });
         }
         if dialer.from == self.me {
@@ -137,9 +146,6 @@ impl Identity {
                 wanted: dialer.to,
                 answered: self.me,
             });
-        }
-        if !self.nodes.contains(dialer.from) {
-            return Err(Mismatch::NotInInit(dialer.from));
         }
         Ok(())
     }

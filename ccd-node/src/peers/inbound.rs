@@ -8,7 +8,7 @@
 use super::handshake::Ephemeral;
 use super::hello::{Hello, Mismatch};
 use ccd_client::files::AuthkeyId;
-use ccd_core::ids::{Epoch, Incarnation, NodeId};
+use ccd_core::ids::{Epoch, Incarnation, NodeId, NodeSet};
 use ccd_core::protocol::{Message, PeerState};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -132,6 +132,17 @@ impl InboundPeers {
         }
     }
 
+    /// Ends the connections of all but these nodes.
+    pub fn keep_only(&self, nodes: NodeSet) {
+        let peers = self.peers.borrow();
+        for (_, inbound) in peers.iter().filter(|(node, _)| !nodes.contains(**node)) {
+            inbound
+                .connections
+                .iter()
+                .for_each(|connection| connection.task.abort());
+        }
+    }
+
     /// Ends the connections on which nothing came for so long.
     pub fn end_idle(&self, now: Instant, idle: Duration) {
         for inbound in self.peers.borrow().values() {
@@ -212,7 +223,7 @@ impl InboundPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ccd_core::ids::{ClusterId, DeviceSet, NodeSet, Position};
+    use ccd_core::ids::{ClusterId, DeviceSet, Position};
     use tokio::task::LocalSet;
 
     fn node(number: u8) -> NodeId {
@@ -228,6 +239,7 @@ mod tests {
             run: Incarnation(run),
             network: 0,
             epoch: Epoch(1),
+            init_other: None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
 use crate::quiet::Quiet;
 use ccd_client::files::AuthkeyId;
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::protocol::Message;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ struct Shared {
     identity: Rc<Identity>,
     to_core: mpsc::Sender<FromPeer>,
     /// Where peers come from.
-    known: BTreeSet<IpAddr>,
+    known: RefCell<BTreeSet<IpAddr>>,
     unproven_peers: Semaphore,
     unproven_strangers: Semaphore,
     room: Arc<Semaphore>,
@@ -64,6 +64,12 @@ impl Listening {
     pub fn revoke(&self) {
         let keys = self.shared.identity.keys.borrow();
         self.shared.inbound.revoke(|key| keys.find(key).is_some());
+    }
+
+    /// Ends the connections of all but these nodes; from now on `known` are the addresses of the cluster.
+    pub fn keep_only(&self, nodes: NodeSet, known: BTreeSet<IpAddr>) {
+        self.shared.known.replace(known);
+        self.shared.inbound.keep_only(nodes);
     }
 }
 
@@ -107,7 +113,7 @@ pub fn listen(
     let shared = Rc::new(Shared {
         identity,
         to_core,
-        known,
+        known: RefCell::new(known),
         unproven_peers: Semaphore::new(UNPROVEN_PEERS_MAX),
         unproven_strangers: Semaphore::new(UNPROVEN_STRANGERS_MAX),
         room: Arc::new(Semaphore::new(ROOM_BYTES)),
@@ -239,7 +245,7 @@ impl Drop for Entered {
 
 impl Shared {
     fn unproven(&self, from: IpAddr) -> &Semaphore {
-        if self.known.contains(&from.to_canonical()) {
+        if self.known.borrow().contains(&from.to_canonical()) {
             &self.unproven_peers
         } else {
             &self.unproven_strangers

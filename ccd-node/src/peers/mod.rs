@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! hello.rs       what two nodes compare before they talk; why they do not
+//! roster.rs      who the peers are, while nodes are added and removed
 //! version.rs     which versions of the node protocol there are, and how messages look in each
 //! handshake.rs   who holds a key, bytes in and bytes out
 //! sealed.rs      messages of any length in sealed frames, and the answers to heartbeats
@@ -25,6 +26,7 @@ mod inbound;
 mod link;
 mod listen;
 mod ports;
+mod roster;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -32,11 +34,12 @@ mod version;
 
 pub use hello::{Digest, Identity};
 pub use listen::{Listening, bind, listen};
+pub use roster::Roster;
 pub use version::Versions;
 
 use ccd_client::files::Authkeys;
 use ccd_client::wire::LinkReport;
-use ccd_core::ids::{Epoch, NodeId};
+use ccd_core::ids::{Epoch, NodeId, NodeSet};
 use ccd_core::protocol::Message;
 use link::{Link, Network, Peer};
 use ports::PortTurn;
@@ -45,6 +48,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
 
 /// A message from a peer whose identity is proven.
 #[derive(Debug)]
@@ -108,6 +112,8 @@ struct Calling {
 pub struct Peers {
     calling: Rc<Calling>,
     peers: Vec<Rc<Peer>>,
+    /// The tasks that dial, with whom.
+    dialing: Vec<(NodeId, AbortHandle)>,
     scratch: Vec<u8>,
 }
 
@@ -122,6 +128,7 @@ impl Peers {
         Self {
             calling: Rc::new(calling),
             peers: Vec::new(),
+            dialing: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -134,8 +141,31 @@ impl Peers {
         for (index, address) in addresses.iter().enumerate() {
             let ports = PortTurn::new(*address, port_range, own);
             let keep = dial::keep_connected(self.calling.clone(), peer.clone(), index, ports);
-            tokio::task::spawn_local(keep);
+            let task = tokio::task::spawn_local(keep).abort_handle();
+            self.dialing.push((node, task));
         }
+    }
+
+    pub fn has(&self, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.node == node)
+    }
+
+    /// Ends the connections to all but these.
+    pub fn keep_only(&mut self, nodes: NodeSet) {
+        self.dialing.retain(|(node, task)| {
+            let stays = nodes.contains(*node);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        self.peers.retain(|peer| {
+            let stays = nodes.contains(peer.node);
+            if !stays {
+                peer.networks.iter().for_each(|network| network.revoke(|_| false));
+            }
+            stays
+        });
     }
 
     /// Connections are made anew if this reconfiguration is a later one. The old ones are used until the new ones are

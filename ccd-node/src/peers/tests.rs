@@ -3,7 +3,7 @@
 use super::*;
 use ccd_client::files::Authkey;
 use ccd_client::wire::LinkState;
-use ccd_core::ids::{ClusterId, DeviceSet, Incarnation, NodeSet, Position};
+use ccd_core::ids::{ClusterId, DeviceSet, Incarnation, Position};
 use ccd_core::protocol::PeerState;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,13 +23,20 @@ fn key(byte: u8) -> Authkey {
     Authkey::new([byte; 32])
 }
 
+fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
+    RefCell::new(Roster {
+        nodes,
+        digest: Digest([digest; 32]),
+        other: None,
+    })
+}
+
 fn identity(me: u8, keys: Authkeys) -> Identity {
     Identity {
         me: node(me),
         run: Incarnation(u64::from(me) + 1),
-        nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
         cluster: ClusterId([7; 16]),
-        init_digest: Digest([8; 32]),
+        roster: roster([node(0), node(1)].into_iter().collect(), 8),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     }

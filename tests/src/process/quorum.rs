@@ -39,6 +39,14 @@ impl Quorum {
     /// # Panics
     /// Without root.
     pub fn make(nodes: usize, options: &[&str]) -> Self {
+        Self::make_with_spares(nodes, 0, options)
+    }
+
+    /// The same, beside so many servers that are no nodes of it yet.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn make_with_spares(nodes: usize, spares: usize, options: &[&str]) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "the process tests need root, for network namespaces: sudo tests/run process"
@@ -47,21 +55,22 @@ impl Quorum {
         let turn = take_turn(&base);
         let folder = tempfile::Builder::new().prefix("ccd-test-").tempdir_in(&base);
         let folder = folder.expect("a folder for the test");
-        let switch = Switch::make(nodes);
+        let switch = Switch::make(nodes + spares);
         let made = Self {
-            nodes: (0..nodes)
+            nodes: (0..nodes + spares)
                 .map(|node| TestNode::new(NAMES[node], folder.path().join(NAMES[node]), switch.name(node)))
                 .collect(),
             switch,
             folder,
             _turn: turn,
         };
-        made.set_up(options);
+        made.set_up(nodes, options);
         made
     }
 
-    fn set_up(&self, options: &[&str]) {
-        let nodes: Vec<String> = (self.nodes.iter().enumerate())
+    fn set_up(&self, nodes: usize, options: &[&str]) {
+        let all = &self.nodes[..nodes];
+        let nodes: Vec<String> = (all.iter().enumerate())
             .map(|(number, node)| format!("{}={}", node.name, address(number)))
             .collect();
         let mut words = vec!["setup", "--cluster", "test", "--this", self.nodes[0].name];
@@ -71,16 +80,26 @@ impl Quorum {
         for option in ["image_mib=4", "journal_mib=2"].iter().chain(options) {
             words.extend(["--option", option]);
         }
-        let (first, others) = self.nodes.split_first().expect("a cluster has a node");
+        let (first, others) = all.split_first().expect("a cluster has a node");
         first.adm(&words).done();
-        for node in others {
-            let to = &node.places().etc;
-            fs::create_dir_all(to).expect("the folder is ours");
-            for name in ["init.ccd", "authkey"] {
-                fs::copy(first.places().etc.join(name), to.join(name)).expect("setup wrote it");
-            }
+        for (index, node) in others.iter().enumerate() {
+            self.copy_files(0, index + 1);
             node.adm(&["setup", "--this", node.name]).done();
         }
+    }
+
+    /// Copies what every node of the cluster has, from one to another.
+    pub fn copy_files(&self, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|node| &self.nodes[node].places().etc);
+        fs::create_dir_all(to).expect("the folder is ours");
+        for name in ["init.ccd", "authkey"] {
+            fs::copy(from.join(name), to.join(name)).expect("they are there");
+        }
+    }
+
+    /// As the init database names it.
+    pub fn address(&self, node: usize) -> String {
+        address(node)
     }
 
     pub fn folder(&self) -> &std::path::Path {

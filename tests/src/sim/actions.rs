@@ -88,6 +88,8 @@ impl World {
                 self.submit_op(index, ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),
+            Action::StageInit { init } => self.stage_init(index, init),
+            Action::AdoptInit { init } => self.adopt_init(index, init),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
@@ -116,7 +118,7 @@ impl World {
             self.copies.push((from, to));
         }
         // Without a process there is no connection; a new process gets nothing that was sent to the old one.
-        if to >= self.servers.len() || self.servers[to].process.is_none() {
+        if to >= self.servers.len() || self.servers[to].process.is_none() || !self.are_connected(from, to) {
             return;
         }
         let run = self.servers[to].run;
@@ -411,6 +413,7 @@ fn changes_something(action: &Action) -> bool {
         Action::Replica { op, .. } => !matches!(op, ReplicaOp::WriteHeartbeat { .. } | ReplicaOp::Survey),
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
         Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
+        Action::StageInit { .. } | Action::AdoptInit { .. } => true,
         Action::Record(_) => false,
     }
 }

@@ -31,6 +31,7 @@ pub fn event(event: &Event) -> String {
             Ok(done) => format!("t{} done: {}", ticket.0, replica_answer(done)),
             Err(error) => format!("t{} failed: {:?} {error}", ticket.0, error.kind),
         },
+        Event::Staged { result, .. } => format!("staged: {result:?}"),
         Event::Timer | Event::ClientGone { .. } | Event::Fenced { .. } => format!("{event:?}"),
     }
 }
@@ -44,6 +45,8 @@ pub fn action(action: &Action) -> String {
             reply: answer,
         } => format!("reply {}: {}", client.0, reply(answer)),
         Action::Fence { .. } => format!("{action:?}"),
+        Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),
+        Action::AdoptInit { init } => format!("goes by the nodes {:?}", init.nodes),
         Action::Record(decision) => {
             let configuration = decision
                 .configuration

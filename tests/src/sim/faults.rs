@@ -215,6 +215,20 @@ impl World {
         self.network.cut(second, first);
     }
 
+    /// Cuts a server off from all others.
+    pub fn isolate(&mut self, server: usize) {
+        for other in (0..self.servers.len()).filter(|other| *other != server) {
+            self.cut_pair(server, other);
+        }
+    }
+
+    /// Ends [`World::isolate`].
+    pub fn rejoin(&mut self, server: usize) {
+        for other in (0..self.servers.len()).filter(|other| *other != server) {
+            self.mend_pair(server, other);
+        }
+    }
+
     pub fn mend_pair(&mut self, first: usize, second: usize) {
         self.log.line(
             self.now,

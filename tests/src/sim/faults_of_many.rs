@@ -30,7 +30,7 @@ impl World {
             FaultKind::DateJump => {
                 let forward = self.chance.chance(500);
                 let jump = self.chance.skewed(1, DATE_JUMP_MS_MAX) as i64;
-                self.servers[first].date_offset_ms = if forward { jump } else { -jump };
+                self.servers[first].date_error_ms = if forward { jump } else { -jump };
             }
             _ => return false,
         }

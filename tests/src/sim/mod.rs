@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! random, moment      chance from the seed; virtual time and the nodes' clocks
+//! inits               the servers' init databases
 //! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
 //!   groups            the same for clusters of many nodes
 //! world               the event queue and the servers' processes
@@ -32,6 +33,7 @@ mod faults_of_many;
 mod fences;
 mod groups;
 pub mod history;
+pub mod inits;
 pub mod ledger;
 pub mod linear;
 pub mod log;

@@ -48,6 +48,8 @@ pub const DRIFT_PPM_MAX: i64 = 20_000;
 pub struct Clock {
     start_nanos: u64,
     drift_ppm: i64,
+    /// How much of the world's time it has missed, standing still.
+    missed_nanos: u64,
 }
 
 impl Clock {
@@ -56,12 +58,15 @@ impl Clock {
         Self {
             start_nanos,
             drift_ppm,
+            missed_nanos: 0,
         }
     }
 
     /// What the clock shows at this moment of the world.
     pub fn show(&self, moment: Moment) -> Time {
-        let elapsed = i128::from(moment.0) * i128::from(1_000_000 + self.drift_ppm) / 1_000_000;
+        let elapsed = i128::from(moment.0.saturating_sub(self.missed_nanos))
+            * i128::from(1_000_000 + self.drift_ppm)
+            / 1_000_000;
         Time::from_nanos(self.start_nanos + elapsed as u64)
     }
 
@@ -70,7 +75,12 @@ impl Clock {
         let local = time.nanos().saturating_sub(self.start_nanos);
         let rate = i128::from(1_000_000 + self.drift_ppm);
         let nanos = (i128::from(local) * 1_000_000 + rate - 1) / rate;
-        Moment(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Moment((u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(self.missed_nanos))
+    }
+
+    /// It has stood still for so long, until now.
+    pub fn stood_still(&mut self, span: Duration) {
+        self.missed_nanos += span.as_nanos() as u64;
     }
 
     /// How long the world takes for what this clock calls `span`.

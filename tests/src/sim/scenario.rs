@@ -132,16 +132,23 @@ impl Cluster {
         Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
     }
 
-    fn started(self) -> Self {
-        let mut cluster = self;
-        let shape = cluster.world.shape;
-        cluster.start_all(Duration::from_millis(10));
-        let formats = cluster.world.define_formats(1, SETTLED);
+    fn started(mut self) -> Self {
+        let shape = self.world.shape;
+        self.start_all(Duration::from_millis(10));
+        let formats = self.world.define_formats(1, SETTLED);
         assert!(formats, "a new cluster takes updates");
         for server in 0..shape.nodes {
-            assert!(cluster.serves_within(server, SETTLED), "n{server} serves");
+            assert!(self.serves_within(server, SETTLED), "n{server} serves");
         }
-        cluster
+        self
+    }
+
+    /// A cluster that serves, beside so many servers that are of no cluster yet.
+    pub fn serving_with_spares(shape: Shape, spares: usize) -> Self {
+        let nodes = shape.nodes + spares;
+        let mut cluster = Self::stopped_with(Shape { nodes, ..shape }, usual_fencing());
+        cluster.world.keep_spare(spares);
+        cluster.started()
     }
 
     pub fn settle(&mut self) {
@@ -303,9 +310,9 @@ impl Cluster {
         )
     }
 
-    /// The flag of this node's copy, as its consistency record has it.
+    /// The flag that this node answers with, as its consistency record has it.
     pub fn restore_flag(&mut self, server: usize) -> Option<char> {
-        match self.command(server, RequestBody::Snapshot { stale: true }) {
+        match self.command(server, RequestBody::Snapshot { stale: false }) {
             AskEnd::Reply(Ok(Answer::Snapshot(database))) => Some(database.restore_flag().digit()),
             _ => None,
         }

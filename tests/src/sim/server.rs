@@ -1,8 +1,10 @@
 //! One server: the process of a node, its clock, its inbox and its drives.
 
 use super::drive::Drive;
+use super::inits::Inits;
 use super::moment::{Clock, Moment};
 use ccd_core::ids::{DeviceRole, NodeId, Replica};
+use ccd_core::init::InitFile;
 use ccd_core::protocol::{Action, Event, Node};
 use std::collections::BTreeSet;
 
@@ -49,8 +51,7 @@ pub enum Stage {
 pub struct Server {
     pub id: NodeId,
     pub clock: Clock,
-    /// How far its calendar is from the world's: dates are for people, and may be anything.
-    pub date_offset_ms: i64,
+    pub inits: Inits,
     /// Which start of the process this is; events of an earlier one are dropped.
     pub run: u64,
     /// `None`: the process is down.
@@ -58,6 +59,10 @@ pub struct Server {
     /// `Some`: the process is stopped (SIGSTOP).
     pub stopped: Option<Stopped>,
     pub resumed_at: Moment,
+    /// When its machine fell asleep.
+    pub slept_at: Moment,
+    /// How wrong its date is.
+    pub date_error_ms: i64,
     /// When the next timer event is due, so that none is scheduled twice.
     pub timer: Option<Moment>,
     /// Decision records that the node has written, newest last.
@@ -67,15 +72,17 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(id: NodeId, clock: Clock) -> Self {
+    pub fn new(id: NodeId, clock: Clock, init: InitFile) -> Self {
         Self {
             id,
             clock,
-            date_offset_ms: 0,
+            inits: Inits::new(init),
             run: 0,
             process: None,
             stopped: None,
             resumed_at: Moment::ZERO,
+            slept_at: Moment::ZERO,
+            date_error_ms: 0,
             timer: None,
             decisions: Vec::new(),
             has_left: false,

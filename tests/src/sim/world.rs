@@ -207,6 +207,7 @@ impl World {
     pub fn new(plan: &Plan, random: &mut Random, recording: bool) -> Self {
         let shape = plan.shape;
         let mut clocks = random.fork("clocks");
+        let init = super::inits::init_of(shape);
         let servers = shape
             .node_set()
             .iter()
@@ -217,7 +218,7 @@ impl World {
                 } else {
                     0
                 };
-                Server::new(id, Clock::new(clocks.below(1 << 50), drift))
+                Server::new(id, Clock::new(clocks.below(1 << 50), drift), init.clone())
             })
             .collect();
         let genesis = Configuration::genesis(shape.node_set(), shape.device_set());
@@ -252,6 +253,12 @@ impl World {
             events_now: 0,
             events: 0,
         }
+    }
+
+    /// What everybody starts from.
+    pub(super) fn begin_from(&mut self, genesis: Configuration) {
+        self.ledger = Ledger::new(genesis.clone());
+        self.voters = Voters::new(genesis);
     }
 
     pub(super) fn at(&mut self, at: Moment, happening: Happening) {
@@ -383,13 +390,16 @@ impl World {
             return;
         }
         self.settle_ghosts(index);
+        self.servers[index].inits.forget();
         let server = &mut self.servers[index];
         server.run += 1;
         server.timer = None;
         let settings = Settings {
             me: server.id,
             cluster: CLUSTER,
-            nodes: self.shape.node_set(),
+            nodes: server.inits.file.nodes,
+            init: server.inits.file.clone(),
+            staged: server.inits.staged.clone(),
             devices: self.shape.device_set(),
             incarnation: Incarnation(self.chance.draw() >> 40),
             heartbeat: HEARTBEAT,
@@ -501,6 +511,26 @@ impl World {
         self.schedule_timer(index);
     }
 
+    /// The whole machine sleeps: suspended, or a guest whose host does not run it.
+    pub fn fall_asleep(&mut self, index: usize) {
+        self.pause(index);
+        self.servers[index].slept_at = self.now;
+    }
+
+    /// It wakes up. What was sent to it meanwhile is lost; its clock went on, or it stood still.
+    pub fn wake_up(&mut self, index: usize, clock_went_on: bool) {
+        let server = &mut self.servers[index];
+        if !clock_went_on {
+            server.clock.stood_still(self.now.since(server.slept_at));
+        }
+        if let Some(stopped) = &mut server.stopped {
+            stopped
+                .inbox
+                .retain(|event| !matches!(event, Event::Message { .. }));
+        }
+        self.resume(index);
+    }
+
     /// The process dies; with `power`, so does the memory of its machine and of its local disk.
     pub fn crash(&mut self, index: usize, power: bool) {
         let server = &mut self.servers[index];
@@ -554,8 +584,8 @@ impl World {
             process.asks.insert(token);
         }
         self.after(self.patience(index, timeout), Happening::AskOverdue { token });
-        let today = 1_700_000_000_000 + self.now.0 as i64 / 1_000_000;
-        let date = Date(today.saturating_add(self.servers[index].date_offset_ms).max(0) as u64);
+        let date_error_ms = self.servers[index].date_error_ms;
+        let date = Date((1_700_000_000_000 + self.now.0 / 1_000_000).saturating_add_signed(date_error_ms));
         let client = ccd_core::client::ClientToken(token);
         let request = ccd_core::client::Request { timeout, body };
         self.tell(

@@ -60,9 +60,12 @@ impl Health {
             ServingState::Closed => return Self::Degraded,
             _ => return Self::NotServing,
         }
+        let maintenance =
+            (status.configuration.as_ref()).is_some_and(|configuration| configuration.maintenance);
         let waived = (status.configuration.as_ref())
             .is_some_and(|configuration| configuration.quorum == Quorum::Waived);
         let whole = !waived
+            && !maintenance
             && status.survives.iter().all(|(_, survives)| *survives)
             && status.nodes.iter().all(|node| node.member)
             && status
@@ -96,6 +99,18 @@ pub(in crate::cli) fn node_state(node: &NodeStatus) -> &'static str {
         (false, _, true, _) => "out",
         (false, _, false, true) => "disk_only",
         (false, _, false, false) => "absent",
+    }
+}
+
+/// The nodes that an external membership monitor says are there; null with the built-in one.
+pub(in crate::cli) fn external_view(report: &StatusReport) -> Value {
+    match report.status.external {
+        Some(view) => json!(
+            view.iter()
+                .map(|node| node_name(report, node))
+                .collect::<Vec<_>>()
+        ),
+        None => Value::Null,
     }
 }
 
@@ -195,6 +210,8 @@ fn document(report: &StatusReport, health: Health) -> Value {
                 .and_then(|configuration| configuration.designated)
                 .map(|node| node_name(report, node)),
             "quorum": status.state == ServingState::Serving,
+            "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
+            "view": external_view(report),
             "quorum_required": configuration.is_none_or(|configuration| configuration.quorum == Quorum::Required),
             "rows": status.rows,
         },

@@ -1,6 +1,7 @@
 //! Every way in which two nodes meet or do not, on bytes.
 
 use super::super::hello::Digest;
+use super::super::roster::Roster;
 use super::super::sealed::{Opener, Sealer};
 use super::*;
 use ccd_client::files::Authkeys;
@@ -16,13 +17,20 @@ fn key(byte: u8) -> Authkey {
     Authkey::new([byte; 32])
 }
 
+fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
+    RefCell::new(Roster {
+        nodes,
+        digest: Digest([digest; 32]),
+        other: None,
+    })
+}
+
 fn identity(me: u8) -> Identity {
     Identity {
         me: node(me),
         run: Incarnation(u64::from(me) + 1),
-        nodes: [node(0), node(1)].into_iter().collect::<NodeSet>(),
         cluster: ClusterId([7; 16]),
-        init_digest: Digest([8; 32]),
+        roster: roster([node(0), node(1)].into_iter().collect(), 8),
         versions: Versions::OURS,
         keys: RefCell::new(Authkeys::of(key(9))),
     }
@@ -101,11 +109,11 @@ fn both_sides_hear_what_differs() {
         ..identity(1)
     };
     let digest = Identity {
-        init_digest: Digest([1; 32]),
+        roster: roster([node(0), node(1)].into_iter().collect(), 1),
         ..identity(1)
     };
     let other_nodes = Identity {
-        nodes: NodeSet::of(node(1)),
+        roster: roster(NodeSet::of(node(1)), 8),
         ..identity(1)
     };
     let same_number = Identity {

@@ -1,6 +1,8 @@
 //! `ccdctl`: who takes part. For the administrator, and for an external membership monitor.
 
-use super::ccdadm::status::{node_name, node_state, state_name};
+mod nodes;
+
+use super::ccdadm::status::{external_view, node_name, node_state, state_name};
 use super::failure::{Doing, Stop};
 use super::table::table;
 use super::terminal::Terminal;
@@ -36,6 +38,10 @@ Examples:
   ccdctl master --lowest                    the lowest-numbered node, as by default
   ccdctl takeover                           now, if the votes allow it
   ccdctl takeover --force --cluster prod    whatever the votes: the other node must be down
+  ccdctl maintenance on                     before work on what is between the nodes
+  ccdctl reconfigure --members alpha,beta   the view of an external membership monitor
+  ccdctl add-node gamma=10.0.0.3
+  ccdctl remove-node alpha
 
 Exit codes are those of ccdadm.";
 
@@ -49,11 +55,17 @@ enum Verb {
     Join(Change),
     /// Take over now
     Takeover(Takeover),
+    Reconfigure(Reconfigure),
+    Maintenance(Maintenance),
+    AddNode(nodes::AddNode),
+    RemoveNode(nodes::RemoveNode),
     /// Say which node is master, for as long as it takes part
     Master(Master),
     /// Print a completion script for a shell
     #[command(hide = true)]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +96,35 @@ struct Takeover {
     change: Change,
 }
 
+/// Take over the view of an external membership monitor
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+An external monitor calls this on every node that it takes for alive, whenever its view changes.
+From then on this node's plans follow the view: a node outside of it is left out at once, one in
+it is waited for. The built-in monitor goes on watching: leases, votes and fencing stay in force,
+so a wrong view costs time and never an update. The view is kept until the daemon ends, or until
+--built-in. The command returns when the configuration that is open on this node matches the view.
+
+Examples:
+  ccdctl reconfigure --members alpha,beta
+  ccdctl reconfigure --members 0,1,4 --timeout 10s
+  ccdctl reconfigure --members all
+  ccdctl reconfigure --built-in
+
+Exit codes: 105 there is no such node, 106 the votes do not allow it, 2 a node of the view has not
+joined or another has not left within the time-out, 107 a newer view came.")]
+#[command(group(clap::ArgGroup::new("view").required(true).args(["members", "built_in"])))]
+struct Reconfigure {
+    /// Names or numbers of the nodes that are there, or all
+    #[arg(long, value_name = "NODE,NODE,…", value_delimiter = ',')]
+    members: Vec<String>,
+    /// Let the built-in monitor decide again
+    #[arg(long)]
+    built_in: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The master orders the updates of all nodes. Without this it is the lowest-numbered node that
@@ -98,6 +139,31 @@ struct Master {
     who: Who,
     #[command(flatten)]
     change: Change,
+}
+
+/// Begin or end planned work
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+While it is on, nothing is taken over or fenced because a node is silent, leaves or restarts: the
+cluster waits for it, and takes no update until it is back. Queries are answered where leases hold.
+It is on for all nodes, also after a restart, until it is ended. It begins with all members
+present. Ending it takes over at once from whoever has not come back, as the votes allow.
+
+Examples:
+  ccdctl maintenance on
+  ccdctl maintenance off
+
+Exit codes: 2 a member is not heard, 106 the votes do not allow it.")]
+struct Maintenance {
+    switch: OnOff,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OnOff {
+    On,
+    Off,
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,6 +194,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Leave(change) => control(&common, &mut terminal, "leave the cluster", change, Client::leave),
         Verb::Join(change) => control(&common, &mut terminal, "join the cluster", change, Client::join),
         Verb::Takeover(takeover) => takeover.run(&common, &mut terminal),
+        Verb::Reconfigure(reconfigure) => reconfigure.run(&common, &mut terminal),
+        Verb::Maintenance(maintenance) => maintenance.run(&common, &mut terminal),
+        Verb::AddNode(add) => add.run(&common, &mut terminal),
+        Verb::RemoveNode(remove) => remove.run(&common, &mut terminal),
         Verb::Master(master) => master.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdctl>(&mut terminal, shell, PROGRAM),
     };
@@ -150,6 +220,40 @@ impl Takeover {
         let force = self.force;
         control(common, terminal, doing, self.change, |client| {
             client.takeover(force)
+        })
+    }
+}
+
+impl Reconfigure {
+    fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let doing = "reconfigure";
+        let view = if self.built_in {
+            None
+        } else {
+            let report = common.attach(PROGRAM, doing)?.status().doing(doing)?;
+            let names = self.members.iter().map(|name| name.trim());
+            Some(if self.members == ["all"] {
+                report.node_names.iter().map(|node| node.id).collect()
+            } else {
+                nodes::find_nodes(&report, doing, names)?
+            })
+        };
+        control(common, terminal, doing, self.change, |client| {
+            client.reconfigure(view)
+        })
+    }
+}
+
+impl Maintenance {
+    fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        let on = self.switch == OnOff::On;
+        let doing = if on {
+            "begin maintenance"
+        } else {
+            "end maintenance"
+        };
+        control(common, terminal, doing, self.change, |client| {
+            client.maintenance(on)
         })
     }
 }
@@ -235,6 +339,21 @@ fn members(common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
             ]
         });
         terminal.line(&table(&["NODE", "NAME", "MEMBER", "STATE"], rows.collect()))?;
+        if let Some(view) = report.status.external {
+            let names: Vec<String> = view.iter().map(|node| node_name(&report, node)).collect();
+            let names = names.join(", ");
+            terminal.line(&format!(
+                "\nan external membership monitor says that these are there: {names}"
+            ))?;
+        }
+        if report
+            .status
+            .configuration
+            .as_ref()
+            .is_some_and(|configuration| configuration.maintenance)
+        {
+            terminal.line("\nmaintenance: no node is taken over from until `ccdctl maintenance off`")?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -257,6 +376,8 @@ fn document(report: &StatusReport) -> Value {
     json!({
         "cluster": report.cluster_name,
         "epoch": configuration.map_or(0, |configuration| configuration.epoch.0),
+        "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
+        "view": external_view(report),
         "nodes": nodes,
     })
 }

@@ -1,0 +1,120 @@
+//! The init databases of the simulated servers: a file and a staged one each, which survive crashes, and which decide whether
+//! two servers have a connection, as the handshake of the daemon does.
+
+use super::plan::Shape;
+use super::world::{CLUSTER, World};
+use ccd_core::configuration::Configuration;
+use ccd_core::ids::NodeId;
+use ccd_core::init::InitFile;
+use ccd_core::protocol::Event;
+use core::time::Duration;
+use std::fmt::Write;
+
+/// What the folder of one server holds, and what its process goes by.
+#[derive(Clone, Debug)]
+pub struct Inits {
+    pub file: InitFile,
+    pub staged: Option<InitFile>,
+    /// The one that the process went by before, which it still accepts.
+    before: Option<[u8; 32]>,
+}
+
+/// How long storing a text takes.
+const STAGING: Duration = Duration::from_millis(2);
+
+/// `node0`, `node1`, …
+pub fn name(server: usize) -> String {
+    format!("node{server}")
+}
+
+/// The init database of a cluster of this shape.
+pub fn init_of(shape: Shape) -> InitFile {
+    let mut text = format!("CLUSTER:sim:{CLUSTER}\n");
+    for node in shape.node_set().iter() {
+        let (number, name) = (node.index(), name(node.index()));
+        writeln!(
+            text,
+            "NODE:{number}:{name}\nADDRESS:{name}:10.0.0.{}:",
+            number + 1
+        )
+        .expect("it is memory");
+    }
+    for role in shape.device_set().iter() {
+        writeln!(text, "DEVICE:{role}:/dev/{role}").expect("it is memory");
+    }
+    if shape.devices > 0 {
+        text.push_str("OPTION:fencing:lease\n");
+    }
+    InitFile::parse(&text).expect("it is a good init database")
+}
+
+impl Inits {
+    pub fn new(file: InitFile) -> Self {
+        Self {
+            file,
+            staged: None,
+            before: None,
+        }
+    }
+
+    /// The process of this server is gone.
+    pub fn forget(&mut self) {
+        self.before = None;
+    }
+
+    fn accepts(&self) -> impl Iterator<Item = [u8; 32]> {
+        let staged = self.staged.as_ref().map(|staged| staged.digest);
+        [Some(self.file.digest), staged, self.before]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether the one, as `from`, has a connection to the other, as `to`.
+    fn meets(&self, from: NodeId, other: &Self, to: NodeId) -> bool {
+        self.file.nodes.contains(to)
+            && other.file.nodes.contains(from)
+            && self
+                .accepts()
+                .any(|digest| other.accepts().any(|other| other == digest))
+    }
+}
+
+impl World {
+    /// The last servers of the shape are there, but of no cluster yet. Before anything runs.
+    pub fn keep_spare(&mut self, spares: usize) {
+        self.shape.nodes -= spares;
+        let init = init_of(self.shape);
+        for server in &mut self.servers {
+            server.inits = Inits::new(init.clone());
+        }
+        self.begin_from(Configuration::genesis(
+            self.shape.node_set(),
+            self.shape.device_set(),
+        ));
+    }
+
+    pub(super) fn are_connected(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.servers[from], &self.servers[to]);
+        from.inits.meets(from.id, &to.inits, to.id)
+    }
+
+    pub(super) fn stage_init(&mut self, index: usize, init: InitFile) {
+        let digest = init.digest;
+        self.servers[index].inits.staged = Some(init);
+        let result = Ok(());
+        self.answer(index, STAGING, Event::Staged { digest, result });
+    }
+
+    pub(super) fn adopt_init(&mut self, index: usize, init: InitFile) {
+        let inits = &mut self.servers[index].inits;
+        inits.before = Some(inits.file.digest);
+        inits.file = init;
+        inits.staged = None;
+    }
+
+    /// The administrator copies one server's init database to another.
+    pub fn copy_init(&mut self, from: usize, to: usize) {
+        let file = self.servers[from].inits.file.clone();
+        self.servers[to].inits = Inits::new(file);
+    }
+}
