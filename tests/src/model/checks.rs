@@ -110,7 +110,8 @@ pub(super) fn on_decided(setup: &Setup, state: &mut State, conf: Conf) {
         // Of the branch that was given up: nothing is promised there.
     } else if conf.forced {
         state.overruled = conf.epoch;
-        state.acked = conf.base.seen();
+        // Of what clients had heard of, that is still promised which the override went on from.
+        state.acked = state.acked.common(&conf.base).seen();
     } else if !state.acked.is_part_of(&conf.base) {
         state.found(Wrong::AckedLost);
     }

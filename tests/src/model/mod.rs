@@ -25,6 +25,13 @@
 //! # Bounds
 //!
 //! Each [`Limits`] says how many proposals, updates, crashes, overrides and damaged copies a history may have.
+//!
+//! # Overrides
+//!
+//! After an override what is promised is: one configuration an epoch; and of what clients had heard of, what the override went on from,
+//! and all that is acked in it and after it. Not promised is what was acked, or is still acked, on the branch that was given up. With
+//! two overrides of the same node, the first of which was given up half-way, a voter may have taken up the first one's value, and the
+//! second has the same epoch: the bound of one override leaves that out.
 
 pub mod checks;
 mod parts;

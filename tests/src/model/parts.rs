@@ -85,6 +85,16 @@ impl Content {
         other.entries().starts_with(self.entries())
     }
 
+    /// The newest state that both have come from.
+    pub fn common(&self, other: &Self) -> Self {
+        let same = self
+            .entries()
+            .iter()
+            .zip(other.entries())
+            .take_while(|(one, two)| one == two);
+        same.fold(Self::default(), |content, (entry, _)| content.with(*entry))
+    }
+
     /// Without the openings at its end, which change nothing that a client sees.
     pub fn seen(mut self) -> Self {
         while self.count > 0 && self.entries[usize::from(self.count) - 1] & 1 == 1 {
