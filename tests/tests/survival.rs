@@ -1,6 +1,6 @@
 //! What clients may rely on while nodes die, stand still and come back.
 
-use ccd_core::client::{Answer, Refusal};
+use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::Mode;
 use ccd_core::ids::{DeviceRole, RequestId};
 use ccd_core::protocol::DecisionKind;
@@ -12,6 +12,7 @@ use core::time::Duration;
 
 const A: usize = 0;
 const B: usize = 1;
+const C: usize = 2;
 
 fn pair() -> Cluster {
     let mut cluster = Cluster::serving(Shape::PAIR);
@@ -229,7 +230,7 @@ fn a_branch_that_lost_is_kept_aside() {
     cluster.lose_path(A, DeviceRole::Secondary);
     cluster.start(A);
     cluster.settle();
-    let end = cluster.command(A, ccd_core::client::RequestBody::Takeover { force: true });
+    let end = cluster.command(A, RequestBody::Takeover { force: true });
     assert!(matches!(end, AskEnd::Reply(_)), "{end:?}");
     cluster.settle();
     cluster.return_path(A, DeviceRole::Primary);
@@ -313,4 +314,33 @@ fn a_vote_that_was_lost_with_its_configuration_is_not_cast_again() {
     cluster.return_device(DeviceRole::Primary);
     assert!(cluster.add_within(A, "second", SETTLED));
     assert_eq!(cluster.rows(A).unwrap(), ["first", "second"]);
+}
+
+#[test]
+fn two_overrides_of_one_node_never_share_an_epoch() {
+    let mut given_up = 0;
+    for events in 0..200 {
+        let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
+        cluster.add(A, "first").unwrap();
+        for other in [B, C] {
+            cluster.crash(other, false);
+        }
+        cluster.run_for(LEASE * 2);
+        let before = cluster.configuration().epoch;
+        cluster.begin(A, RequestBody::Takeover { force: true });
+        for _ in 0..events {
+            cluster.step();
+        }
+        cluster.crash(A, false);
+        given_up += u32::from(cluster.configuration().epoch == before);
+        // The second one goes on without what the first may have voted for.
+        cluster.start(A);
+        cluster.run_for(LEASE);
+        cluster.command(A, RequestBody::Takeover { force: true });
+        cluster.start(B);
+        cluster.start(C);
+        assert!(cluster.add_within(A, "second", SETTLED), "{events} events");
+        assert_eq!(cluster.rows(A).unwrap(), ["first", "second"], "{events} events");
+    }
+    assert!((1..200).contains(&given_up), "{given_up}");
 }

@@ -142,9 +142,14 @@ impl Node {
             Some(decided) => decided,
             None => (self.cluster_nodes(), self.cluster_digest()),
         };
+        // An override that was given up half-way may have left its vote: this one is another configuration.
+        let voted_for = (proposal.accepted.iter())
+            .chain(self.accepted_on_devices(known.epoch).iter())
+            .map(|(_, configuration)| configuration.epoch)
+            .fold(known.epoch, Epoch::max);
         let configuration = Configuration {
             epoch: if proposal.forced {
-                override_epoch(known.epoch, self.me())
+                override_epoch(voted_for, self.me())
             } else {
                 known.epoch.next()
             },

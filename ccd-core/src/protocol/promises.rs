@@ -118,7 +118,7 @@ impl Node {
     }
 
     /// What this node has voted for in this instance, by its local copy or by its own blocks on the devices.
-    fn accepted_on_devices(&self, instance: Epoch) -> Option<(Ballot, Configuration)> {
+    pub(super) fn accepted_on_devices(&self, instance: Epoch) -> Option<(Ballot, Configuration)> {
         let me = self.me();
         (self.replicas.values())
             .flat_map(|view| view.survey.areas.iter())
