@@ -317,7 +317,7 @@ fn a_vote_that_was_lost_with_its_configuration_is_not_cast_again() {
 }
 
 #[test]
-fn two_overrides_of_one_node_never_share_an_epoch() {
+fn an_override_that_is_cut_short_anywhere_can_be_asked_for_again() {
     let mut given_up = 0;
     for events in 0..200 {
         let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
