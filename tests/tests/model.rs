@@ -327,4 +327,8 @@ fn after_an_override_what_it_went_on_from_is_promised() {
         "three nodes, with an override",
         overrides(bound(THREE, 1, 1, 0), 1),
     );
+    explore(
+        "three nodes, with two overrides",
+        overrides(bound(THREE, 1, 0, 0), 2),
+    );
 }

@@ -29,9 +29,8 @@
 //! # Overrides
 //!
 //! After an override what is promised is: one configuration an epoch; and of what clients had heard of, what the override went on from,
-//! and all that is acked in it and after it. Not promised is what was acked, or is still acked, on the branch that was given up. With
-//! two overrides of the same node, the first of which was given up half-way, a voter may have taken up the first one's value, and the
-//! second has the same epoch: the bound of one override leaves that out.
+//! and all that is acked in it and after it. Not promised is what was acked, or is still acked, on the branch that was given up. A voter
+//! may have taken up the value of an override that was given up half-way, so the next one of the same node begins past it.
 
 pub mod checks;
 mod parts;

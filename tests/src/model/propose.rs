@@ -266,6 +266,12 @@ impl Setup {
                 let Some(from) = self.start_from(&proposal, &known) else {
                     return;
                 };
+                // As `conclude.rs` does it: past what an override before this one may have voted for.
+                let own = it.ballot.filter(|block| block.instance == proposal.instance);
+                let voted_for = [proposal.accepted, own.and_then(|block| block.accepted)]
+                    .into_iter()
+                    .flatten()
+                    .fold(known.epoch, |newest, (_, conf)| newest.max(conf.epoch));
                 let members = proposal.want & up;
                 let mut devices = proposal.promised.1 & known.devices;
                 let alone = members.count_ones() == 1 && devices != 0;
@@ -274,7 +280,7 @@ impl Setup {
                 }
                 Conf {
                     epoch: if proposal.forced {
-                        self.rules.override_epoch(known.epoch, node)
+                        self.rules.override_epoch(voted_for, node)
                     } else {
                         known.epoch + 1
                     },
