@@ -44,7 +44,7 @@ fn ten_thousand_histories_are_sound() {
         "hardly anything was reconfigured"
     );
     assert!(
-        report.counts.too_hard * 100 <= count,
+        report.counts.too_hard * 50 <= count,
         "the checker gave up on {} histories",
         report.counts.too_hard
     );
@@ -77,6 +77,10 @@ const FOUND: &[(u64, &str)] = &[
     ),
     (1916, "a fetch that came late took back the opening of an epoch"),
     (3274, "a member went back to the base after it had opened on it"),
+    (
+        5409,
+        "with reservations: a device that refused writes and then forgot the node stayed out of use for ever",
+    ),
     (6718, "as 1472"),
     (
         6727,

@@ -87,6 +87,11 @@ impl Node {
         let (is_registered, refused) = (fence.registered, fence.refused.is_some());
         let was_distrusted = fence.distrusted;
         let key = fence.key;
+        if !fence.registered {
+            // A device that refuses the writes of a node that is not registered does what it should.
+            fence.refused = None;
+            fence.distrusted = false;
+        }
         fence.seen = Some(seen.clone());
         fence.paths_tried &= seen.paths_missing > 0;
         let repair = core::mem::take(&mut fence.repair);
@@ -106,9 +111,6 @@ impl Node {
                 let by = fencing_step::registered(&seen, cluster).without(self.settings.me);
                 self.on_shut_out(role, by);
             } else {
-                if let Some(fence) = self.fences.get_mut(&role) {
-                    fence.refused = None;
-                }
                 let text = format!("the {role} has forgotten its reservation and all registrations");
                 self.record(DecisionKind::Alarm, text);
             }
