@@ -163,6 +163,8 @@ impl Node {
         }
         if records.is_empty() {
             self.catch_up = None;
+            // Whoever lets this node in need not wait for its next heartbeat.
+            self.beat();
             return;
         }
         let mut next = self.head.clone();

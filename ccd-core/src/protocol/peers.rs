@@ -177,6 +177,7 @@ impl Node {
                     state.epoch,
                     state.hears,
                 )
+                || !self.known.members.contains(from) && last.position != state.position
         });
         peer.state = Some(state);
         peer.state_at = now;
