@@ -48,11 +48,9 @@ fn three() -> Result<()> {
     let (mut whole, mut nothing, mut copied) = (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..JOINS {
         copied.time(|| floor.copy(image_bytes))?;
-        rig.kill(GAMMA)?;
-        wait_for_update(&mut load)?;
+        leave(&mut rig, &mut load)?;
         nothing.time(|| join(&mut rig))?;
-        rig.kill(GAMMA)?;
-        wait_for_update(&mut load)?;
+        leave(&mut rig, &mut load)?;
         rig.forget(GAMMA)?;
         whole.time(|| join(&mut rig))?;
     }
@@ -69,6 +67,13 @@ fn three() -> Result<()> {
         image.as_secs_f64() / copied.p50.as_secs_f64()
     );
     Ok(())
+}
+
+/// Gracefully: a node that is killed again and again is let in with pauses that grow.
+fn leave(rig: &mut Rig, load: &mut Load) -> Result<()> {
+    rig.client(GAMMA)?.leave()?;
+    rig.kill(GAMMA)?;
+    load.add(1, &mut Samples::default())
 }
 
 /// From the start of its process until it answers.
