@@ -5,7 +5,6 @@ use ccd_tests::guest::{Fencing, Load, Pair, Storage};
 use std::time::Instant;
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn nbd_devices_know_no_reservations_and_setup_says_so() {
     let pair = Pair::take(Storage::Nbd, Fencing::Lease);
     let setup = pair.alpha().within(&[
@@ -37,7 +36,6 @@ fn nbd_devices_know_no_reservations_and_setup_says_so() {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn a_pair_on_nbd_survives_a_killed_node_and_takes_it_back() {
     let pair = Pair::take(Storage::Nbd, Fencing::Lease);
     for killed in [ALPHA, BETA] {
@@ -64,7 +62,6 @@ fn a_pair_on_nbd_survives_a_killed_node_and_takes_it_back() {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn a_pair_and_a_solo_owner_go_on_while_an_nbd_export_fails_and_take_it_back() {
     let pair = Pair::take(Storage::Nbd, Fencing::Lease);
     let load = Load::start(&pair.nodes);
@@ -109,7 +106,6 @@ fn a_pair_and_a_solo_owner_go_on_while_an_nbd_export_fails_and_take_it_back() {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn an_nbd_server_that_dies_stops_nobody_and_its_successor_is_a_replaced_disk() {
     let pair = Pair::take(Storage::Nbd, Fencing::Lease);
     let load = Load::start(&pair.nodes);

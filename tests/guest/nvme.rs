@@ -7,7 +7,6 @@ use ccd_tests::guest::{Machine, Recipe};
 const FIRST: (u32, u32) = (6, 13);
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn nvme_reservations_are_offered_from_kernel_6_13_on() {
     let folders = Folders::make("nvme");
     let recipe = Recipe {

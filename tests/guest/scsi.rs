@@ -6,7 +6,6 @@ use ccd_tests::guest::{Fencing, GuestNode, Load, Pair, Storage};
 use std::time::{Duration, Instant};
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn the_writes_of_a_dead_node_are_refused_by_the_disks_until_it_is_let_in_again() {
     let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
     for killed in [ALPHA, BETA] {
@@ -49,7 +48,6 @@ fn epoch_of(node: &GuestNode) -> serde_json::Value {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn a_drill_shows_that_the_disks_refuse_a_write_without_registration_and_disturbs_nothing() {
     let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
     let load = Load::start(&pair.nodes);
@@ -78,7 +76,6 @@ fn a_drill_shows_that_the_disks_refuse_a_write_without_registration_and_disturbs
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn a_stopped_daemon_finds_itself_fenced_when_it_goes_on_and_rejoins() {
     let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
     let load = Load::start(&pair.nodes);
@@ -97,7 +94,6 @@ fn a_stopped_daemon_finds_itself_fenced_when_it_goes_on_and_rejoins() {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn after_a_cut_the_disks_refuse_the_node_that_lost_and_it_says_why() {
     let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
     let load = Load::start(&pair.nodes);
@@ -122,7 +118,6 @@ fn after_a_cut_the_disks_refuse_the_node_that_lost_and_it_says_why() {
 }
 
 #[test]
-#[ignore = "boots a guest: tests/run guest"]
 fn udev_finds_regions_by_their_label_and_nobody_else_takes_them() {
     let pair = Pair::take(Storage::Scsi, Fencing::Scsi);
     // A daemon's lock keeps udev away; a server's udev comes first.

@@ -34,7 +34,6 @@ fn lines_of(node: &GuestNode) -> usize {
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn a_server_that_loses_power_is_replaced_and_rejoins_after_its_boot() {
     let servers = Servers::take(Fencing::Scsi);
     show_keys(servers.alpha());
@@ -59,7 +58,6 @@ fn a_server_that_loses_power_is_replaced_and_rejoins_after_its_boot() {
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn after_a_cut_interconnect_one_server_goes_on_and_the_disk_refuses_the_other() {
     let servers = Servers::take(Fencing::Scsi);
     let load = Load::start(&servers.nodes);
@@ -92,7 +90,6 @@ fn after_a_cut_interconnect_one_server_goes_on_and_the_disk_refuses_the_other() 
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn servers_that_see_each_other_go_on_although_one_lost_its_storage() {
     let servers = Servers::take(Fencing::Scsi);
     for cut in [ALPHA, BETA] {
@@ -117,7 +114,6 @@ fn servers_that_see_each_other_go_on_although_one_lost_its_storage() {
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
     let servers = Servers::take(Fencing::Scsi);
     for paused in [ALPHA, BETA] {
@@ -140,7 +136,6 @@ fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn a_server_that_is_reset_rejoins_after_its_boot() {
     let servers = Servers::take(Fencing::Scsi);
     let mut load = Load::start(&servers.nodes);
@@ -161,7 +156,6 @@ fn a_server_that_is_reset_rejoins_after_its_boot() {
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn a_target_that_restarts_stops_nobody_and_is_taken_back_with_its_registrations_or_without() {
     let servers = Servers::take(Fencing::Scsi);
     for memory in [Memory::Remembered, Memory::Forgotten] {
@@ -184,7 +178,6 @@ fn a_target_that_restarts_stops_nobody_and_is_taken_back_with_its_registrations_
 }
 
 #[test]
-#[ignore = "boots guests: tests/run guest"]
 fn a_solo_owner_outlives_a_target_that_forgot_the_reservation() {
     let servers = Servers::take(Fencing::Scsi);
     let load = Load::start(&servers.nodes);
