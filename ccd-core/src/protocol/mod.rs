@@ -21,7 +21,7 @@
 //!                                                                   history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
 //! slow.rs        members that do not keep up, and nodes that come and go      spread.rs  whom a copy is got from
-//! requests.rs    what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
+//! requests/      what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
 //!                                                   verification.rs  verify
 //! last_words.rs  recent decisions on the devices, for the survivor to read
 //! rules.rs       the pure decisions of the others, for the model in tests/
