@@ -8,11 +8,11 @@
 //! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
 //! loading.rs     reading their content                  survey.rs   what other nodes' control blocks say
 //! peers.rs       heartbeats, leases (DESIGN §6)
-//! plan.rs        pure: what to do next, from what is seen            status.rs  makes the view; tells people
+//! plan/          pure: what to do next, from what is seen            status.rs  makes the view; tells people
 //! vote.rs        this node as a voter (§7)              propose.rs, promises.rs, conclude.rs  as a proposer
 //! fencing.rs     reservations on the devices (§10)      fencing_step.rs  pure: the next step on one of them
 //!                                                      fencing_watch.rs  noticing what others did
-//! nodes.rs       nodes added and removed      external.rs  another monitor's view      maintenance.rs  planned work
+//! nodes/         nodes added and removed      external.rs  another monitor's view      maintenance.rs  planned work
 //! milestones.rs  where the time of a reconfiguration went
 //! evidence.rs    pure: which state a successor starts from
 //! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
