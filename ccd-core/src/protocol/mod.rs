@@ -3,7 +3,7 @@
 //! ```text
 //! interface.rs   the contract with the driver: Settings, Event, Action, Decision, Status
 //! message.rs     what nodes say to each other      raw.rs  long pieces of bytes in it
-//! node.rs        Node: what it knows; how an event reaches the part that handles it
+//! node.rs        Node: what it knows; how an event reaches the part that handles it        received.rs  and a message
 //!
 //! replicas.rs    this node's replicas: what is asked of them, whom an answer is for
 //! loading.rs     reading their content                  survey.rs   what other nodes' control blocks say
@@ -14,6 +14,7 @@
 //!                                                      fencing_watch.rs  noticing what others did
 //! nodes/         nodes added and removed      external.rs  another monitor's view      maintenance.rs  planned work
 //! milestones.rs  where the time of a reconfiguration went
+//! learn.rs       a later configuration was decided, and ends what was under way
 //! evidence.rs    pure: which state a successor starts from
 //! quorum.rs      exactly half of the nodes: valid, but closed      settled.rs  which rounds are known to be committed
 //! install.rs     from decided to open (Fig. 4)        left_out.rs  pure: whose leases must have run out
@@ -44,6 +45,7 @@ mod incoming;
 mod install;
 mod interface;
 mod last_words;
+mod learn;
 mod left_out;
 mod loading;
 mod maintenance;
@@ -60,6 +62,7 @@ mod proof;
 mod propose;
 mod quorum;
 mod raw;
+mod received;
 mod replicas;
 mod requests;
 pub mod rules;
