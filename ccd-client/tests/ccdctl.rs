@@ -44,8 +44,11 @@ fn ccdctl_changes_who_takes_part() {
     assert!(!dry.contains("Designate"), "{dry}");
     fake.ccdctl(&["master"]).expect(64).says("--lowest");
     fake.ccdctl(&["master", "beta", "--lowest"]).expect(64);
-    fake.ccdctl(&["master", "gamma"])
-        .expect_error(65, "CCD-1024", "\"gamma\"");
+    fake.ccdctl(&["master", "gamma"]).expect_error(
+        105,
+        "CCD-1029",
+        "there is no node \"gamma\"; there are 0 alpha, 1 beta",
+    );
     let document = fake.ccdctl(&["master", "beta", "--json"]).expect(0).json();
     assert_eq!(document["master"], "beta");
     fake.ccdctl(&["takeover", "--force", "--cluster", "test"])

@@ -111,6 +111,23 @@ impl Run {
         }
     }
 
+    /// After a power cut in call `cut`, the device holds what was acked before it, or what was being written; which of
+    /// the two it is, is returned.
+    fn check_cut(&self, device: &MemoryDevice, cut: usize, which: &str) -> Expected {
+        let before = self.acked.iter().rev().find(|(calls, _)| *calls <= cut);
+        let acked = before.map(|(_, state)| state).unwrap();
+        let after = self.acked.iter().find(|(calls, _)| *calls > cut);
+        let next = after.map(|(_, state)| state);
+        let (found, base, damage) = found(device);
+        assert_eq!(damage, None, "{which}: a power cut is no damage");
+        let is_right = matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
+        assert!(
+            is_right,
+            "{which}: found {found:?} on {base}, acked {acked:?}, next {next:?}"
+        );
+        found
+    }
+
     fn act(&mut self, act: &Act) {
         match act {
             Act::Append { payload_len } => self.append(*payload_len),
@@ -275,28 +292,9 @@ fn cut_everywhere(acts: &[Act], again: &[Act]) {
     }
     run.log.extend(run.device.take_log());
     for cut in 0..=run.log.len() {
-        let acked = run
-            .acked
-            .iter()
-            .rev()
-            .find(|(calls, _)| *calls <= cut)
-            .map(|(_, state)| state)
-            .unwrap();
-        let next = run
-            .acked
-            .iter()
-            .find(|(calls, _)| *calls > cut)
-            .map(|(_, state)| state);
         for tear in tears() {
             let device = device_after(&start, &run.log, cut, tear);
-            let (found, base, damage) = found(&device);
-            assert_eq!(damage, None, "cut {cut}, {tear:?}: a power cut is no damage");
-            let is_right =
-                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
-            assert!(
-                is_right,
-                "cut {cut}, {tear:?}: found {found:?} on {base}, acked {acked:?}, next {next:?}"
-            );
+            let found = run.check_cut(&device, cut, &format!("cut {cut}, {tear:?}"));
             if cut % 5 == 0 && !again.is_empty() && tear.sector_bytes == 512 {
                 go_on(&device, &found, again);
             }
@@ -317,18 +315,6 @@ fn go_on(device: &MemoryDevice, found: &Expected, acts: &[Act]) {
     }
     run.log.extend(run.device.take_log());
     for cut in 0..=run.log.len() {
-        let acked = run
-            .acked
-            .iter()
-            .rev()
-            .find(|(calls, _)| *calls <= cut)
-            .map(|(_, state)| state)
-            .unwrap();
-        let next = run
-            .acked
-            .iter()
-            .find(|(calls, _)| *calls > cut)
-            .map(|(_, state)| state);
         for tear in [
             Tear {
                 sector_bytes: 512,
@@ -340,14 +326,7 @@ fn go_on(device: &MemoryDevice, found: &Expected, acts: &[Act]) {
             },
         ] {
             let device = device_after(&start, &run.log, cut, tear);
-            let (found, base, damage) = self::found(&device);
-            assert_eq!(damage, None, "second cut {cut}, {tear:?}");
-            let is_right =
-                matches(&found, base, acked) || next.is_some_and(|next| matches(&found, base, next));
-            assert!(
-                is_right,
-                "second cut {cut}, {tear:?}: found {found:?}, acked {acked:?}, next {next:?}"
-            );
+            run.check_cut(&device, cut, &format!("second cut {cut}, {tear:?}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! when the daemon was started by hand.
 
 use crate::clock;
-use ccd_core::protocol::{ServingState, Status};
+use ccd_core::protocol::Status;
 use ccd_core::time::Time;
 use sd_notify::NotifyState;
 use std::time::Duration;
@@ -50,15 +50,7 @@ impl Service {
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }
-        let state = match status.state {
-            ServingState::Starting => "starting",
-            ServingState::Waiting => "waiting",
-            ServingState::Reconfiguring => "reconfiguring",
-            ServingState::Serving => "serving",
-            ServingState::Closed => "closed",
-            ServingState::Left => "left",
-        };
-        let mut text = state.to_owned();
+        let mut text = status.state.name().to_owned();
         if let Some(configuration) = &status.configuration {
             text.push_str(&format!(", {configuration}"));
         }

@@ -1,12 +1,12 @@
 //! Nodes added to and removed from a running cluster: one set of nodes decides, whatever dies or is cut off on the way.
 
 use ccd_core::client::{Refusal, RequestBody};
-use ccd_core::ids::{NodeId, NodeSet};
+use ccd_core::ids::NodeId;
 use ccd_core::init::NodeEdit;
 use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::asks::{AskEnd, is_done, refused};
 use ccd_tests::sim::plan::Shape;
-use ccd_tests::sim::scenario::{Cluster, SETTLED, TIMEOUT};
+use ccd_tests::sim::scenario::{Cluster, SETTLED, TIMEOUT, set};
 use ccd_tests::sim::world::LEASE;
 use core::time::Duration;
 
@@ -22,10 +22,6 @@ fn three_and_a_spare() -> Cluster {
     cluster
 }
 
-fn set(nodes: &[usize]) -> NodeSet {
-    nodes.iter().filter_map(|node| NodeId::new(*node as u8)).collect()
-}
-
 fn addition(server: usize) -> RequestBody {
     RequestBody::ChangeNodes(NodeEdit::Add {
         number: None,
@@ -38,18 +34,6 @@ fn removal(server: usize) -> RequestBody {
     RequestBody::ChangeNodes(NodeEdit::Remove {
         node: format!("node{server}"),
     })
-}
-
-fn is_done(end: &AskEnd) -> bool {
-    matches!(end, AskEnd::Reply(Ok(_)))
-}
-
-#[track_caller]
-fn refused(end: &AskEnd, why: &str) {
-    match end {
-        AskEnd::Reply(Err(refusal)) if refusal.to_string().contains(why) => {}
-        other => panic!("not refused with {why:?}: {other:?}"),
-    }
 }
 
 /// These and no others are the nodes, all serve, and one that writes is read by all.

@@ -2,7 +2,7 @@
 //! Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
-use ccd_tests::process::programs::{program, run};
+use ccd_tests::process::programs::run;
 use ccd_tests::process::stranger::{self, Impostor, Trick};
 use ccd_tests::process::{Cluster, Shape, TestNode, never, until};
 use std::fs;
@@ -56,27 +56,11 @@ fn once_in_a_while(node: &TestNode, words: &[&str]) {
 #[test]
 fn another_key() {
     let mut cluster = pair();
-    let other = cluster.folder().join("other");
-    let other = other.to_str().expect("the path is ours");
-    let words = [
-        "--etc",
-        other,
-        "setup",
-        "--cluster",
-        "other",
-        "--node",
-        "a=10.0.0.1",
-        "--node",
-        "b=10.0.0.2",
-    ];
-    run(program("ccdadm"), &words).done();
     let id = |node: &TestNode| {
         let listed = node.adm(&["authkey", "list", "--json"]).done().json();
         listed["keys"][0]["id"].as_str().expect("a name").to_owned()
     };
-    let key = cluster.beta().places().authkey_path();
-    fs::remove_file(&key).expect("setup wrote it");
-    fs::copy(format!("{other}/authkey"), &key).expect("setup wrote it");
+    cluster.give_another_key(BETA);
     let ids = [id(cluster.alpha()), id(cluster.beta())];
     assert_ne!(ids[0], ids[1]);
     for node in &mut cluster.nodes {

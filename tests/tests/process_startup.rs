@@ -1,7 +1,6 @@
 //! Daemons that must not run, and nodes that must not meet. Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
-use ccd_tests::process::programs::{program, run};
 use ccd_tests::process::{Cluster, Shape, never, until};
 use std::fs;
 use std::time::Duration;
@@ -19,23 +18,7 @@ fn a_second_daemon_on_the_same_state_folder_is_refused() {
 #[test]
 fn a_node_with_another_key_is_refused_and_both_sides_say_so() {
     let mut cluster = Cluster::make(Shape::default());
-    let key = cluster.beta().places().authkey_path();
-    let other = cluster.folder().join("other");
-    let other = other.to_str().expect("the path is ours");
-    let words = [
-        "--etc",
-        other,
-        "setup",
-        "--cluster",
-        "other",
-        "--node",
-        "a=10.0.0.1",
-        "--node",
-        "b=10.0.0.2",
-    ];
-    run(program("ccdadm"), &words).done();
-    fs::remove_file(&key).expect("setup wrote it");
-    fs::copy(format!("{other}/authkey"), &key).expect("setup wrote it");
+    cluster.give_another_key(BETA);
     for node in &mut cluster.nodes {
         node.start();
     }
@@ -45,6 +28,7 @@ fn a_node_with_another_key_is_refused_and_both_sides_say_so() {
     }
     // Corrected, it joins.
     cluster.nodes[BETA].kill();
+    let key = cluster.beta().places().authkey_path();
     fs::remove_file(&key).expect("it was copied");
     fs::copy(cluster.alpha().places().authkey_path(), &key).expect("setup wrote it");
     cluster.nodes[BETA].start();

@@ -3,7 +3,7 @@
 use ccd_core::client::{Answer, Finding, Refusal, RequestBody, VerifiedCopy};
 use ccd_core::configuration::{Decider, Quorum, RestoreFlag};
 use ccd_core::protocol::{DecisionKind, ServingState};
-use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::asks::{AskEnd, is_done};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
@@ -317,10 +317,6 @@ fn exactly_half_of_the_nodes_does_not_restart_with_the_flag_set() {
 
 fn waive(cluster: &mut Cluster, server: usize) -> AskEnd {
     cluster.command(server, RequestBody::Quorum(Quorum::Waived))
-}
-
-fn is_done(end: &AskEnd) -> bool {
-    matches!(end, AskEnd::Reply(Ok(Answer::Done)))
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use ccd_core::client::RequestBody;
 use ccd_core::configuration::Mode;
-use ccd_core::ids::{NodeId, NodeSet};
+use ccd_core::ids::NodeId;
 use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::asks::{is_done, refused};
 use ccd_tests::sim::plan::Shape;
-use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::{HEARTBEAT, LEASE};
 use core::time::Duration;
 
@@ -14,10 +14,6 @@ const A: usize = 0;
 const B: usize = 1;
 const C: usize = 2;
 const THREE: Shape = Shape { nodes: 3, devices: 0 };
-
-fn set(nodes: &[usize]) -> NodeSet {
-    nodes.iter().filter_map(|node| NodeId::new(*node as u8)).collect()
-}
 
 fn view(nodes: &[usize]) -> RequestBody {
     RequestBody::Reconfigure {
@@ -28,18 +24,6 @@ fn view(nodes: &[usize]) -> RequestBody {
 const BUILT_IN: RequestBody = RequestBody::Reconfigure { members: None };
 const ON: RequestBody = RequestBody::Maintenance { on: true };
 const OFF: RequestBody = RequestBody::Maintenance { on: false };
-
-fn is_done(end: &AskEnd) -> bool {
-    matches!(end, AskEnd::Reply(Ok(_)))
-}
-
-#[track_caller]
-fn refused(end: &AskEnd, why: &str) {
-    match end {
-        AskEnd::Reply(Err(refusal)) if refusal.to_string().contains(why) => {}
-        other => panic!("not refused with {why:?}: {other:?}"),
-    }
-}
 
 // The external membership monitor.
 

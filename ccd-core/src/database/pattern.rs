@@ -5,7 +5,7 @@
 
 use super::encoding::{decoded, push_encoded};
 use super::error::{OpError, RowError};
-use super::row::{self, COLUMNS_MAX, Key, ROW_CHARACTERS_MAX, SEPARATOR};
+use super::row::{self, COLUMNS_MAX, Key, SEPARATOR};
 use super::{Row, error::shortened};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -145,16 +145,7 @@ impl Matcher {
             columns.push((index, text.as_str()));
         }
         for (_, text) in &columns {
-            let got = text.chars().count();
-            if got > ROW_CHARACTERS_MAX {
-                let (limit, got) = (ROW_CHARACTERS_MAX as u64, got as u64);
-                return Err(RowError::TooLong {
-                    key: key.clone(),
-                    limit,
-                    got,
-                }
-                .into());
-            }
+            row::check_text_length(key, text)?;
         }
         let compiled: Vec<_> = columns
             .iter()

@@ -196,6 +196,20 @@ pub enum ServingState {
     Left,
 }
 
+impl ServingState {
+    /// As status, log and documents call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Waiting => "waiting",
+            Self::Reconfiguring => "reconfiguring",
+            Self::Serving => "serving",
+            Self::Closed => "closed",
+            Self::Left => "left",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NodeStatus {
     pub id: NodeId,

@@ -222,13 +222,9 @@ impl InboundPeers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::{beat, node, on_one_thread};
     use super::*;
-    use ccd_core::ids::{ClusterId, DeviceSet, Position};
-    use tokio::task::LocalSet;
-
-    fn node(number: u8) -> NodeId {
-        NodeId::new(number).unwrap()
-    }
+    use ccd_core::ids::ClusterId;
 
     fn hello(run: u64) -> Hello {
         Hello {
@@ -259,32 +255,6 @@ mod tests {
         (connection, task)
     }
 
-    fn beat(run: u64, echo: u64) -> Message {
-        Message::Heartbeat(PeerState {
-            incarnation: Incarnation(run),
-            echo,
-            epoch: Epoch(1),
-            serving: true,
-            position: Position::EMPTY,
-            blank: false,
-            willing: true,
-            ready: true,
-            devices: DeviceSet::EMPTY,
-            hears: NodeSet::EMPTY,
-            lets_in: NodeSet::EMPTY,
-        })
-    }
-
-    fn run(work: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, async {
-            tokio::time::timeout(Duration::from_secs(10), work).await.unwrap();
-        });
-    }
-
     fn peers() -> InboundPeers {
         InboundPeers::new(Duration::from_secs(5))
     }
@@ -300,7 +270,7 @@ mod tests {
 
     #[test]
     fn after_a_message_of_a_later_reconfiguration_none_of_an_earlier_one_is_handed_on() {
-        run(async {
+        on_one_thread(async {
             let peers = peers();
             let (old, old_task) = connection(1, 1, 0, 4);
             let (other, other_task) = connection(2, 1, 1, 4);
@@ -323,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_before_is_handed_on_before() {
-        run(async {
+        on_one_thread(async {
             let peers = Rc::new(peers());
             let (old, _task) = connection(1, 1, 0, 4);
             peers.enter(node(1), old);
@@ -344,7 +314,7 @@ mod tests {
 
     #[test]
     fn the_second_daemon_with_a_number_is_refused_while_the_first_is_heard() {
-        run(async {
+        on_one_thread(async {
             let peers = peers();
             let start = Instant::now();
             assert_eq!(peers.admit(start, &hello(1), [1; 32]), Ok(()));
@@ -386,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_connection_on_which_nothing_comes_ends() {
-        run(async {
+        on_one_thread(async {
             let peers = peers();
             let (one, task) = connection(1, 1, 0, 4);
             let begun = one.heard_at;
@@ -402,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_no_more_ends_its_connections() {
-        run(async {
+        on_one_thread(async {
             let peers = peers();
             let (mut old, old_task) = connection(1, 1, 0, 4);
             old.key = AuthkeyId([1; 8]);

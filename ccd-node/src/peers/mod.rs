@@ -27,6 +27,8 @@ mod link;
 mod listen;
 mod ports;
 mod roster;
+#[cfg(test)]
+mod samples;
 mod sealed;
 #[cfg(test)]
 mod tests;

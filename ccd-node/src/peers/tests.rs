@@ -1,59 +1,18 @@
 //! Two nodes' channels against each other, over the loopback device.
 
+use super::samples::{beat, identity, key, node, on_one_thread};
 use super::*;
-use ccd_client::files::Authkey;
 use ccd_client::wire::LinkState;
-use ccd_core::ids::{ClusterId, DeviceSet, Incarnation, Position};
-use ccd_core::protocol::PeerState;
-use std::cell::RefCell;
+use ccd_core::ids::Position;
 use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 use version::Version;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn node(number: u8) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-fn key(byte: u8) -> Authkey {
-    Authkey::new([byte; 32])
-}
-
-fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
-    RefCell::new(Roster {
-        nodes,
-        digest: Digest([digest; 32]),
-        other: None,
-    })
-}
-
-fn identity(me: u8, keys: Authkeys) -> Identity {
-    Identity {
-        me: node(me),
-        run: Incarnation(u64::from(me) + 1),
-        cluster: ClusterId([7; 16]),
-        roster: roster([node(0), node(1)].into_iter().collect(), 8),
-        versions: Versions::OURS,
-        keys: RefCell::new(keys),
-    }
-}
 
 fn pace() -> Pace {
     Pace::of(Duration::from_millis(100), Duration::from_secs(1))
-}
-
-fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(PATIENCE, work).await.unwrap()
-    })
 }
 
 /// Node 1 listens, and node 0 dials it.
@@ -131,22 +90,6 @@ fn chunk(bytes: usize) -> Message {
 
 fn number(epoch: u64) -> Message {
     Message::Open { epoch: Epoch(epoch) }
-}
-
-fn beat(echo: u64) -> Message {
-    Message::Heartbeat(PeerState {
-        incarnation: Incarnation(1),
-        echo,
-        epoch: Epoch(1),
-        serving: true,
-        position: Position::EMPTY,
-        blank: false,
-        willing: true,
-        ready: true,
-        devices: DeviceSet::EMPTY,
-        hears: NodeSet::EMPTY,
-        lets_in: NodeSet::EMPTY,
-    })
 }
 
 /// A way that can go silent: bytes are taken and carried no further, either way.
@@ -314,8 +257,8 @@ fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
         };
         for (round, cut) in [(0, 0), (1, 1), (2, 0)] {
             let start = round * 1_000;
-            pair.send(&beat(start));
-            assert!(pair.next().await == beat(start));
+            pair.send(&beat(1, start));
+            assert!(pair.next().await == beat(1, start));
             until(|| pair.links_up() == 2).await;
             if preferred(&pair) != cut {
                 continue;
@@ -324,9 +267,9 @@ fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
             let mut beats = 0;
             while preferred(&pair) == cut {
                 beats += 1;
-                pair.send(&beat(start + beats));
+                pair.send(&beat(1, start + beats));
                 assert!(
-                    pair.next().await == beat(start + beats),
+                    pair.next().await == beat(1, start + beats),
                     "each once, over the other"
                 );
                 tokio::time::sleep(pace().heartbeat).await;
@@ -339,8 +282,8 @@ fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
             let mut more = beats;
             while pair.links_up() < 2 {
                 more += 1;
-                pair.send(&beat(start + more));
-                assert!(pair.next().await == beat(start + more));
+                pair.send(&beat(1, start + more));
+                assert!(pair.next().await == beat(1, start + more));
                 tokio::time::sleep(pace().heartbeat).await;
             }
         }

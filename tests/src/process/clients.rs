@@ -84,15 +84,7 @@ impl Clients {
 
     /// Waits until so many more updates are acked.
     pub fn wait_for_more(&self, more: u64) {
-        let before = self.acked();
-        super::until::until(&format!("{more} more acked updates"), || {
-            let now = self.acked();
-            if now >= before + more {
-                Ok(())
-            } else {
-                Err(format!("{now} acked, {before} before"))
-            }
-        });
+        super::until::until_more("acked updates", more, || self.acked());
     }
 
     /// Ends the clients, and lets each node say what it holds: part of the history, too.

@@ -3,7 +3,7 @@
 use super::device::LoopDevice;
 use super::network::{ADDRESSES, Network};
 use super::node::TestNode;
-use super::programs::{command, program, run_command};
+use super::programs::{command, program, run, run_command};
 use super::until::until;
 use std::fs::{self, File};
 use std::path::Path;
@@ -153,6 +153,27 @@ impl Cluster {
         let mut all: Vec<&str> = words.to_vec();
         all.extend(folders.iter().map(String::as_str));
         run_command(&mut command(program("ccd-disk"), &all))
+    }
+
+    /// Gives this node the authkey of another cluster in the place of its own.
+    pub fn give_another_key(&self, index: usize) {
+        let other = self.folder.path().join("other");
+        let other = other.to_str().expect("the path is ours");
+        let words = [
+            "--etc",
+            other,
+            "setup",
+            "--cluster",
+            "other",
+            "--node",
+            "a=10.0.0.1",
+            "--node",
+            "b=10.0.0.2",
+        ];
+        run(program("ccdadm"), &words).done();
+        let key = self.nodes[index].places().authkey_path();
+        fs::remove_file(&key).expect("setup wrote it");
+        fs::copy(format!("{other}/authkey"), &key).expect("setup wrote it");
     }
 
     pub fn start_both(&mut self) {

@@ -16,6 +16,22 @@ pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> (T,
     until_within(PATIENCE, PAUSE, what, condition)
 }
 
+/// Waits until `count` is higher by so many than when this was called.
+///
+/// # Panics
+/// As [`until`].
+pub fn until_more(what: &str, more: u64, count: impl Fn() -> u64) {
+    let before = count();
+    until(&format!("{more} more {what}"), || {
+        let now = count();
+        if now >= before + more {
+            Ok(())
+        } else {
+            Err(format!("{now}, and {before} before"))
+        }
+    });
+}
+
 /// As [`until`], for things that take longer, and where looking costs more.
 ///
 /// # Panics

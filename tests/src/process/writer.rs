@@ -81,15 +81,7 @@ impl Writer {
 
     /// Waits until so many more updates are acked.
     pub fn wait_for_more(&self, more: usize) {
-        let before = self.acked();
-        super::until::until(&format!("{more} more acked updates"), || {
-            let now = self.acked();
-            if now >= before + more {
-                Ok(())
-            } else {
-                Err(format!("{now} acked, {before} before"))
-            }
-        });
+        super::until::until_more("acked updates", more as u64, || self.acked() as u64);
     }
 
     /// Waits for the first ack after `moment`, and says how long it took.

@@ -5,7 +5,7 @@ use super::history::Instant;
 use super::ledger::Place;
 use super::moment::Moment;
 use super::world::World;
-use ccd_core::client::{ClientToken, Reply, Request, RequestBody};
+use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::protocol::Event;
 use ccd_core::time::Date;
 use core::time::Duration;
@@ -40,6 +40,21 @@ pub enum AskEnd {
     Reply(Reply),
     /// The connection broke, or the client lost patience with a process that stands still.
     Lost,
+}
+
+/// What was asked for was done.
+pub fn is_done(end: &AskEnd) -> bool {
+    matches!(end, AskEnd::Reply(Ok(Answer::Done)))
+}
+
+/// # Panics
+/// Unless it was refused, with these words in the reason.
+#[track_caller]
+pub fn refused(end: &AskEnd, why: &str) {
+    match end {
+        AskEnd::Reply(Err(refusal)) if refusal.to_string().contains(why) => {}
+        other => panic!("not refused with {why:?}: {other:?}"),
+    }
 }
 
 impl World {

@@ -10,7 +10,7 @@ use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
 use ccd_core::database::{Content, Key, Op, Pattern, Row, Update};
-use ccd_core::ids::{Position, RequestId};
+use ccd_core::ids::{NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use core::time::Duration;
@@ -21,6 +21,11 @@ pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Long enough for any takeover, restart or rejoin to be over.
 pub const SETTLED: Duration = LEASE.saturating_mul(8);
+
+/// The nodes with these numbers.
+pub fn set(nodes: &[usize]) -> NodeSet {
+    nodes.iter().filter_map(|node| NodeId::new(*node as u8)).collect()
+}
 
 /// `CCD_SIM_FENCING`, else leases: every scenario must end in the same way with both.
 fn usual_fencing() -> Fencing {

@@ -134,17 +134,6 @@ fn part_name(part: Part) -> String {
     }
 }
 
-pub(in crate::cli) fn state_name(state: ServingState) -> &'static str {
-    match state {
-        ServingState::Starting => "starting",
-        ServingState::Waiting => "waiting",
-        ServingState::Reconfiguring => "reconfiguring",
-        ServingState::Serving => "serving",
-        ServingState::Closed => "closed",
-        ServingState::Left => "left",
-    }
-}
-
 fn document(report: &StatusReport, health: Health) -> Value {
     let status = &report.status;
     let configuration = status.configuration.as_ref();
@@ -197,7 +186,7 @@ fn document(report: &StatusReport, health: Health) -> Value {
         "cluster": {
             "name": report.cluster_name,
             "id": report.cluster_id.to_string(),
-            "state": state_name(status.state),
+            "state": status.state.name(),
             "health": health.name(),
             "verdict": status.verdict,
             "mode": mode,
@@ -273,7 +262,7 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
             ("QUERIES ONLY".to_owned(), Tone::Worrying)
         }
         Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
-        Health::NotServing => (format!("NOT SERVING, {}", state_name(status.state)), Tone::Bad),
+        Health::NotServing => (format!("NOT SERVING, {}", status.state.name()), Tone::Bad),
     };
     let why = match status.verdict.as_str() {
         "" if health == Health::Degraded => degraded_by(report),

@@ -2,7 +2,7 @@
 
 mod nodes;
 
-use super::ccdadm::status::{external_view, node_name, node_state, state_name};
+use super::ccdadm::status::{external_view, node_name, node_state};
 use super::failure::{Doing, Stop};
 use super::table::table;
 use super::terminal::Terminal;
@@ -11,7 +11,6 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::messages;
 use crate::wire::StatusReport;
-use ccd_core::ids::NodeId;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -265,19 +264,7 @@ impl Master {
         let report = client.status().doing(doing)?;
         let node = match &self.who.node {
             None => None,
-            Some(given) => {
-                let named = |id: &NodeId| node_name(&report, *id) == *given || id.to_string() == *given;
-                let mut nodes = report.status.nodes.iter().map(|node| node.id);
-                let found = nodes.find(named).ok_or_else(|| {
-                    Stop::new(
-                        &messages::NODE_UNKNOWN,
-                        doing,
-                        format!("the cluster {} has no node {given:?}", report.cluster_name),
-                    )
-                    .and_try("ccdctl members, which lists the nodes")
-                })?;
-                Some(found)
-            }
+            Some(given) => Some(nodes::find_node(&report, doing, given)?),
         };
         let name = node.map(|node| node_name(&report, node));
         let dry_run = self.change.dry_run;
@@ -312,7 +299,7 @@ fn control(
         terminal.note(&format!(
             "dry run: node {me} of {}, now {}, would be asked to {doing}",
             report.cluster_name,
-            state_name(report.status.state)
+            report.status.state.name()
         ));
     } else {
         request(&client).doing(doing)?;

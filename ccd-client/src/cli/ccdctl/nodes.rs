@@ -59,24 +59,23 @@ pub(super) struct RemoveNode {
 }
 
 /// The node of the cluster that a name or number stands for.
-pub(super) fn find_node(report: &StatusReport, name: &str) -> Option<NodeId> {
+pub(super) fn find_node(report: &StatusReport, doing: &str, name: &str) -> Result<NodeId, Stop> {
     let number = name.parse().ok().and_then(NodeId::new);
     let named = report
         .node_names
         .iter()
         .find(|node| node.name == name || Some(node.id) == number);
-    named.map(|node| node.id)
-}
-
-fn no_such_node(report: &StatusReport, doing: &str, name: &str) -> Stop {
+    if let Some(node) = named {
+        return Ok(node.id);
+    }
     let known: Vec<String> = (report.node_names.iter())
         .map(|node| format!("{} {}", node.id, node.name))
         .collect();
-    Stop::new(
+    Err(Stop::new(
         &messages::NO_SUCH_NODE,
         doing,
         format!("there is no node {name:?}; there are {}", known.join(", ")),
-    )
+    ))
 }
 
 /// The nodes that these names and numbers stand for.
@@ -85,9 +84,7 @@ pub(super) fn find_nodes<'a>(
     doing: &str,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<ccd_core::ids::NodeSet, Stop> {
-    names
-        .map(|name| find_node(report, name).ok_or_else(|| no_such_node(report, doing, name)))
-        .collect()
+    names.map(|name| find_node(report, doing, name)).collect()
 }
 
 impl AddNode {
@@ -174,9 +171,7 @@ impl RemoveNode {
         let doing = "remove the node";
         let client = common.attach(PROGRAM, doing)?;
         let report = client.status().doing(doing)?;
-        let Some(node) = find_node(&report, &self.node) else {
-            return Err(no_such_node(&report, doing, &self.node));
-        };
+        let node = find_node(&report, doing, &self.node)?;
         let name = node_name(&report, node);
         let edit = NodeEdit::Remove {
             node: node.to_string(),

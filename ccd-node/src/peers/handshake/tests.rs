@@ -1,39 +1,15 @@
 //! Every way in which two nodes meet or do not, on bytes.
 
 use super::super::hello::Digest;
-use super::super::roster::Roster;
+use super::super::samples::{self, key, node, roster};
 use super::super::sealed::{Opener, Sealer};
 use super::*;
 use ccd_client::files::Authkeys;
 use ccd_core::ids::{ClusterId, Incarnation, NodeSet};
 use proptest::prelude::*;
-use std::cell::RefCell;
-
-fn node(number: u8) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-fn key(byte: u8) -> Authkey {
-    Authkey::new([byte; 32])
-}
-
-fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
-    RefCell::new(Roster {
-        nodes,
-        digest: Digest([digest; 32]),
-        other: None,
-    })
-}
 
 fn identity(me: u8) -> Identity {
-    Identity {
-        me: node(me),
-        run: Incarnation(u64::from(me) + 1),
-        cluster: ClusterId([7; 16]),
-        roster: roster([node(0), node(1)].into_iter().collect(), 8),
-        versions: Versions::OURS,
-        keys: RefCell::new(Authkeys::of(key(9))),
-    }
+    samples::identity(me, Authkeys::of(key(9)))
 }
 
 fn versions(oldest: u8, newest: u8) -> Versions {
