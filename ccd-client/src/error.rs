@@ -52,6 +52,8 @@ pub enum CcdError {
         name: String,
         known: String,
     },
+    #[error("{}: it is not there, so nothing says which node this is; there are {known}", path.display())]
+    NodeNotSaid { path: PathBuf, known: String },
     #[error("{}: it is larger than {} MiB", path.display(), bytes_max >> 20)]
     FileTooLarge { path: PathBuf, bytes_max: u64 },
     #[error("{}: it is not UTF-8 text", path.display())]
@@ -116,7 +118,7 @@ impl CcdError {
                 ..
             } => &m::AUTHKEY_OPEN,
             Self::Authkey { .. } => &m::AUTHKEY_BAD,
-            Self::NodeUnknown { .. } => &m::NODE_UNKNOWN,
+            Self::NodeUnknown { .. } | Self::NodeNotSaid { .. } => &m::NODE_UNKNOWN,
             Self::FileTooLarge { .. } => &m::FILE_TOO_LARGE,
             Self::NotUtf8 { .. } => &m::NOT_UTF8,
         }

@@ -28,7 +28,13 @@ pub fn this_node<'a>(
     let (path, name) = match given {
         Some(name) => ("--node".into(), name.to_owned()),
         None => {
-            let text = read_text(&path, 4096)?;
+            let text = match read_text(&path, 4096) {
+                Err(CcdError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    let known = node_list(init);
+                    return Err(CcdError::NodeNotSaid { path, known });
+                }
+                read => read?,
+            };
             (path, text.trim().to_owned())
         }
     };

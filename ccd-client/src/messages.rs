@@ -112,7 +112,7 @@ catalogue! {
         "It may no longer be secret.",
         "chmod 0400 the file; if others had access, make a new key on all nodes";
     NODE_UNKNOWN = 1024, BadData,
-        "The name or number that says which node this is stands for no node of the init database.",
+        "What says which node this is names no node of the init database, or is not there.",
         "The daemon cannot start here.",
         "ccdadm setup --this NAME, with a name from the NODE rows";
     DEVICE_UNFIT = 1025, BadData,
@@ -242,6 +242,10 @@ catalogue! {
         "The database would no longer fit into the image or journal of a replica.",
         "Nothing was changed.",
         "remove rows; a larger image needs a larger region: ccd-disk show, ccd-disk mkfs --help";
+    UNDECIDED = 1209, Unknown,
+        "What was asked for was put to the vote, and the outcome was not known in time.",
+        "It may have been decided, or still be.",
+        "ccdadm status and ccdctl members show whether it is so; asking again does no harm";
     NO_SUCH_KEY = 1210, NoSuchKey,
         "No format defines the key.",
         "Nothing was changed.",

@@ -146,6 +146,13 @@ fn quorum_goes_off_by_force_and_name_only() {
     })));
     fake.ccdadm(&["quorum", "on"])
         .expect_error(106, "CCD-1202", "1 of 2 copies found");
+    let report = Box::new(fake.with(|state| state.status.clone()));
+    fake.trick(Trick::Say(Told::Status(report)));
+    fake.trick(Trick::Say(Told::Refused(Refusal::Unknown {
+        why: "it is decided, but not open here yet".into(),
+    })));
+    fake.ccdadm(&["quorum", "on"])
+        .expect_error(111, "CCD-1209", "it is decided");
 }
 
 #[test]

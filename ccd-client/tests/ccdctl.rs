@@ -88,7 +88,13 @@ fn ccdctl_hands_over_the_view_of_an_external_monitor() {
         );
     fake.ccdctl(&["reconfigure", "--members", ""])
         .expect_error(105, "CCD-1029", "no node");
+    fake.ccdctl(&["reconfigure", "--members", "1", "--dry-run"])
+        .expect(0)
+        .says("would be asked to follow the view beta");
     fake.with(|state| state.status.status.external = Some(NodeSet::of(node(1))));
+    fake.ccdadm(&["status"])
+        .expect(0)
+        .says("an external membership monitor says that these are there: beta\n");
     fake.ccdctl(&["members"])
         .expect(0)
         .says("external membership monitor says that these are there: beta");
@@ -161,6 +167,14 @@ fn ccdctl_begins_and_ends_maintenance_and_status_says_it() {
     })));
     fake.ccdctl(&["maintenance", "on"])
         .expect_error(2, "CCD-1201", "node 1 is not heard");
+    // Whether it is decided is not known: that is no update, and is looked for elsewhere.
+    let why = "it was put to the vote, and may still be decided";
+    for args in [&["maintenance", "on"] as &[&str], &["leave"]] {
+        fake.trick(Trick::Say(Told::Refused(Refusal::Unknown { why: why.into() })));
+        fake.ccdctl(args)
+            .expect_error(111, "CCD-1209", why)
+            .says("ccdctl members");
+    }
 }
 
 #[test]
@@ -196,7 +210,7 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
     assert!(document["next"][0].as_str().unwrap().contains("authkey"));
     fake.ccdctl(&["remove-node", "beta", "--dry-run"])
         .expect(0)
-        .says("would be asked");
+        .says("dry run: node alpha of prod, now serving, would be asked to remove the node beta");
     let last = fake.with(|state| format!("{:?}", state.asked.last()));
     assert!(last.contains("Status"), "nothing was asked for: {last}");
     for (args, code, id, text) in [
@@ -214,7 +228,12 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
         ),
         (&["add-node", "gamma"], 64, "CCD-1001", "NAME=ADDRESS"),
         (&["add-node", "gamma=host"], 64, "CCD-1001", "IP address"),
-        (&["add-node", "gamma=10.0.0.3:0"], 64, "CCD-1001", "IP address"),
+        (
+            &["add-node", "gamma=10.0.0.3:0"],
+            64,
+            "CCD-1001",
+            "its port is not between 1 and 65535",
+        ),
         (
             &["add-node", "32:gamma=10.0.0.3"],
             64,

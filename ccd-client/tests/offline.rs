@@ -3,7 +3,7 @@
 mod support;
 
 use ccd_client::Places;
-use ccd_client::files::Authkeys;
+use ccd_client::files::{Authkeys, read_init, this_node};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,7 @@ fn setup_writes_init_database_key_and_node() {
         .setup(&["--fencing", "lease", "--option", "lease_ms=2000", "--this", "b"])
         .expect(0)
         .says("ccd-disk mkfs --role primary")
+        .says("next: ccdadm setup --this NAME, on every other node")
         .says("nothing stops a hung or foreign writer");
     let init = bench.read("init.ccd");
     for row in [
@@ -92,6 +93,16 @@ fn setup_writes_init_database_key_and_node() {
         state: folder.clone(),
         run: folder,
     };
+    let cluster = read_init(&places).expect("it is well-formed");
+    let this = || this_node(&places, &cluster, None);
+    assert_eq!(this().expect("it was given").name, "b");
+    fs::remove_file(places.node_path()).expect("setup wrote it");
+    let unsaid = this().expect_err("nothing says which node this is");
+    assert!(unsaid.to_string().ends_with("there are 0 a, 1 b"), "{unsaid}");
+    assert_eq!(
+        unsaid.message().action,
+        "ccdadm setup --this NAME, with a name from the NODE rows"
+    );
     let key = Authkeys::read(&places).expect("it is well-formed");
     assert_eq!(Authkeys::parse(&bench.read("authkey")), Ok(key));
     fs::set_permissions(places.authkey_path(), fs::Permissions::from_mode(0o440)).expect("it is ours");

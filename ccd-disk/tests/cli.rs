@@ -47,7 +47,16 @@ fn wrong_usage_is_64_and_help_is_0() {
     says(&["heartbeats", "--interval-ms", "0", "x"], 64, "interval");
     says(&["bench", "x", "x"], 64, "CCD-2100");
     says(&["--help"], 0, "Examples");
-    for verb in ["mkfs", "show", "check", "dump", "heartbeats", "bench"] {
+    for verb in [
+        "mkfs",
+        "show",
+        "check",
+        "dump",
+        "heartbeats",
+        "probe",
+        "fence",
+        "bench",
+    ] {
         says(&[verb, "--help"], 0, "Examples");
     }
     says(&["--version"], 0, "ccd-disk");

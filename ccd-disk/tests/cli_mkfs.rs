@@ -142,11 +142,11 @@ fn mkfs_refuses_one_disk_given_twice() {
 #[test]
 fn mkfs_tells_that_scsi_fencing_cannot_work_on_a_file() {
     let (_folder, primary, etc) = with_init("scsi");
+    let secondary = primary.with_file_name("secondary");
+    // One that is there, and one that mkfs makes.
     fs::write(&primary, vec![0; 16 << 20]).unwrap();
-    let said = says(
-        &mkfs_with(&etc, "primary", primary.to_str().unwrap()),
-        0,
-        "made region",
-    );
-    assert!(said.contains("ccdd will not start on it"), "{said}");
+    for (role, path) in [("primary", &primary), ("secondary", &secondary)] {
+        let said = says(&mkfs_with(&etc, role, path.to_str().unwrap()), 0, "made region");
+        assert!(said.contains("ccdd will not start on it"), "{said}");
+    }
 }

@@ -31,12 +31,27 @@ Examples:
   ccdd demo                                 a whole cluster on files, in half a minute
   ccdd demo --keep                          and leave it running
 
-Exit codes: 0 stopped after SIGTERM, 64 usage, 73 cannot create a file, 74 I/O error, 100 the configuration must be
-changed first, 109 another ccdd uses the state folder. CCD_LOG=debug says more on standard error.";
+Exit codes: 0 stopped after SIGTERM, 64 usage, 73 cannot create a file, 74 I/O error, 100 what is
+set up here must be changed first, 109 another ccdd uses the state folder.
+CCD_LOG=debug says more on standard error.";
+
+const RUN: &str = "\
+SIGTERM leaves the cluster gracefully; SIGHUP reads the authkey file again.
+
+Examples:
+  ccdd run
+  ccdd run --node beta --etc ./etc --state ./beta --run ./beta
+  CCD_LOG=debug ccdd run";
+
+const DEMO: &str = "\
+Examples:
+  ccdd demo
+  ccdd demo --keep";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the daemon of this node, until SIGTERM
+    #[command(after_help = RUN)]
     Run {
         /// This node's number or name [default: what /etc/ccd/node says]
         #[arg(long, value_name = "NODE")]
@@ -49,6 +64,7 @@ enum Verb {
         with_parent: bool,
     },
     /// Show a two-node cluster at work, on files in a temporary folder
+    #[command(after_help = DEMO)]
     Demo {
         /// Leave the cluster running
         #[arg(long)]
@@ -154,5 +170,13 @@ mod tests {
     #[test]
     fn the_command_line_is_well_defined() {
         command().debug_assert();
+        for verb in command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let text = verb.get_after_help().map(ToString::to_string);
+            assert!(
+                text.is_some_and(|text| text.contains("Examples:")),
+                "{}",
+                verb.get_name()
+            );
+        }
     }
 }

@@ -100,6 +100,12 @@ fn a_node_that_is_removed_stops_and_says_why_and_the_rest_goes_on() {
             &cluster.command(A, RequestBody::Takeover { force: true }),
             "was removed",
         );
+        // It lacks more than a majority, and clients hear that as well, however long ago it was.
+        cluster.settle();
+        let (_, update) = cluster.addition("on a removed node");
+        for body in [RequestBody::Keys { stale: false }, update] {
+            refused(&cluster.command(A, body), "was removed");
+        }
         // Also after a restart, and nobody else minds.
         cluster.crash(A, true);
         cluster.start(A);

@@ -405,6 +405,34 @@ fn quorum_is_not_turned_off_by_fewer_than_a_majority() {
     assert!(cluster.add_within(B, "forced", SETTLED));
 }
 
+#[test]
+fn who_asked_is_not_told_that_nothing_changed_when_quorum_may_be_off() {
+    let mut cluster = nodes(3);
+    let asked = cluster.begin(A, RequestBody::Quorum(Quorum::Waived));
+    // Decided, and not open anywhere.
+    while cluster.configuration().quorum != Quorum::Waived {
+        assert!(cluster.step());
+    }
+    cluster.crash(B, false);
+    cluster.crash(C, false);
+    let end = cluster.await_end(asked);
+    let AskEnd::Reply(Err(Refusal::Unknown { why })) = &end else {
+        panic!("{end:?}");
+    };
+    assert!(
+        why.starts_with("it is decided") || why.starts_with("it was put to the vote"),
+        "{why}"
+    );
+    cluster.start(B);
+    cluster.start(C);
+    assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+    assert_eq!(
+        cluster.configuration().quorum,
+        Quorum::Waived,
+        "it was turned off"
+    );
+}
+
 fn verify(cluster: &mut Cluster, server: usize, repair: bool) -> Vec<VerifiedCopy> {
     match cluster.call(server, RequestBody::Verify { repair }, SETTLED) {
         AskEnd::Reply(Ok(Answer::Verified(copies))) => copies,

@@ -77,6 +77,11 @@ fn a_view_in_which_this_node_is_gone_takes_it_out_gracefully() {
     );
     assert_eq!(cluster.configuration().members, set(&[A, B]));
     cluster.add(A, "without C").unwrap();
+    cluster.settle();
+    assert_eq!(
+        cluster.verdict(C),
+        "the external membership monitor says that this node is gone"
+    );
     assert!(is_done(&cluster.command(C, BUILT_IN)));
     assert!(cluster.serves_within(C, SETTLED));
 }

@@ -3,6 +3,7 @@
 use crate::error::{CcdError, op_message};
 use crate::exit::Exit;
 use crate::messages::{self, Message};
+use ccd_core::client::Refusal;
 use ccd_core::database::OpError;
 use std::io;
 
@@ -76,6 +77,24 @@ pub(super) trait Doing<T> {
 impl<T> Doing<T> for Result<T, CcdError> {
     fn doing(self, doing: &str) -> Result<T, Stop> {
         self.map_err(|error| Stop::new(error.message(), doing, error.to_string()))
+    }
+}
+
+/// Says what a daemon was asked to do that is no update: of that, an unknown outcome means something else.
+pub(super) trait Asking<T> {
+    /// `doing` completes "cannot …".
+    fn asking(self, doing: &str) -> Result<T, Stop>;
+}
+
+impl<T> Asking<T> for Result<T, CcdError> {
+    fn asking(self, doing: &str) -> Result<T, Stop> {
+        self.map_err(|error| {
+            let message = match &error {
+                CcdError::Refused(Refusal::Unknown { .. }) => &messages::UNDECIDED,
+                error => error.message(),
+            };
+            Stop::new(message, doing, error.to_string())
+        })
     }
 }
 

@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! arguments.rs   options that every verb takes; times
+//! address.rs     where a node listens, as people write it
 //! terminal.rs    output, colour, questions, closed pipes
 //! failure.rs     how a verb ends if not well: CCD-1042, what failed, why, what to try
 //! table.rs       tables and dates for people
 //! ccdadm/        one file for each group of verbs
-//! ccdctl.rs
+//! ccdctl/        the same
 //! ```
 //!
 //! The parser's definitions are the only ones: help, completions and manual pages are generated from them.
 
+mod address;
 mod arguments;
 pub mod ccdadm;
 pub mod ccdctl;
@@ -76,4 +78,26 @@ fn completions<P: clap::CommandFactory>(
     clap_complete::generate(shell, &mut P::command(), program, &mut script);
     terminal.bytes(&script)?;
     Ok(Exit::Done)
+}
+
+/// Every verb has examples, and no line below its options is so long that a terminal of the usual width breaks it again.
+#[cfg(test)]
+fn check_help(command: &clap::Command) {
+    assert_eq!(too_wide(command), Vec::<String>::new());
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let text = verb.get_after_help().map(ToString::to_string);
+        let text = text.unwrap_or_default();
+        assert!(text.contains("Examples:"), "{}: {text}", verb.get_name());
+    }
+}
+
+#[cfg(test)]
+fn too_wide(command: &clap::Command) -> Vec<String> {
+    let text = command
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let own = text.lines().filter(|line| line.chars().count() > 100);
+    let own = own.map(|line| format!("{}: {line}", command.get_name()));
+    own.chain(command.get_subcommands().flat_map(too_wide)).collect()
 }

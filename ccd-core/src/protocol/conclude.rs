@@ -174,7 +174,8 @@ impl Node {
             },
             quorum: self.quorum_wish.unwrap_or(known.quorum),
             designated: (self.wanted_designation().unwrap_or(known.designated))
-                .filter(|node| nodes.contains(*node)),
+                // One that an override goes on without is master again when it is back.
+                .filter(|node| all.contains(*node)),
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
             init_digest,
             decider: if proposal.forced {

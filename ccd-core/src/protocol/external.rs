@@ -14,6 +14,9 @@ use crate::ids::{NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 
+/// Why this node serves nothing, although it is willing.
+pub(super) const CALLED_GONE: &str = "the external membership monitor says that this node is gone";
+
 /// What a plan takes for true of a node, given what the external monitor says (`None`: there is none).
 pub(super) fn corrected(
     facts: Facts,
@@ -88,7 +91,7 @@ impl Node {
     pub(super) fn view_text(&self) -> Option<String> {
         let view = self.external?;
         if !view.contains(self.me()) {
-            return Some("the external membership monitor says that this node is gone".to_string());
+            return Some(CALLED_GONE.to_string());
         }
         let others = || self.peers.keys().copied();
         let alive: NodeSet = others()

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::client::{Answer, ClientToken, Refusal};
-use crate::configuration::Quorum;
+use crate::configuration::{Configuration, Quorum};
 use crate::ids::{NodeId, NodeSet};
 use crate::time::Time;
 use alloc::format;
@@ -58,7 +58,11 @@ impl Node {
                 Wish::Maintenance(on) if self.known.maintenance == on && open => Some(Ok(Answer::Done)),
                 Wish::Maintenance(on) if late => {
                     self.maintenance_wish = None;
-                    Some(Err(self.why_no_maintenance(on)))
+                    let says = |configuration: &Configuration| configuration.maintenance == on;
+                    let refusal = self
+                        .undecided(says)
+                        .unwrap_or_else(|| self.why_no_maintenance(on));
+                    Some(Err(refusal))
                 }
                 Wish::Match(_) | Wish::Maintenance(_) => None,
                 Wish::In if open => Some(Ok(Answer::Done)),
@@ -67,7 +71,12 @@ impl Node {
                     Some(Ok(Answer::Done))
                 }
                 Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),
-                Wish::In | Wish::Master(_) if late => Some(Err(self.not_serving())),
+                Wish::Master(node) if late => {
+                    let says = |configuration: &Configuration| configuration.designated == node;
+                    let refusal = self.undecided(says).unwrap_or_else(|| self.not_serving());
+                    Some(Err(refusal))
+                }
+                Wish::In if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
                     Some(Err(Refusal::NoQuorum {
                         why: self.obstacle_text(),
@@ -77,9 +86,11 @@ impl Node {
                     self.quorum_wish = None;
                     Some(Ok(Answer::Done))
                 }
-                Wish::Quorum(_) if late => {
+                Wish::Quorum(wanted) if late => {
                     self.quorum_wish = None;
-                    Some(Err(self.refuse_quorum_wish()))
+                    let says = |configuration: &Configuration| configuration.quorum == wanted;
+                    let refusal = self.undecided(says).unwrap_or_else(|| self.refuse_quorum_wish());
+                    Some(Err(refusal))
                 }
                 Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
             };
@@ -147,16 +158,30 @@ impl Node {
                 why: format!("maintenance begins with all members present, and node {absent} is not heard"),
             };
         }
-        if self.known.maintenance == on || self.proposal.is_some() {
-            let why = format!(
-                "it may still be decided, or is not open yet: {}",
-                self.obstacle_text()
-            );
-            return Refusal::NotServing { why };
-        }
         Refusal::NoQuorum {
             why: self.obstacle_text(),
         }
+    }
+
+    /// To an operator whose time is over: what was asked for is decided and not open here, or was voted for by this node and
+    /// may still be decided. `says`: a configuration is as was asked for.
+    fn undecided(&self, says: impl Fn(&Configuration) -> bool) -> Option<Refusal> {
+        let voted = self.accepted_in(self.known.epoch);
+        let voted = voted.is_some_and(|(_, configuration)| says(&configuration));
+        self.not_known_yet(says(&self.known), voted)
+    }
+
+    /// The same, of what is `decided`, or was `voted` for.
+    pub(super) fn not_known_yet(&self, decided: bool, voted: bool) -> Option<Refusal> {
+        let what = if decided {
+            "it is decided, but not open here yet"
+        } else if voted {
+            "it was put to the vote, and may still be decided"
+        } else {
+            return None;
+        };
+        let why = format!("{what}: {}", self.obstacle_text());
+        Some(Refusal::Unknown { why })
     }
 
     /// Becoming part of a configuration, or about to be.

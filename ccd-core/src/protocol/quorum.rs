@@ -217,9 +217,9 @@ impl Node {
         }
     }
 
-    /// Nodes alone vote, and as far as links tell too few are here to decide.
+    /// Nodes alone vote, and as far as links tell too few are here to decide. A node that was removed lacks more than that.
     pub(super) fn lacks_majority(&self) -> bool {
-        self.nodes_alone_vote() && !votes::decide(&self.known, self.live_voters())
+        self.nodes_alone_vote() && !self.removed() && !votes::decide(&self.known, self.live_voters())
     }
 
     /// The operations with the flag that a restore leaves: whether all nodes are active is the master's to say, and in the

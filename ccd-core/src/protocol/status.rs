@@ -87,6 +87,7 @@ impl Node {
             blank: self.blank,
             ready: self.ready(),
             willing: self.takes_part_in_plans(),
+            called_gone: self.willing && !self.in_view(self.me()),
             nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
             usable,
             usable_by_all: usable.iter().filter(by_all).collect(),
@@ -318,7 +319,8 @@ impl Node {
             let waits = self
                 .maintenance_text()
                 .filter(|_| !why.starts_with("maintenance"));
-            let texts = [waits, Some(why), self.view_text()];
+            let view = self.view_text().filter(|text| *text != why);
+            let texts = [waits, Some(why), view];
             return texts
                 .into_iter()
                 .flatten()

@@ -126,6 +126,10 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
     options.geometry(len_bytes / 4096, &path.display().to_string())?;
     if !global.dry_run {
         make(global, args, device, len_bytes, &options)?;
+        if !exists {
+            // Only now is there a file to be looked at.
+            shared::check(global, path, options.cluster, options.replica)?;
+        }
     }
     let made = Made {
         path: path.display().to_string(),

@@ -69,6 +69,27 @@ fn without_the_designated_master_the_lowest_takes_over_until_it_is_back() {
 }
 
 #[test]
+fn an_override_that_goes_on_without_the_designated_master_does_not_forget_it() {
+    let mut cluster = Cluster::serving(THREE);
+    designate(&mut cluster, A, Some(node(C)));
+    cluster.crash(B, false);
+    cluster.crash(C, false);
+    cluster.settle();
+    let forced = cluster.command(A, RequestBody::Takeover { force: true });
+    assert!(matches!(forced, AskEnd::Reply(Ok(_))), "{forced:?}");
+    assert_eq!(master(&cluster), Some(node(A)));
+    for server in [B, C] {
+        cluster.start(server);
+        assert!(
+            cluster.serves_within(server, 2 * SETTLED),
+            "{}",
+            cluster.verdict(server)
+        );
+    }
+    assert_eq!(master(&cluster), Some(node(C)), "it is master again");
+}
+
+#[test]
 fn a_designated_master_leaves_and_joins() {
     let mut cluster = Cluster::serving(THREE);
     designate(&mut cluster, A, Some(node(B)));

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 /// Show the authkeys of this node, or change them without stopping the cluster
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A node begins connections with the first key of /etc/ccd/authkey and accepts every one. To change the key, do each
-step on all nodes before the next:
+A node begins connections with the first key of /etc/ccd/authkey and accepts every one. To
+change the key, do each step on all nodes before the next:
 
   1. ccdadm authkey add              on one node; copy the file to the others:
                                      scp -p /etc/ccd/authkey beta:/etc/ccd/
@@ -29,10 +29,14 @@ step on all nodes before the next:
   3. ccdadm authkey drop --yes       on every node, and
      systemctl reload ccdd           the old key is refused
 
+Examples:
+  ccdadm authkey list               over how many connections is which key used?
+  ccdadm authkey add --dry-run
+
 Each step can be undone before the next is begun: promote once more uses the old key again.
 
-Exit codes: 65 the file is no list of keys, 66 there is none, 77 not permitted, 107 the step does not fit where the
-rotation is.")]
+Exit codes: 65 the file is no list of keys, 66 there is none, 77 not permitted, 107 the step
+does not fit where the rotation is.")]
 pub(super) struct AuthkeyVerb {
     #[command(subcommand)]
     step: Step,
@@ -142,7 +146,7 @@ impl Change {
             })?;
             terminal.note(&format!("next: {next}"));
         }
-        show(keys, &[], terminal)?;
+        show(keys, &links(common), terminal)?;
         Ok(Exit::Done)
     }
 }

@@ -17,16 +17,18 @@ use serde_json::{Value, json};
 /// Rehearse every single loss on today's state, and test the devices, without disturbing anything
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads back who is registered on each device, writes and times a block that is always zero, has a member that
-does not hold the reservation give its registration up for a moment to show that its write is refused, and asks
-the vote rule what would come of each single loss and each lone start. Updates go on meanwhile.
+Reads back who is registered on each device, writes and times a block that is always zero, has a
+member that does not hold the reservation give its registration up for a moment to show that its
+write is refused, and asks the vote rule what would come of each single loss and each lone start.
+Updates go on meanwhile.
 
 Examples:
   ccdadm drill
   ccdadm drill --json | jq '.rehearsals[] | select(.goes_on | not)'
 
-Exit codes: 0 every single loss would be survived and the devices protect, 1 something would not be survived or
-could not be shown, 2 not serving, 107 a device took a write that it should have refused.")]
+Exit codes: 0 every single loss would be survived and the devices protect, 1 something would not
+be survived or could not be shown, 2 not serving, 107 a device took a write that it should have
+refused.")]
 pub(super) struct Drill {}
 
 impl Drill {

@@ -130,5 +130,6 @@ mod tests {
     #[test]
     fn the_command_line_is_well_defined() {
         command().debug_assert();
+        crate::cli::check_help(&command());
     }
 }

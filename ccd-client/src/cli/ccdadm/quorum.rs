@@ -2,7 +2,7 @@
 
 use super::PROGRAM;
 use crate::cli::Common;
-use crate::cli::failure::{Doing, Stop};
+use crate::cli::failure::{Asking, Doing, Stop};
 use crate::cli::terminal::Terminal;
 use crate::exit::Exit;
 use crate::messages;
@@ -23,7 +23,8 @@ Examples:
   ccdadm quorum off --force --cluster prod
   ccdadm quorum on
 
-Exit codes: 106 there is no majority to decide it, 107 --force or the cluster's name is missing.")]
+Exit codes: 106 there is no majority to decide it, 107 --force or the cluster's name is missing,
+111 it may still be decided.")]
 pub(super) struct Quorum {
     /// Whether it is needed
     #[arg(value_parser = ["on", "off"])]
@@ -63,7 +64,7 @@ impl Quorum {
         if self.dry_run {
             terminal.note(&format!("dry run: cluster {known} would be asked to {doing}"));
         } else {
-            client.set_quorum(rule).doing(&doing)?;
+            client.set_quorum(rule).asking(&doing)?;
         }
         if terminal.json {
             terminal

@@ -5,6 +5,7 @@
 
 use super::devices;
 use crate::cli::Common;
+use crate::cli::address::parse_address;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
 use crate::error::CcdError;
@@ -14,10 +15,9 @@ use crate::messages;
 use crate::places::Places;
 use ccd_core::database::{Key, Row, RowError};
 use ccd_core::ids::{ClusterId, DeviceRole};
-use ccd_core::init::{ClusterInit, Fencing};
+use ccd_core::init::{ClusterInit, Fencing, NodeAddress};
 use serde_json::json;
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -176,7 +176,7 @@ impl Setup {
                 rows.push(row("NODE", [&names.len().to_string(), name])?);
                 names.push(name);
             }
-            let (ip, port) = parse_address(address, terminal)?;
+            let NodeAddress { ip, port } = parse_address(address, terminal).map_err(usage)?;
             let port = port.map_or_else(String::new, |port| port.to_string());
             rows.push(row("ADDRESS", [name, &ip.to_string(), &port])?);
         }
@@ -285,6 +285,8 @@ impl Setup {
         }
         if this.is_none() {
             terminal.note("next: ccdadm setup --this NAME, on every node");
+        } else if self.cluster.is_some() && init.nodes().len() > 1 {
+            terminal.note("next: ccdadm setup --this NAME, on every other node");
         }
         for device in init.devices() {
             let command = format!("ccd-disk mkfs --role {} {}", device.role, device.path);
@@ -332,60 +334,6 @@ fn new_cluster_id() -> Result<ClusterId, Stop> {
 fn path_text(path: &Path) -> Result<&str, Stop> {
     let text = path.to_str().filter(|_| path.is_absolute());
     text.ok_or_else(|| usage(format!("{}: it is not an absolute path in UTF-8", path.display())))
-}
-
-/// `10.0.0.1`, `10.0.0.1:5640`, `fd00::1`, `[fd00::1]:5640`, or a name that is resolved now, once.
-fn parse_address(text: &str, terminal: &Terminal) -> Result<(IpAddr, Option<u16>), Stop> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok((ip, None));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok((address.ip(), Some(address.port())));
-    }
-    if let Some(Ok(ip)) = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .map(str::parse::<IpAddr>)
-    {
-        return Ok((ip, None));
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => {
-            let port = port.parse().ok().filter(|port| *port != 0);
-            (
-                host,
-                Some(port.ok_or_else(|| {
-                    usage(format!("address {text:?}: its port is not between 1 and 65535"))
-                })?),
-            )
-        }
-        None => (text, None),
-    };
-    let well_formed = !host.is_empty()
-        && host
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let addresses = well_formed.then(|| (host, 0).to_socket_addrs());
-    let resolved: BTreeSet<IpAddr> = match addresses {
-        Some(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
-        _ => {
-            return Err(usage(format!(
-                "address {text:?}: it is no IP address, and no name that resolves to one"
-            )));
-        }
-    };
-    let Some(ip) = resolved.first() else {
-        return Err(usage(format!("address {text:?}: the name resolves to nothing")));
-    };
-    if resolved.len() > 1 {
-        return Err(usage(format!(
-            "address {text:?}: the name has several addresses; give the one you mean"
-        )));
-    }
-    terminal.note(&format!(
-        "{host} is {ip}; the init database holds the address, not the name"
-    ));
-    Ok((*ip, port))
 }
 
 /// Rows that setup does not make: `ACCESS` and the user's own, with their formats.

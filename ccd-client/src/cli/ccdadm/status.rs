@@ -8,7 +8,7 @@ use crate::cli::terminal::{Terminal, Tone};
 use crate::exit::Exit;
 use crate::wire::{LinkReport, LinkState, StatusReport};
 use ccd_core::configuration::{Mode, Quorum};
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
 use ccd_core::reservation::{KeyOwner, ReservationKey};
@@ -102,6 +102,12 @@ pub(in crate::cli) fn node_state(node: &NodeStatus) -> &'static str {
     }
 }
 
+/// `alpha, beta`
+pub(in crate::cli) fn names_of(report: &StatusReport, nodes: NodeSet) -> String {
+    let names: Vec<String> = nodes.iter().map(|node| node_name(report, node)).collect();
+    names.join(", ")
+}
+
 /// The nodes that an external membership monitor says are there; null with the built-in one.
 pub(in crate::cli) fn external_view(report: &StatusReport) -> Value {
     match report.status.external {
@@ -112,6 +118,14 @@ pub(in crate::cli) fn external_view(report: &StatusReport) -> Value {
         ),
         None => Value::Null,
     }
+}
+
+/// The same for people.
+pub(in crate::cli) fn view_text(report: &StatusReport) -> Option<String> {
+    let names = names_of(report, report.status.external?);
+    Some(format!(
+        "an external membership monitor says that these are there: {names}"
+    ))
 }
 
 fn device_state(device: &DeviceStatus) -> &'static str {
@@ -291,6 +305,9 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
             status.rows,
             status.position.lineage,
         ))?;
+    }
+    if let Some(text) = view_text(report) {
+        terminal.line(&text)?;
     }
     terminal.line("")?;
     let nodes = status.nodes.iter().map(|node| {

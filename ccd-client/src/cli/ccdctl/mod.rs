@@ -2,15 +2,17 @@
 
 mod nodes;
 
-use super::ccdadm::status::{external_view, node_name, node_state};
-use super::failure::{Doing, Stop};
+use super::ccdadm::status::{external_view, names_of, node_name, node_state, view_text};
+use super::failure::{Asking, Doing, Stop};
 use super::table::table;
 use super::terminal::Terminal;
 use super::{Common, completions, finish, finish_parse};
 use crate::client::Client;
+use crate::error::CcdError;
 use crate::exit::Exit;
 use crate::messages;
 use crate::wire::StatusReport;
+use ccd_core::ids::NodeSet;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -44,13 +46,39 @@ Examples:
 
 Exit codes are those of ccdadm.";
 
+const MEMBERS: &str = "\
+Examples:
+  ccdctl members
+  ccdctl members --json | jq '.nodes[] | select(.member).name'";
+
+const LEAVE: &str = "\
+The others go on at once, with no lease to wait for, and the command returns when they do. The
+daemon goes on running, and answers only queries with --stale. During maintenance nothing is
+handed over, and the cluster waits for this node.
+
+Examples:
+  ccdctl leave
+  ccdctl leave --dry-run";
+
+const JOIN: &str = "\
+The command returns when this node serves again.
+
+Examples:
+  ccdctl join
+  ccdctl join --timeout 1m
+
+Exit codes: 2 it did not come to serve within the time-out.";
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List the nodes, and who takes part
+    #[command(after_help = MEMBERS)]
     Members,
-    /// Leave the cluster gracefully, and stay out until join
+    /// Leave the cluster gracefully, and stay out until join or a restart of the daemon
+    #[command(after_help = LEAVE)]
     Leave(Change),
     /// Take part again
+    #[command(after_help = JOIN)]
     Join(Change),
     /// Take over now
     Takeover(Takeover),
@@ -95,7 +123,7 @@ struct Takeover {
     change: Change,
 }
 
-/// Take over the view of an external membership monitor
+/// Follow the view of an external membership monitor
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 An external monitor calls this on every node that it takes for alive, whenever its view changes.
@@ -132,7 +160,9 @@ until then it is the lowest-numbered one. No update is lost or done twice by the
 
 Examples:
   ccdctl master beta
-  ccdctl master --lowest")]
+  ccdctl master --lowest
+
+Exit codes: 105 there is no such node, 2 this node does not serve, 111 it may still be decided.")]
 struct Master {
     #[command(flatten)]
     who: Who,
@@ -152,7 +182,7 @@ Examples:
   ccdctl maintenance on
   ccdctl maintenance off
 
-Exit codes: 2 a member is not heard, 106 the votes do not allow it.")]
+Exit codes: 2 a member is not heard, 106 the votes do not allow it, 111 it may still be decided.")]
 struct Maintenance {
     switch: OnOff,
     #[command(flatten)]
@@ -190,8 +220,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut terminal = common.terminal(PROGRAM);
     let outcome = match verb {
         Verb::Members => members(&common, &mut terminal),
-        Verb::Leave(change) => control(&common, &mut terminal, "leave the cluster", change, Client::leave),
-        Verb::Join(change) => control(&common, &mut terminal, "join the cluster", change, Client::join),
+        Verb::Leave(change) => {
+            let doing = "leave the cluster";
+            control(&common, &mut terminal, doing, doing, &change, Client::leave)
+        }
+        Verb::Join(change) => {
+            let doing = "join the cluster";
+            control(&common, &mut terminal, doing, doing, &change, Client::join)
+        }
         Verb::Takeover(takeover) => takeover.run(&common, &mut terminal),
         Verb::Reconfigure(reconfigure) => reconfigure.run(&common, &mut terminal),
         Verb::Maintenance(maintenance) => maintenance.run(&common, &mut terminal),
@@ -217,7 +253,12 @@ impl Takeover {
             }
         }
         let force = self.force;
-        control(common, terminal, doing, self.change, |client| {
+        let what = if force {
+            "take over, whatever the votes"
+        } else {
+            doing
+        };
+        control(common, terminal, doing, what, &self.change, |client| {
             client.takeover(force)
         })
     }
@@ -226,18 +267,21 @@ impl Takeover {
 impl Reconfigure {
     fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
         let doing = "reconfigure";
-        let view = if self.built_in {
-            None
+        let (view, what) = if self.built_in {
+            let what = "go by the built-in membership monitor again".to_owned();
+            (None, what)
         } else {
             let report = common.attach(PROGRAM, doing)?.status().doing(doing)?;
             let names = self.members.iter().map(|name| name.trim());
-            Some(if self.members == ["all"] {
+            let view: NodeSet = if self.members == ["all"] {
                 report.node_names.iter().map(|node| node.id).collect()
             } else {
                 nodes::find_nodes(&report, doing, names)?
-            })
+            };
+            let what = format!("follow the view {}", names_of(&report, view));
+            (Some(view), what)
         };
-        control(common, terminal, doing, self.change, |client| {
+        control(common, terminal, doing, &what, &self.change, |client| {
             client.reconfigure(view)
         })
     }
@@ -251,7 +295,7 @@ impl Maintenance {
         } else {
             "end maintenance"
         };
-        control(common, terminal, doing, self.change, |client| {
+        control(common, terminal, doing, doing, &self.change, |client| {
             client.maintenance(on)
         })
     }
@@ -267,20 +311,60 @@ impl Master {
             Some(given) => Some(nodes::find_node(&report, doing, given)?),
         };
         let name = node.map(|node| node_name(&report, node));
-        let dry_run = self.change.dry_run;
-        if dry_run {
-            let who = name.as_deref().unwrap_or("the lowest-numbered node");
+        let who = name.as_deref().unwrap_or("the lowest-numbered node");
+        let asked = Asked {
+            doing,
+            what: &format!("make {who} the master"),
+            change: &self.change,
+        };
+        asked.of(&client, terminal, |client| client.designate(node))?;
+        asked.done(terminal, &[("master", json!(name))])
+    }
+}
+
+/// A change that this node's daemon is asked for.
+struct Asked<'a> {
+    /// Completes "cannot …".
+    doing: &'a str,
+    /// The same with names; completes "would be asked to …".
+    what: &'a str,
+    change: &'a Change,
+}
+
+impl Asked<'_> {
+    /// Asks, or says what would be asked.
+    fn of(
+        &self,
+        client: &Client,
+        terminal: &Terminal,
+        request: impl FnOnce(&Client) -> Result<(), CcdError>,
+    ) -> Result<(), Stop> {
+        if self.change.dry_run {
+            let report = client.status().doing(self.doing)?;
             terminal.note(&format!(
-                "dry run: {} would be asked to make {who} the master",
-                report.cluster_name
+                "dry run: node {} of {}, now {}, would be asked to {}",
+                node_name(&report, report.status.me),
+                report.cluster_name,
+                report.status.state.name(),
+                self.what
             ));
-        } else {
-            client.designate(node).doing(doing)?;
+            return Ok(());
         }
+        request(client).asking(self.doing)
+    }
+
+    fn done(&self, terminal: &mut Terminal, more: &[(&str, Value)]) -> Result<Exit, Stop> {
+        let dry_run = self.change.dry_run;
         if terminal.json {
-            terminal.document(&json!({ "done": !dry_run, "dry_run": dry_run, "master": name }))?;
+            let mut document = json!({ "done": !dry_run, "dry_run": dry_run });
+            for (name, value) in more {
+                document[*name] = value.clone();
+            }
+            terminal.document(&document)?;
         }
-        terminal.detail("done");
+        if !dry_run {
+            terminal.detail("done");
+        }
         Ok(Exit::Done)
     }
 }
@@ -289,26 +373,14 @@ fn control(
     common: &Common,
     terminal: &mut Terminal,
     doing: &str,
-    change: Change,
-    request: impl FnOnce(&Client) -> Result<(), crate::CcdError>,
+    what: &str,
+    change: &Change,
+    request: impl FnOnce(&Client) -> Result<(), CcdError>,
 ) -> Result<Exit, Stop> {
     let client = common.attach(PROGRAM, doing)?;
-    if change.dry_run {
-        let report = client.status().doing(doing)?;
-        let me = node_name(&report, report.status.me);
-        terminal.note(&format!(
-            "dry run: node {me} of {}, now {}, would be asked to {doing}",
-            report.cluster_name,
-            report.status.state.name()
-        ));
-    } else {
-        request(&client).doing(doing)?;
-    }
-    if terminal.json {
-        terminal.document(&json!({ "done": !change.dry_run, "dry_run": change.dry_run }))?;
-    }
-    terminal.detail("done");
-    Ok(Exit::Done)
+    let asked = Asked { doing, what, change };
+    asked.of(&client, terminal, request)?;
+    asked.done(terminal, &[])
 }
 
 fn members(common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
@@ -326,12 +398,8 @@ fn members(common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
             ]
         });
         terminal.line(&table(&["NODE", "NAME", "MEMBER", "STATE"], rows.collect()))?;
-        if let Some(view) = report.status.external {
-            let names: Vec<String> = view.iter().map(|node| node_name(&report, node)).collect();
-            let names = names.join(", ");
-            terminal.line(&format!(
-                "\nan external membership monitor says that these are there: {names}"
-            ))?;
+        if let Some(text) = view_text(&report) {
+            terminal.line(&format!("\n{text}"))?;
         }
         if report
             .status
@@ -374,5 +442,6 @@ mod tests {
     #[test]
     fn the_command_line_is_well_defined() {
         super::command().debug_assert();
+        crate::cli::check_help(&super::command());
     }
 }

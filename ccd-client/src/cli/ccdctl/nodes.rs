@@ -3,10 +3,11 @@
 //! What can be seen to be wrong from here is refused with its own exit code; the daemon checks everything again.
 
 use super::super::Common;
+use super::super::address::parse_address;
 use super::super::ccdadm::status::node_name;
 use super::super::failure::{Doing, Stop};
 use super::super::terminal::Terminal;
-use super::{Change, PROGRAM};
+use super::{Asked, Change, PROGRAM};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::messages;
@@ -90,7 +91,7 @@ pub(super) fn find_nodes<'a>(
 impl AddNode {
     pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
         let doing = "add the node";
-        let (number, name, addresses) = self.parsed(doing)?;
+        let (number, name, addresses) = self.parsed(doing, terminal)?;
         let client = common.attach(PROGRAM, doing)?;
         let report = client.status().doing(doing)?;
         if let Some(taken) =
@@ -118,19 +119,20 @@ impl AddNode {
             format!("there: ccdadm setup --this {name}"),
             "there: ccdd run, or systemctl enable --now ccdd; it joins by itself".to_owned(),
         ];
-        decide(
-            &client,
-            terminal,
+        let asked = Asked {
             doing,
-            &report,
-            self.change.dry_run,
-            edit,
-            &next,
-        )
+            what: &format!("add the node {name}"),
+            change: &self.change,
+        };
+        decide(&asked, &client, terminal, edit, &next)
     }
 
     /// Its number, its name and its addresses.
-    fn parsed(&self, doing: &str) -> Result<(Option<NodeId>, String, Vec<NodeAddress>), Stop> {
+    fn parsed(
+        &self,
+        doing: &str,
+        terminal: &Terminal,
+    ) -> Result<(Option<NodeId>, String, Vec<NodeAddress>), Stop> {
         let usage = |why: String| Stop::new(&messages::USAGE, doing, why);
         let mut found: Option<(Option<NodeId>, String)> = None;
         let mut addresses = Vec::new();
@@ -148,7 +150,7 @@ impl AddNode {
                 None => (None, node),
             };
             check_name(name).map_err(|why| usage(format!("name {name:?}: {why}")))?;
-            addresses.push(address.parse().map_err(usage)?);
+            addresses.push(parse_address(address, terminal).map_err(usage)?);
             match &mut found {
                 None => found = Some((number, name.to_owned())),
                 Some((known, of))
@@ -179,42 +181,28 @@ impl RemoveNode {
         let next = [format!(
             "on {name}: systemctl disable --now ccdd; it no longer takes part"
         )];
-        decide(
-            &client,
-            terminal,
+        let asked = Asked {
             doing,
-            &report,
-            self.change.dry_run,
-            edit,
-            &next,
-        )
+            what: &format!("remove the node {name}"),
+            change: &self.change,
+        };
+        decide(&asked, &client, terminal, edit, &next)
     }
 }
 
+/// Asks for the edit, and says what comes next.
 fn decide(
+    asked: &Asked,
     client: &Client,
     terminal: &mut Terminal,
-    doing: &str,
-    report: &StatusReport,
-    dry_run: bool,
     edit: NodeEdit,
     next: &[String],
 ) -> Result<Exit, Stop> {
-    if dry_run {
-        let me = node_name(report, report.status.me);
-        let cluster = &report.cluster_name;
-        terminal.note(&format!(
-            "dry run: node {me} of {cluster} would be asked to {doing}"
-        ));
-    } else {
-        client.change_nodes(edit).doing(doing)?;
-    }
-    if terminal.json {
-        terminal.document(&json!({ "done": !dry_run, "dry_run": dry_run, "next": next }))?;
-    } else {
+    asked.of(client, terminal, |client| client.change_nodes(edit))?;
+    if !terminal.json {
         for step in next {
             terminal.note(&format!("next: {step}"));
         }
     }
-    Ok(Exit::Done)
+    asked.done(terminal, &[("next", json!(next))])
 }

@@ -339,15 +339,8 @@ impl Node {
     }
 
     fn why_not_changed(&self, change: &Change, decided: bool) -> Refusal {
-        if decided {
-            let why = format!("it is decided, but not open here yet: {}", self.obstacle_text());
-            Refusal::Unknown { why }
-        } else if change.proposed {
-            let why = format!(
-                "it was put to the vote, and may still be decided: {}",
-                self.obstacle_text()
-            );
-            Refusal::Unknown { why }
+        if let Some(refusal) = self.not_known_yet(decided, change.proposed) {
+            refusal
         } else if change.waiting.is_empty() {
             self.not_serving()
         } else {

@@ -7,6 +7,9 @@ use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 
+/// A node that the external membership monitor calls gone, and that this one would have to take the cluster from.
+const CALLED_GONE_AND_ALIVE: &str = "the external membership monitor calls it gone, but this node was left out, and takes over only once it is silent";
+
 /// A new cluster: every node and every device must be seen once, so that nothing older is overlooked.
 pub(super) fn first(view: &View) -> Plan {
     let candidates = view.candidates();
@@ -93,15 +96,21 @@ pub(super) fn go_on(view: &View) -> Plan {
             }
             if facts.alive_apart {
                 if view.known.owner() == Some(node) {
-                    return Plan::Wait(format!(
-                        "node {node} owns the devices and is alive: its heartbeat there moves, but the network \
-                         between us is cut"
-                    ));
+                    let how = if facts.called_gone {
+                        CALLED_GONE_AND_ALIVE
+                    } else {
+                        "its heartbeat there moves, but the network between us is cut"
+                    };
+                    return Plan::Wait(format!("node {node} owns the devices and is alive: {how}"));
                 }
                 if node < view.me && !view.patience_over {
-                    return Plan::Wait(format!(
-                        "the network to node {node} is cut, but it is alive: the lowest-numbered node takes over"
-                    ));
+                    return Plan::Wait(if facts.called_gone {
+                        format!("node {node} is alive and was not left out: {CALLED_GONE_AND_ALIVE}")
+                    } else {
+                        format!(
+                            "the network to node {node} is cut, but it is alive: the lowest-numbered node takes over"
+                        )
+                    });
                 }
             } else if !facts.linked && facts.expected {
                 return Plan::Wait(format!(

@@ -10,6 +10,7 @@
 mod go_on;
 mod improve;
 
+use super::external::CALLED_GONE;
 use crate::configuration::{Configuration, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub(super) struct View<'a> {
     pub blank: bool,
     pub ready: bool,
     pub willing: bool,
+    /// The external membership monitor says that this node itself is gone.
+    pub called_gone: bool,
     pub nodes: BTreeMap<NodeId, Facts>,
     /// Devices that this node can use, and those that every linked member can use as well.
     pub usable: DeviceSet,
@@ -137,11 +140,11 @@ pub(super) fn plan(view: &View) -> Plan {
         return Plan::Wait(if view.willing {
             format!("node {peer} serves: catching up with it, to join")
         } else {
-            "left by request; `ccdctl join` takes part again".to_string()
+            view.why_unwilling().to_string()
         });
     }
     if !view.willing {
-        return Plan::Wait("left by request; `ccdctl join` takes part again".to_string());
+        return Plan::Wait(view.why_unwilling().to_string());
     }
     if view.known.is_genesis() {
         first(view)
@@ -154,6 +157,14 @@ impl View<'_> {
     fn others(&self, set: NodeSet) -> impl Iterator<Item = NodeId> {
         let me = self.me;
         set.iter().filter(move |node| *node != me)
+    }
+
+    fn why_unwilling(&self) -> &'static str {
+        if self.called_gone {
+            CALLED_GONE
+        } else {
+            "left by request; `ccdctl join` takes part again"
+        }
     }
 
     fn serving_peer(&self) -> Option<NodeId> {

@@ -63,6 +63,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         blank: false,
         ready: true,
         willing: true,
+        called_gone: false,
         nodes: [(peer, other)].into(),
         usable: BOTH,
         usable_by_all: BOTH,
@@ -204,4 +205,34 @@ fn after_an_override_nothing_restarts_before_all_nodes_were_active() {
         told(plan(&view(A, &flagged, false, healthy()))),
         "{0,1} {Primary, Secondary}"
     );
+}
+
+#[test]
+fn what_the_external_monitor_says_is_not_taken_for_a_cut_or_a_wish_to_leave() {
+    let solo_a = solo(A, BOTH);
+    let pair = pair();
+    let wait = |view: View<'_>| match plan(&view) {
+        Plan::Wait(why) => why,
+        other => panic!("it waits: {other:?}"),
+    };
+    let called_gone = Facts {
+        called_gone: true,
+        ..apart()
+    };
+    for known in [&solo_a, &pair] {
+        let why = wait(view(B, known, false, called_gone.clone()));
+        assert!(why.contains("calls it gone") && !why.contains("cut"), "{why}");
+        let why = wait(view(B, known, false, apart()));
+        assert!(why.contains("cut"), "{why}");
+    }
+    let unwilling = |called_gone| View {
+        willing: false,
+        called_gone,
+        ..view(B, &solo_a, false, healthy())
+    };
+    assert_eq!(
+        wait(unwilling(true)),
+        "the external membership monitor says that this node is gone"
+    );
+    assert!(wait(unwilling(false)).starts_with("left by request"));
 }

@@ -21,6 +21,9 @@ use std::path::PathBuf;
 
 /// Show or change who may write to a device (persistent reservations)
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ccd-disk fence status
+  ccd-disk fence preempt --victim beta /dev/ccd/prod/primary /dev/ccd/prod/secondary")]
 pub struct FenceArgs {
     #[command(subcommand)]
     verb: Verb,
