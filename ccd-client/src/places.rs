@@ -41,13 +41,23 @@ pub struct Places {
 }
 
 impl Places {
+    /// The folders of an ordinary installation.
+    pub fn standard() -> Self {
+        Self {
+            etc: "/etc/ccd".into(),
+            state: "/var/lib/ccd".into(),
+            run: "/run/ccd".into(),
+        }
+    }
+
     /// From the environment or the standard folders, for programs that link the library.
     pub fn from_env() -> Self {
-        let folder = |name, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into()).into();
+        let folder = |name, standard| std::env::var_os(name).map_or(standard, PathBuf::from);
+        let standard = Self::standard();
         Self {
-            etc: folder("CCD_ETC", "/etc/ccd"),
-            state: folder("CCD_STATE", "/var/lib/ccd"),
-            run: folder("CCD_RUN", "/run/ccd"),
+            etc: folder("CCD_ETC", standard.etc),
+            state: folder("CCD_STATE", standard.state),
+            run: folder("CCD_RUN", standard.run),
         }
     }
 
