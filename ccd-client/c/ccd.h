@@ -22,6 +22,8 @@ extern "C" {
 
 /* The release that this header is of; ccd_version() is that of the library in use. */
 #define CCD_VERSION "0.1.0"
+/* The interface that it describes, which is the number in libccd.so.0. Programs go on working while it stays the same. */
+#define CCD_INTERFACE 0
 
 /* What a handle stands for. */
 typedef struct ccd ccd_t;               /* attached to the daemon of this machine */
@@ -83,7 +85,7 @@ typedef struct ccd_applied {
 #define CCD_E_SOCKET_PERMISSION 1102 /* this user may not use the socket */
 #define CCD_E_CONNECTION_LOST 1103 /* the daemon went away before it answered a question */
 #define CCD_E_PROTOCOL 1104        /* the daemon is of a release that this library does not understand */
-#define CCD_E_DAEMON_TIMED_OUT 1105 /* the daemon did not answer a question in time */
+#define CCD_E_DAEMON_TIMED_OUT 1105 /* the daemon did not answer in time; an update was not sent */
 #define CCD_E_DAEMON 1106          /* the daemon met an error of its own */
 #define CCD_E_OVERLOADED 1107      /* the daemon has too much to do, or is stopping */
 #define CCD_E_ANSWER_TOO_LARGE 1108 /* ask for less */

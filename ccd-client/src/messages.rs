@@ -215,7 +215,7 @@ catalogue! {
         "use the programs of the daemon's version: ccdd --version";
     DAEMON_TIMED_OUT = 1105, TimedOut,
         "The daemon did not answer in time.",
-        "A question was not answered.",
+        "A question was not answered; an update was not sent.",
         "ccdadm status; a longer --timeout may help";
     DAEMON_FAULT = 1106, Internal,
         "The daemon met an error of its own.",

@@ -6,7 +6,7 @@
 
 use crate::boundary::Failure;
 use ccd_client::messages;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -35,7 +35,8 @@ pub(crate) trait Kind: Sized {
 #[derive(Debug)]
 struct Registry {
     process: u32,
-    held: RwLock<HashMap<usize, Held>>,
+    /// A tree: leak checkers see what it holds, as they do not see into a hash table.
+    held: RwLock<BTreeMap<usize, Held>>,
     /// Keeps a parent's handles within reach of leak checkers. They are never used.
     _parent: *const Registry,
 }
