@@ -1,0 +1,329 @@
+//! The event loop: one task owns the node and executes its actions; nothing here is locked.
+//!
+//! ```text
+//!   peers ─┐                                      ┌→ peers.send   (written at once)
+//!   clients ─→ handle(now, event) → actions ──────┼→ mirror.submit
+//!   mirror ─┤   ▲                                 ├→ clients.reply (written at once)
+//!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
+//!
+//! run.rs   setting up: threads, sockets, connections; and tidying at the end
+//! own.rs   what the daemon does by itself: scrub, leave at its end, authkey file read again, report
+//! ```
+
+mod own;
+mod run;
+
+pub use run::run;
+
+use crate::clients::{Clients, FromClient, today};
+use crate::clock;
+use crate::decisions::Decisions;
+use crate::fences::Fences;
+use crate::nodes;
+use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
+use crate::scrub::{self, Scrub};
+use crate::service::Service;
+use ccd_client::Places;
+use ccd_client::wire::{DatedDecision, Fault, Told};
+use ccd_core::client::{ClientToken, Reply};
+use ccd_core::ids::NodeId;
+use ccd_core::init::{ClusterInit, InitFile};
+use ccd_core::protocol::{Action, Decision, Event, Node};
+use ccd_core::time::Time;
+use ccd_mirror::Mirror;
+use own::{OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::Signal;
+use tokio::sync::{Notify, mpsc};
+
+/// Events that are handled before the sockets are looked at again.
+const EVENTS_PER_TURN_MAX: usize = 64;
+/// How long the last messages may take to reach the kernel.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+
+/// A running daemon.
+struct Daemon {
+    node: Node,
+    mirror: Mirror,
+    peers: Peers,
+    identity: Rc<Identity>,
+    listening: Listening,
+    places: Places,
+    /// Where this node listens for the others.
+    own: Vec<SocketAddr>,
+    /// Where it is said that a staged init database is durable.
+    staged: mpsc::Sender<Staged>,
+    clients: Rc<Clients>,
+    decisions: Decisions,
+    service: Service,
+    fences: Fences,
+    scrub: Scrub,
+    init: ClusterInit,
+    me: NodeId,
+    started: Instant,
+    /// Results that were there at once, to be handled after the actions they came from.
+    follow_ups: VecDeque<Event>,
+    actions: Vec<Action>,
+    /// When the process ends at the latest, once it is asked to.
+    leave_by: Option<Time>,
+    left: bool,
+}
+
+/// An init database with other nodes is stored, or could not be.
+#[derive(Debug)]
+pub struct Staged {
+    pub digest: [u8; 32],
+    pub result: Result<(), String>,
+}
+
+/// What the loop listens to.
+struct Inlets {
+    peers: mpsc::Receiver<FromPeer>,
+    clients: mpsc::Receiver<FromClient>,
+    mirror: Arc<Notify>,
+    scrub: mpsc::Receiver<scrub::Outcome>,
+    staged: mpsc::Receiver<Staged>,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Daemon {
+    async fn turn(&mut self, mut inlets: Inlets) {
+        self.handle(Event::Timer);
+        // Set anew only for what is due earlier: ringing too early costs less than setting it after every event.
+        let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm_at = Time::NEVER;
+        while !self.is_over() {
+            let now = clock::now();
+            let due = self.next_deadline();
+            if due <= now {
+                self.on_time(now);
+                // Sockets get their turn also when timers come thick and fast.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if due < alarm_at || alarm.is_elapsed() {
+                alarm
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + clock::until(now, due));
+                alarm_at = due;
+            }
+            let mut budget = EVENTS_PER_TURN_MAX;
+            tokio::select! {
+                Some(first) = inlets.peers.recv() => {
+                    let mut next = Some(first);
+                    while let Some(FromPeer { from, message, .. }) = next {
+                        self.handle(Event::Message { from, message });
+                        budget -= 1;
+                        next = if budget > 0 { inlets.peers.try_recv().ok() } else { None };
+                    }
+                }
+                Some(first) = inlets.clients.recv() => {
+                    let mut next = Some(first);
+                    while let Some(from_client) = next {
+                        self.on_client(from_client);
+                        budget -= 1;
+                        next = if budget > 0 { inlets.clients.try_recv().ok() } else { None };
+                    }
+                }
+                Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
+                Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
+                () = inlets.mirror.notified() => self.take_completions(),
+                () = &mut alarm => {}
+                _ = inlets.terminate.recv() => self.begin_to_leave(),
+                _ = inlets.interrupt.recv() => self.begin_to_leave(),
+                Some(()) = inlets.hang_up.recv() => self.reload(),
+            }
+        }
+        self.finish().await;
+    }
+
+    fn next_deadline(&self) -> Time {
+        let deadlines = [
+            self.node.next_deadline(),
+            self.mirror.next_deadline(),
+            self.fences.next_deadline(),
+            self.service.next_deadline(),
+            self.scrub.next_deadline(),
+            self.leave_by.unwrap_or(Time::NEVER),
+        ];
+        deadlines.into_iter().min().unwrap_or(Time::NEVER)
+    }
+
+    fn on_time(&mut self, now: Time) {
+        self.take_completions();
+        if self.node.next_deadline() <= now {
+            self.handle(Event::Timer);
+        }
+        if self.service.next_deadline() <= now {
+            let status = self.node.status(now);
+            self.service.tell(now, &status);
+        }
+        if self.scrub.next_deadline() <= now {
+            self.ask_for_scrub();
+        }
+    }
+
+    fn record(&mut self, decision: Decision) {
+        tracing::info!(kind = ?decision.kind, "{}", decision.text);
+        self.decisions.add(DatedDecision {
+            date: today(),
+            node: self.me,
+            decision,
+        });
+        self.service.hurry();
+    }
+
+    fn take_completions(&mut self) {
+        while let Some(done) = self.mirror.next_completion(clock::now()) {
+            let (ticket, result) = (done.ticket, done.result);
+            if ticket == OWN_REPAIR {
+                match result {
+                    Ok(_) => tracing::info!(replica = %done.replica, "repaired"),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+                continue;
+            }
+            self.handle(Event::Replica { ticket, result });
+        }
+        while let Some(event) = self.fences.next_event(clock::now()) {
+            self.handle(event);
+        }
+    }
+
+    /// Hands one event to the node, executes what comes of it, and so on until nothing is left.
+    fn handle(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.node.handle(clock::now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.execute(action);
+            }
+            self.actions = actions;
+            next = self.follow_ups.pop_front().or_else(|| {
+                let done = self.mirror.next_direct()?;
+                Some(Event::Replica {
+                    ticket: done.ticket,
+                    result: done.result,
+                })
+            });
+        }
+        self.peers.set_epoch(self.node.epoch());
+        self.peers.flush();
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Send { to, message } => self.peers.send(to, &message),
+            Action::Replica { ticket, replica, op } => {
+                // The peers' disks and ours work at the same time: theirs hear of it first.
+                self.peers.flush();
+                self.mirror.submit(clock::now(), ticket, replica, op);
+            }
+            Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
+            Action::Reply { client, reply } => self.reply(client, reply),
+            Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
+            Action::AdoptInit { init } => self.adopt_init(&init),
+            Action::Record(decision) => self.record(decision),
+        }
+    }
+
+    /// From now on whoever goes by this init database is met as well.
+    fn end_staging(&mut self, digest: [u8; 32], result: Result<(), String>) {
+        match &result {
+            Ok(()) => self.identity.roster.borrow_mut().other = Some(Digest(digest)),
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.handle(Event::Staged { digest, result });
+    }
+
+    /// Nodes were added or removed: their connections come and go, and the file on disk follows.
+    fn adopt_init(&mut self, init: &InitFile) {
+        if let Err(error) = nodes::adopt(&self.places, init) {
+            let path = self.places.init_path();
+            tracing::error!(
+                "{} was not replaced: {error}; the next start tries again",
+                path.display()
+            );
+        }
+        let before = self.identity.roster.borrow().digest;
+        *self.identity.roster.borrow_mut() = Roster {
+            nodes: init.nodes,
+            digest: Digest(init.digest),
+            other: Some(before),
+        };
+        self.init = init.cluster_init();
+        self.peers.keep_only(init.nodes);
+        self.listening.keep_only(init.nodes, self.init.ips());
+        for node in self.init.nodes().iter().filter(|node| node.id != self.me) {
+            if !self.peers.has(node.id) {
+                let range = self.init.options().port_range;
+                self.peers.dial(node.id, &node.addresses, range, &self.own);
+            }
+        }
+    }
+
+    fn reply(&mut self, client: ClientToken, reply: Reply) {
+        if client == OWN_LEAVE {
+            if let Err(refusal) = reply {
+                tracing::warn!("not left gracefully: {refusal}");
+            }
+            self.left = true;
+            return;
+        }
+        if client == OWN_SCRUB {
+            self.begin_scrub(reply);
+            return;
+        }
+        self.clients.reply(client, reply.into());
+    }
+
+    fn on_client(&mut self, from_client: FromClient) {
+        match from_client {
+            FromClient::Gone { client } => self.handle(Event::ClientGone { client }),
+            FromClient::Asked { client, .. } if self.leave_by.is_some() => {
+                self.clients.reply(client, Told::Failed(Fault::Stopping));
+            }
+            FromClient::Asked { client, request } => {
+                let date = today();
+                self.handle(Event::Client {
+                    client,
+                    request,
+                    date,
+                });
+            }
+            FromClient::Status { client } => {
+                let report = Box::new(self.report());
+                self.clients.reply(client, Told::Status(report));
+            }
+            FromClient::Why { client, count } => {
+                let decisions = self.decisions.last(count as usize);
+                self.clients.reply(client, Told::Decisions(decisions));
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left || self.leave_by.is_some_and(|leave_by| leave_by <= clock::now())
+    }
+
+    /// Lets the last words reach the peers.
+    async fn finish(&mut self) {
+        self.peers.flush();
+        let drained = async {
+            while !self.peers.is_drained() {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_PATIENCE, drained).await.is_err() {
+            tracing::warn!("a peer did not take the last messages");
+        }
+        tracing::info!("stopped");
+    }
+}
