@@ -114,6 +114,18 @@ catalogue! {
         "A file is larger than anything of its kind can be.",
         "It was not read.",
         "check that it is the right file";
+    INIT_IN_USE = 1017, Busy,
+        "Somebody else changes the init database at the same time: an editor, or the addition or removal of a node.",
+        "It was left as it is.",
+        "repeat the command when they have finished";
+    EDITOR_FAILED = 1018, Io,
+        "The editor could not be started, or ended with an error.",
+        "The init database was left as it is.",
+        "name an editor with EDITOR, or give the new file with --from";
+    INIT_FIXED = 1019, Unsafe,
+        "The edit would make another cluster of it, or change which nodes there are.",
+        "The init database was left as it is.",
+        "ccdctl add-node and remove-node change the nodes; ccdadm setup makes another cluster";
 
     INIT_BAD = 1020, BadData,
         "A row of the init database is wrong.",
