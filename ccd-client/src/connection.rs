@@ -65,26 +65,32 @@ impl Connection {
                 source,
             },
         };
-        let mut stream = connect(socket, deadline).map_err(not_reachable)?;
-        match send(&stream, &PREAMBLE) {
-            // It is the first thing in an empty buffer.
-            Ok(bytes) if bytes < PREAMBLE.len() => Err(io::ErrorKind::WriteZero.into()),
-            sent => sent,
-        }
-        .map_err(not_reachable)?;
-        let mut preamble = [0; PREAMBLE.len()];
-        stream.read_exact(&mut preamble).map_err(not_reachable)?;
-        wire::check_preamble(preamble).map_err(|source| CcdError::Wire {
-            socket: socket.to_owned(),
-            source,
-        })?;
-        Ok(Self {
+        let stream = connect(socket, deadline).map_err(not_reachable)?;
+        let mut connection = Self {
             stream,
             socket: socket.to_owned(),
             next_id: 0,
             wait: Duration::MAX,
             arrived: Vec::new(),
-        })
+        };
+        let preamble = connection.exchange_preambles(deadline).map_err(not_reachable)?;
+        wire::check_preamble(preamble).map_err(|source| connection.wire(source))?;
+        Ok(connection)
+    }
+
+    fn exchange_preambles(&mut self, deadline: Instant) -> io::Result<[u8; PREAMBLE.len()]> {
+        // It is the first thing in an empty buffer, which takes it whole.
+        if self.within(deadline, |stream| send(stream, &PREAMBLE))? < PREAMBLE.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        loop {
+            if let Some(preamble) = self.arrived.first_chunk() {
+                let preamble = *preamble;
+                self.arrived.clear();
+                return Ok(preamble);
+            }
+            self.read_some(PREAMBLE.len() - self.arrived.len(), deadline)?;
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -170,12 +176,12 @@ impl Connection {
         }
         loop {
             match transfer(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => {
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Err(error);
+                        return Err(io::ErrorKind::TimedOut.into());
                     }
+                    // A signal does not make it begin anew: a program that gets many would wait for ever.
                     self.wait_for(left)?;
                 }
                 done => return done,
@@ -231,12 +237,7 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
 /// Writes what the socket takes. A peer that is gone is an error and no SIGPIPE: that would end a program in C, where
 /// nobody has set it to be ignored.
 fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        match nix::sys::socket::send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
-            Err(Errno::EINTR) => {}
-            sent => return sent.map_err(Into::into),
-        }
-    }
+    nix::sys::socket::send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map_err(Into::into)
 }
 
 fn set_deadline(stream: &UnixStream, deadline: Instant) -> io::Result<()> {

@@ -1,11 +1,12 @@
 /* Every call of ccd.h and its errors against a running node: calls RUN ETC DAEMON-PID FOLDER. Run under valgrind. */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include "expect.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -336,6 +337,19 @@ static long elapsed_ms(struct timespec since)
     return (now.tv_sec - since.tv_sec) * 1000 + (now.tv_nsec - since.tv_nsec) / 1000000;
 }
 
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+/* Every so often a signal interrupts whatever the program waits for; 0: no more. */
+static void interrupt_every_ms(long ms)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    struct itimerval timer = {{ms / 1000, ms % 1000 * 1000}, {ms / 1000, ms % 1000 * 1000}};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &timer, NULL) == 0);
+}
+
 /* A daemon that stands still: everything ends in time, and what is unknown can be asked for again. */
 static void stopped(ccd_t *ccd, pid_t daemon)
 {
@@ -346,6 +360,7 @@ static void stopped(ccd_t *ccd, pid_t daemon)
 
     EXPECT(CCD_OK, ccd_control(ccd, CCD_TIMEOUT_MS, 200, NULL));
     CHECK(kill(daemon, SIGSTOP) == 0);
+    interrupt_every_ms(20);
     clock_gettime(CLOCK_MONOTONIC, &start);
     EXPECT(CCD_E_UNKNOWN, ccd_transact(ccd, TRANSACTION("add HOST:late:x"), 0, NULL, request, NULL));
     /* The daemon may have that one. These it cannot have: nobody takes the connection. */
@@ -359,6 +374,7 @@ static void stopped(ccd_t *ccd, pid_t daemon)
     EXPECT(CCD_OK, ccd_transact(ccd, TRANSACTION("add HOST:late:x"), 0, NULL, request, &applied));
     CHECK(count_rows(ccd, "HOST") == 2);
     EXPECT(CCD_OK, ccd_control(ccd, CCD_RETRY, 0, NULL));
+    interrupt_every_ms(0);
 }
 
 static void options(ccd_t *ccd)
@@ -372,6 +388,8 @@ static void options(ccd_t *ccd)
     EXPECT(CCD_E_CLUSTER_NAME, ccd_control(ccd, CCD_QUORUM, 0, "other"));
     EXPECT(CCD_E_CLUSTER_NAME, ccd_control(ccd, CCD_QUORUM, 1, "other"));
     EXPECT(CCD_E_ARGUMENT, ccd_control(ccd, CCD_QUORUM, 2, "test"));
+    EXPECT(CCD_OK, ccd_control(ccd, CCD_QUORUM, 0, "test"));
+    EXPECT(CCD_OK, ccd_control(ccd, CCD_QUORUM, 1, NULL));
 }
 
 static void texts(void)

@@ -287,3 +287,37 @@ fn what_is_installed_is_what_the_header_declares_and_the_pages_describe() {
         );
     }
 }
+
+/// What stands between two texts.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text
+        .split_once(start)
+        .unwrap_or_else(|| panic!("there is no {start:?}"));
+    rest.split_once(end)
+        .unwrap_or_else(|| panic!("there is no {end:?}"))
+        .0
+}
+
+#[test]
+fn the_examples_of_the_manual_and_the_readme_compile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = Library::install(folder.path());
+    let page = fs::read_to_string(library.root().join("usr/share/man/man3/ccd.3")).expect("it is installed");
+    let example = between(&page, ".SH EXAMPLES\n.nf\n", ".fi\n").replace("\\e", "\\");
+    let file = folder.path().join("manual.c");
+    fs::write(&file, example).expect("the folder is ours");
+    let manual = library.compile_file(&file);
+    // There is no daemon here, and it says so.
+    let ran = run_command(command(&manual, &[]).env("CCD_RUN", folder.path()));
+    ran.expect(1).says("CCD-1101");
+
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).expect("it is there");
+    let body = between(&readme, "```c\n", "```");
+    let file = folder.path().join("readme.c");
+    let program = format!(
+        "#include <ccd.h>\n#include <stdio.h>\nint main(void)\n{{\n{body}return code != CCD_OK;\n}}\n"
+    );
+    fs::write(&file, program).expect("the folder is ours");
+    library.compile_file(&file);
+}

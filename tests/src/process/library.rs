@@ -57,11 +57,19 @@ impl Library {
         self.root.join("usr/lib/libccd.so")
     }
 
-    /// Compiles a program of `tests/library` with what `ccd.pc` says.
+    /// Compiles a program of `tests/library`.
+    ///
+    /// # Panics
+    /// As [`Library::compile_file`].
+    pub fn compile(&self, name: &str) -> PathBuf {
+        self.compile_file(&source("library").join(format!("{name}.c")))
+    }
+
+    /// Compiles a program with what `ccd.pc` says; it becomes a file of the installation.
     ///
     /// # Panics
     /// When it does not compile without a warning.
-    pub fn compile(&self, name: &str) -> PathBuf {
+    pub fn compile_file(&self, input: &Path) -> PathBuf {
         need("cc", "gcc libc6-dev");
         need("pkg-config", "pkg-config");
         let mut flags = command("pkg-config", &["--cflags", "--libs", "ccd"]);
@@ -71,9 +79,8 @@ impl Library {
             .env("PKG_CONFIG_ALLOW_SYSTEM_CFLAGS", "1")
             .env("PKG_CONFIG_ALLOW_SYSTEM_LIBS", "1");
         let flags = run_command(&mut flags).done().out;
-        let program = self.root.join(name);
+        let program = self.root.join(input.file_stem().expect("it is a file"));
         let rpath = format!("-Wl,-rpath,{}", self.root.join("usr/lib").display());
-        let input = source("library").join(format!("{name}.c"));
         let mut words = vec![
             "-std=c11",
             "-Wall",
