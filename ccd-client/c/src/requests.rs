@@ -239,10 +239,10 @@ pub unsafe extern "C" fn ccd_transact(
         request_place.store(&id.to_string());
         let transaction = Transaction {
             preconditions,
-            ops,
             reason,
             no_wait: settings.no_wait,
             dry_run: flags & DRY_RUN != 0,
+            ..Transaction::of(ops)
         };
         place.store(outcome(settings.client.update_as(id, transaction)?));
         Ok(OK)
