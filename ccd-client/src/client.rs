@@ -294,7 +294,8 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let body = RequestBody::Update(self.update_request(request, &transaction));
             let ask = Ask::Request(Request { timeout: left, body });
-            let why = match self.ask_once(&ask, deadline + GRACE) {
+            // Why this attempt did not succeed, and its error if it changed nothing.
+            let (why, harmless) = match self.ask_once(&ask, deadline + GRACE) {
                 Ok(Told::Committed { position, removed }) => {
                     return Ok(Applied::Committed {
                         generation: position.stamp.generation,
@@ -313,7 +314,7 @@ impl Client {
                 }
                 Ok(Told::Refused(Refusal::Unknown { why })) => {
                     doubt = Some(why.clone());
-                    why
+                    (why, None)
                 }
                 // The database itself judged it, after all that was sent before: no earlier attempt is part of it.
                 Ok(Told::Refused(refusal @ Refusal::Op(_))) => return Err(refusal.into()),
@@ -322,24 +323,27 @@ impl Client {
                     if doubt.is_none() && !self.is_retried(&error, deadline) {
                         return Err(error);
                     }
-                    error.to_string()
+                    (error.to_string(), Some(error))
                 }
                 Err(Unanswered::NotSent(error)) => {
                     if doubt.is_none() && !self.is_retried(&error, deadline) {
                         return Err(error);
                     }
-                    error.to_string()
+                    (error.to_string(), Some(error))
                 }
                 Err(Unanswered::Sent(error @ CcdError::Wire { .. })) => return Err(error),
                 Err(Unanswered::Sent(error)) => {
                     doubt = Some(error.to_string());
-                    error.to_string()
+                    (error.to_string(), None)
                 }
             };
             if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(CcdError::Unknown {
-                    request,
-                    why: doubt.unwrap_or(why),
+                return Err(match (doubt, harmless) {
+                    (None, Some(error)) => error,
+                    (doubt, _) => CcdError::Unknown {
+                        request,
+                        why: doubt.unwrap_or(why),
+                    },
                 });
             }
             std::thread::sleep(RETRY_PAUSE);
