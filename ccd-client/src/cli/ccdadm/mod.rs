@@ -12,6 +12,7 @@
 //! why.rs       why, explain
 //! authkey.rs   authkey
 //! setup.rs     setup; devices.rs what it says about devices
+//! edit_init.rs edit-init
 //! ```
 
 mod authkey;
@@ -19,6 +20,7 @@ mod backup;
 mod change;
 mod devices;
 mod drill;
+mod edit_init;
 mod offline;
 mod query;
 mod quorum;
@@ -78,6 +80,7 @@ enum Verb {
     Why(why::Why),
     Explain(why::Explain),
     Setup(setup::Setup),
+    EditInit(edit_init::EditInit),
     Authkey(authkey::AuthkeyVerb),
     /// Print a completion script for a shell
     #[command(hide = true)]
@@ -117,6 +120,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
+        Verb::EditInit(verb) => verb.run(&common, &mut terminal),
         Verb::Authkey(verb) => verb.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdadm>(&mut terminal, shell, PROGRAM),
     };
