@@ -9,6 +9,7 @@
 
 use crate::clients::{self, Clients, FromClient, Sockets, today};
 use crate::clock;
+use crate::commands::{self, Commands};
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::nodes;
@@ -40,6 +41,8 @@ const FROM_PEERS_MAX: usize = 256;
 const FROM_CLIENTS_MAX: usize = 1024;
 /// Init databases on their way to the disk: the protocol stores one at a time.
 const STAGED_MAX: usize = 4;
+/// Synchronization commands that have ended: one runs at a time.
+const COMMANDS_DONE_MAX: usize = 4;
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// How long a graceful leave may take before the process ends anyway.
@@ -71,6 +74,7 @@ struct Daemon {
     decisions: Decisions,
     service: Service,
     fences: Fences,
+    commands: Commands,
     scrub: Scrub,
     init: ClusterInit,
     me: NodeId,
@@ -97,6 +101,7 @@ struct Inlets {
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
     staged: mpsc::Receiver<Staged>,
+    commands: mpsc::Receiver<commands::Done>,
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -149,6 +154,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
     let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
+    let (commands_done, commands_inlet) = mpsc::channel(COMMANDS_DONE_MAX);
     let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
@@ -158,6 +164,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         node: Node::new(settings, clock::now()),
         mirror,
         fences,
+        commands: Commands::new(&places, commands_done),
         peers,
         identity,
         listening,
@@ -184,6 +191,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror: woken,
         scrub: scrub_inlet,
         staged: staged_inlet,
+        commands: commands_inlet,
         terminate,
         interrupt,
         hang_up,
@@ -244,6 +252,10 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
+                Some(commands::Done { ticket, result }) = inlets.commands.recv() => {
+                    self.commands.ended(ticket);
+                    self.handle(Event::CommandDone { ticket, result });
+                }
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
@@ -252,6 +264,7 @@ impl Daemon {
             }
         }
         self.finish().await;
+        self.commands.finish(&mut inlets.commands).await;
     }
 
     fn next_deadline(&self) -> Time {
@@ -384,6 +397,8 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
+            Action::RunCommand { ticket, run } => self.commands.start(ticket, run),
+            Action::StopCommand { ticket } => self.commands.stop(ticket),
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),

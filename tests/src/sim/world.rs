@@ -6,6 +6,7 @@
 
 use super::asks::{Ask, AskEnd, Asker};
 use super::client::Workload;
+use super::commands::{Commands, SYNC_TIMEOUT};
 use super::drive::Drive;
 use super::history::Instant;
 use super::ledger::Ledger;
@@ -21,7 +22,7 @@ use super::voters::Voters;
 use ccd_core::configuration::Configuration;
 use ccd_core::ids::{ClusterId, DeviceRole, Incarnation, NodeId};
 use ccd_core::init::{Fencing, Propagation};
-use ccd_core::protocol::{Event, Node, Settings, Ticket};
+use ccd_core::protocol::{CommandFailure, Event, Node, Settings, Ticket};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::reservation::FenceOp;
 use ccd_core::time::Date;
@@ -103,6 +104,13 @@ pub(super) enum Happening {
         first: usize,
         second: usize,
     },
+    /// A synchronization command of a server ends.
+    CommandEnds {
+        server: usize,
+        run: u64,
+        ticket: Ticket,
+        result: Box<Result<(), CommandFailure>>,
+    },
     /// These directions are cut, by a fault that comes and goes.
     Cut {
         links: Vec<(usize, usize)>,
@@ -166,6 +174,7 @@ pub struct World {
     pub ledger: Ledger,
     pub(super) voters: Voters,
     pub workload: Workload,
+    pub commands: Commands,
     pub log: Log,
     pub unsound: Option<Unsound>,
     /// Some copy was damaged on purpose: what is kept of it is not what its position says.
@@ -236,6 +245,7 @@ impl World {
             ledger: Ledger::new(genesis.clone()),
             voters: Voters::new(genesis),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
+            commands: Commands::new(random.clone().fork("commands")),
             log: Log::new(recording),
             unsound: None,
             sabotage: None,
@@ -368,6 +378,12 @@ impl World {
             Happening::LateLanding { ghost } => self.land_late(ghost),
             Happening::Client { client } => self.client_acts(client),
             Happening::AskOverdue { token } => self.ask_overdue(token),
+            Happening::CommandEnds {
+                server,
+                run,
+                ticket,
+                result,
+            } => self.command_ends(server, run, ticket, *result),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {
@@ -409,6 +425,7 @@ impl World {
             propagation: self.propagation,
             update_propagation: self.update_propagation,
             content_bytes_max: CONTENT_BYTES_MAX,
+            sync_timeout: SYNC_TIMEOUT,
         };
         let drives = (0..3)
             .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))
