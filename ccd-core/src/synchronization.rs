@@ -385,21 +385,88 @@ mod tests {
             restore,
         };
         #[rustfmt::skip]
-        let table: Vec<(&str, Vec<Op>, &[&str], Option<Operation>, Option<&str>)> = vec![
-            ("a key without one",        vec![add("D:1:1")],                     &[],                 None,                     None),
-            ("nothing at all",           vec![],                                 &[],                 None,                     None),
-            ("a row",                    vec![add("A:3:s")],                     &["first"],          Some(Operation::Add),     Some("A:3:s")),
-            ("a row with a colon",       vec![add("A:3:%3A")],                   &["first"],          Some(Operation::Add),     Some("A:3:%3A")),
-            ("one row goes",             vec![remove(&["2"])],                   &["first"],          Some(Operation::Remove),  Some("A:2:r")),
-            ("two rows go",              vec![remove(&["1"])],                   &["first"],          Some(Operation::Remove),  None),
-            ("two rows come",            vec![add("A:3:s"), add("A:4:t")],       &["first"],          Some(Operation::Apply),   None),
-            ("keys with one command",    vec![add("B:1:1"), add("C:1:1")],       &["other"],          Some(Operation::Apply),   None),
-            ("keys with different ones", vec![add("C:1:1"), add("A:3:s")],       &["first", "other"], Some(Operation::Apply),   None),
-            ("one with, one without",    vec![add("D:1:1"), add("B:3:s")],       &["other"],          Some(Operation::Apply),   None),
-            ("a format",                 vec![format("A", &["x", "y"])],         &["first"],          Some(Operation::Apply),   None),
-            ("a key is restored",        vec![one_key],                          &["other"],          Some(Operation::Restore), None),
-            ("all is restored",          vec![Op::ReplaceAll { content, restore }], &["first", "other"], Some(Operation::Restore), None),
-            ("purify changes nothing",   vec![Op::Purify],                       &[],                 None,                     None),
+        type Line<'a> = (&'a str, Vec<Op>, &'a [&'a str], Option<Operation>, Option<&'a str>);
+        let table: Vec<Line> = vec![
+            ("a key without one", vec![add("D:1:1")], &[], None, None),
+            ("nothing at all", vec![], &[], None, None),
+            (
+                "a row",
+                vec![add("A:3:s")],
+                &["first"],
+                Some(Operation::Add),
+                Some("A:3:s"),
+            ),
+            (
+                "a row with a colon",
+                vec![add("A:3:%3A")],
+                &["first"],
+                Some(Operation::Add),
+                Some("A:3:%3A"),
+            ),
+            (
+                "one row goes",
+                vec![remove(&["2"])],
+                &["first"],
+                Some(Operation::Remove),
+                Some("A:2:r"),
+            ),
+            (
+                "two rows go",
+                vec![remove(&["1"])],
+                &["first"],
+                Some(Operation::Remove),
+                None,
+            ),
+            (
+                "two rows come",
+                vec![add("A:3:s"), add("A:4:t")],
+                &["first"],
+                Some(Operation::Apply),
+                None,
+            ),
+            (
+                "keys with one command",
+                vec![add("B:1:1"), add("C:1:1")],
+                &["other"],
+                Some(Operation::Apply),
+                None,
+            ),
+            (
+                "keys with different ones",
+                vec![add("C:1:1"), add("A:3:s")],
+                &["first", "other"],
+                Some(Operation::Apply),
+                None,
+            ),
+            (
+                "one with, one without",
+                vec![add("D:1:1"), add("B:3:s")],
+                &["other"],
+                Some(Operation::Apply),
+                None,
+            ),
+            (
+                "a format",
+                vec![format("A", &["x", "y"])],
+                &["first"],
+                Some(Operation::Apply),
+                None,
+            ),
+            (
+                "a key is restored",
+                vec![one_key],
+                &["other"],
+                Some(Operation::Restore),
+                None,
+            ),
+            (
+                "all is restored",
+                vec![Op::ReplaceAll { content, restore }],
+                &["first", "other"],
+                Some(Operation::Restore),
+                None,
+            ),
+            ("purify changes nothing", vec![Op::Purify], &[], None, None),
         ];
         for (what, ops, commands, operation, text) in table {
             let found = summons_of(&database(), &ops).expect(what);

@@ -1,28 +1,29 @@
 //! A daemon of one node that keeps its database in memory, speaks the real protocol on real sockets, and can be told
-//! to misbehave; and a way to run the programs. Used by `client.rs` and `commands.rs`.
+//! to misbehave; and a way to run the programs. Used by the tests that need a daemon or the programs.
+//!
+//! ```text
+//! report.rs     what it says of its cluster
+//! programs.rs   running ccdadm and ccdctl
+//! ```
 
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part")]
+
+mod programs;
+mod report;
+
+pub use programs::{Ran, run};
 
 use ccd_client::Places;
-use ccd_client::wire::{
-    self, Ask, ConnectionReport, DatedDecision, FromDaemon, LinkReport, LinkState, NodeName, Service,
-    StatusReport, Told,
-};
+use ccd_client::wire::{self, Ask, FromDaemon, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, RequestBody, UpdateRequest, VerifiedCopy};
-use ccd_core::configuration::{Configuration, Mode};
 use ccd_core::database::{Database, OpError, Record, Update};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position};
-use ccd_core::init::Fencing;
-use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
-use ccd_core::time::Date;
+use ccd_core::ids::{Epoch, NodeId, NodeSet};
+use report::{decision, report};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// What the daemon does wrong, once.
@@ -250,191 +251,21 @@ impl State {
     }
 }
 
-fn decision() -> DatedDecision {
-    DatedDecision {
-        date: Date(861_184_187_000),
-        node: node(0),
-        decision: Decision {
-            kind: DecisionKind::StoppedServing,
-            configuration: Some(configuration()),
-            text: "the lease ran out".into(),
-        },
-    }
-}
-
-fn configuration() -> Configuration {
-    let nodes: NodeSet = [node(0), node(1)].into_iter().collect();
-    let devices: DeviceSet = DeviceRole::ALL.into_iter().collect();
-    Configuration {
-        epoch: Epoch(6),
-        mode: Mode::Paired,
-        members: nodes,
-        ..Configuration::genesis(nodes, devices)
-    }
-}
-
-/// Two nodes and two devices, all well.
-fn report() -> StatusReport {
-    let nodes = [node(0), node(1)];
-    StatusReport {
-        cluster_name: "prod".into(),
-        cluster_id: ClusterId([0xab; 16]),
-        status: Status {
-            me: node(0),
-            state: ServingState::Serving,
-            verdict: String::new(),
-            configuration: Some(configuration()),
-            position: Position::EMPTY,
-            rows: 12,
-            date: Date(0),
-            nodes: nodes
-                .map(|id| NodeStatus {
-                    id,
-                    member: true,
-                    heard: true,
-                    seen_on_disk: true,
-                    serving: true,
-                    position: Some(Position::EMPTY),
-                    lease: (id != node(0)).then_some(Duration::from_millis(870)),
-                })
-                .to_vec(),
-            devices: DeviceRole::ALL
-                .map(|role| DeviceStatus {
-                    role,
-                    usable: true,
-                    in_sync: true,
-                    error: None,
-                    reservation: None,
-                    registered: true,
-                })
-                .to_vec(),
-            external: None,
-            survives: nodes
-                .map(|id| (Part::Node(id), true))
-                .into_iter()
-                .chain(DeviceRole::ALL.map(|role| (Part::Device(role), true)))
-                .collect(),
-        },
-        node_names: vec![
-            NodeName {
-                id: node(0),
-                name: "alpha".into(),
-            },
-            NodeName {
-                id: node(1),
-                name: "beta".into(),
-            },
-        ],
-        device_paths: DeviceRole::ALL
-            .map(|role| (role, format!("/dev/{role}")))
-            .to_vec(),
-        fencing: Fencing::Lease,
-        lease: Duration::from_secs(1),
-        daemon_version: "0.1.0".into(),
-        daemon_pid: 4711,
-        uptime: Duration::from_secs(9),
-        links: vec![
-            LinkReport {
-                node: node(1),
-                address: "10.0.0.2:5640".parse().expect("it is an address"),
-                state: LinkState::Up,
-                preferred: true,
-                connection: Some(ConnectionReport {
-                    version: 1,
-                    epoch: Epoch(6),
-                    authkey: "0123456789abcdef".into(),
-                }),
-                trouble: String::new(),
-            },
-            LinkReport {
-                node: node(1),
-                address: "10.1.0.2:5640".parse().expect("it is an address"),
-                state: LinkState::Down,
-                preferred: false,
-                connection: None,
-                trouble: "cannot connect: no route".into(),
-            },
-        ],
-    }
-}
-
-/// What a program did.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Ran {
-    /// Panics, showing everything, unless the program ended so.
-    #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    pub fn says(self, text: &str) -> Self {
-        assert!(
-            self.stdout.contains(text) || self.stderr.contains(text),
-            "no {text:?} in {self:#?}"
-        );
-        self
-    }
-
-    /// An error has an id, what failed, why, and what to try.
-    #[track_caller]
-    pub fn expect_error(self, code: i32, id: &str, text: &str) -> Self {
-        let ran = self.expect(code).says(text);
-        assert!(
-            ran.stderr.contains(&format!(": {id}: cannot ")),
-            "no {id} in {ran:#?}"
-        );
-        assert!(ran.stderr.contains("\ntry: "), "nothing to try in {ran:#?}");
-        ran
-    }
-
-    #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:#?}"))
-    }
-}
-
-/// Runs a program with all three folders in `folder`, and `input` on standard input.
-pub fn run(program: &str, folder: Option<&Path>, args: &[&str], input: &str) -> Ran {
-    let path = match program {
-        "ccdadm" => env!("CARGO_BIN_EXE_ccdadm"),
-        _ => env!("CARGO_BIN_EXE_ccdctl"),
-    };
-    let mut command = Command::new(path);
-    for name in ["CCD_ETC", "CCD_STATE", "CCD_RUN"] {
-        match folder {
-            Some(folder) => command.env(name, folder),
-            None => command.env_remove(name),
-        };
-    }
-    let mut child = command
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    // A program that reads no input may be gone already.
-    let _ = child
-        .stdin
-        .take()
-        .expect("it is piped")
-        .write_all(input.as_bytes());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().expect("it ends");
-    Ran {
-        code: status.code().expect("it was not killed"),
-        stdout: String::from_utf8(stdout).expect("it writes UTF-8"),
-        stderr: String::from_utf8(stderr).expect("it writes UTF-8"),
-    }
+/// A daemon with the key of Fig. 6 and two rows.
+pub fn fake_with_rows() -> Fake {
+    let fake = Fake::start();
+    fake.ccdadm(&[
+        "format",
+        "MY_KEY",
+        "clustname",
+        "number_nodes",
+        "network_type",
+        "node_names",
+    ])
+    .expect(0);
+    fake.ccdadm(&["add", "MY_KEY", "clust0", "4", "sci", "foo,bar,moo,boo"])
+        .expect(0);
+    fake.ccdadm(&["add", "MY_KEY", "clust1", "2", "eth", "fd00::1"])
+        .expect(0);
+    fake
 }

@@ -1,7 +1,7 @@
 //! An init database as the file holds it, and how it is edited while the cluster runs: a node added or removed, every
 //! other line left as its author wrote it.
 //!
-//! Used by the protocol (`protocol/nodes.rs`) and by whoever drives it. An [`InitFile`] always parses.
+//! Used by the protocol (`protocol/nodes`) and by whoever drives it. An [`InitFile`] always parses.
 
 use super::{ClusterInit, InitError};
 use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet};

@@ -4,7 +4,7 @@
 //! the round under way end first; what waits is asked of the new master. A designated node that is no member is
 //! designated all the same: the lowest-numbered member is master until it is back.
 //!
-//! Owns `designation`. Called by `requests.rs`, `operator.rs` and `status.rs`.
+//! Owns `designation`. Called by `requests`, `operator.rs` and `status.rs`.
 
 use super::Node;
 use super::message::Message;

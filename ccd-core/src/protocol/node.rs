@@ -22,8 +22,7 @@ use super::requests::Requests;
 use super::settled::Settled;
 use super::spread::Spread;
 use super::update::Round;
-use super::vote::TURN_BEATS;
-use crate::configuration::{BallotBlock, Configuration, Decider, Mode, Quorum};
+use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
@@ -31,7 +30,6 @@ use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 /// One node of a cluster. Pure: it learns the time and everything else from events, and acts only through actions.
 ///
@@ -325,100 +323,6 @@ impl Node {
         deadline
     }
 
-    fn on_message(&mut self, from: NodeId, message: Message) {
-        if from == self.me() || !self.settings.nodes.contains(from) {
-            return;
-        }
-        self.heard(from);
-        match message {
-            Message::Heartbeat(state) => self.on_heartbeat(from, state),
-            Message::HeartbeatAck {
-                incarnation,
-                echo,
-                epoch,
-                lease,
-            } => {
-                self.on_heartbeat_ack(from, incarnation, echo, epoch, lease);
-            }
-            Message::Decided(configuration) => self.learn(configuration),
-            Message::Prepare { instance, ballot } => self.on_prepare(from, instance, ballot),
-            Message::Promise {
-                instance,
-                ballot,
-                promise,
-            } => {
-                self.on_promise(from, instance, ballot, promise);
-            }
-            Message::Accept {
-                instance,
-                ballot,
-                configuration,
-            } => {
-                self.on_accept(from, instance, ballot, configuration);
-            }
-            Message::Accepted { instance, ballot } => self.on_accepted(from, instance, ballot),
-            Message::BallotRefused {
-                instance,
-                ballot,
-                obstacle,
-            } => {
-                self.on_ballot_refused(from, instance, ballot, obstacle);
-            }
-            Message::Install(configuration) => self.on_install(from, configuration),
-            Message::Installed { epoch } => self.on_installed(from, epoch),
-            Message::Open { epoch } => self.on_open(epoch),
-            Message::Fetch { have, image, base } => self.on_fetch(from, have, image, base),
-            Message::Installing { epoch } => self.on_installing(from, epoch),
-            Message::Tail { have, records } => self.on_tail(from, have, records),
-            Message::ImageChunk {
-                position,
-                total,
-                offset,
-                bytes,
-                ancestor,
-            } => {
-                self.on_image_chunk(from, position, total, offset, bytes, ancestor);
-            }
-            Message::UpdateReq { epoch, record } => self.on_update_req(from, epoch, record),
-            Message::UpdateAck { epoch, position } => self.on_update_ack(from, epoch, position),
-            Message::UpdateNack { epoch, position, why } => {
-                self.on_update_nack(from, epoch, position, why);
-            }
-            Message::Unfreeze {
-                epoch,
-                position,
-                commit,
-            } => {
-                self.on_unfreeze(from, epoch, position, commit);
-            }
-            Message::UnfreezeAck { epoch, position } => self.on_unfreeze_ack(from, epoch, position),
-            Message::FreezeReq(freeze) => self.on_freeze_req(from, freeze),
-            Message::FreezeAck { id, result } => self.on_freeze_ack(from, id, result),
-            Message::FreezeOver { id } => self.on_freeze_over(from, id),
-            Message::Forward {
-                epoch,
-                update,
-                timeout,
-            } => self.on_forward(from, epoch, update, timeout),
-            Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
-            Message::Designate { epoch, node } => self.on_designate(epoch, node),
-            Message::DrillReq { serial, role } => self.on_drill_req(from, serial, role),
-            Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),
-            Message::VerifyReq { serial, position } => self.on_verify_req(from, serial, position),
-            Message::VerifyAck { serial, copy } => self.on_verify_ack(from, serial, copy),
-            Message::ChangeNodes {
-                request,
-                edit,
-                timeout,
-            } => self.on_change_nodes(from, request, edit, timeout),
-            Message::NodesChanged { request, result } => self.on_nodes_changed(request, result),
-            Message::StageInit { digest, text } => self.on_stage_init(from, digest, &text),
-            Message::InitStaged { digest, refused } => self.on_init_staged(from, digest, refused),
-            Message::InitAsk { digest } => self.on_init_ask(from, digest),
-            Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
-        }
-    }
-
     /// Damage to this copy in memory, for whoever tests what is made of it: an update that no record holds.
     #[doc(hidden)]
     pub fn damage_copy(&mut self, update: &Update) {
@@ -492,88 +396,6 @@ impl Node {
     /// The local copy is read and can be written.
     pub(super) fn ready(&self) -> bool {
         self.replica(Replica::Local).loaded && self.replica(Replica::Local).usable()
-    }
-
-    /// Stops answering and acking at once, and says why.
-    pub(super) fn stop_serving(&mut self, why: &str) {
-        self.look = true;
-        self.settle_committed();
-        if let Some(epoch) = self.serving.take() {
-            let text = alloc::format!("stopped serving epoch {epoch}: {why}");
-            self.record(DecisionKind::StoppedServing, text);
-            self.waiting = (String::from(why), self.now);
-        }
-    }
-
-    /// Takes note of a configuration that was decided. A later one than any known replaces it: whoever holds an
-    /// earlier one starts over from here.
-    pub(super) fn learn(&mut self, configuration: Configuration) {
-        if configuration.epoch <= self.known.epoch {
-            return;
-        }
-        if self.serving.is_some() {
-            let why = alloc::format!(
-                "a later configuration was decided ({configuration}) by node {}: {}",
-                configuration.proposer,
-                configuration.reason
-            );
-            self.stop_serving(&why);
-        }
-        if self
-            .proposal
-            .as_ref()
-            .is_some_and(|proposal| proposal.instance < configuration.epoch)
-        {
-            self.proposal = None;
-        }
-        if self
-            .install
-            .as_ref()
-            .is_some_and(|install| install.epoch() < configuration.epoch)
-        {
-            self.install = None;
-        }
-        if self
-            .member
-            .as_ref()
-            .is_some_and(|member| member.epoch() < configuration.epoch)
-        {
-            self.member = None;
-        }
-        // Who has voted for the first configuration knows all that it ever promised.
-        let voted = self
-            .ballot
-            .as_ref()
-            .is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank &= !(self.known.is_genesis() && voted);
-        let maintenance = self.known.maintenance;
-        self.note_changes(configuration.members);
-        self.known = configuration;
-        self.note_nodes();
-        self.note_maintenance(maintenance);
-        self.known_since = self.now;
-        self.failures = 0;
-        // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
-        let proposer = self.known.proposer;
-        let turn = if self.linked(proposer) {
-            self.settings.heartbeat * TURN_BEATS
-        } else {
-            Duration::ZERO
-        };
-        self.back_off_until = self.now + turn;
-        self.note_override();
-        self.look = true;
-        // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed
-        // as a member of a configuration that was decided without its vote.
-        if !self.blank {
-            self.store_configuration(Replica::Local, self.known.clone());
-        }
-    }
-
-    pub(super) fn note_override(&mut self) {
-        if self.known.decider == Decider::Operator {
-            self.overridden = Some((self.known.epoch, self.known.base));
-        }
     }
 
     /// Nodes of the configuration other than this one.

@@ -1,6 +1,8 @@
 //! Regions on devices in memory, and entries of a made-up history for them: what the region tests share.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod program;
+
 use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, Replica, Stamp};
 use ccd_disk::device::MemoryDevice;
 use ccd_disk::format::journal::{Entry, Step};

@@ -2,9 +2,10 @@
 
 use super::asks::{AskEnd, Asker};
 use super::brief;
+use super::happening::Happening;
 use super::ledger::Place;
 use super::unsound::Unsound;
-use super::world::{Happening, Sabotage, World};
+use super::world::{Sabotage, World};
 use ccd_core::client::{Answer, ClientToken, Refusal, Reply, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Pattern, Row};

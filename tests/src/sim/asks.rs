@@ -1,9 +1,13 @@
 //! Requests of clients on their way: who asked, where, since when, and how it ended.
 
+use super::happening::Happening;
 use super::history::Instant;
 use super::ledger::Place;
 use super::moment::Moment;
-use ccd_core::client::{Reply, RequestBody};
+use super::world::World;
+use ccd_core::client::{ClientToken, Reply, Request, RequestBody};
+use ccd_core::protocol::Event;
+use ccd_core::time::Date;
 use core::time::Duration;
 
 /// Who waits for the answer.
@@ -36,4 +40,47 @@ pub enum AskEnd {
     Reply(Reply),
     /// The connection broke, or the client lost patience with a process that stands still.
     Lost,
+}
+
+impl World {
+    /// A client asks a node. `None` if nothing listens there.
+    pub fn ask(&mut self, index: usize, asker: Asker, body: RequestBody, timeout: Duration) -> Option<u64> {
+        self.servers[index].process.as_ref()?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let called = self.instant();
+        let ask = Ask {
+            server: index,
+            asker,
+            called,
+            asked_at: self.now,
+            timeout,
+            body: body.clone(),
+            seen: self.ledger.seen(),
+            end: None,
+        };
+        self.asks.insert(token, ask);
+        if let Some(process) = &mut self.servers[index].process {
+            process.asks.insert(token);
+        }
+        self.after(self.patience(index, timeout), Happening::AskOverdue { token });
+        let date_error_ms = self.servers[index].date_error_ms;
+        let date = Date((1_700_000_000_000 + self.now.0 / 1_000_000).saturating_add_signed(date_error_ms));
+        let client = ClientToken(token);
+        let request = Request { timeout, body };
+        self.tell(
+            index,
+            Event::Client {
+                client,
+                request,
+                date,
+            },
+        );
+        Some(token)
+    }
+
+    /// How a request that was asked ended, if it has.
+    pub fn end_of(&self, token: u64) -> Option<&AskEnd> {
+        self.asks.get(&token)?.end.as_ref()
+    }
 }

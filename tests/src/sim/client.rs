@@ -2,10 +2,11 @@
 //! know, and go to another node when theirs is gone.
 
 use super::asks::{AskEnd, Asker};
+use super::happening::Happening;
 use super::history::{Call, Cell, Cells, Heard, Instant, Operation};
 use super::plan::{Load, Shape};
 use super::random::Random;
-use super::world::{Happening, World};
+use super::world::World;
 use ccd_core::client::{Answer, Refusal, RequestBody, UpdateRequest};
 use ccd_core::database::{Key, Op, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{NodeId, RequestId};

@@ -3,10 +3,11 @@
 //! Scenarios name them and read what was run; random histories have one that does anything. What always holds is checked as
 //! they run: one at a time on a node, each freeze followed by its unfreeze, and an unfreeze says what the database shows.
 
+use super::happening::Happening;
 use super::moment::Moment;
 use super::random::Random;
 use super::unsound::Unsound;
-use super::world::{Happening, World};
+use super::world::World;
 use ccd_core::database::{Key, Op, Row};
 use ccd_core::ids::Position;
 use ccd_core::protocol::{CommandFailure, CommandRun, Event, Ticket};

@@ -1,9 +1,10 @@
 //! The way of an operation on a replica: asked for, started, landed on the medium, ended; or late, or never.
 
 use super::drive::{Drive, Job, Taken, UnderWay};
+use super::happening::Happening;
 use super::server::{DiskStep, Stage, replica, slot};
 use super::voters::Voter;
-use super::world::{Ghost, Happening, Sabotage, World};
+use super::world::{Ghost, Sabotage, World};
 use ccd_core::ids::Replica;
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};

@@ -1,9 +1,10 @@
 //! Makes the faults of the budget happen, and ends them all.
 
 use super::asks::Asker;
+use super::happening::Happening;
 use super::plan::FaultKind;
 use super::store::Fault;
-use super::world::{Happening, World};
+use super::world::World;
 use ccd_core::client::RequestBody;
 use ccd_core::ids::DeviceRole;
 use core::time::Duration;

@@ -2,8 +2,9 @@
 //!
 //! Each schedules its own end when it begins. Nothing of them begins after the faults have ended.
 
+use super::happening::Happening;
 use super::plan::FaultKind;
-use super::world::{Happening, World};
+use super::world::World;
 use core::time::Duration;
 
 /// The shortest and the longest time of one turn of something that flaps: from a beat to more than a lease.

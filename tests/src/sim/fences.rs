@@ -1,6 +1,7 @@
 //! The way of a step with a reservation: asked for, landed on the device, answered; or late, or with an outcome nobody knows.
 
-use super::world::{Happening, World};
+use super::happening::Happening;
+use super::world::World;
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::{Event, Ticket};
 use ccd_core::replica::{ReplicaError, ReplicaErrorKind};

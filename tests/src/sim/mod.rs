@@ -5,7 +5,8 @@
 //! inits               the servers' init databases
 //! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
 //!   groups            the same for clusters of many nodes
-//! world               the event queue and the servers' processes
+//! world               the event queue                            happening   what is in it
+//!   processes         the servers' processes: start, pause, sleep, crash      asks   what clients ask them
 //!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
 //!                                                       faults_of_many  those that hit several nodes, and those that come and go
 //!   disks             operations on replicas, step by step    client    the random load
@@ -34,6 +35,7 @@ mod faults;
 mod faults_of_many;
 mod fences;
 mod groups;
+mod happening;
 pub mod history;
 pub mod inits;
 pub mod ledger;
@@ -42,6 +44,7 @@ pub mod log;
 pub mod moment;
 mod network;
 pub mod plan;
+mod processes;
 mod random;
 pub mod reservations;
 pub mod run;

@@ -229,7 +229,7 @@ impl World {
     pub fn start_all(&mut self, spread: Duration) {
         for server in 0..self.shape.nodes {
             let later = self.draw(Duration::ZERO, spread);
-            self.after(later, super::world::Happening::Start { server });
+            self.after(later, super::happening::Happening::Start { server });
         }
     }
 

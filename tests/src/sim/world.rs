@@ -4,28 +4,26 @@
 //! world carries out the actions of the real [`Node`](ccd_core::protocol::Node) and shows each of them to the
 //! [`Ledger`] first.
 
-use super::asks::{Ask, AskEnd, Asker};
+use super::asks::Ask;
 use super::client::Workload;
-use super::commands::{Commands, SYNC_TIMEOUT};
-use super::drive::Drive;
+use super::commands::Commands;
+use super::happening::{Happening, Scheduled};
 use super::history::Instant;
 use super::ledger::Ledger;
 use super::log::Log;
 use super::moment::{Clock, DRIFT_PPM_MAX, Moment};
 use super::network::Network;
-use super::plan::{FaultBudget, FaultKind, Plan, Shape};
+use super::plan::{FaultBudget, Plan, Shape};
 use super::random::Random;
-use super::server::{DiskStep, Process, Server, Stopped};
+use super::server::Server;
 use super::store::{Media, Store};
 use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
-use ccd_core::ids::{ClusterId, DeviceRole, Incarnation, NodeId};
+use ccd_core::ids::{ClusterId, NodeId};
 use ccd_core::init::{Fencing, Propagation};
-use ccd_core::protocol::{CommandFailure, Event, Node, Settings, Ticket};
+use ccd_core::protocol::{Event, Ticket};
 use ccd_core::replica::ReplicaOp;
-use ccd_core::reservation::FenceOp;
-use ccd_core::time::Date;
 use core::time::Duration;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -37,116 +35,8 @@ pub const DISK_DEADLINE: Duration = Duration::from_millis(500);
 
 const LOCAL_LATENCY_MAX: Duration = Duration::from_micros(200);
 
-/// Fits the tiny regions, whose images are 64 KiB.
-const CONTENT_BYTES_MAX: u64 = 40 << 10;
-
 /// More events than this at one moment mean that a node spins.
 const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
-
-/// Something that is going to happen.
-#[derive(Debug)]
-pub(super) enum Happening {
-    Start {
-        server: usize,
-    },
-    Resume {
-        server: usize,
-    },
-    Timer {
-        server: usize,
-        run: u64,
-    },
-    Deliver {
-        from: usize,
-        to: usize,
-        run: u64,
-        bytes: Vec<u8>,
-    },
-    /// Something the driver of a node answers.
-    Answer {
-        server: usize,
-        run: u64,
-        event: Box<Event>,
-    },
-    Disk {
-        server: usize,
-        run: u64,
-        step: DiskStep,
-    },
-    Expire {
-        server: usize,
-        run: u64,
-        slot: usize,
-        serial: u64,
-    },
-    /// A step with a reservation reaches the device; `answers`: nobody has answered for it yet.
-    Fence {
-        server: usize,
-        run: u64,
-        ticket: Ticket,
-        device: DeviceRole,
-        op: FenceOp,
-        answers: bool,
-    },
-    /// A write of a process that is gone reaches its device.
-    LateLanding {
-        ghost: u64,
-    },
-    Client {
-        client: usize,
-    },
-    AskOverdue {
-        token: u64,
-    },
-    Fault,
-    FaultEnds {
-        kind: FaultKind,
-        first: usize,
-        second: usize,
-    },
-    /// A synchronization command of a server ends.
-    CommandEnds {
-        server: usize,
-        run: u64,
-        ticket: Ticket,
-        result: Box<Result<(), CommandFailure>>,
-    },
-    /// These directions are cut, by a fault that comes and goes.
-    Cut {
-        links: Vec<(usize, usize)>,
-    },
-    Mend {
-        links: Vec<(usize, usize)>,
-    },
-    /// This process dies, by a fault that comes and goes.
-    Dies {
-        server: usize,
-    },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Moment,
-    serial: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.serial) == (other.at, other.serial)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.serial).cmp(&(other.at, other.serial))
-    }
-}
 
 /// A write that outlives the process that made it.
 #[derive(Debug)]
@@ -193,7 +83,7 @@ pub struct World {
     pub(super) chance: Random,
     queue: BinaryHeap<Reverse<Scheduled>>,
     next_serial: u64,
-    next_token: u64,
+    pub(super) next_token: u64,
     next_instant: u64,
     events_now: u32,
     pub events: u64,
@@ -400,46 +290,6 @@ impl World {
         }
     }
 
-    /// Starts the process of this server, if it is down.
-    pub fn start(&mut self, index: usize) {
-        if self.servers[index].process.is_some() {
-            return;
-        }
-        self.settle_ghosts(index);
-        self.servers[index].inits.forget();
-        let server = &mut self.servers[index];
-        server.run += 1;
-        server.timer = None;
-        let settings = Settings {
-            me: server.id,
-            cluster: CLUSTER,
-            nodes: server.inits.file.nodes,
-            init: server.inits.file.clone(),
-            staged: server.inits.staged.clone(),
-            devices: self.shape.device_set(),
-            incarnation: Incarnation(self.chance.draw() >> 40),
-            heartbeat: HEARTBEAT,
-            lease: LEASE,
-            fencing: self.fencing,
-            disk_deadline: self.faults.disk_deadline,
-            propagation: self.propagation,
-            update_propagation: self.update_propagation,
-            content_bytes_max: CONTENT_BYTES_MAX,
-            sync_timeout: SYNC_TIMEOUT,
-        };
-        let drives = (0..3)
-            .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))
-            .collect();
-        let node = Node::new(settings, server.clock.show(self.now));
-        server.process = Some(Process {
-            node,
-            drives,
-            asks: Default::default(),
-        });
-        self.log.line(self.now, format_args!("n{index} starts"));
-        self.tell(index, Event::Timer);
-    }
-
     /// An event for a node: handled now, or when its process goes on.
     pub(super) fn tell(&mut self, index: usize, event: Event) {
         let server = &mut self.servers[index];
@@ -464,7 +314,7 @@ impl World {
         self.schedule_timer(index);
     }
 
-    fn schedule_timer(&mut self, index: usize) {
+    pub(super) fn schedule_timer(&mut self, index: usize) {
         let server = &mut self.servers[index];
         let Some(process) = &server.process else {
             return;
@@ -500,125 +350,6 @@ impl World {
                 self.judge(Err(Unsound::new("invariant_messages_survive_the_wire", text)));
             }
         }
-    }
-
-    /// Stops a process as SIGSTOP does.
-    pub fn pause(&mut self, index: usize) {
-        if self.servers[index].is_awake() {
-            self.log.line(self.now, format_args!("n{index} is stopped"));
-            self.servers[index].stopped = Some(Stopped::default());
-        }
-    }
-
-    /// Lets a stopped process go on: first with what it was doing, then with what waits, in any order.
-    pub fn resume(&mut self, index: usize) {
-        let Some(mut stopped) = self.servers[index].stopped.take() else {
-            return;
-        };
-        self.log.line(self.now, format_args!("n{index} goes on"));
-        self.servers[index].resumed_at = self.now;
-        self.perform(index, std::mem::take(&mut stopped.actions));
-        for step in stopped.steps {
-            self.step_after(index, Duration::ZERO, step);
-        }
-        self.chance.shuffle(&mut stopped.inbox);
-        for event in stopped.inbox {
-            self.tell(index, event);
-        }
-        self.schedule_timer(index);
-    }
-
-    /// The whole machine sleeps: suspended, or a guest whose host does not run it.
-    pub fn fall_asleep(&mut self, index: usize) {
-        self.pause(index);
-        self.servers[index].slept_at = self.now;
-    }
-
-    /// It wakes up. What was sent to it meanwhile is lost; its clock went on, or it stood still.
-    pub fn wake_up(&mut self, index: usize, clock_went_on: bool) {
-        let server = &mut self.servers[index];
-        if !clock_went_on {
-            server.clock.stood_still(self.now.since(server.slept_at));
-        }
-        if let Some(stopped) = &mut server.stopped {
-            stopped
-                .inbox
-                .retain(|event| !matches!(event, Event::Message { .. }));
-        }
-        self.resume(index);
-    }
-
-    /// The process dies; with `power`, so does the memory of its machine and of its local disk.
-    pub fn crash(&mut self, index: usize, power: bool) {
-        let server = &mut self.servers[index];
-        server.stopped = None;
-        let Some(process) = server.process.take() else {
-            return;
-        };
-        server.run += 1;
-        self.log.line(
-            self.now,
-            format_args!("n{index} dies{}", if power { " (power)" } else { "" }),
-        );
-        self.leave_ghosts(index, process.drives, power);
-        if power {
-            let torn = self.faults.torn_writes;
-            self.media.power_cut_local(index, torn, &mut self.chance);
-            // Some initiators come back as the same nexus, some as another.
-            if self.fencing == Fencing::Scsi && self.chance.chance(500) {
-                self.media.new_sessions(index);
-            }
-        }
-        for token in process.asks {
-            self.end_ask(token, AskEnd::Lost);
-        }
-    }
-
-    /// A client asks a node. `None` if nothing listens there.
-    pub fn ask(
-        &mut self,
-        index: usize,
-        asker: Asker,
-        body: ccd_core::client::RequestBody,
-        timeout: Duration,
-    ) -> Option<u64> {
-        self.servers[index].process.as_ref()?;
-        let token = self.next_token;
-        self.next_token += 1;
-        let called = self.instant();
-        let ask = Ask {
-            server: index,
-            asker,
-            called,
-            asked_at: self.now,
-            timeout,
-            body: body.clone(),
-            seen: self.ledger.seen(),
-            end: None,
-        };
-        self.asks.insert(token, ask);
-        if let Some(process) = &mut self.servers[index].process {
-            process.asks.insert(token);
-        }
-        self.after(self.patience(index, timeout), Happening::AskOverdue { token });
-        let date_error_ms = self.servers[index].date_error_ms;
-        let date = Date((1_700_000_000_000 + self.now.0 / 1_000_000).saturating_add_signed(date_error_ms));
-        let client = ccd_core::client::ClientToken(token);
-        let request = ccd_core::client::Request { timeout, body };
-        self.tell(
-            index,
-            Event::Client {
-                client,
-                request,
-                date,
-            },
-        );
-        Some(token)
-    }
-
-    /// How a request that was asked ended, if it has.
-    pub fn end_of(&self, token: u64) -> Option<&AskEnd> {
-        self.asks.get(&token)?.end.as_ref()
     }
 
     pub(super) fn answer(&mut self, index: usize, span: Duration, event: Event) {

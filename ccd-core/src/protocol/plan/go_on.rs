@@ -1,0 +1,174 @@
+//! The plan of a node that does not serve, or whose fellow members are not all there: form a new cluster, or go on after the
+//! last configuration.
+
+use super::{Plan, Settles, View, Want};
+use crate::configuration::{Mode, Quorum, RestoreFlag};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// A new cluster: every node and every device must be seen once, so that nothing older is overlooked.
+pub(super) fn first(view: &View) -> Plan {
+    let candidates = view.candidates();
+    let absent_nodes = view.known.nodes.minus(candidates);
+    let fresh = |node: NodeId| view.nodes[&node].epoch == Epoch(0);
+    if let Some(node) = view.others(candidates).find(|node| !fresh(*node)) {
+        return Plan::Wait(format!("node {node} knows a configuration: waiting to hear it"));
+    }
+    let absent_devices: DeviceSet = view
+        .known
+        .devices
+        .iter()
+        .filter(|role| !view.usable_by_all.contains(*role))
+        .collect();
+    if !absent_nodes.is_empty() || !absent_devices.is_empty() {
+        let mut missing = String::new();
+        for part in absent_nodes.iter().map(|n| format!("node {n}")) {
+            missing = if missing.is_empty() {
+                part
+            } else {
+                format!("{missing}, {part}")
+            };
+        }
+        for part in absent_devices.iter().map(|r| r.to_string()) {
+            missing = if missing.is_empty() {
+                part
+            } else {
+                format!("{missing}, {part}")
+            };
+        }
+        return Plan::Wait(format!(
+            "the first start of a cluster needs every node and every device once, and these are missing: {missing}"
+        ));
+    }
+    if view.leader(candidates) != view.me && !view.patience_over {
+        return Plan::Wait("the lowest-numbered node forms the cluster".to_string());
+    }
+    let why = "the first start of the cluster, with every node and device present".to_string();
+    form(view, candidates, view.usable, why)
+}
+
+/// Not serving, or serving a configuration of which a member has gone silent.
+pub(super) fn go_on(view: &View) -> Plan {
+    let is_flagged = [view.known.restore, view.restore].contains(&RestoreFlag::NotAllActive);
+    let candidates = if is_flagged {
+        view.candidates()
+    } else {
+        view.quick_candidates()
+    };
+    if is_flagged && !view.serves && candidates != view.all {
+        let what = if view.known.restore == RestoreFlag::NotAllActive {
+            "the database was last opened by an operator's override"
+        } else {
+            "the database was restored while not all nodes were active"
+        };
+        return Plan::Wait(format!(
+            "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {}",
+            view.all.minus(candidates)
+        ));
+    }
+    let waived = view.known.quorum == Quorum::Waived && !view.decides;
+    if view.known.owner().is_none() && view.known.devices.is_empty() && !view.copies.is_empty() && !waived {
+        return Plan::Wait(format!("no quorum: {}", view.copies));
+    }
+    if !view.untried.is_empty() && !view.impatient {
+        return Plan::Wait("the devices are being opened".to_string());
+    }
+    for node in view.others(view.fenced_by) {
+        let facts = &view.nodes[&node];
+        if !facts.linked && !facts.silent && !view.impatient {
+            return Plan::Wait(format!(
+                "fenced by node {node}, which was alive less than a lease ago: it goes on, or this node does once that \
+                 one has been silent for a lease"
+            ));
+        }
+    }
+    // A solo owner that starts again excludes nobody.
+    let mine = view.known.owner() == Some(view.me);
+    if !mine && !view.impatient {
+        for node in view.others(view.known.members.minus(candidates)) {
+            let facts = &view.nodes[&node];
+            if facts.linked && facts.willing && !facts.ready && !view.patience_over {
+                return Plan::Wait(format!("node {node} is starting"));
+            }
+            if facts.alive_apart {
+                if view.known.owner() == Some(node) {
+                    return Plan::Wait(format!(
+                        "node {node} owns the devices and is alive: its heartbeat there moves, but the network \
+                         between us is cut"
+                    ));
+                }
+                if node < view.me && !view.patience_over {
+                    return Plan::Wait(format!(
+                        "the network to node {node} is cut, but it is alive: the lowest-numbered node takes over"
+                    ));
+                }
+            } else if !facts.linked && facts.expected {
+                return Plan::Wait(format!(
+                    "node {node} is there, says the external membership monitor, and is waited for"
+                ));
+            } else if !facts.linked && !facts.silent {
+                return Plan::Wait(format!("node {node} was seen or heard less than a lease ago"));
+            }
+        }
+    }
+    let leader = view.leader(candidates);
+    if leader != view.me && !view.patience_over && !view.impatient {
+        return Plan::Wait(format!(
+            "node {leader} reconfigures: it is master, or the lowest-numbered one here"
+        ));
+    }
+    let gone = view.known.members.minus(candidates);
+    let why = if gone.is_empty() {
+        format!("restart with nodes {candidates}")
+    } else if view
+        .nodes
+        .get(&gone.lowest().unwrap_or(view.me))
+        .is_some_and(|facts| facts.linked)
+    {
+        format!("node {gone} leaves or cannot serve")
+    } else if gone
+        .iter()
+        .all(|node| view.nodes.get(&node).is_some_and(|facts| facts.called_gone))
+    {
+        format!("node {gone} is gone, says the external membership monitor")
+    } else {
+        format!("node {gone} has been silent for a lease")
+    };
+    // In solo mode a device outside of the configuration holds nothing yet: it joins later, with an image.
+    let devices = match view.known.mode {
+        Mode::Solo(_) => view
+            .usable
+            .iter()
+            .filter(|role| view.known.devices.contains(*role))
+            .collect(),
+        Mode::Paired => view.usable,
+    };
+    if waived {
+        return Plan::Override(Want {
+            members: candidates,
+            devices,
+            why: format!("{why}; quorum is off, and whoever is left goes on"),
+            settles: Settles::default(),
+        });
+    }
+    form(view, candidates, devices, why)
+}
+
+fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Plan {
+    let total = view.all.count();
+    if candidates.count() == 1 && devices.is_empty() && total > 1
+        || candidates.count() * 2 <= total && devices.is_empty()
+    {
+        return Plan::Wait(format!(
+            "no quorum: {} of {total} nodes are here, and no device can be used",
+            candidates.count()
+        ));
+    }
+    Plan::Propose(Want {
+        members: candidates,
+        devices,
+        why,
+        settles: Settles::default(),
+    })
+}

@@ -1,0 +1,108 @@
+//! The plan of a node that serves, with all members there.
+
+use super::{Plan, Settles, View, Want};
+use crate::configuration::Mode;
+use crate::ids::{DeviceSet, NodeId, NodeSet};
+use alloc::format;
+use alloc::string::ToString;
+
+/// Serving: does the configuration still fit what is here?
+pub(super) fn improve(view: &View) -> Plan {
+    let known = view.known;
+    // The master acts if it stays, else the lowest member that does: so a master can leave.
+    let mut staying: NodeSet = (known.members.iter())
+        .filter(|node| {
+            if *node == view.me {
+                view.willing && view.ready || known.owner() == Some(view.me)
+            } else {
+                let facts = &view.nodes[node];
+                !facts.linked || facts.willing && (facts.ready || !facts.settled)
+            }
+        })
+        .collect();
+    let steady: NodeSet = (staying.iter())
+        .filter(|node| *node == view.me || !(view.nodes[node].fell_out && view.nodes[node].flapping))
+        .collect();
+    if view.enough(steady) {
+        staying = steady;
+    }
+    let serves = |node: &NodeId| view.nodes[node].linked && !view.nodes[node].fell_out;
+    let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
+    let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
+    if acting != Some(view.me) {
+        return Plan::Serve;
+    }
+    if !view.willing {
+        // A solo owner that leaves has nobody to hand over to.
+        return Plan::Serve;
+    }
+    let joiners: NodeSet = (view.nodes.iter())
+        .filter(|(node, facts)| {
+            !known.members.contains(**node)
+                && facts.linked
+                && facts.ready
+                && facts.willing
+                && facts.caught_up
+                && !facts.held_back
+                && facts.epoch <= known.epoch
+        })
+        .map(|(node, _)| *node)
+        .collect();
+    let members = staying.union(joiners);
+    let stays_solo = members.count() == 1 && view.all.count() > 1;
+    let kept = known.devices.iter().filter(|role| !view.lost.contains(*role));
+    let devices: DeviceSet = if stays_solo && known.mode != Mode::Paired {
+        kept.chain(view.prewritten.iter()).collect()
+    } else if known.mode == Mode::Paired && joiners.is_empty() && !stays_solo {
+        kept.chain(
+            view.returned
+                .iter()
+                .filter(|role| view.usable_by_all.contains(*role)),
+        )
+        .collect()
+    } else {
+        view.usable
+    };
+    let fallen = view
+        .others(known.members)
+        .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
+    if members == known.members && devices == known.devices && fallen.is_none() && view.designation.is_none()
+    {
+        let bare: DeviceSet = (view.returned.iter())
+            .filter(|role| known.owner().is_some() && !known.devices.contains(*role))
+            .collect();
+        return if bare.is_empty() {
+            Plan::Serve
+        } else {
+            Plan::Prewrite(bare)
+        };
+    }
+    let why = if members != known.members {
+        let (left, joined) = (known.members.minus(members), members.minus(known.members));
+        match (left.is_empty(), joined.is_empty()) {
+            (true, _) => format!("node {joined} joins"),
+            (_, true) => format!("node {left} leaves"),
+            _ => format!("node {left} leaves, node {joined} joins"),
+        }
+    } else if let Some(node) = fallen {
+        format!("node {node} has started again")
+    } else if devices.count() > known.devices.count() {
+        "a device has come back".to_string()
+    } else if devices == known.devices {
+        match view.designation.flatten() {
+            Some(node) => format!("an operator designates node {node} as master"),
+            None => "an operator makes the lowest-numbered node master".to_string(),
+        }
+    } else {
+        "a device is lost".to_string()
+    };
+    if devices.is_empty() && members.count() * 2 <= view.all.count() {
+        return Plan::Serve;
+    }
+    Plan::Propose(Want {
+        members,
+        devices,
+        why,
+        settles: Settles::default(),
+    })
+}

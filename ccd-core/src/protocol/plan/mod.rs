@@ -1,0 +1,221 @@
+//! What this node should do next, decided from what it sees: serve, wait, follow, or propose. Pure; a table tests it.
+//!
+//! Nothing here is needed for safety, which is the votes' and the leases' business: a wrong plan costs time.
+//!
+//! ```text
+//! go_on.rs     not serving, or a member is gone: form a new cluster, or go on
+//! improve.rs   serving: does the configuration still fit what is here?
+//! ```
+
+mod go_on;
+mod improve;
+
+use crate::configuration::{Configuration, RestoreFlag};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use go_on::{first, go_on};
+use improve::improve;
+
+/// What a node sees of another one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Each hears the other over the network.
+    pub linked: bool,
+    /// Not linked for a whole lease, but alive: its heartbeat on a device moves, or it is heard and does not hear back.
+    pub alive_apart: bool,
+    /// Not seen in any way for a whole lease.
+    pub silent: bool,
+    /// What it said last, if it is linked.
+    pub epoch: Epoch,
+    pub blank: bool,
+    pub willing: bool,
+    pub ready: bool,
+    pub serving: bool,
+    /// A member that does not serve what this node serves, and will not by itself.
+    pub fell_out: bool,
+    /// Its copy is close enough to be brought up to date by a journal tail.
+    pub caught_up: bool,
+    /// It has been linked for a whole lease, so it will be here for a while.
+    pub settled: bool,
+    /// An external membership monitor says that it is there, or gone.
+    pub expected: bool,
+    pub called_gone: bool,
+    /// It did not keep up, or came and went too often: it is not to become a member yet.
+    pub held_back: bool,
+    /// The same, because it did not get ready or ack in time.
+    pub slow: bool,
+    /// It came and went so often that it is not taken in anew without a pause.
+    pub flapping: bool,
+}
+
+/// What a node sees.
+#[derive(Clone, Debug)]
+pub(super) struct View<'a> {
+    pub me: NodeId,
+    /// All nodes of the cluster.
+    pub all: NodeSet,
+    pub known: &'a Configuration,
+    pub serving: bool,
+    pub blank: bool,
+    pub ready: bool,
+    pub willing: bool,
+    pub nodes: BTreeMap<NodeId, Facts>,
+    /// Devices that this node can use, and those that every linked member can use as well.
+    pub usable: DeviceSet,
+    pub usable_by_all: DeviceSet,
+    /// Devices usable for so long that they may join, and unusable for so long that they must go.
+    pub returned: DeviceSet,
+    pub lost: DeviceSet,
+    /// Devices not yet tried, while there is still time to.
+    pub untried: DeviceSet,
+    /// Solo: devices outside of the configuration that hold a recent image already.
+    pub prewritten: DeviceSet,
+    /// Nodes that fenced this one on a device of the configuration.
+    pub fenced_by: NodeSet,
+    /// It has waited for others to act for so long that it acts itself.
+    pub patience_over: bool,
+    /// An operator asked for a takeover now.
+    pub impatient: bool,
+    /// Which copies are here and how many are needed, where nodes alone vote and too few are here.
+    pub copies: String,
+    /// The voters that are linked or usable decide.
+    pub decides: bool,
+    /// It opened the known configuration and has not stopped since: whatever it does is no restart.
+    pub serves: bool,
+    /// The flag of the database itself.
+    pub restore: RestoreFlag,
+    /// Who an operator wants to be master, if that is not what was decided.
+    pub designation: Option<Option<NodeId>>,
+}
+
+/// A configuration to propose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    pub members: NodeSet,
+    pub devices: DeviceSet,
+    pub why: String,
+    /// What an operator has decided on with it.
+    pub settles: Settles,
+}
+
+/// Parts of a configuration that change only because an operator says so; `None` leaves them as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settles {
+    /// Other nodes, and the digest of the init database that names them.
+    pub nodes: Option<(NodeSet, [u8; 32])>,
+    pub maintenance: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// All is as it should be.
+    Serve,
+    /// Somebody or something else must act first.
+    Wait(String),
+    /// A device that comes back in solo mode gets an image first.
+    Prewrite(DeviceSet),
+    Propose(Want),
+    /// The same without the votes, which an operator has waived.
+    Override(Want),
+}
+
+pub(super) fn plan(view: &View) -> Plan {
+    if !view.ready && !view.serving {
+        return Plan::Wait("the local copy is not read yet, or cannot be".to_string());
+    }
+    if view.serving {
+        let gone = |facts: &Facts| facts.silent || facts.alive_apart;
+        let missing = view
+            .others(view.known.members)
+            .any(|node| gone(&view.nodes[&node]));
+        if !missing {
+            return improve(view);
+        }
+    } else if let Some(peer) = view.serving_peer() {
+        return Plan::Wait(if view.willing {
+            format!("node {peer} serves: catching up with it, to join")
+        } else {
+            "left by request; `ccdctl join` takes part again".to_string()
+        });
+    }
+    if !view.willing {
+        return Plan::Wait("left by request; `ccdctl join` takes part again".to_string());
+    }
+    if view.known.is_genesis() {
+        first(view)
+    } else {
+        go_on(view)
+    }
+}
+
+impl View<'_> {
+    fn others(&self, set: NodeSet) -> impl Iterator<Item = NodeId> {
+        let me = self.me;
+        set.iter().filter(move |node| *node != me)
+    }
+
+    fn serving_peer(&self) -> Option<NodeId> {
+        (self.nodes.iter())
+            .find(|(_, facts)| facts.linked && facts.serving && facts.epoch >= self.known.epoch)
+            .map(|(node, _)| *node)
+    }
+
+    /// This node and those that it can form a configuration with.
+    fn candidates(&self) -> NodeSet {
+        (self.nodes.iter())
+            .filter(|(_, facts)| facts.linked && facts.ready && facts.willing)
+            .map(|(node, _)| *node)
+            .collect::<NodeSet>()
+            .with(self.me)
+    }
+
+    /// The candidates that keep up, if they are enough to go on; else all of them.
+    fn quick_candidates(&self) -> NodeSet {
+        let candidates = self.candidates();
+        let quick = (candidates.iter())
+            .filter(|node| *node == self.me || !self.nodes[node].slow)
+            .collect();
+        if self.enough(quick) { quick } else { candidates }
+    }
+
+    /// Whether these go on without anybody else.
+    fn enough(&self, nodes: NodeSet) -> bool {
+        nodes.count() * 2 > self.all.count() || !self.usable.is_empty()
+    }
+
+    fn is_blank(&self, node: NodeId) -> bool {
+        if node == self.me {
+            self.blank
+        } else {
+            self.nodes[&node].blank
+        }
+    }
+
+    /// Who reconfigures: the owner, who has the newest state at hand; else the designated master, or the lowest-numbered member; else the
+    /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
+    fn leader(&self, candidates: NodeSet) -> NodeId {
+        let known = |node: &NodeId| !self.is_blank(*node);
+        let members = self.known.members.intersection(candidates);
+        (self
+            .known
+            .owner()
+            .into_iter()
+            .filter(|owner| candidates.contains(*owner)))
+        // The designated master first: it is going to be master of what is formed.
+        .chain(
+            (self.known.designated.into_iter())
+                .filter(|node| members.contains(*node))
+                .filter(known),
+        )
+        .chain(members.iter().filter(known))
+        .chain(candidates.iter().filter(known))
+        .chain(candidates.iter())
+        .next()
+        .expect("this node is a candidate")
+    }
+}
+
+#[cfg(test)]
+mod tests;

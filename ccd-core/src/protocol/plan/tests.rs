@@ -1,0 +1,207 @@
+//! Situations of a node, and the plan for each.
+
+use super::*;
+use crate::configuration::{Mode, Quorum};
+
+const A: NodeId = NodeId::new(0).unwrap();
+const B: NodeId = NodeId::new(1).unwrap();
+const BOTH: DeviceSet = DeviceSet {
+    primary: true,
+    secondary: true,
+};
+const P: DeviceSet = DeviceSet {
+    primary: true,
+    secondary: false,
+};
+
+fn pair() -> Configuration {
+    let nodes = NodeSet::of(A).with(B);
+    Configuration {
+        epoch: Epoch(5),
+        members: nodes,
+        ..Configuration::genesis(nodes, BOTH)
+    }
+}
+fn solo(owner: NodeId, devices: DeviceSet) -> Configuration {
+    Configuration {
+        mode: Mode::Solo(owner),
+        members: NodeSet::of(owner),
+        devices,
+        ..pair()
+    }
+}
+fn healthy() -> Facts {
+    Facts {
+        linked: true,
+        epoch: Epoch(5),
+        willing: true,
+        ready: true,
+        caught_up: true,
+        settled: true,
+        ..Facts::default()
+    }
+}
+fn silent() -> Facts {
+    Facts {
+        silent: true,
+        ..Facts::default()
+    }
+}
+fn apart() -> Facts {
+    Facts {
+        alive_apart: true,
+        ..Facts::default()
+    }
+}
+fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<'_> {
+    let peer = if me == A { B } else { A };
+    View {
+        me,
+        all: NodeSet::of(A).with(B),
+        known,
+        serving,
+        blank: false,
+        ready: true,
+        willing: true,
+        nodes: [(peer, other)].into(),
+        usable: BOTH,
+        usable_by_all: BOTH,
+        returned: BOTH,
+        lost: DeviceSet::EMPTY,
+        untried: DeviceSet::EMPTY,
+        prewritten: DeviceSet::EMPTY,
+        fenced_by: NodeSet::EMPTY,
+        patience_over: false,
+        impatient: false,
+        copies: String::new(),
+        decides: true,
+        serves: serving,
+        restore: RestoreFlag::AllActive,
+        designation: None,
+    }
+}
+fn fenced(view: View<'_>) -> View<'_> {
+    let fenced_by = view.all.without(view.me);
+    View { fenced_by, ..view }
+}
+/// What a plan comes to, in one word or the members and devices.
+fn told(plan: Plan) -> String {
+    match plan {
+        Plan::Serve => "serve".to_string(),
+        Plan::Wait(_) => "wait".to_string(),
+        Plan::Prewrite(devices) => format!("prewrite {devices:?}"),
+        Plan::Propose(want) => format!("{:?} {:?}", want.members, want.devices),
+        Plan::Override(want) => format!("override {:?} {:?}", want.members, want.devices),
+    }
+}
+
+#[test]
+fn each_situation_of_two_nodes_has_its_plan() {
+    let (pair, solo_a, solo_b) = (pair(), solo(A, BOTH), solo(B, BOTH));
+    let degraded = solo(A, P);
+    let genesis = Configuration::genesis(pair.nodes, BOTH);
+    let new = |facts: Facts| Facts {
+        epoch: Epoch(0),
+        blank: true,
+        ..facts
+    };
+    let serving = Facts {
+        serving: true,
+        ..healthy()
+    };
+    let leaving = Facts {
+        willing: false,
+        ..healthy()
+    };
+    #[rustfmt::skip]
+    let table = [
+        ("both up: nothing to do",               view(A, &pair, true, healthy()),       "serve"),
+        ("the peer dies: the survivor goes on",  view(B, &pair, true, silent()),        "{1} {Primary, Secondary}"),
+        ("the peer was seen a moment ago",       view(B, &pair, false, Facts::default()), "wait"),
+        ("network cut: the lowest takes over",   view(A, &pair, false, apart()),        "{0} {Primary, Secondary}"),
+        ("network cut under load: the lowest takes over", view(A, &pair, true, apart()), "{0} {Primary, Secondary}"),
+        ("network cut: the other waits",         view(B, &pair, false, apart()),        "wait"),
+        ("the peer leaves: hand over at once",   view(A, &pair, true, leaving.clone()), "{0} {Primary, Secondary}"),
+        ("the master leaves: the other acts",    view(B, &pair, true, leaving),         "{1} {Primary, Secondary}"),
+        ("restart with both: the lowest acts",   view(A, &pair, false, healthy()),      "{0,1} {Primary, Secondary}"),
+        ("restart with both: the other waits",   view(B, &pair, false, healthy()),      "wait"),
+        ("the owner restarts alone at once",     view(A, &solo_a, false, Facts::default()), "{0} {Primary, Secondary}"),
+        ("an owner that is alive is left alone", view(B, &solo_a, false, apart()),      "wait"),
+        ("an owner that is silent is replaced",  view(B, &solo_a, false, silent()),     "{1} {Primary, Secondary}"),
+        ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
+        ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
+        ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
+        ("an owner that was fenced waits for the fencer", fenced(view(A, &solo_a, false, apart())), "wait"),
+        ("and goes on when that one is silent",  fenced(view(A, &solo_a, false, silent())), "{0} {Primary, Secondary}"),
+        ("a device is back: it gets an image",   view(A, &degraded, true, silent()),    "prewrite {Secondary}"),
+        ("a new cluster waits for every node",   view(A, &genesis, false, new(silent())), "wait"),
+        ("a new cluster is formed",              view(A, &genesis, false, new(healthy())), "{0,1} {Primary, Secondary}"),
+    ];
+    for (situation, view, expected) in table {
+        assert_eq!(told(plan(&view)), expected, "{situation}");
+    }
+}
+
+#[test]
+fn with_quorum_off_whoever_is_left_goes_on_and_a_restore_flag_still_needs_all_nodes() {
+    let bare = Configuration {
+        devices: DeviceSet::EMPTY,
+        quorum: Quorum::Waived,
+        ..pair()
+    };
+    let flagged = Configuration {
+        restore: RestoreFlag::NotAllActive,
+        ..bare.clone()
+    };
+    let lone = |known, serves| View {
+        usable: DeviceSet::EMPTY,
+        decides: false,
+        copies: "1 of 2 copies found".to_string(),
+        serves,
+        ..view(A, known, false, silent())
+    };
+    let required = Configuration {
+        quorum: Quorum::Required,
+        ..bare.clone()
+    };
+    assert_eq!(told(plan(&lone(&required, true))), "wait");
+    assert_eq!(told(plan(&lone(&bare, true))), "override {0} {}");
+    assert_eq!(told(plan(&lone(&bare, false))), "override {0} {}");
+    assert_eq!(told(plan(&lone(&flagged, true))), "override {0} {}");
+    assert_eq!(told(plan(&lone(&flagged, false))), "wait");
+}
+
+#[test]
+fn after_a_restore_without_all_nodes_a_restart_names_who_is_missing() {
+    let pair = pair();
+    let restored = View {
+        restore: RestoreFlag::NotAllActive,
+        ..view(B, &pair, false, silent())
+    };
+    let Plan::Wait(why) = plan(&restored) else {
+        panic!("it waits");
+    };
+    assert_eq!(
+        why,
+        "the database was restored while not all nodes were active (restore flag 3): all nodes must be active once \
+         before an unattended restart; missing: nodes 0"
+    );
+    let served = View {
+        serves: true,
+        ..restored
+    };
+    assert_eq!(told(plan(&served)), "{1} {Primary, Secondary}");
+}
+
+#[test]
+fn after_an_override_nothing_restarts_before_all_nodes_were_active() {
+    let flagged = Configuration {
+        restore: RestoreFlag::NotAllActive,
+        ..solo(A, BOTH)
+    };
+    assert_eq!(told(plan(&view(A, &flagged, false, silent()))), "wait");
+    assert_eq!(
+        told(plan(&view(A, &flagged, false, healthy()))),
+        "{0,1} {Primary, Secondary}"
+    );
+}

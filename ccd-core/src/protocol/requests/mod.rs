@@ -1,0 +1,237 @@
+//! What clients wait for: queries until they can be answered strictly, updates until they are committed or refused, each
+//! at most until its time-out.
+//!
+//! This file takes each request to the part that sees to it.
+//!
+//! ```text
+//! reads.rs     queries and the like, and their deadlines
+//! updates.rs   updates: to the master, into a round, and the word on them
+//! ```
+//!
+//! Owns `requests`.
+
+mod reads;
+mod updates;
+
+use super::Node;
+use super::interface::Action;
+use super::message::ForwardOutcome;
+use super::operator::{Operator, Wish};
+use super::verification::Verification;
+use crate::client::{ClientToken, Refusal, Reply, Request, RequestBody};
+use crate::ids::RequestId;
+use crate::time::Time;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use reads::Read;
+use updates::{Origin, Pending};
+
+/// A node that has not served for this many leases refuses at once instead of letting its clients wait.
+const HOPELESS_LEASES: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    reads: Vec<Read>,
+    updates: BTreeMap<RequestId, Pending>,
+    /// Updates that wait for a round, in order.
+    queue: VecDeque<RequestId>,
+    /// Oldest first.
+    finished: VecDeque<(RequestId, ForwardOutcome)>,
+    pub operator: Vec<Operator>,
+    pub verifications: Vec<Verification>,
+    /// Numbers verifications.
+    pub serial: u64,
+}
+
+impl Requests {
+    pub fn next_deadline(&self) -> Time {
+        (self.reads.iter().map(|read| read.deadline))
+            .chain(
+                self.updates
+                    .values()
+                    .flat_map(|pending| pending.origins.iter().map(|(_, due)| *due)),
+            )
+            .chain(self.operator.iter().map(|operator| operator.deadline))
+            .chain(
+                self.verifications
+                    .iter()
+                    .map(|verification| verification.deadline),
+            )
+            .min()
+            .unwrap_or(Time::NEVER)
+    }
+}
+
+impl Node {
+    pub(super) fn reply(&mut self, client: ClientToken, reply: Reply) {
+        self.actions.push(Action::Reply { client, reply });
+    }
+
+    pub(super) fn not_serving(&self) -> Refusal {
+        Refusal::NotServing {
+            why: self.obstacle_text(),
+        }
+    }
+
+    pub(super) fn on_request(&mut self, client: ClientToken, request: Request) {
+        let deadline = self.now + request.timeout;
+        match request.body {
+            RequestBody::Query { stale: true, .. }
+            | RequestBody::Keys { stale: true }
+            | RequestBody::Snapshot { stale: true } => {
+                let reply = if self.damaged.is_some() || !self.was_read() {
+                    Err(self.not_serving())
+                } else {
+                    self.read(&self.committed, &request.body)
+                };
+                self.reply(client, reply);
+            }
+            body @ (RequestBody::Query { .. }
+            | RequestBody::Keys { .. }
+            | RequestBody::Snapshot { .. }
+            | RequestBody::Outcome { .. }) => self.requests.reads.push(Read {
+                client,
+                deadline,
+                body,
+            }),
+            RequestBody::Update(update) => self.take_update(Origin::Client(client), update, deadline),
+            // As a read: it starts when the node can be read.
+            body @ RequestBody::Verify { .. } => self.requests.reads.push(Read {
+                client,
+                deadline,
+                body,
+            }),
+            RequestBody::Drill if self.known.is_genesis() => {
+                let refusal = self.not_serving();
+                self.reply(client, Err(refusal));
+            }
+            RequestBody::Drill => self.begin_drill(client, deadline),
+            RequestBody::Leave => {
+                self.look = true;
+                self.willing = false;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Out,
+                });
+                self.beat();
+            }
+            RequestBody::Join => {
+                self.willing = true;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::In,
+                });
+                self.beat();
+            }
+            RequestBody::Quorum(wanted) => self.begin_quorum_wish(client, deadline, wanted),
+            RequestBody::Designate { node: Some(node) } if !self.settings.nodes.contains(node) => {
+                let why = format!(
+                    "there is no node {node} in this cluster; its nodes are {}",
+                    self.settings.nodes
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Designate { node } => {
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Master(node),
+                });
+                self.hand_on_designations();
+            }
+            RequestBody::Reconfigure { members } => self.reconfigure(client, members, deadline),
+            RequestBody::Maintenance { on } => {
+                self.look = true;
+                self.maintenance_wish = (on != self.known.maintenance).then_some(on);
+                self.back_off_until = self.now;
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Maintenance(on),
+                });
+            }
+            RequestBody::ChangeNodes(edit) => self.change_nodes(client, edit, deadline),
+            RequestBody::Takeover { .. } if self.removed() => {
+                let why = self.removed_text();
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Takeover { force: false } if self.known.maintenance => {
+                let why = String::from(
+                    "maintenance: nothing is taken over; `ccdctl maintenance off` ends it, and then takes over as the votes \
+                     allow",
+                );
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Takeover { force: false } if !self.willing => {
+                let why = String::from("this node left; `ccdctl join` takes part again");
+                self.reply(client, Err(Refusal::Unsafe { why }));
+            }
+            RequestBody::Takeover { force } => {
+                self.willing = true;
+                if !self.is_open() || !self.lease_holds() {
+                    self.impatient = true;
+                    self.force = force;
+                    self.back_off_until = self.now;
+                }
+                self.requests.operator.push(Operator {
+                    client,
+                    deadline,
+                    wish: Wish::Serve,
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_client_gone(&mut self, client: ClientToken) {
+        let requests = &mut self.requests;
+        requests.reads.retain(|read| read.client != client);
+        requests.operator.retain(|operator| operator.client != client);
+        self.changes.on_client_gone(client);
+        requests
+            .verifications
+            .retain(|verification| verification.client != client);
+        self.drills.retain(|drill| drill.client() != client);
+        for pending in requests.updates.values_mut() {
+            pending
+                .origins
+                .retain(|(origin, _)| *origin != Origin::Client(client));
+        }
+    }
+
+    pub(super) fn drive_requests(&mut self) {
+        self.drive_reads();
+        self.drive_update_deadlines();
+        self.drive_operator();
+        self.drive_changes();
+        self.drive_verifications();
+        self.drive_drills();
+    }
+
+    /// It does not serve, and nothing suggests that it soon will.
+    fn hopeless(&self) -> bool {
+        self.serving.is_none()
+            && self.proposal.is_none()
+            && self.install.is_none()
+            && self.member.is_none()
+            && self.now.since(self.waiting.1) > self.settings.lease * HOPELESS_LEASES
+    }
+
+    /// Of a request that was not started: busy is not the same as out of service.
+    fn refusal_of_what_waited(&self) -> Refusal {
+        match (self.is_open(), self.lease_holds()) {
+            (true, true) => Refusal::TimedOut,
+            (true, false) => Refusal::NotServing {
+                why: format!(
+                    "the lease has run out: of the nodes {{{}}} this one hears {{{}}} only",
+                    self.known.members,
+                    self.heard_nodes().with(self.me())
+                ),
+            },
+            (false, _) => self.not_serving(),
+        }
+    }
+}

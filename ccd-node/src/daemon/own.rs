@@ -1,0 +1,149 @@
+//! What the daemon does by itself beside the protocol: the scrub, the leave at its end, the authkey file read again, and
+//! the report on itself. What it asks of its own node has tokens of its own, and no client waits for it.
+
+use super::Daemon;
+use crate::clients::today;
+use crate::clock;
+use crate::scrub;
+use ccd_client::files::Authkeys;
+use ccd_client::wire::{NodeName, StatusReport};
+use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
+use ccd_core::ids::{DeviceSet, Replica};
+use ccd_core::protocol::{Decision, DecisionKind, Event, Ticket};
+use ccd_mirror::Remedy;
+use std::time::Duration;
+
+/// How long a graceful leave may take before the process ends anyway.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The daemon's own requests: no client ever gets these tokens, for they count from 1.
+pub(super) const OWN_LEAVE: ClientToken = ClientToken(0);
+pub(super) const OWN_SCRUB: ClientToken = ClientToken(u64::MAX);
+/// The daemon's own repairs; the node counts its tickets from the other end.
+pub(super) const OWN_REPAIR: Ticket = Ticket(u64::MAX);
+/// The scrub waits no longer for its snapshot.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    pub(super) fn ask_for_scrub(&mut self) {
+        self.scrub.asked();
+        let request = Request {
+            timeout: SCRUB_PATIENCE,
+            body: RequestBody::Snapshot { stale: false },
+        };
+        self.handle(Event::Client {
+            client: OWN_SCRUB,
+            request,
+            date: today(),
+        });
+    }
+
+    /// The snapshot that a scrub compares with is there, or this node does not serve.
+    pub(super) fn begin_scrub(&mut self, reply: Reply) {
+        let now = clock::now();
+        match reply {
+            Ok(Answer::Snapshot(database)) => {
+                let in_sync = match self.node.status(now).configuration {
+                    Some(configuration) if configuration.owner().is_some() => configuration.devices,
+                    _ => DeviceSet::EMPTY,
+                };
+                self.scrub.begin(now, database, in_sync);
+            }
+            _ => self.scrub.put_off(now),
+        }
+    }
+
+    pub(super) fn end_scrub(&mut self, outcome: &scrub::Outcome) {
+        let now = clock::now();
+        for (role, remedy) in self.scrub.end(now, outcome) {
+            let text = match remedy {
+                Remedy::Nothing => continue,
+                Remedy::Report(text) => text,
+                Remedy::Rewrite(text) => {
+                    let replica = Replica::Device(role);
+                    self.mirror
+                        .submit_repair(now, OWN_REPAIR, replica, outcome.database.clone());
+                    format!("{text}; it is written anew from memory")
+                }
+            };
+            self.record(Decision {
+                kind: DecisionKind::Damage,
+                configuration: None,
+                text,
+            });
+        }
+    }
+
+    pub(super) fn report(&self) -> StatusReport {
+        let init = &self.init;
+        StatusReport {
+            cluster_name: init.name().to_owned(),
+            cluster_id: init.id(),
+            status: self.node.status(clock::now()),
+            node_names: init
+                .nodes()
+                .iter()
+                .map(|node| NodeName {
+                    id: node.id,
+                    name: node.name.clone(),
+                })
+                .collect(),
+            device_paths: init
+                .devices()
+                .iter()
+                .map(|device| (device.role, device.path.clone()))
+                .collect(),
+            fencing: init.options().fencing,
+            lease: init.options().lease,
+            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+            daemon_pid: std::process::id(),
+            uptime: self.started.elapsed(),
+            links: self.peers.report(),
+        }
+    }
+
+    /// SIGHUP: the authkey file is read again. What is wrong with it changes nothing.
+    pub(super) fn reload(&mut self) {
+        match Authkeys::read(&self.places) {
+            Ok(keys) => {
+                tracing::info!(
+                    "authkey read again: connections begin with {}; accepted: {}",
+                    keys.first().id(),
+                    keys.ids()
+                );
+                self.peers.set_keys(keys);
+                self.listening.revoke();
+            }
+            Err(error) => {
+                let message = error.message();
+                tracing::error!(
+                    "{message}: not reloaded, the keys in use stay: {error}; try: {}",
+                    message.action
+                );
+            }
+        }
+    }
+
+    /// SIGTERM: the others take over at once instead of waiting for a lease to run out.
+    pub(super) fn begin_to_leave(&mut self) {
+        if self.leave_by.is_some() {
+            // Asked twice: no more patience.
+            self.left = true;
+            return;
+        }
+        tracing::info!("leaving");
+        self.service.stopping();
+        let patience = LEAVE_PATIENCE.min(self.init.options().request_timeout);
+        self.leave_by = Some(clock::now() + patience);
+        let request = Request {
+            timeout: patience,
+            body: RequestBody::Leave,
+        };
+        let (client, date) = (OWN_LEAVE, today());
+        self.handle(Event::Client {
+            client,
+            request,
+            date,
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
+//! and what a stopped daemon tidies away.
+
+use super::{Daemon, Inlets};
+use crate::clients::{self, Clients, Sockets};
+use crate::clock;
+use crate::commands::Commands;
+use crate::fences::Fences;
+use crate::peers::{self, Pace, Peers};
+use crate::scrub::Scrub;
+use crate::service::Service;
+use crate::startup::{Startup, StartupError};
+use ccd_client::Exit;
+use ccd_core::ids::NodeId;
+use ccd_core::init::ClusterInit;
+use ccd_core::protocol::Node;
+use ccd_mirror::Mirror;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+/// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
+const FROM_PEERS_MAX: usize = 256;
+/// Requests that wait for the loop. Full: clients' sockets are not read until there is room.
+const FROM_CLIENTS_MAX: usize = 1024;
+/// Init databases on their way to the disk: the protocol stores one at a time.
+const STAGED_MAX: usize = 4;
+/// Synchronization commands that have ended: one runs at a time.
+const COMMANDS_DONE_MAX: usize = 4;
+
+/// Runs the daemon until it is told to end. Call inside a `LocalSet`.
+///
+/// # Errors
+/// When it cannot start to serve.
+pub async fn run(startup: Startup) -> Result<(), StartupError> {
+    let Startup {
+        places,
+        init,
+        me,
+        identity,
+        rules,
+        settings,
+        decisions,
+        stores,
+        scrub_every,
+        lock: _lock,
+    } = startup;
+    let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
+    let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
+    let hang_up = signal(SignalKind::hangup()).map_err(on_signal)?;
+
+    let woken = Arc::new(Notify::new());
+    let wake = woken.clone();
+    let mut mirror = Mirror::new(settings.disk_deadline, Arc::new(move || wake.notify_one()));
+    let wake = woken.clone();
+    let wake: ccd_mirror::Wake = Arc::new(move || wake.notify_one());
+    let fences = Fences::start(&init, settings.disk_deadline, &wake)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    for (replica, store) in stores {
+        mirror
+            .attach(replica, store)
+            .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    }
+
+    let listeners = bind_node(&init, me)?;
+    let sockets = bind_clients(&places, &rules)?;
+    let identity = Rc::new(identity);
+    let (from_peers, peers_inlet) = mpsc::channel(FROM_PEERS_MAX);
+    let (from_clients, clients_inlet) = mpsc::channel(FROM_CLIENTS_MAX);
+    let pace = Pace::of(settings.heartbeat, settings.lease);
+    let mut peers = Peers::new(identity.clone(), pace);
+    let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
+    for node in init.nodes().iter().filter(|node| node.id != me) {
+        peers.dial(node.id, &node.addresses, init.options().port_range, &own);
+    }
+    let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
+    let (commands_done, commands_inlet) = mpsc::channel(COMMANDS_DONE_MAX);
+    let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
+    let clients = Rc::new(Clients::default());
+    clients::serve(sockets, me, rules, clients.clone(), from_clients);
+
+    let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now());
+    let mut daemon = Daemon {
+        node: Node::new(settings, clock::now()),
+        mirror,
+        fences,
+        commands: Commands::new(&places, commands_done),
+        peers,
+        identity,
+        listening,
+        places: places.clone(),
+        own,
+        staged,
+        clients,
+        decisions,
+        service: Service::new(),
+        scrub,
+        init,
+        me,
+        started: Instant::now(),
+        follow_ups: VecDeque::new(),
+        actions: Vec::new(),
+        leave_by: None,
+        left: false,
+    };
+    daemon.service.ready();
+    tracing::info!(cluster = daemon.init.name(), node = %me, "ready");
+    let inlets = Inlets {
+        peers: peers_inlet,
+        clients: clients_inlet,
+        mirror: woken,
+        scrub: scrub_inlet,
+        staged: staged_inlet,
+        commands: commands_inlet,
+        terminate,
+        interrupt,
+        hang_up,
+    };
+    // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
+    // look at the kernel in between.
+    let ended = tokio::task::spawn_local(async move { daemon.turn(inlets).await }).await;
+    if let Err(panicked) = ended {
+        std::panic::resume_unwind(panicked.into_panic());
+    }
+    // What a stopped daemon leaves behind would only mislead: nobody answers there.
+    for path in [places.client_socket(), places.control_socket()] {
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "a socket could not be removed");
+        }
+    }
+    Ok(())
+}
+
+fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, StartupError> {
+    let own = init
+        .node(me)
+        .map(|node| node.addresses.as_slice())
+        .unwrap_or_default();
+    let count = init.options().port_range;
+    own.iter()
+        .map(|address| {
+            let listener = peers::bind(*address, count).map_err(|error| cannot_bind(*address, count, &error))?;
+            if let Ok(bound) = listener.local_addr()
+                && bound != *address
+            {
+                tracing::warn!(%bound, "port {} is taken; the next free one of the range is used", address.port());
+            }
+            Ok(listener)
+        })
+        .collect()
+}
+
+fn cannot_bind(address: SocketAddr, count: u16, error: &std::io::Error) -> StartupError {
+    let last = address.port().saturating_add(count - 1);
+    let text = if error.kind() == std::io::ErrorKind::AddrInUse {
+        let ports: Vec<String> = (address.port()..=last).map(|port| port.to_string()).collect();
+        format!(
+            "cannot listen for the other nodes on {}: all ports of the range are taken: {}; find out with `ss -ltnp` by \
+             whom, or change the options port and port_range in init.ccd on all nodes",
+            address.ip(),
+            ports.join(", ")
+        )
+    } else {
+        format!(
+            "cannot listen for the other nodes on {address}: {error}; check that this is the right node \
+             (`ccdadm setup --this NAME`), the ADDRESS rows of this node in init.ccd, and with `ip address` that this \
+             machine has the address"
+        )
+    };
+    StartupError::new(Exit::Io, text)
+}
+
+fn bind_clients(places: &ccd_client::Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
+    clients::bind(&places.client_socket(), &places.control_socket(), rules).map_err(|error| {
+        StartupError::new(
+            Exit::CannotCreate,
+            format!(
+                "cannot make the sockets in {}: {error}; check the folder's owner, or name another with --run",
+                places.run.display()
+            ),
+        )
+    })
+}
