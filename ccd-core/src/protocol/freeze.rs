@@ -125,8 +125,8 @@ impl Node {
 
     pub(super) fn on_freeze_ack(&mut self, from: NodeId, id: FreezeId, result: Result<(), Veto>) {
         let Some(driven) = self.freeze.as_mut().filter(|driven| driven.freeze.id == id) else {
-            // It is over, and the word of that was lost.
-            if from != self.me() {
+            // It is over, and the word of that was lost. Of another configuration's, that one's end tells.
+            if from != self.me() && id.epoch == self.known.epoch && self.is_open() {
                 self.send(from, Message::FreezeOver { id });
             }
             return;
