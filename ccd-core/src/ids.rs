@@ -221,6 +221,13 @@ impl DeviceSet {
         }
         self
     }
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self {
+            primary: self.primary || other.primary,
+            secondary: self.secondary || other.secondary,
+        }
+    }
     pub const fn is_empty(self) -> bool {
         !self.primary && !self.secondary
     }

@@ -12,15 +12,16 @@ mod lookup;
 mod process;
 
 use ccd_client::Places;
-use ccd_core::protocol::{CommandFailure, CommandRun, Ticket};
+use ccd_core::protocol::{CommandFailure, CommandRun, Event, Ticket};
+use ccd_mirror::Wake;
 use process::{Ended, Stopper};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// Where the copies of the database lie while commands read them; below the run folder.
 const FOLDER: &str = "sync";
@@ -30,23 +31,26 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A command has ended.
 #[derive(Debug)]
-pub struct Done {
-    pub ticket: Ticket,
-    pub result: Result<(), CommandFailure>,
+struct Done {
+    ticket: Ticket,
+    result: Result<(), CommandFailure>,
 }
 
 /// The commands of this node.
-#[derive(Debug)]
 pub struct Commands {
     sync_dir: PathBuf,
     folder: PathBuf,
-    done: mpsc::Sender<Done>,
+    wake: Wake,
+    ended: Sender<Done>,
+    done: Receiver<Done>,
     running: Option<(Ticket, Stopper)>,
+    /// What could not be begun, to be answered next.
+    refused: Option<Done>,
 }
 
 impl Commands {
-    /// `done` hears how each ended.
-    pub fn new(places: &Places, done: mpsc::Sender<Done>) -> Self {
+    /// `wake` is called when there may be something to answer.
+    pub fn new(places: &Places, wake: Wake) -> Self {
         let folder = places.run.join(FOLDER);
         // What a daemon that was killed has left there.
         if let Err(error) = fs::remove_dir_all(&folder)
@@ -54,36 +58,46 @@ impl Commands {
         {
             tracing::warn!(folder = %folder.display(), %error, "old copies for synchronization commands stay");
         }
+        let (ended, done) = channel();
         Self {
             sync_dir: places.sync_dir(),
             folder,
+            wake,
+            ended,
             done,
             running: None,
+            refused: None,
         }
     }
 
     /// Runs it; nothing here waits for it.
     pub fn start(&mut self, ticket: Ticket, run: CommandRun) {
-        let done = self.done.clone();
         let begun = Instant::now();
         let (stopper, stopped) = match process::stopping() {
             Ok(pair) => pair,
-            Err(error) => return refuse(done, ticket, format!("cannot make a pipe: {error}")),
+            Err(error) => return self.refuse(ticket, format!("cannot make a pipe: {error}")),
         };
-        self.running = Some((ticket, stopper));
         let (sync_dir, folder) = (self.sync_dir.clone(), self.folder.clone());
-        let answer = done.clone();
+        let (ended, wake) = (self.ended.clone(), self.wake.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("sync-command"))
             .spawn(move || {
                 let result = execute(&sync_dir, &folder, ticket, &run, begun, stopped);
                 told(&run, begun.elapsed(), &result);
                 // The daemon may have stopped; then nobody waits for it.
-                let _ = answer.blocking_send(Done { ticket, result });
+                let _ = ended.send(Done { ticket, result });
+                wake();
             });
-        if let Err(error) = thread {
-            refuse(done, ticket, format!("cannot start a thread: {error}"));
+        match thread {
+            Ok(_) => self.running = Some((ticket, stopper)),
+            Err(error) => self.refuse(ticket, format!("cannot start a thread: {error}")),
         }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: String) {
+        let result = Err(CommandFailure::NotRun { why });
+        self.refused = Some(Done { ticket, result });
+        (self.wake)();
     }
 
     /// Kills this one, if it still runs; it is answered as usual.
@@ -93,29 +107,30 @@ impl Commands {
         }
     }
 
-    /// It is answered.
-    pub fn ended(&mut self, ticket: Ticket) {
-        self.running.take_if(|(of, _)| *of == ticket);
+    /// What has ended since. Costs nothing while no command runs.
+    pub fn next_event(&mut self) -> Option<Event> {
+        let Done { ticket, result } = match self.refused.take() {
+            Some(refused) => refused,
+            None => {
+                self.running.as_ref()?;
+                let done = self.done.try_recv().ok()?;
+                self.running = None;
+                done
+            }
+        };
+        Some(Event::CommandDone { ticket, result })
     }
 
-    /// The daemon stops: what still runs is killed.
-    pub async fn finish(&mut self, done: &mut mpsc::Receiver<Done>) {
-        let Some((ticket, mut stopper)) = self.running.take() else {
+    /// The daemon has stopped: what still runs is killed.
+    pub fn finish(&mut self) {
+        let Some((_, mut stopper)) = self.running.take() else {
             return;
         };
         stopper.stop();
-        let ended = async { while done.recv().await.is_some_and(|done| done.ticket != ticket) {} };
-        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
+        if self.done.recv_timeout(STOP_PATIENCE).is_err() {
             tracing::warn!("a synchronization command does not end");
         }
     }
-}
-
-fn refuse(done: mpsc::Sender<Done>, ticket: Ticket, why: String) {
-    let result = Err(CommandFailure::NotRun { why });
-    tokio::task::spawn_local(async move {
-        let _ = done.send(Done { ticket, result }).await;
-    });
 }
 
 fn told(run: &CommandRun, took: Duration, result: &Result<(), CommandFailure>) {

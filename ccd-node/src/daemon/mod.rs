@@ -6,18 +6,20 @@
 //!   mirror ─┤   ▲                                 ├→ clients.reply (written at once)
 //!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
 //!
-//! run.rs   setting up: threads, sockets, connections; and tidying at the end
-//! own.rs   what the daemon does by itself: scrub, leave at its end, authkey file read again, report
+//! run.rs      setting up: threads, sockets, connections; and tidying at the end
+//! signals.rs  what SIGTERM and the like ask for
+//! own.rs      what the daemon does by itself: scrub, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
+mod signals;
 
 pub use run::run;
 
 use crate::clients::{Clients, FromClient, today};
 use crate::clock;
-use crate::commands::{self, Commands};
+use crate::commands::Commands;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::nodes;
@@ -33,12 +35,12 @@ use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
 use own::{OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, mpsc};
 
 /// Events that are handled before the sockets are looked at again.
@@ -89,10 +91,7 @@ struct Inlets {
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
     staged: mpsc::Receiver<Staged>,
-    commands: mpsc::Receiver<commands::Done>,
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
+    signals: mpsc::Receiver<Word>,
 }
 
 impl Daemon {
@@ -136,19 +135,16 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
-                Some(commands::Done { ticket, result }) = inlets.commands.recv() => {
-                    self.commands.ended(ticket);
-                    self.handle(Event::CommandDone { ticket, result });
-                }
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
-                _ = inlets.terminate.recv() => self.begin_to_leave(),
-                _ = inlets.interrupt.recv() => self.begin_to_leave(),
-                Some(()) = inlets.hang_up.recv() => self.reload(),
+                Some(word) = inlets.signals.recv() => match word {
+                    Word::Leave => self.begin_to_leave(),
+                    Word::Reload => self.reload(),
+                },
             }
         }
         self.finish().await;
-        self.commands.finish(&mut inlets.commands).await;
+        self.commands.finish();
     }
 
     fn next_deadline(&self) -> Time {
@@ -200,6 +196,9 @@ impl Daemon {
             self.handle(Event::Replica { ticket, result });
         }
         while let Some(event) = self.fences.next_event(clock::now()) {
+            self.handle(event);
+        }
+        while let Some(event) = self.commands.next_event() {
             self.handle(event);
         }
     }

@@ -1,7 +1,7 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
-use super::{Daemon, Inlets};
+use super::{Daemon, Inlets, signals};
 use crate::clients::{self, Clients, Sockets};
 use crate::clock;
 use crate::commands::Commands;
@@ -21,7 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 /// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
@@ -30,8 +29,6 @@ const FROM_PEERS_MAX: usize = 256;
 const FROM_CLIENTS_MAX: usize = 1024;
 /// Init databases on their way to the disk: the protocol stores one at a time.
 const STAGED_MAX: usize = 4;
-/// Synchronization commands that have ended: one runs at a time.
-const COMMANDS_DONE_MAX: usize = 4;
 
 /// Runs the daemon until it is told to end. Call inside a `LocalSet`.
 ///
@@ -51,9 +48,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         lock: _lock,
     } = startup;
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
-    let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
-    let hang_up = signal(SignalKind::hangup()).map_err(on_signal)?;
+    let signals = signals::listen().map_err(on_signal)?;
 
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
@@ -80,7 +75,6 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
     let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
-    let (commands_done, commands_inlet) = mpsc::channel(COMMANDS_DONE_MAX);
     let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
@@ -90,7 +84,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         node: Node::new(settings, clock::now()),
         mirror,
         fences,
-        commands: Commands::new(&places, commands_done),
+        commands: Commands::new(&places, wake),
         peers,
         identity,
         listening,
@@ -117,10 +111,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror: woken,
         scrub: scrub_inlet,
         staged: staged_inlet,
-        commands: commands_inlet,
-        terminate,
-        interrupt,
-        hang_up,
+        signals,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
     // look at the kernel in between.
