@@ -90,6 +90,8 @@ pub struct Transaction {
     pub no_wait: bool,
     /// Say what would happen, change nothing.
     pub dry_run: bool,
+    /// Run no synchronization commands.
+    pub no_sync: bool,
 }
 
 impl Transaction {
@@ -369,6 +371,7 @@ impl Client {
             ops: transaction.ops.clone(),
             no_wait: transaction.no_wait,
             dry_run: transaction.dry_run,
+            no_sync: transaction.no_sync,
         }
     }
 

@@ -153,6 +153,8 @@ fn refusal_message(refusal: &Refusal) -> &'static Message {
         Refusal::Unknown { .. } => &m::UNKNOWN,
         Refusal::Full { .. } => &m::FULL,
         Refusal::Unsafe { .. } => &m::UNSAFE,
+        Refusal::Vetoed { veto, .. } if veto.timed_out => &m::COMMAND_TIMED_OUT,
+        Refusal::Vetoed { .. } => &m::VETOED,
     }
 }
 

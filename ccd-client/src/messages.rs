@@ -311,6 +311,19 @@ catalogue! {
         "A key can only be removed when it has no rows.",
         "Nothing was changed.",
         "ccdadm remove KEY first, if the rows are to go";
+    VETOED = 1216, No,
+        "The synchronization command of a key that the update changes did not agree, on the node that is named; what follows is \
+         what it wrote to standard error.",
+        "Nothing was changed; the command has run as post_rollback wherever it was begun.",
+        "remove the reason given; --no-sync runs no commands, and ccdadm sync-command show lists them";
+    COMMAND_TIMED_OUT = 1217, TimedOut,
+        "The synchronization command of a key that the update changes did not end in time, and was killed.",
+        "Nothing was changed; the command has run as post_rollback wherever it was begun.",
+        "a longer --timeout, if it needs more time than the request had; else the option sync_timeout_ms, or --no-sync";
+    COMMAND_NAME_BAD = 1218, BadData,
+        "A synchronization command is named by a letter or digit and then letters, digits, '_', '.' and '-', and never by a path.",
+        "Nothing was changed.",
+        "put it into /etc/ccd/sync.d on every node, and give its name there";
 
     VERIFY_SILENT = 1301, No,
         "A member did not say what its copy holds in time.",

@@ -86,23 +86,26 @@ fn update() -> impl Strategy<Value = UpdateRequest> {
         option::of(".{0,20}"),
         vec(preconditions, 0..3),
         vec(op(), 0..5),
-        any::<(bool, bool, u64)>(),
+        any::<(bool, bool, bool, u64)>(),
     )
         .prop_map(
-            |(request, (uid, program), reason, preconditions, ops, (no_wait, dry_run, date))| UpdateRequest {
-                request,
-                who: Who {
-                    node: NodeId::new(3),
-                    uid,
-                    pid: 1,
-                    program,
-                },
-                date: Date(date),
-                reason,
-                preconditions,
-                ops,
-                no_wait,
-                dry_run,
+            |(request, (uid, program), reason, preconditions, ops, (no_wait, dry_run, no_sync, date))| {
+                UpdateRequest {
+                    request,
+                    who: Who {
+                        node: NodeId::new(3),
+                        uid,
+                        pid: 1,
+                        program,
+                    },
+                    date: Date(date),
+                    reason,
+                    preconditions,
+                    ops,
+                    no_wait,
+                    dry_run,
+                    no_sync,
+                }
             },
         )
 }
@@ -342,6 +345,7 @@ fn a_request_over_the_limit_is_not_sent() {
         ops: vec![],
         no_wait: false,
         dry_run: false,
+        no_sync: false,
     };
     let body = Ask::Request(Request {
         timeout: Duration::ZERO,

@@ -5,6 +5,7 @@ use crate::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Wh
 use crate::drill::DrillReport;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use crate::init::NodeEdit;
+use crate::synchronization::Veto;
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -91,6 +92,8 @@ pub struct UpdateRequest {
     pub no_wait: bool,
     /// Say what would happen, change nothing.
     pub dry_run: bool,
+    /// Run no synchronization commands.
+    pub no_sync: bool,
 }
 
 /// The answer to a [`Request`].
@@ -185,6 +188,10 @@ pub enum Refusal {
     /// Refused for safety; the text says what would make it safe.
     #[error("refused: {why}")]
     Unsafe { why: String },
+    /// A synchronization command did not agree, or not in time. Nothing was changed.
+    #[error("node {node}: the synchronization command {command} {}: {why}", if veto.timed_out { "took too long" } else { "refused" },
+        command = veto.command, why = veto.why)]
+    Vetoed { node: NodeId, veto: Veto },
 }
 
 /// How a restore is flagged: kept here so that clients need not name the configuration module.

@@ -7,6 +7,7 @@
 //!     ↑
 //!   configuration        what the cluster agreed on, the vote rule, ballots
 //!     ↑
+//!   synchronization      the commands of keys: names, keywords, which update runs which
 //!   replica, reservation what the protocol asks of a disk
 //!   client, drill        what a client asks of the protocol, and hears
 //!   init                 the static rows that every node reads before anything runs
@@ -29,4 +30,5 @@ pub mod init;
 pub mod protocol;
 pub mod replica;
 pub mod reservation;
+pub mod synchronization;
 pub mod time;

@@ -11,6 +11,7 @@
 //!   (TCP,   (Unix     (regions,  (why)       (systemd)       fences: reservations, a thread a device
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
+//!   commands: synchronization commands, a thread each
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
@@ -22,6 +23,7 @@ mod branches;
 pub mod cli;
 mod clients;
 mod clock;
+mod commands;
 mod daemon;
 mod decisions;
 mod demo;

@@ -123,6 +123,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         disk_deadline: options.disk_deadline,
         propagation: options.propagation,
         update_propagation: options.update_propagation,
+        sync_timeout: options.sync_timeout,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {

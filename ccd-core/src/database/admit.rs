@@ -12,6 +12,7 @@ use super::update::{OPERATIONS_MAX, RECORD_BATCH_BYTES_MAX};
 use super::{Content, Database, Key, Op, Pattern, Precondition, Record, RecordBody, Row, Update};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Position, RequestId, Stamp};
+use crate::synchronization;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -40,7 +41,12 @@ impl Database {
         for precondition in &update.preconditions {
             self.check_precondition(precondition)?;
         }
-        self.with_update(update)
+        let admitted = self.with_update(update)?;
+        if synchronization::touches_commands(&update.ops) {
+            let refuse = |(row, why)| OpError::SyncRow { row, why };
+            synchronization::check_commands(&admitted.0).map_err(refuse)?;
+        }
+        Ok(admitted)
     }
 
     /// Applies a record: `Updates` without checking preconditions again, `Open` by taking the new epoch. `Rollback` is

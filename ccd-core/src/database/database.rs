@@ -7,7 +7,7 @@ use super::error::OpError;
 use super::lines::{Lines, Measure};
 use super::outcomes::Outcomes;
 use super::pattern::Matcher;
-use super::row::{self, check_format};
+use super::row::{self, SEPARATOR, check_format};
 use super::{Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeSet, Position, RequestId};
@@ -91,6 +91,38 @@ impl Database {
         self.tables
             .get(&row.key)
             .is_some_and(|table| table.lines.contains(&row.to_text()))
+    }
+
+    /// Whether the key has any row.
+    pub(crate) fn has_rows(&self, key: &str) -> bool {
+        self.tables
+            .get(key)
+            .is_some_and(|table| table.lines.measure().rows > 0)
+    }
+
+    /// The rows of one key, in order; none if there is no such key.
+    pub(crate) fn rows_of(&self, key: &str) -> impl Iterator<Item = Row> {
+        self.rows_from(key, String::new())
+    }
+
+    /// The first row of the key whose first of several values is this one, written without escapes.
+    pub(crate) fn first_row_of(&self, key: &str, first: &str) -> Option<Row> {
+        let prefix = alloc::format!("{key}{SEPARATOR}{first}{SEPARATOR}");
+        self.rows_from(key, prefix).next()
+    }
+
+    fn rows_from(&self, key: &str, prefix: String) -> impl Iterator<Item = Row> {
+        self.tables
+            .get_key_value(key)
+            .into_iter()
+            .flat_map(move |(key, table)| {
+                let lines: Vec<Row> = table
+                    .lines
+                    .starting_with(&prefix)
+                    .map(|line| Row::from_stored(key, line))
+                    .collect();
+                lines
+            })
     }
 
     /// All keys with their columns and number of rows.

@@ -190,6 +190,9 @@ pub enum OpError {
     },
     #[error("the content to restore is refused: {0}\nclean the file first: ccdadm purify FILE")]
     BrokenContent(BrokenRows),
+    /// A row of `CCD_SYNC` that sets no synchronization command.
+    #[error("{row} sets no synchronization command: {why}")]
+    SyncRow { row: String, why: String },
 }
 
 /// What kind of trouble an [`OpError`] is; exit codes and library error numbers follow from it.
@@ -219,7 +222,8 @@ impl OpError {
             | Self::UnknownColumn { .. }
             | Self::TransactionTooLarge { .. }
             | Self::TooManyOperations { .. }
-            | Self::BrokenContent(_) => ErrorClass::BadData,
+            | Self::BrokenContent(_)
+            | Self::SyncRow { .. } => ErrorClass::BadData,
         }
     }
 }
@@ -370,6 +374,14 @@ mod tests {
                 OpError::BrokenContent(broken),
                 BadData,
                 "line 3: MY_KEY:x: key MY_KEY has 2 columns, got 1",
+            ),
+            (
+                OpError::SyncRow {
+                    row: "CCD_SYNC:A:/x".into(),
+                    why: "it is a path".into(),
+                },
+                BadData,
+                "CCD_SYNC:A:/x",
             ),
         ]
     }

@@ -110,7 +110,7 @@ pub struct OptionSpec {
 }
 
 /// Every numeric option.
-pub const OPTIONS: [OptionSpec; 8] = [
+pub const OPTIONS: [OptionSpec; 9] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -139,6 +139,14 @@ pub const OPTIONS: [OptionSpec; 8] = [
         default: 2_000,
         about: "a device that has not answered for so long has failed, in milliseconds; \
                 at most half of request_timeout_ms (which is the default if it is less)",
+    },
+    OptionSpec {
+        name: "sync_timeout_ms",
+        min: 10,
+        max: 600_000,
+        default: 10_000,
+        about: "a synchronization command that has not ended after so long is killed, in milliseconds; \
+                before an update, it also has no longer than the update's request",
     },
     OptionSpec {
         name: "port",
@@ -178,6 +186,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// How long one operation on a replica may take.
     pub disk_deadline: Duration,
+    /// How long synchronization commands may take.
+    pub sync_timeout: Duration,
     pub fencing: Fencing,
     pub propagation: Propagation,
     pub update_propagation: Propagation,
@@ -248,6 +258,7 @@ impl Given<'_> {
             lease: Duration::from_millis(lease_ms),
             request_timeout: Duration::from_millis(request_timeout_ms),
             disk_deadline: Duration::from_millis(disk_deadline_ms),
+            sync_timeout: Duration::from_millis(self.number("sync_timeout_ms")?),
             fencing: self.fencing(has_devices)?,
             propagation: self.propagation("propagation", Propagation::Forward)?,
             update_propagation: self.propagation("update_propagation", Propagation::Broadcast)?,

@@ -8,10 +8,12 @@
 use super::Message;
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
+use crate::database::Database;
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
+use crate::synchronization::{CommandName, Keyword};
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,6 +42,8 @@ pub struct Settings {
     pub update_propagation: Propagation,
     /// Most bytes the image of the database may have: what the smallest replica holds.
     pub content_bytes_max: u64,
+    /// How long the synchronization commands of an update may take in its freeze, and each of them in its unfreeze.
+    pub sync_timeout: Duration,
 }
 
 /// Pairs an action with the event that tells how it went.
@@ -75,6 +79,11 @@ pub enum Event {
     Fenced {
         ticket: Ticket,
         result: Result<Registrations, ReplicaError>,
+    },
+    /// An [`Action::RunCommand`] is done.
+    CommandDone {
+        ticket: Ticket,
+        result: Result<(), CommandFailure>,
     },
 }
 
@@ -112,8 +121,65 @@ pub enum Action {
     AdoptInit {
         init: InitFile,
     },
+    /// Run a synchronization command, side by side with everything else. The node asks for one at a time. Answered within
+    /// its limit, by killing it if need be; nothing else may wait for it.
+    RunCommand {
+        ticket: Ticket,
+        run: CommandRun,
+    },
+    /// Kill this one, if it still runs: it is answered at once.
+    StopCommand {
+        ticket: Ticket,
+    },
     /// Persist a decision record, for `ccdadm why`.
     Record(Decision),
+}
+
+/// A synchronization command and its arguments.
+#[derive(Clone, Debug)]
+pub struct CommandRun {
+    pub name: CommandName,
+    pub keyword: Keyword,
+    /// The row in text form, if the update adds or removes exactly one.
+    pub row: Option<String>,
+    /// As it stands: before the update in the freeze, after it in the unfreeze.
+    pub database: Database,
+    /// Of the cluster.
+    pub nodes: usize,
+    /// Active ones.
+    pub nodes_up: usize,
+    pub me: NodeId,
+    pub limit: Duration,
+}
+
+/// Why a synchronization command did not agree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandFailure {
+    /// It was not begun, and why.
+    #[error("{why}")]
+    NotRun { why: String },
+    /// How it ended, and what it wrote to standard error.
+    #[error("{how}{}", as_said(stderr))]
+    Failed { how: String, stderr: String },
+    /// It was killed.
+    #[error("killed after {} ms{}", after.as_millis(), as_said(stderr))]
+    TimedOut { after: Duration, stderr: String },
+    /// It was stopped: the freeze is over.
+    #[error("stopped: the update was refused elsewhere")]
+    Stopped,
+}
+
+impl CommandFailure {
+    pub fn timed_out(&self) -> bool {
+        matches!(self, Self::TimedOut { .. })
+    }
+}
+
+fn as_said(stderr: &str) -> String {
+    match stderr.trim_end() {
+        "" => String::from(", and said nothing on standard error"),
+        said => alloc::format!(": {said}"),
+    }
 }
 
 /// One decision: what was seen, which rule was applied, what follows.
@@ -151,6 +217,8 @@ pub enum DecisionKind {
     Membership,
     /// Maintenance began or ended.
     Maintenance,
+    /// A synchronization command refused an update, or failed after one.
+    Synchronization,
 }
 
 /// What the node is and sees, for `ccdadm status`.

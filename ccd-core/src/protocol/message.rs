@@ -7,6 +7,7 @@ use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
 use crate::init::NodeEdit;
+use crate::synchronization::{Summons, Veto};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -122,6 +123,18 @@ pub enum Message {
         position: Position,
     },
 
+    /// FREEZE_REQ (Fig. 3, step 3), for an update that runs synchronization commands.
+    FreezeReq(Freeze),
+    /// FREEZE_ACK, or a refusal.
+    FreezeAck {
+        id: FreezeId,
+        result: Result<(), Veto>,
+    },
+    /// The freeze is over: its update is in the database, or will not be.
+    FreezeOver {
+        id: FreezeId,
+    },
+
     /// A client's update, on its way to the master (Fig. 3, step 2).
     /// Only the master of `epoch` takes it, so a late copy cannot be applied after its client heard the outcome.
     Forward {
@@ -189,6 +202,26 @@ pub enum Message {
         epoch: Epoch,
         why: String,
     },
+}
+
+/// Names a freeze; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FreezeId {
+    pub epoch: Epoch,
+    /// Counted by the master.
+    pub serial: u64,
+}
+
+/// What every active node is to run before an update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    pub id: FreezeId,
+    pub request: RequestId,
+    /// The state that the update is for: every node's commands see the same.
+    pub at: Position,
+    pub summons: Summons,
+    /// All of the commands together, on each node.
+    pub limit: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,7 @@
 //! catch_up.rs    getting the database from another node (Fig. 5)      incoming.rs  an image in pieces
 //!                                                                   history.rs  the records for that
 //! update.rs      two-phase commit, and the solo owner's claim check (Fig. 3, §5)     prepared.rs  at the other members
+//! freeze.rs      what is run before an update of a key with a synchronization command     commands.rs  at every node
 //! slow.rs        members that do not keep up, and nodes that come and go      spread.rs  whom a copy is got from
 //! requests/      what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
 //!                                                   verification.rs  verify
@@ -32,6 +33,7 @@
 //! Each file says which fields of the node it owns; the others only read them.
 
 mod catch_up;
+mod commands;
 mod conclude;
 mod designation;
 mod drill;
@@ -40,6 +42,7 @@ mod external;
 mod fencing;
 mod fencing_step;
 mod fencing_watch;
+mod freeze;
 mod history;
 mod incoming;
 mod install;
@@ -76,8 +79,10 @@ mod verification;
 mod vote;
 
 pub use interface::{
-    Action, Decision, DecisionKind, DeviceStatus, Event, NodeStatus, Part, ServingState, Settings, Status,
-    Ticket,
+    Action, CommandFailure, CommandRun, Decision, DecisionKind, DeviceStatus, Event, NodeStatus, Part,
+    ServingState, Settings, Status, Ticket,
 };
-pub use message::{ForwardOutcome, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise};
+pub use message::{
+    ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
+};
 pub use node::Node;

@@ -3,9 +3,11 @@
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
 use super::catch_up::CatchUp;
+use super::commands::Commands;
 use super::designation::Designation;
 use super::drill::Drill;
 use super::fencing::Fence;
+use super::freeze::FreezeDriven;
 use super::history::History;
 use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
@@ -136,6 +138,10 @@ pub struct Node {
     pub(super) hold_rounds: bool,
     /// The prepared round went into an image, because the journal had no room.
     pub(super) journal_was_full: bool,
+    /// Before an update of a key with a synchronization command, if this node is the master; how many there were.
+    pub(super) freeze: Option<FreezeDriven>,
+    pub(super) freezes: u64,
+    pub(super) commands: Commands,
     pub(super) spread: Spread,
     pub(super) requests: Requests,
 }
@@ -214,6 +220,9 @@ impl Node {
             undone_unseen: VecDeque::new(),
             hold_rounds: false,
             journal_was_full: false,
+            freeze: None,
+            freezes: 0,
+            commands: Commands::default(),
             spread: Spread::default(),
             requests: Requests::default(),
             settings,
@@ -238,6 +247,7 @@ impl Node {
             Event::Replica { ticket, result } => self.on_replica(ticket, result),
             Event::Fenced { ticket, result } => self.on_fenced(ticket, result),
             Event::Staged { digest, result } => self.on_staged(digest, result),
+            Event::CommandDone { ticket, result } => self.on_command_done(ticket, result),
         }
         self.on_time();
         actions.append(&mut self.actions);
@@ -267,6 +277,7 @@ impl Node {
             self.plan();
         }
         self.drive_updates();
+        self.drive_commands();
         self.drive_requests();
     }
 
@@ -275,6 +286,8 @@ impl Node {
         self.repeat_proposal();
         self.repeat_install();
         self.repeat_catch_up();
+        self.repeat_freeze();
+        self.tell_freeze();
         self.repeat_round();
         self.repeat_forwards();
         self.repeat_changes();
@@ -295,6 +308,8 @@ impl Node {
             self.install_deadline(),
             self.requests.next_deadline(),
             self.changes.next_deadline(),
+            self.freeze_deadline(),
+            self.commands_deadline(),
             self.drills
                 .iter()
                 .map(|drill| drill.deadline)

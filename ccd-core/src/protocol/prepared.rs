@@ -27,6 +27,10 @@ impl Prepared {
     pub fn position(&self) -> Position {
         self.record.next
     }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// Whether a query of this key must wait until the record is committed or rolled back.

@@ -72,6 +72,9 @@ impl Node {
                 self.on_unfreeze(from, epoch, position, commit);
             }
             Message::UnfreezeAck { epoch, position } => self.on_unfreeze_ack(from, epoch, position),
+            Message::FreezeReq(freeze) => self.on_freeze_req(from, freeze),
+            Message::FreezeAck { id, result } => self.on_freeze_ack(from, id, result),
+            Message::FreezeOver { id } => self.on_freeze_over(from, id),
             Message::Forward {
                 epoch,
                 update,

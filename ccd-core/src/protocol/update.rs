@@ -8,7 +8,8 @@ use super::interface::DecisionKind;
 use super::message::Message;
 use super::plan::{Settles, Want};
 use super::replicas::Purpose;
-use crate::client::Refusal;
+use crate::client::{Refusal, UpdateRequest};
+use crate::configuration::Configuration;
 use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -56,13 +57,39 @@ impl Node {
         self.finish_rollback_if_done();
         self.degrade_if_stuck();
         self.leave_out_the_slow();
+        self.drive_freeze();
         if self.round.is_none() && !self.hold_rounds {
             self.start_round();
         }
     }
 
+    /// As it becomes part of the database.
+    pub(super) fn update_of(known: &Configuration, id: RequestId, request: &UpdateRequest) -> Update {
+        Update {
+            request: id,
+            who: request.who.clone(),
+            date: request.date,
+            reason: request.reason.clone(),
+            preconditions: request.preconditions.clone(),
+            ops: Self::flagged(known, &request.ops),
+        }
+    }
+
+    /// Whether the replicas have room for this version.
+    pub(super) fn fits(&self, next: &Database) -> Result<(), Refusal> {
+        if next.image_len_bytes() <= self.settings.content_bytes_max {
+            return Ok(());
+        }
+        let why = format!(
+            "the database would have {} bytes, and the replicas hold {}",
+            next.image_len_bytes(),
+            self.settings.content_bytes_max
+        );
+        Err(Refusal::Full { why })
+    }
+
     fn start_round(&mut self) {
-        if !self.is_open() || !self.is_master() || !self.lease_holds() {
+        if !self.is_open() || !self.is_master() || !self.lease_holds() || self.freeze_holds_rounds() {
             return;
         }
         let shadow = self.committed.clone();
@@ -84,15 +111,14 @@ impl Node {
                 self.requests.take_queued();
                 continue;
             }
-            let dry_run = request.dry_run;
-            let update = Update {
-                request: id,
-                who: request.who.clone(),
-                date: request.date,
-                reason: request.reason.clone(),
-                preconditions: request.preconditions.clone(),
-                ops: Self::flagged(&self.known, &request.ops),
-            };
+            let (dry_run, no_sync) = (request.dry_run, request.no_sync);
+            let update = Self::update_of(&self.known, id, request);
+            if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update) {
+                if !updates.is_empty() || self.begin_freeze(&update, summons, dry_run) {
+                    break;
+                }
+                continue;
+            }
             ops += update.ops.len();
             bytes += update.encoded_bytes_max();
             if !updates.is_empty() && (ops > ROUND_OPS_MAX || bytes > RECORD_BATCH_BYTES_MAX) {
@@ -105,22 +131,23 @@ impl Node {
                 Err(_) if !updates.is_empty() => break,
                 Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
                 Ok((_, removed)) if dry_run => self.finish_dry_run(id, removed),
-                Ok((next, _)) if next.image_len_bytes() > self.settings.content_bytes_max => {
-                    let why = format!(
-                        "the database would have {} bytes, and the replicas hold {}",
-                        next.image_len_bytes(),
-                        self.settings.content_bytes_max
-                    );
-                    if !updates.is_empty() {
-                        break;
-                    }
-                    self.finish_update(id, Err(Refusal::Full { why }));
-                }
                 Ok((next, removed)) => {
+                    if let Err(refusal) = self.fits(&next) {
+                        if !updates.is_empty() {
+                            break;
+                        }
+                        self.finish_update(id, Err(refusal));
+                        continue;
+                    }
                     self.requests.take_queued();
                     requests.push((id, removed));
                     updates.push(update);
                     admitted = next;
+                    if self.is_frozen_for(id) {
+                        // Alone: what its commands see afterwards is what it did.
+                        self.freeze_enters_round();
+                        break;
+                    }
                 }
             }
         }

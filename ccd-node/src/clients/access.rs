@@ -296,6 +296,7 @@ mod tests {
             ops: vec![op],
             no_wait: false,
             dry_run: false,
+            no_sync: false,
         }))
     }
 

@@ -19,6 +19,7 @@ pub use run::run;
 
 use crate::clients::{Clients, FromClient, today};
 use crate::clock;
+use crate::commands::Commands;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::nodes;
@@ -63,6 +64,7 @@ struct Daemon {
     decisions: Decisions,
     service: Service,
     fences: Fences,
+    commands: Commands,
     scrub: Scrub,
     init: ClusterInit,
     me: NodeId,
@@ -142,6 +144,7 @@ impl Daemon {
             }
         }
         self.finish().await;
+        self.commands.finish();
     }
 
     fn next_deadline(&self) -> Time {
@@ -195,6 +198,9 @@ impl Daemon {
         while let Some(event) = self.fences.next_event(clock::now()) {
             self.handle(event);
         }
+        while let Some(event) = self.commands.next_event() {
+            self.handle(event);
+        }
     }
 
     /// Hands one event to the node, executes what comes of it, and so on until nothing is left.
@@ -229,6 +235,8 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
+            Action::RunCommand { ticket, run } => self.commands.start(ticket, run),
+            Action::StopCommand { ticket } => self.commands.stop(ticket),
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),

@@ -4,6 +4,7 @@
 use super::{Daemon, Inlets, signals};
 use crate::clients::{self, Clients, Sockets};
 use crate::clock;
+use crate::commands::Commands;
 use crate::fences::Fences;
 use crate::peers::{self, Pace, Peers};
 use crate::scrub::Scrub;
@@ -83,6 +84,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         node: Node::new(settings, clock::now()),
         mirror,
         fences,
+        commands: Commands::new(&places, wake),
         peers,
         identity,
         listening,

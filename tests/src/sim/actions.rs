@@ -92,6 +92,8 @@ impl World {
             Action::StageInit { init } => self.stage_init(index, init),
             Action::AdoptInit { init } => self.adopt_init(index, init),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
+            Action::RunCommand { ticket, run } => self.run_command(index, ticket, &run),
+            Action::StopCommand { ticket } => self.stop_command(index, ticket),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
@@ -414,7 +416,7 @@ fn changes_something(action: &Action) -> bool {
         Action::Replica { op, .. } => !matches!(op, ReplicaOp::WriteHeartbeat { .. } | ReplicaOp::Survey),
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
         Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
-        Action::StageInit { .. } | Action::AdoptInit { .. } => true,
-        Action::Record(_) => false,
+        Action::StageInit { .. } | Action::AdoptInit { .. } | Action::RunCommand { .. } => true,
+        Action::Record(_) | Action::StopCommand { .. } => false,
     }
 }

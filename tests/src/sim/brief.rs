@@ -32,6 +32,7 @@ pub fn event(event: &Event) -> String {
             Err(error) => format!("t{} failed: {:?} {error}", ticket.0, error.kind),
         },
         Event::Staged { result, .. } => format!("staged: {result:?}"),
+        Event::CommandDone { ticket, result } => format!("t{} command: {result:?}", ticket.0),
         Event::Timer | Event::ClientGone { .. } | Event::Fenced { .. } => format!("{event:?}"),
     }
 }
@@ -45,6 +46,14 @@ pub fn action(action: &Action) -> String {
             reply: answer,
         } => format!("reply {}: {}", client.0, reply(answer)),
         Action::Fence { .. } => format!("{action:?}"),
+        Action::RunCommand { ticket, run } => format!(
+            "t{} runs {} {} at {:?}",
+            ticket.0,
+            run.name,
+            run.keyword,
+            run.database.position()
+        ),
+        Action::StopCommand { ticket } => format!("t{} stops", ticket.0),
         Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),
         Action::AdoptInit { init } => format!("goes by the nodes {:?}", init.nodes),
         Action::Record(decision) => {

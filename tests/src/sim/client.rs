@@ -81,6 +81,11 @@ impl Workload {
         }
     }
 
+    /// The first key has a synchronization command.
+    pub fn has_command(&self) -> bool {
+        self.load.command
+    }
+
     /// No client starts anything new.
     pub fn stop(&mut self) {
         self.stopped = true;
@@ -397,6 +402,7 @@ pub fn update(
         ops,
         no_wait,
         dry_run: false,
+        no_sync: false,
     }
 }
 

@@ -49,7 +49,13 @@ pub(super) fn faults(random: &mut Random, shape: Shape) -> FaultBudget {
     faults
 }
 
+/// One history in eight has a synchronization command, whatever else it has.
+pub(super) fn draws_command(random: &Random) -> bool {
+    random.clone().fork("commands").chance(125)
+}
+
 pub(super) fn load(random: &mut Random, shape: Shape) -> Load {
+    let command = draws_command(random);
     Load {
         // One on every node at least.
         clients: shape.nodes + random.below(4) as usize,
@@ -57,6 +63,7 @@ pub(super) fn load(random: &mut Random, shape: Shape) -> Load {
         operations_max: random.between(80, 240) as usize,
         keys: random.between(1, 4) as usize,
         registers: random.between(1, 3) as u8,
+        command,
     }
 }
 

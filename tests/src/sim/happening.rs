@@ -4,7 +4,7 @@ use super::moment::Moment;
 use super::plan::FaultKind;
 use super::server::DiskStep;
 use ccd_core::ids::DeviceRole;
-use ccd_core::protocol::{Event, Ticket};
+use ccd_core::protocol::{CommandFailure, Event, Ticket};
 use ccd_core::reservation::FenceOp;
 
 /// Something that is going to happen.
@@ -67,6 +67,13 @@ pub(super) enum Happening {
         kind: FaultKind,
         first: usize,
         second: usize,
+    },
+    /// A synchronization command of a server ends.
+    CommandEnds {
+        server: usize,
+        run: u64,
+        ticket: Ticket,
+        result: Box<Result<(), CommandFailure>>,
     },
     /// These directions are cut, by a fault that comes and goes.
     Cut {

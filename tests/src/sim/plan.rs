@@ -18,6 +18,7 @@
 //! | slow devices | every operation takes up to 60 ms; with reservations up to 900 ms, nearly a lease, with a deadline to match |
 //! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
+//! | commands | one history in eight: updates of a key run a synchronization command that agrees, refuses, is slow, or never ends |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!
 //! Groups (see `groups.rs`) have these as well:
@@ -263,6 +264,8 @@ pub struct Load {
     pub operations_max: usize,
     pub keys: usize,
     pub registers: u8,
+    /// The first key has a synchronization command that does anything.
+    pub command: bool,
 }
 
 /// How a seed becomes a plan. The same seed means another history in each family.
@@ -363,12 +366,14 @@ impl Plan {
                 let mut faults = FaultBudget::draw(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
                 let mut ways = draws.clone().fork("propagation");
+                let command = groups::draws_command(&draws);
                 let load = Load {
                     clients: draws.between(2, 5) as usize,
                     think_max: Duration::from_millis(draws.skewed(20, 400)),
                     operations_max: draws.between(100, 350) as usize,
                     keys: draws.between(1, 3) as usize,
                     registers: draws.between(1, 3) as u8,
+                    command,
                 };
                 Self {
                     seed,

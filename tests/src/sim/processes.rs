@@ -1,6 +1,7 @@
 //! The servers' processes: they start, stop and go on, sleep with their machine, and die.
 
 use super::asks::AskEnd;
+use super::commands::SYNC_TIMEOUT;
 use super::drive::Drive;
 use super::server::{Process, Stopped};
 use super::world::{CLUSTER, HEARTBEAT, LEASE, World};
@@ -38,6 +39,7 @@ impl World {
             propagation: self.propagation,
             update_propagation: self.update_propagation,
             content_bytes_max: CONTENT_BYTES_MAX,
+            sync_timeout: SYNC_TIMEOUT,
         };
         let drives = (0..3)
             .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))

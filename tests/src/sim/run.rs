@@ -2,7 +2,8 @@
 //! must answer.
 
 use super::asks::{AskEnd, Asker};
-use super::client::{format, update};
+use super::client::{format, key, update};
+use super::commands::set_command;
 use super::linear::{self, Verdict};
 use super::log::Log;
 use super::plan::{Plan, Seed};
@@ -290,7 +291,10 @@ impl World {
             key: probe_key(),
             columns: vec!["sequence".into()],
         };
-        let ops: Vec<Op> = (0..keys).map(format).chain([probe]).collect();
+        let mut ops: Vec<Op> = (0..keys).map(format).chain([probe]).collect();
+        if self.workload.has_command() {
+            ops.extend(set_command(&key(0), "anything"));
+        }
         let request = RequestId {
             client: 0xf0,
             sequence: 1,

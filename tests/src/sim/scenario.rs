@@ -102,6 +102,7 @@ impl Cluster {
             operations_max: 0,
             keys: 1,
             registers: 1,
+            command: false,
         };
         let plan = Plan {
             seed: Seed {

@@ -6,6 +6,7 @@
 
 use super::asks::Ask;
 use super::client::Workload;
+use super::commands::Commands;
 use super::happening::{Happening, Scheduled};
 use super::history::Instant;
 use super::ledger::Ledger;
@@ -63,6 +64,7 @@ pub struct World {
     pub ledger: Ledger,
     pub(super) voters: Voters,
     pub workload: Workload,
+    pub commands: Commands,
     pub log: Log,
     pub unsound: Option<Unsound>,
     /// Some copy was damaged on purpose: what is kept of it is not what its position says.
@@ -133,6 +135,7 @@ impl World {
             ledger: Ledger::new(genesis.clone()),
             voters: Voters::new(genesis),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
+            commands: Commands::new(random.clone().fork("commands")),
             log: Log::new(recording),
             unsound: None,
             sabotage: None,
@@ -265,6 +268,12 @@ impl World {
             Happening::LateLanding { ghost } => self.land_late(ghost),
             Happening::Client { client } => self.client_acts(client),
             Happening::AskOverdue { token } => self.ask_overdue(token),
+            Happening::CommandEnds {
+                server,
+                run,
+                ticket,
+                result,
+            } => self.command_ends(server, run, ticket, *result),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {

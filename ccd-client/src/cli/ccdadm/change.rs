@@ -17,9 +17,12 @@ use std::path::PathBuf;
 /// Options of everything that changes the database.
 #[derive(Debug, clap::Args)]
 pub(super) struct Change {
-    /// Say what would happen, change nothing
+    /// Say what would happen, change nothing; synchronization commands run before it, and roll back
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Run no synchronization commands
+    #[arg(long)]
+    pub no_sync: bool,
     /// Kept with the update, for whoever asks later
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -43,6 +46,7 @@ impl Change {
             reason: self.reason.clone(),
             no_wait: self.no_wait,
             dry_run: self.dry_run,
+            no_sync: self.no_sync,
         }
     }
 }
@@ -86,6 +90,7 @@ Examples:
   ccdadm add HOST web1 fd00::1              values are plain; only files write ':' as %3A
   ccdadm add --reason 'ticket 4711' MY_KEY clust1 2 eth a,b
   ccdadm add MY_KEY -- -x                   a value that starts with '-'
+  ccdadm add --no-sync MY_KEY clust2 3 sci  without its synchronization command
 
 Exit codes: 105 there is no such key, 108 the row is there already.")]
 pub(super) struct Add {
@@ -217,7 +222,7 @@ pub(super) struct Apply {
 const APPLY_HELP: &str = "\
 Examples:
   ccdadm apply services.txn
-  ccdadm apply --dry-run services.txn
+  ccdadm apply --dry-run services.txn       checks it; synchronization commands run, and roll back
   generate | ccdadm apply -
 
 The file has one statement a line, and is applied in this order, whole or not at all:

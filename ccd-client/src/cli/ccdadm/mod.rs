@@ -8,6 +8,7 @@
 //! verify.rs    verify
 //! drill.rs     drill
 //! quorum.rs    quorum
+//! sync_command.rs  sync-command
 //! status.rs    status
 //! why.rs       why, explain
 //! authkey.rs   authkey
@@ -26,6 +27,7 @@ mod query;
 mod quorum;
 mod setup;
 pub(super) mod status;
+mod sync_command;
 mod verify;
 mod why;
 
@@ -75,6 +77,7 @@ enum Verb {
     Verify(verify::Verify),
     Drill(drill::Drill),
     Quorum(quorum::Quorum),
+    SyncCommand(sync_command::SyncCommand),
     Purify(offline::Purify),
     Convert(offline::Convert),
     Why(why::Why),
@@ -115,6 +118,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Verify(verb) => verb.run(&common, &mut terminal),
         Verb::Drill(verb) => verb.run(&common, &mut terminal),
         Verb::Quorum(verb) => verb.run(&common, &mut terminal),
+        Verb::SyncCommand(verb) => verb.run(&common, &mut terminal),
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),

@@ -55,6 +55,10 @@ impl Requests {
         None
     }
 
+    pub fn is_waiting(&self, id: RequestId) -> bool {
+        self.updates.contains_key(&id)
+    }
+
     pub fn take_queued(&mut self) {
         self.queue.pop_front();
     }
@@ -83,7 +87,7 @@ impl Node {
             self.answer_update(&[origin], id, Err(refusal));
             return;
         }
-        if update.no_wait && self.is_open() && self.is_master() && self.round.is_some() {
+        if update.no_wait && self.is_open() && self.is_master() && self.is_busy() {
             self.answer_update(&[origin], id, Err(Refusal::Busy));
             return;
         }
@@ -169,6 +173,7 @@ impl Node {
             }
         }
         self.round = None;
+        self.freeze = None;
         self.hold_rounds = false;
     }
 
@@ -332,9 +337,15 @@ impl Node {
         }
     }
 
+    /// Until the last of those who wait for this update stops doing so.
+    pub(in crate::protocol) fn time_left(&self, id: RequestId) -> Duration {
+        let latest = self.requests.updates.get(&id).map(Pending::latest);
+        latest.unwrap_or_default().since(self.now)
+    }
+
     fn obstacle_or_busy(&self) -> String {
         if self.is_open() {
-            String::from("a member or replica is slow")
+            (self.commands_text()).unwrap_or_else(|| String::from("a member or replica is slow"))
         } else {
             self.obstacle_text()
         }
