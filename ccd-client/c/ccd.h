@@ -55,6 +55,7 @@ typedef struct ccd_applied {
 #define CCD_STALE 3      /* 1: queries answer from the local copy, even if it may be old; 0 from the start */
 #define CCD_NO_WAIT 4    /* 1: CCD_E_BUSY rather than wait for an update under way; 0 from the start */
 #define CCD_QUORUM 5     /* of the cluster: 1: a majority is needed to go on; 0: whoever is left goes on alone */
+#define CCD_NO_SYNC 6    /* 1: updates run no synchronization commands; 0 from the start */
 
 /* Flags of ccd_transact(). */
 #define CCD_DRY_RUN 1u /* say what would happen, change nothing */
@@ -99,12 +100,16 @@ typedef struct ccd_applied {
 #define CCD_E_UNKNOWN 1206         /* an update that is done or not: see ccd_transact(3) for asking again */
 #define CCD_E_UNSAFE 1207          /* it could lose updates */
 #define CCD_E_FULL 1208            /* the database would not fit any more */
+#define CCD_E_UNDECIDED 1209       /* it was put to the vote, and the outcome was not known in time */
 #define CCD_E_NO_KEY 1210          /* there is no such key */
 #define CCD_E_NO_ROW 1211          /* no row matches what is to be removed */
 #define CCD_E_EXISTS 1212          /* the row is there already, or the key with other columns */
 #define CCD_E_UPDATE 1213          /* it breaks the key's format or a limit */
 #define CCD_E_PRECONDITION 1214    /* a precondition does not hold */
 #define CCD_E_KEY_NOT_EMPTY 1215   /* the key still has rows */
+#define CCD_E_VETOED 1216          /* a synchronization command refused the update: ccd_error_detail() has its words */
+#define CCD_E_COMMAND_TIMED_OUT 1217 /* a synchronization command did not end in time */
+#define CCD_E_COMMAND_NAME 1218    /* a text cannot name a synchronization command */
 
 /* The init database: the static rows, with nothing running. folder: NULL for CCD_ETC or /etc/ccd. */
 int ccd_attach_static(const char *folder, ccd_static_t **handle);

@@ -377,6 +377,28 @@ static void stopped(ccd_t *ccd, pid_t daemon)
     interrupt_every_ms(0);
 }
 
+/* A key whose synchronization command is not there: nobody agrees, unless nobody is asked. */
+static void synchronization(ccd_t *ccd)
+{
+    static const char *const columns[] = {"key", "command"};
+    static const char *const wanted[] = {"HOST", "no-such-command"};
+    static const char *const path[] = {"HOST", "/bin/true"};
+    static const char *const row[] = {"synchronized", "x"};
+
+    EXPECT(CCD_OK, ccd_format(ccd, "CCD_SYNC", columns, 2));
+    EXPECT(CCD_E_COMMAND_NAME, ccd_add_unique(ccd, "CCD_SYNC", path, 2));
+    EXPECT(CCD_OK, ccd_add_unique(ccd, "CCD_SYNC", wanted, 2));
+    EXPECT(CCD_E_VETOED, ccd_add_unique(ccd, "HOST", row, 2));
+    CHECK(strstr(ccd_error_detail(), "no-such-command") != NULL);
+    EXPECT(CCD_OK, ccd_control(ccd, CCD_NO_SYNC, 1, NULL));
+    EXPECT(CCD_OK, ccd_add_unique(ccd, "HOST", row, 2));
+    EXPECT(CCD_OK, ccd_remove(ccd, "HOST", NULL, row, 2, NULL));
+    EXPECT(CCD_OK, ccd_control(ccd, CCD_NO_SYNC, 0, NULL));
+    EXPECT(CCD_E_VETOED, ccd_transact(ccd, TRANSACTION("add HOST:synchronized:x"), 0, NULL, NULL, NULL));
+    EXPECT(CCD_OK, ccd_remove(ccd, "CCD_SYNC", NULL, NULL, 0, NULL));
+    EXPECT(CCD_OK, ccd_remove_fmt(ccd, "CCD_SYNC"));
+}
+
 static void options(ccd_t *ccd)
 {
     EXPECT(CCD_OK, ccd_control(ccd, CCD_STALE, 1, NULL));
@@ -445,6 +467,7 @@ int main(int argc, char **argv)
     forked(ccd, run, folder);
     stopped(ccd, daemon);
     options(ccd);
+    synchronization(ccd);
     detached_by_another(run);
     EXPECT(CCD_OK, ccd_detach(ccd));
     puts("every call ended as expected");

@@ -42,6 +42,7 @@ fn constants_are_those_of_the_library() {
         ("CCD_STALE", option::STALE.to_string()),
         ("CCD_NO_WAIT", option::NO_WAIT.to_string()),
         ("CCD_QUORUM", option::QUORUM.to_string()),
+        ("CCD_NO_SYNC", option::NO_SYNC.to_string()),
         ("CCD_INTERFACE", env!("CCD_INTERFACE").to_owned()),
         ("CCD_VERSION", format!("{:?}", env!("CARGO_PKG_VERSION"))),
     ] {
@@ -72,7 +73,7 @@ fn every_code_is_a_message_and_has_a_number_of_its_own() {
 
 #[test]
 fn what_a_request_can_end_in_has_a_code() {
-    let last = messages::KEY_NOT_EMPTY.id;
+    let last = messages::COMMAND_NAME_BAD.id;
     for message in messages::ALL {
         if (messages::DAEMON_NOT_REACHABLE.id..=last).contains(&message.id) {
             assert!(code_of(message.id).is_some(), "{message} has no code in ccd.h");

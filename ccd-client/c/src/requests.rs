@@ -241,6 +241,7 @@ pub unsafe extern "C" fn ccd_transact(
             preconditions,
             reason,
             no_wait: settings.no_wait,
+            no_sync: settings.no_sync,
             dry_run: flags & DRY_RUN != 0,
             ..Transaction::of(ops)
         };
@@ -253,6 +254,7 @@ pub unsafe extern "C" fn ccd_transact(
 fn change(settings: &Settings, op: Op) -> Result<CcdApplied, Failure> {
     let transaction = Transaction {
         no_wait: settings.no_wait,
+        no_sync: settings.no_sync,
         ..Transaction::of(vec![op])
     };
     Ok(outcome(settings.client.update(transaction)?))

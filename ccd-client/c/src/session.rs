@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub wildcard: Option<char>,
     pub freshness: Freshness,
     pub no_wait: bool,
+    pub no_sync: bool,
 }
 
 /// Options of `ccd_control`, numbered as in `ccd.h`.
@@ -32,6 +33,7 @@ pub(crate) mod option {
     pub(crate) const STALE: c_int = 3;
     pub(crate) const NO_WAIT: c_int = 4;
     pub(crate) const QUORUM: c_int = 5;
+    pub(crate) const NO_SYNC: c_int = 6;
 }
 
 /// Longest time-out: a day.
@@ -101,6 +103,7 @@ pub unsafe extern "C" fn ccd_attach(
             wildcard: Some(WILDCARD),
             freshness: Freshness::Strict,
             no_wait: false,
+            no_sync: false,
         };
         place.store(handles::hold(Session(RwLock::new(settings))));
         Ok(OK)
@@ -157,6 +160,7 @@ pub unsafe extern "C" fn ccd_control(
                 };
             }),
             option::NO_WAIT => session.change(|settings| settings.no_wait = is_on),
+            option::NO_SYNC => session.change(|settings| settings.no_sync = is_on),
             option::QUORUM => {
                 // SAFETY: the caller's promise.
                 let cluster = unsafe { arguments::optional_text(cluster, PATH_BYTES_MAX, "cluster") }?;
