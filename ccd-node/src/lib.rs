@@ -11,6 +11,7 @@
 //!   (TCP,   (Unix     (regions,  (why)       (systemd)       fences: reservations, a thread a device
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
+//!                       history: what each update changed, on disk, by threads of its own
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
@@ -26,6 +27,7 @@ mod daemon;
 mod decisions;
 mod demo;
 mod fences;
+mod history;
 mod nodes;
 mod outbox;
 mod peers;

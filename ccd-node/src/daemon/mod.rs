@@ -19,6 +19,7 @@ use crate::clients::{Clients, FromClient, today};
 use crate::clock;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
+use crate::history::{Answered, History};
 use crate::nodes;
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
 use crate::scrub::{self, Scrub};
@@ -59,6 +60,7 @@ struct Daemon {
     staged: mpsc::Sender<Staged>,
     clients: Rc<Clients>,
     decisions: Decisions,
+    history: History,
     service: Service,
     fences: Fences,
     scrub: Scrub,
@@ -87,6 +89,7 @@ struct Inlets {
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
     staged: mpsc::Receiver<Staged>,
+    history: mpsc::UnboundedReceiver<Answered>,
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -133,6 +136,7 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
+                Some(Answered { client, told }) = inlets.history.recv() => self.clients.reply(client, told),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
                 _ = inlets.terminate.recv() => self.begin_to_leave(),
@@ -231,6 +235,7 @@ impl Daemon {
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
+            Action::Committed(committed) => self.history.tell(committed),
         }
     }
 
@@ -301,6 +306,11 @@ impl Daemon {
             FromClient::Status { client } => {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
+            }
+            FromClient::History { client, ask } => self.history.ask(client, ask),
+            FromClient::Branches { client, name } => {
+                self.history
+                    .ask_branches(client, self.places.branches_dir(), name);
             }
             FromClient::Why { client, count } => {
                 let decisions = self.decisions.last(count as usize);

@@ -92,6 +92,7 @@ impl World {
             Action::StageInit { init } => self.stage_init(index, init),
             Action::AdoptInit { init } => self.adopt_init(index, init),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
+            Action::Committed(committed) => self.witness_committed(index, &committed),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
@@ -415,6 +416,6 @@ fn changes_something(action: &Action) -> bool {
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
         Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
         Action::StageInit { .. } | Action::AdoptInit { .. } => true,
-        Action::Record(_) => false,
+        Action::Record(_) | Action::Committed(_) => false,
     }
 }

@@ -16,6 +16,7 @@ use super::plan::{FaultBudget, Plan, Shape};
 use super::random::Random;
 use super::server::Server;
 use super::store::{Media, Store};
+use super::telling::Tellings;
 use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
@@ -61,6 +62,7 @@ pub struct World {
     pub network: Network,
     pub(super) media: Media,
     pub ledger: Ledger,
+    pub(super) tellings: Tellings,
     pub(super) voters: Voters,
     pub workload: Workload,
     pub log: Log,
@@ -131,6 +133,7 @@ impl World {
             network: Network::new(shape.nodes, plan.faults.weather, random.fork("network")),
             media: Media::format(shape),
             ledger: Ledger::new(genesis.clone()),
+            tellings: Tellings::default(),
             voters: Voters::new(genesis),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
             log: Log::new(recording),
