@@ -2,6 +2,10 @@
 //!
 //! Always holds: an update keeps its request id however often it is sent, so it is applied once; and every call
 //! returns within its time-out and [`GRACE`].
+//!
+//! A [`Client`] is two things: what is shared (connections, the name under which requests are numbered) and settings.
+//! A clone shares the former and has settings of its own, so one call can have another time-out than the others:
+//! `client.clone().with_timeout(…).query(…)`.
 
 use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
@@ -18,8 +22,8 @@ use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::NodeEdit;
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a request may take unless the init database or the client says otherwise.
@@ -28,19 +32,26 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// How much longer than a request's time-out a client waits for the daemon's own word on it.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// Between two attempts of the same update while its server is away or the outcome not known.
+/// Between two attempts of the same request while its server is away or its outcome not known.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Idle connections kept for the next request.
 const IDLE_MAX: usize = 8;
 
-/// Attached to the daemon of this machine. Shared between threads by reference.
-#[derive(Debug)]
+/// Attached to the daemon of this machine. Shared between threads by reference, or cloned: clones share connections.
+/// Not to be used on both sides of a `fork`: attach again in the child.
+#[derive(Clone, Debug)]
 pub struct Client {
+    shared: Arc<Shared>,
+    timeout: Duration,
+    retry: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
     client_socket: PathBuf,
     control_socket: PathBuf,
     program: String,
-    timeout: Duration,
     client: u128,
     sequence: AtomicU64,
     idle: Mutex<Vec<Connection>>,
@@ -115,24 +126,36 @@ impl Client {
 
     /// As [`Client::attach`]; this and every later request may take so long.
     pub fn attach_within(places: &Places, program: &str, timeout: Duration) -> Result<Self, CcdError> {
-        let client = Self {
+        let shared = Shared {
             client_socket: places.client_socket(),
             control_socket: places.control_socket(),
             program: program.to_owned(),
-            timeout,
             client: random_u128(),
             sequence: AtomicU64::new(0),
             idle: Mutex::default(),
         };
-        let connection = Connection::open(&client.client_socket, Instant::now() + timeout)?;
+        let connection = Connection::open(&shared.client_socket, Instant::now() + timeout)?;
+        let client = Self {
+            shared: Arc::new(shared),
+            timeout,
+            retry: false,
+        };
         client.keep(connection);
         Ok(client)
     }
 
-    /// Sets how long later requests may take.
+    /// Sets how long requests through this value may take.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Whether an error that is [worth retrying](CcdError::is_worth_retrying) is retried until the time-out, by the
+    /// same request, instead of returned at once. Off unless set. Control requests are never repeated.
+    #[must_use]
+    pub fn with_retry(mut self, retry: bool) -> Self {
+        self.retry = retry;
         self
     }
 
@@ -193,7 +216,7 @@ impl Client {
 
     /// Of this node and what it sees; answered also when it does not serve.
     pub fn status(&self) -> Result<StatusReport, CcdError> {
-        match self.ask_again(Ask::Status)? {
+        match self.ask_again(Ask::Status, self.last_moment())? {
             Told::Status(report) => Ok(*report),
             other => Err(self.other(other)),
         }
@@ -201,7 +224,7 @@ impl Client {
 
     /// This node's last decisions, oldest first.
     pub fn decisions(&self, count: u32) -> Result<Vec<DatedDecision>, CcdError> {
-        match self.ask_again(Ask::Why { count })? {
+        match self.ask_again(Ask::Why { count }, self.last_moment())? {
             Told::Decisions(decisions) => Ok(decisions),
             other => Err(self.other(other)),
         }
@@ -209,7 +232,7 @@ impl Client {
 
     /// Updates of the past, as this node keeps them.
     pub fn history(&self, ask: HistoryAsk) -> Result<HistoryTold, CcdError> {
-        match self.ask_again(Ask::History(ask))? {
+        match self.ask_again(Ask::History(ask), self.last_moment())? {
             Told::History(told) => Ok(told),
             other => Err(self.other(other)),
         }
@@ -217,7 +240,7 @@ impl Client {
 
     /// What leads from one generation to another one, later or earlier, by this node's history.
     pub fn changes(&self, ask: ChangesAsk) -> Result<Difference, CcdError> {
-        match self.ask_again(Ask::Changes(ask))? {
+        match self.ask_again(Ask::Changes(ask), self.last_moment())? {
             Told::Changes(difference) => Ok(difference),
             other => Err(self.other(other)),
         }
@@ -225,7 +248,7 @@ impl Client {
 
     /// The branches that lost and are kept on this node, newest first.
     pub fn branches(&self) -> Result<Vec<BranchReport>, CcdError> {
-        match self.ask_again(Ask::Branches)? {
+        match self.ask_again(Ask::Branches, self.last_moment())? {
             Told::Branches(branches) => Ok(branches),
             other => Err(self.other(other)),
         }
@@ -234,7 +257,7 @@ impl Client {
     /// The text form of one of them.
     pub fn branch(&self, name: &str) -> Result<Vec<u8>, CcdError> {
         let name = name.to_owned();
-        match self.ask_again(Ask::Branch { name })? {
+        match self.ask_again(Ask::Branch { name }, self.last_moment())? {
             Told::Branch { text } => Ok(text),
             other => Err(self.other(other)),
         }
@@ -284,10 +307,21 @@ impl Client {
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until
     /// the time-out; only then is the outcome unknown.
     pub fn update(&self, transaction: Transaction) -> Result<Applied, CcdError> {
-        let request = RequestId {
-            client: self.client,
-            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
-        };
+        self.update_as(self.new_request(), transaction)
+    }
+
+    /// An id that no other update has, for [`Client::update_as`].
+    pub fn new_request(&self) -> RequestId {
+        RequestId {
+            client: self.shared.client,
+            sequence: self.shared.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// As [`Client::update`], under an id that the caller keeps: after [`CcdError::Unknown`], or after a crash of the
+    /// caller itself, the same transaction under the same id is applied only if it was not. The cluster remembers the
+    /// ids of its last [`OUTCOMES_MAX`](ccd_core::database::OUTCOMES_MAX) updates.
+    pub fn update_as(&self, request: RequestId, transaction: Transaction) -> Result<Applied, CcdError> {
         let deadline = Instant::now() + self.timeout;
         // Set once an earlier attempt may have reached the database.
         let mut doubt: Option<String> = None;
@@ -295,7 +329,8 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let body = RequestBody::Update(self.update_request(request, &transaction));
             let ask = Ask::Request(Request { timeout: left, body });
-            let why = match self.ask_once(&ask, deadline + GRACE) {
+            // Why this attempt did not succeed, and its error if it changed nothing.
+            let (why, harmless) = match self.ask_once(&ask, deadline + GRACE) {
                 Ok(Told::Committed { position, removed }) => {
                     return Ok(Applied::Committed {
                         generation: position.stamp.generation,
@@ -314,32 +349,45 @@ impl Client {
                 }
                 Ok(Told::Refused(Refusal::Unknown { why })) => {
                     doubt = Some(why.clone());
-                    why
+                    (why, None)
                 }
                 // The database itself judged it, after all that was sent before: no earlier attempt is part of it.
                 Ok(Told::Refused(refusal @ Refusal::Op(_))) => return Err(refusal.into()),
-                Ok(told) => match doubt {
-                    None => return Err(self.other(told)),
-                    Some(_) => self.other(told).to_string(),
-                },
-                Err(Unanswered::NotSent(error)) => match doubt {
-                    None => return Err(error),
-                    Some(_) => error.to_string(),
-                },
+                Ok(told) => {
+                    let error = self.other(told);
+                    if doubt.is_none() && !self.is_retried(&error, deadline) {
+                        return Err(error);
+                    }
+                    (error.to_string(), Some(error))
+                }
+                Err(Unanswered::NotSent(error)) => {
+                    if doubt.is_none() && !self.is_retried(&error, deadline) {
+                        return Err(error);
+                    }
+                    (error.to_string(), Some(error))
+                }
                 Err(Unanswered::Sent(error @ CcdError::Wire { .. })) => return Err(error),
                 Err(Unanswered::Sent(error)) => {
                     doubt = Some(error.to_string());
-                    error.to_string()
+                    (error.to_string(), None)
                 }
             };
             if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(CcdError::Unknown {
-                    request,
-                    why: doubt.unwrap_or(why),
+                return Err(match (doubt, harmless) {
+                    (None, Some(error)) => error,
+                    (doubt, _) => CcdError::Unknown {
+                        request,
+                        why: doubt.unwrap_or(why),
+                    },
                 });
             }
             std::thread::sleep(RETRY_PAUSE);
         }
+    }
+
+    /// Whether there is still time to try again after this error, and that is wished.
+    fn is_retried(&self, error: &CcdError, deadline: Instant) -> bool {
+        self.retry && error.is_worth_retrying() && Instant::now() + RETRY_PAUSE < deadline
     }
 
     fn update_request(&self, request: RequestId, transaction: &Transaction) -> UpdateRequest {
@@ -347,7 +395,7 @@ impl Client {
             request,
             // The daemon fills in the rest from the socket.
             who: Who {
-                program: self.program.clone(),
+                program: self.shared.program.clone(),
                 ..Who::default()
             },
             date: now(),
@@ -359,15 +407,29 @@ impl Client {
         }
     }
 
+    /// A question; asked again if that is wished and may help.
     fn request(&self, body: RequestBody) -> Result<Told, CcdError> {
-        let told = self.ask_again(Ask::Request(Request {
+        let deadline = Instant::now() + self.timeout;
+        let mut ask = Request {
             timeout: self.timeout,
             body,
-        }))?;
-        match told {
-            Told::Refused(_) | Told::Failed(_) => Err(self.other(told)),
-            answer => Ok(answer),
+        };
+        loop {
+            let answer = match self.ask_again(Ask::Request(ask.clone()), deadline + GRACE) {
+                Ok(told @ (Told::Refused(_) | Told::Failed(_))) => Err(self.other(told)),
+                answer => answer,
+            };
+            match answer {
+                Err(error) if self.is_retried(&error, deadline) => std::thread::sleep(RETRY_PAUSE),
+                answer => return answer,
+            }
+            ask.timeout = deadline.saturating_duration_since(Instant::now());
         }
+    }
+
+    /// When a request that is sent now must have been answered.
+    fn last_moment(&self) -> Instant {
+        Instant::now() + self.timeout + GRACE
     }
 
     fn control(&self, body: RequestBody) -> Result<(), CcdError> {
@@ -375,7 +437,7 @@ impl Client {
             timeout: self.timeout,
             body,
         });
-        match self.ask_once(&ask, Instant::now() + self.timeout + GRACE) {
+        match self.ask_once(&ask, self.last_moment()) {
             Ok(Told::Done) => Ok(()),
             Ok(other) => Err(self.other(other)),
             Err(unanswered) => Err(unanswered.into_error()),
@@ -383,8 +445,7 @@ impl Client {
     }
 
     /// A question may be asked twice: once more if the daemon is restarted meanwhile.
-    fn ask_again(&self, ask: Ask) -> Result<Told, CcdError> {
-        let deadline = Instant::now() + self.timeout + GRACE;
+    fn ask_again(&self, ask: Ask, deadline: Instant) -> Result<Told, CcdError> {
         match self.ask_once(&ask, deadline) {
             Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(&ask, deadline),
             answer => answer,
@@ -400,16 +461,25 @@ impl Client {
 
     fn ask_once(&self, ask: &Ask, deadline: Instant) -> Result<Told, Unanswered> {
         if ask.service() == Service::Control {
-            return Connection::open(&self.control_socket, deadline)
+            return Connection::open(&self.shared.control_socket, deadline)
                 .map_err(Unanswered::NotSent)?
                 .ask(ask, deadline);
         }
-        let idle = self.idle.lock().expect("no thread panics with the lock").pop();
+        let idle = self
+            .shared
+            .idle
+            .lock()
+            .expect("no thread panics with the lock")
+            .pop();
         if let Some(mut connection) = idle {
             match connection.ask(ask, deadline) {
                 // The daemon was restarted since: no idle connection is worth anything.
                 Err(Unanswered::NotSent(CcdError::ConnectionLost { .. })) => {
-                    self.idle.lock().expect("no thread panics with the lock").clear();
+                    self.shared
+                        .idle
+                        .lock()
+                        .expect("no thread panics with the lock")
+                        .clear();
                 }
                 Err(unanswered) => return Err(unanswered),
                 Ok(told) => {
@@ -418,14 +488,15 @@ impl Client {
                 }
             }
         }
-        let mut connection = Connection::open(&self.client_socket, deadline).map_err(Unanswered::NotSent)?;
+        let mut connection =
+            Connection::open(&self.shared.client_socket, deadline).map_err(Unanswered::NotSent)?;
         let told = connection.ask(ask, deadline)?;
         self.keep(connection);
         Ok(told)
     }
 
     fn keep(&self, connection: Connection) {
-        let mut idle = self.idle.lock().expect("no thread panics with the lock");
+        let mut idle = self.shared.idle.lock().expect("no thread panics with the lock");
         if idle.len() < IDLE_MAX {
             idle.push(connection);
         }
@@ -441,13 +512,13 @@ impl Client {
 
     fn unexpected(&self) -> CcdError {
         CcdError::UnexpectedAnswer {
-            socket: self.client_socket.clone(),
+            socket: self.shared.client_socket.clone(),
         }
     }
 
     /// The socket it asks on.
     pub fn socket(&self) -> &Path {
-        &self.client_socket
+        &self.shared.client_socket
     }
 }
 

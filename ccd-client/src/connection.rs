@@ -5,8 +5,9 @@
 
 use crate::error::CcdError;
 use crate::wire::{self, Ask, FRAME_PREFIX_BYTES, PREAMBLE, ToDaemon, Told, WireError};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
-use std::io::{self, Read, Write};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -64,21 +65,32 @@ impl Connection {
                 source,
             },
         };
-        let mut stream = connect(socket, deadline).map_err(not_reachable)?;
-        stream.write_all(&PREAMBLE).map_err(not_reachable)?;
-        let mut preamble = [0; PREAMBLE.len()];
-        stream.read_exact(&mut preamble).map_err(not_reachable)?;
-        wire::check_preamble(preamble).map_err(|source| CcdError::Wire {
-            socket: socket.to_owned(),
-            source,
-        })?;
-        Ok(Self {
+        let stream = connect(socket, deadline).map_err(not_reachable)?;
+        let mut connection = Self {
             stream,
             socket: socket.to_owned(),
             next_id: 0,
             wait: Duration::MAX,
             arrived: Vec::new(),
-        })
+        };
+        let preamble = connection.exchange_preambles(deadline).map_err(not_reachable)?;
+        wire::check_preamble(preamble).map_err(|source| connection.wire(source))?;
+        Ok(connection)
+    }
+
+    fn exchange_preambles(&mut self, deadline: Instant) -> io::Result<[u8; PREAMBLE.len()]> {
+        // It is the first thing in an empty buffer, which takes it whole.
+        if self.within(deadline, |stream| send(stream, &PREAMBLE))? < PREAMBLE.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        loop {
+            if let Some(preamble) = self.arrived.first_chunk() {
+                let preamble = *preamble;
+                self.arrived.clear();
+                return Ok(preamble);
+            }
+            self.read_some(PREAMBLE.len() - self.arrived.len(), deadline)?;
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -92,13 +104,13 @@ impl Connection {
 
     fn exchange(&mut self, frame: &[u8], id: u64, deadline: Instant) -> Result<Told, Unanswered> {
         // A closed socket refuses the first byte. Once one is accepted, how many arrived is not known.
-        let first_bytes = match self.within(deadline, |mut stream| stream.write(frame)) {
+        let first_bytes = match self.within(deadline, |stream| send(stream, frame)) {
             Ok(bytes) => bytes,
             Err(error) => return Err(Unanswered::NotSent(self.lost(error, deadline))),
         };
         let mut sent_bytes = first_bytes;
         while sent_bytes < frame.len() {
-            let written = self.within(deadline, |mut stream| stream.write(&frame[sent_bytes..]));
+            let written = self.within(deadline, |stream| send(stream, &frame[sent_bytes..]));
             sent_bytes += match written {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 other => other,
@@ -164,12 +176,12 @@ impl Connection {
         }
         loop {
             match transfer(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => {
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Err(error);
+                        return Err(io::ErrorKind::TimedOut.into());
                     }
+                    // A signal does not make it begin anew: a program that gets many would wait for ever.
                     self.wait_for(left)?;
                 }
                 done => return done,
@@ -213,8 +225,19 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
         None,
     )?);
     set_deadline(&stream, deadline)?;
-    nix::sys::socket::connect(stream.as_raw_fd(), &address)?;
-    Ok(stream)
+    loop {
+        match nix::sys::socket::connect(stream.as_raw_fd(), &address) {
+            // A signal of the program that links this; a stream that was not connected can be told so again.
+            Err(Errno::EINTR) if Instant::now() < deadline => set_deadline(&stream, deadline)?,
+            done => return done.map(|()| stream).map_err(Into::into),
+        }
+    }
+}
+
+/// Writes what the socket takes. A peer that is gone is an error and no SIGPIPE: that would end a program in C, where
+/// nobody has set it to be ignored.
+fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    nix::sys::socket::send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map_err(Into::into)
 }
 
 fn set_deadline(stream: &UnixStream, deadline: Instant) -> io::Result<()> {

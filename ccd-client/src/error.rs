@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::messages::{self as m, Message};
 use crate::wire::{Fault, WireError};
 use ccd_core::client::Refusal;
-use ccd_core::database::{ErrorClass, ImageError, OpError};
+use ccd_core::database::{ErrorClass, ImageError, OpError, TextError};
 use ccd_core::ids::RequestId;
 use ccd_core::init::InitError;
 use std::io;
@@ -56,6 +56,11 @@ pub enum CcdError {
     FileTooLarge { path: PathBuf, bytes_max: u64 },
     #[error("{}: it is not UTF-8 text", path.display())]
     NotUtf8 { path: PathBuf },
+    /// A database file with a wrong row, or one that does not match its record.
+    #[error("{}: {source}", path.display())]
+    Text { path: PathBuf, source: Box<TextError> },
+    #[error("{}: it has no consistency record at its end", path.display())]
+    NoRecord { path: PathBuf },
 }
 
 /// What is wrong with an authkey file.
@@ -120,6 +125,8 @@ impl CcdError {
             Self::NodeUnknown { .. } => &m::NODE_UNKNOWN,
             Self::FileTooLarge { .. } => &m::FILE_TOO_LARGE,
             Self::NotUtf8 { .. } => &m::NOT_UTF8,
+            Self::Text { source, .. } => text_message(source),
+            Self::NoRecord { .. } => &m::RECORD_MISSING,
         }
     }
 
@@ -130,19 +137,7 @@ impl CcdError {
     /// Whether the same request may succeed a moment later (patent: `ccd_retry_error`). Repeating it is safe:
     /// nothing was changed.
     pub fn is_worth_retrying(&self) -> bool {
-        matches!(
-            self,
-            Self::NotReachable { .. }
-                | Self::ConnectionLost { .. }
-                | Self::Fault(Fault::Overloaded | Fault::Stopping)
-                | Self::Refused(
-                    Refusal::Busy
-                        | Refusal::NotServing { .. }
-                        | Refusal::NoQuorum { .. }
-                        | Refusal::RolledBack { .. }
-                        | Refusal::TimedOut
-                )
-        )
+        self.message().is_worth_retrying()
     }
 }
 
@@ -157,6 +152,14 @@ fn refusal_message(refusal: &Refusal) -> &'static Message {
         Refusal::Unknown { .. } => &m::UNKNOWN,
         Refusal::Full { .. } => &m::FULL,
         Refusal::Unsafe { .. } => &m::UNSAFE,
+    }
+}
+
+/// The entry for a database file that cannot be used.
+pub fn text_message(error: &TextError) -> &'static Message {
+    match error {
+        TextError::Rows(_) | TextError::Record { .. } => &m::TEXT_BAD,
+        TextError::Integrity(_) => &m::TEXT_DAMAGED,
     }
 }
 

@@ -10,13 +10,48 @@
 //!   connection         one blocking connection
 //!   client             Client: attach, query, update, status, control; from any thread
 //!   static_database    the init database as a database, with nothing running
+//!   backup             database files, and restoring them
 //!     ↑
 //!   cli                ccdadm and ccdctl: arguments in, text or JSON out
 //! ```
 //!
-//! Imports run upwards in this drawing and never back. The library is blocking and starts no threads.
+//! Imports run upwards in this drawing and never back. The library is blocking and starts no threads. The C library
+//! is a package of its own, in `c/`, so that nobody links it who does not use it.
+//!
+//! ```no_run
+//! use ccd_client::{Applied, Client, Freshness, Places, Transaction};
+//! use ccd_core::database::{Key, Op, Pattern, Precondition, Row};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::attach(&Places::from_env(), "balancer")?;
+//! let key = Key::new("BACKEND")?;
+//! let web1 = Row::new(key.clone(), ["web1", "fd00::1"])?;
+//! // Applied whole or not at all, and once, whatever happens to the daemon on the way.
+//! let applied = client.update(Transaction {
+//!     preconditions: vec![Precondition::RowAbsent(web1.clone())],
+//!     ops: vec![Op::Add(web1)],
+//!     reason: Some("a new server".into()),
+//!     ..Transaction::default()
+//! });
+//! match applied {
+//!     Ok(Applied::Committed { generation, .. }) => println!("since generation {generation}"),
+//!     Ok(Applied::WouldApply { .. }) => unreachable!("only a dry run says so"),
+//!     Err(error) if error.is_worth_retrying() => println!("not now: {error}"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! // One call with another time-out, and with a wildcard of its own.
+//! let patient = client.clone().with_timeout(Duration::from_secs(20)).with_retry(true);
+//! let pattern = Pattern::positional(key, ["web%"]).with_wildcard(Some('%'));
+//! for row in patient.query(pattern, Freshness::Strict)?.rows {
+//!     println!("{}", row.values[1]);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod authkey;
+pub mod backup;
 pub mod cli;
 pub mod client;
 mod connection;

@@ -20,6 +20,26 @@ pub struct Message {
     pub action: &'static str,
 }
 
+impl Message {
+    /// Whether the same request may succeed a moment later, and repeating it is safe: it changed nothing.
+    pub fn is_worth_retrying(&self) -> bool {
+        RETRYABLE.iter().any(|retryable| retryable.id == self.id)
+    }
+}
+
+/// What passes: a daemon that is started again, a takeover, an update under way, a node that was slow.
+const RETRYABLE: [&Message; 9] = [
+    &DAEMON_NOT_REACHABLE,
+    &CONNECTION_LOST,
+    &DAEMON_TIMED_OUT,
+    &DAEMON_OVERLOADED,
+    &NOT_SERVING,
+    &NO_QUORUM,
+    &BUSY,
+    &ROLLED_BACK,
+    &TIMED_OUT,
+];
+
 /// `CCD-1042`.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,6 +114,18 @@ catalogue! {
         "A file is larger than anything of its kind can be.",
         "It was not read.",
         "check that it is the right file";
+    INIT_IN_USE = 1017, Busy,
+        "Somebody else changes the init database at the same time: an editor, or the addition or removal of a node.",
+        "It was left as it is.",
+        "repeat the command when they have finished";
+    EDITOR_FAILED = 1018, Io,
+        "The editor could not be started, or ended with an error.",
+        "The init database was left as it is.",
+        "name an editor with EDITOR, or give the new file with --from";
+    INIT_FIXED = 1019, Unsafe,
+        "The edit would make another cluster of it, or change which nodes there are.",
+        "The init database was left as it is.",
+        "ccdctl add-node and remove-node change the nodes; ccdadm setup makes another cluster";
 
     INIT_BAD = 1020, BadData,
         "A row of the init database is wrong.",
@@ -168,6 +200,14 @@ catalogue! {
         "A row does not fit the limits of a row: 32 columns, 1,024 characters.",
         "Nothing was changed.",
         "shorten it, or use several rows";
+    ARGUMENT_BAD = 1040, Usage,
+        "A program gave the library an argument that cannot be meant: a null pointer, a text without end, too many values, a number out of range.",
+        "Nothing was done.",
+        "ccd_error_detail() names the argument; ccd(3) and the page of the call say what it takes";
+    HANDLE_BAD = 1041, Usage,
+        "What a program gave the library is no handle of this process: never attached, detached or freed before, of another kind, or attached before a fork.",
+        "Nothing was done.",
+        "attach anew, once in each process; detach and free once";
 
     DAEMON_NOT_REACHABLE = 1101, NoDaemon,
         "No daemon listens on the socket.",
@@ -187,7 +227,7 @@ catalogue! {
         "use the programs of the daemon's version: ccdd --version";
     DAEMON_TIMED_OUT = 1105, TimedOut,
         "The daemon did not answer in time.",
-        "A question was not answered.",
+        "A question was not answered; an update was not sent.",
         "ccdadm status; a longer --timeout may help";
     DAEMON_FAULT = 1106, Internal,
         "The daemon met an error of its own.",

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+const ETC: &str = "/etc/ccd";
+const STATE: &str = "/var/lib/ccd";
+const RUN: &str = "/run/ccd";
+
 /// The three folders. Several instances can live on one machine by giving each its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Places {
@@ -11,7 +15,7 @@ pub struct Places {
         value_name = "DIR",
         env = "CCD_ETC",
         hide_env_values = true,
-        default_value = "/etc/ccd",
+        default_value = ETC,
         global = true,
         help_heading = "Folders"
     )]
@@ -22,7 +26,7 @@ pub struct Places {
         value_name = "DIR",
         env = "CCD_STATE",
         hide_env_values = true,
-        default_value = "/var/lib/ccd",
+        default_value = STATE,
         global = true,
         help_heading = "Folders"
     )]
@@ -33,7 +37,7 @@ pub struct Places {
         value_name = "DIR",
         env = "CCD_RUN",
         hide_env_values = true,
-        default_value = "/run/ccd",
+        default_value = RUN,
         global = true,
         help_heading = "Folders"
     )]
@@ -41,13 +45,23 @@ pub struct Places {
 }
 
 impl Places {
+    /// The folders of an ordinary installation.
+    pub fn standard() -> Self {
+        Self {
+            etc: ETC.into(),
+            state: STATE.into(),
+            run: RUN.into(),
+        }
+    }
+
     /// From the environment or the standard folders, for programs that link the library.
     pub fn from_env() -> Self {
-        let folder = |name, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into()).into();
+        let folder = |name, standard| std::env::var_os(name).map_or(standard, PathBuf::from);
+        let standard = Self::standard();
         Self {
-            etc: folder("CCD_ETC", "/etc/ccd"),
-            state: folder("CCD_STATE", "/var/lib/ccd"),
-            run: folder("CCD_RUN", "/run/ccd"),
+            etc: folder("CCD_ETC", standard.etc),
+            state: folder("CCD_STATE", standard.state),
+            run: folder("CCD_RUN", standard.run),
         }
     }
 

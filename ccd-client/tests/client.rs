@@ -111,6 +111,119 @@ fn an_update_whose_server_stays_away_ends_as_unknown_within_its_timeout() {
 }
 
 #[test]
+fn with_retry_what_passes_is_asked_for_again_until_it_is_done_and_nothing_else_is() {
+    let passes = || {
+        Trick::Say(Told::Refused(Refusal::NotServing {
+            why: "taking over".into(),
+        }))
+    };
+    let fake = Fake::start();
+    let client = attach(&fake).with_retry(true);
+    fake.trick(passes());
+    fake.trick(Trick::Say(Told::Failed(Fault::Stopping)));
+    client.update(add("1")).expect("it is done at last");
+    assert_eq!(update_ids(&fake).len(), 3, "three times under one id");
+    fake.trick(passes());
+    fake.trick(passes());
+    assert_eq!(rows(&client), 1);
+
+    let asked = fake.with(|state| state.asked.len());
+    let error = client.update(add("1")).expect_err("it is there already");
+    assert_eq!(error.exit(), Exit::Exists);
+    assert_eq!(fake.with(|state| state.asked.len()), asked + 1);
+
+    let started = Instant::now();
+    fake.stop();
+    let impatient = client.clone().with_timeout(Duration::from_millis(200));
+    let error = impatient.update(add("2")).expect_err("nobody listens");
+    assert!(matches!(error, CcdError::NotReachable { .. }), "{error}");
+    assert!(
+        started.elapsed() >= Duration::from_millis(100),
+        "it was tried again"
+    );
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(
+        client.timeout() > Duration::from_secs(1),
+        "a clone's settings are its own"
+    );
+}
+
+#[test]
+fn an_update_asked_for_again_under_its_id_is_applied_once() {
+    let fake = Fake::start();
+    let client = attach(&fake).with_timeout(Duration::from_millis(200));
+    let request = client.new_request();
+    fake.trick(Trick::ApplyAndForget);
+    for _ in 0..20 {
+        fake.trick(Trick::Drop);
+    }
+    let error = client.update_as(request, add("1")).expect_err("it is not known");
+    let kept = match error {
+        CcdError::Unknown { request, .. } => request.to_string(),
+        other => panic!("{other}"),
+    };
+    fake.with(|state| state.tricks.clear());
+    // As another process would that found the id where the first one left it.
+    let other = Client::attach(&fake.places(), "other").expect("it listens");
+    let again = other.update_as(kept.parse().expect("it reads back"), add("1"));
+    let generation = Generation(2);
+    assert_eq!(
+        again.expect("it was applied"),
+        Applied::Committed {
+            generation,
+            removed: None
+        }
+    );
+    assert_eq!(rows(&client), 1);
+}
+
+#[test]
+fn request_ids_read_back_and_nothing_else_is_one() {
+    for (client, sequence) in [(0, 0), (7, 1), (u128::MAX, u64::MAX)] {
+        let request = RequestId { client, sequence };
+        assert_eq!(request.to_string().parse(), Ok(request));
+    }
+    let digits = "0".repeat(32);
+    for text in [
+        "".to_owned(),
+        "-".to_owned(),
+        digits.clone(),
+        format!("{digits}-"),
+        format!("{digits}-+1"),
+        format!("+{}-1", "0".repeat(31)),
+        format!("{digits}-18446744073709551616"),
+        format!("{digits}-a"),
+        format!("0{digits}-1"),
+    ] {
+        text.parse::<RequestId>().expect_err(&text);
+    }
+}
+
+#[test]
+fn a_client_is_shared_between_threads_and_its_clones_number_their_requests_together() {
+    fn is_shared<T: Send + Sync + Clone>(_: &T) {}
+    let fake = Fake::start();
+    let client = attach(&fake);
+    is_shared(&client);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (client, clone) = (&client, client.clone());
+            scope.spawn(move || {
+                for index in 0..10 {
+                    client
+                        .update(add(&format!("{thread} {index}")))
+                        .expect("it is new");
+                    clone
+                        .update(add(&format!("{thread} {index} clone")))
+                        .expect("it is new");
+                }
+            });
+        }
+    });
+    assert_eq!(rows(&client), 80);
+}
+
+#[test]
 fn an_update_that_is_refused_is_not_asked_for_again() {
     let table = [
         (

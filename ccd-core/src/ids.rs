@@ -221,6 +221,13 @@ impl DeviceSet {
         }
         self
     }
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self {
+            primary: self.primary || other.primary,
+            secondary: self.secondary || other.secondary,
+        }
+    }
     pub const fn is_empty(self) -> bool {
         !self.primary && !self.secondary
     }
@@ -409,6 +416,27 @@ impl fmt::Display for RequestId {
         write!(f, "{:032x}-{}", self.client, self.sequence)
     }
 }
+
+/// Back from its display.
+impl core::str::FromStr for RequestId {
+    type Err = MalformedRequestId;
+
+    fn from_str(text: &str) -> Result<Self, MalformedRequestId> {
+        let (client, sequence) = text.split_once('-').ok_or(MalformedRequestId)?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if client.len() != 32 || !digits(client) || !digits(sequence) {
+            return Err(MalformedRequestId);
+        }
+        Ok(Self {
+            client: u128::from_str_radix(client, 16).map_err(|_| MalformedRequestId)?,
+            sequence: sequence.parse().map_err(|_| MalformedRequestId)?,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request id is 32 hexadecimal digits, a dash and a number")]
+pub struct MalformedRequestId;
 
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,6 +28,14 @@ impl Voters {
         Self { nodes, devices }
     }
 
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            nodes: self.nodes.union(other.nodes),
+            devices: self.devices.union(other.devices),
+        }
+    }
+
     fn is_superset(self, other: Self) -> bool {
         self.nodes.is_superset(other.nodes) && other.devices.iter().all(|role| self.devices.contains(role))
     }

@@ -241,14 +241,8 @@ fn find(chunk: &str, line: &str) -> Result<usize, usize> {
     let (mut low, mut high) = (0, bytes.len());
     while low < high {
         let probe = low + (high - low) / 2;
-        let start = bytes[low..probe]
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(low, |at| low + at + 1);
-        let end = bytes[start..high]
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(high, |at| start + at);
+        let start = memchr::memrchr(b'\n', &bytes[low..probe]).map_or(low, |at| low + at + 1);
+        let end = memchr::memchr(b'\n', &bytes[start..high]).map_or(high, |at| start + at);
         match bytes[start..end].cmp(line) {
             core::cmp::Ordering::Equal => return Ok(start),
             core::cmp::Ordering::Less => low = (end + 1).min(high),
@@ -262,13 +256,8 @@ fn find(chunk: &str, line: &str) -> Result<usize, usize> {
 fn middle(chunk: &str) -> Option<usize> {
     let bytes = chunk.as_bytes();
     let half = bytes.len() / 2;
-    let before = bytes[..half].iter().rposition(|byte| *byte == b'\n');
-    let after = || {
-        bytes[half..bytes.len() - 1]
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map(|at| half + at)
-    };
+    let before = memchr::memrchr(b'\n', &bytes[..half]);
+    let after = || memchr::memchr(b'\n', &bytes[half..bytes.len() - 1]).map(|at| half + at);
     before.or_else(after).map(|at| at + 1)
 }
 

@@ -6,11 +6,12 @@
 use super::Node;
 use super::message::{Message, PeerState};
 use super::slow::TrackRecord;
+use crate::configuration::Configuration;
 use crate::configuration::votes::{self, Voters};
-use crate::configuration::{Configuration, Mode};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
 use crate::replica::Heartbeat;
 use crate::time::Time;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// A holder counts its lease this much shorter, as a part of it, than the grantor does: clocks need not agree, but must run
@@ -222,53 +223,62 @@ impl Node {
     /// When this node's lease ends: until then nobody opens a configuration without it, and voters that decide know that
     /// it is here.
     pub(super) fn lease_until(&self) -> Time {
-        self.granted_until(votes::decide)
-    }
-
-    /// When the lease ends by which it may answer strict queries: until then nobody opens a configuration without it.
-    /// Exactly half of the voters is enough for that, because nothing is decided without one of them.
-    pub(super) fn read_lease_until(&self) -> Time {
-        self.granted_until(votes::hold)
-    }
-
-    fn granted_until(&self, enough: fn(&Configuration, Voters) -> bool) -> Time {
-        let configuration = &self.known;
-        let margin = self.settings.lease / DRIFT_MARGIN_DIVISOR;
-        let span = self.settings.lease.saturating_sub(margin);
-        let mut grants: alloc::vec::Vec<(Time, Voters)> = match configuration.mode {
-            Mode::Paired => (self.peers.iter())
-                .filter_map(|(node, peer)| {
-                    let (sent, epoch) = peer.granted?;
-                    let voter = Voters::new(NodeSet::of(*node), DeviceSet::EMPTY);
-                    (epoch == configuration.epoch).then_some((sent, voter))
-                })
-                .collect(),
-            Mode::Solo(_) => (configuration.devices.iter())
-                .filter_map(|role| {
-                    let (begun, claimed) = self.replica(Replica::Device(role)).clean_beat?;
-                    let voter = Voters::new(NodeSet::EMPTY, DeviceSet::EMPTY.with(role));
-                    (claimed < configuration.epoch).then_some((begun, voter))
-                })
-                .collect(),
-        };
+        let mut grants: Vec<(Time, Voters)> = self.grants().collect();
         // The latest time by which enough voters had granted: newest first until they are enough.
-        grants.sort_by_key(|(sent, _)| core::cmp::Reverse(*sent));
-        let mut ayes = Voters::new(NodeSet::of(self.me()), DeviceSet::EMPTY);
-        if enough(configuration, ayes) {
+        grants.sort_by_key(|(end, _)| core::cmp::Reverse(*end));
+        let mut ayes = self.own_vote();
+        if votes::decide(&self.known, ayes) {
             return Time::NEVER;
         }
-        for (sent, voter) in grants {
-            ayes.nodes = ayes.nodes.union(voter.nodes);
-            ayes.devices = ayes.devices.iter().chain(voter.devices.iter()).collect();
-            if enough(configuration, ayes) {
-                return sent + span;
+        for (end, voter) in grants {
+            ayes = ayes.union(voter);
+            if votes::decide(&self.known, ayes) {
+                return end;
             }
         }
         Time::ZERO
     }
 
+    /// What each voter has granted, and until when.
+    fn grants(&self) -> impl Iterator<Item = (Time, Voters)> {
+        let configuration = &self.known;
+        let margin = self.settings.lease / DRIFT_MARGIN_DIVISOR;
+        let span = self.settings.lease.saturating_sub(margin);
+        let of_nodes = self.peers.iter().filter_map(|(node, peer)| {
+            let (sent, epoch) = peer.granted?;
+            let voter = Voters::new(NodeSet::of(*node), DeviceSet::EMPTY);
+            (!self.solo() && epoch == configuration.epoch).then_some((sent, voter))
+        });
+        let of_devices = configuration.devices.iter().filter_map(|role| {
+            let (begun, claimed) = self.replica(Replica::Device(role)).clean_beat?;
+            let voter = Voters::new(NodeSet::EMPTY, DeviceSet::EMPTY.with(role));
+            (self.solo() && claimed < configuration.epoch).then_some((begun, voter))
+        });
+        of_nodes
+            .chain(of_devices)
+            .map(move |(begun, voter)| (begun + span, voter))
+    }
+
+    fn own_vote(&self) -> Voters {
+        Voters::new(NodeSet::of(self.me()), DeviceSet::EMPTY)
+    }
+
+    /// Whether those whose grants still last are enough: asked at every update, and so without putting them in order.
+    fn granted(&self, enough: fn(&Configuration, Voters) -> bool) -> bool {
+        let lasting = self.grants().filter(|(end, _)| self.now < *end);
+        let ayes = lasting.fold(self.own_vote(), |ayes, (_, voter)| ayes.union(voter));
+        enough(&self.known, ayes)
+    }
+
+    /// Whether it is before [`lease_until`](Self::lease_until).
     pub(super) fn lease_holds(&self) -> bool {
-        self.now < self.lease_until()
+        self.granted(votes::decide)
+    }
+
+    /// Whether it may answer strict queries: nobody opens a configuration without it now. Exactly half of the voters is
+    /// enough for that, because nothing is decided without one of them.
+    pub(super) fn read_lease_holds(&self) -> bool {
+        self.granted(votes::hold)
     }
 
     /// Heard over the network within the last lease.

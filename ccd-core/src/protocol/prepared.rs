@@ -52,7 +52,7 @@ impl Node {
     /// Whether a strict query of this key (of all keys, if `None`) can be answered now.
     pub(super) fn can_read(&self, key: Option<&Key>) -> bool {
         if self.is_open() {
-            self.now < self.read_lease_until()
+            self.read_lease_holds()
                 && !self
                     .prepared
                     .as_ref()

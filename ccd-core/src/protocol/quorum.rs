@@ -60,7 +60,7 @@ impl Node {
             && self.head.position().stamp.epoch == known.epoch
             && !self.needs_all_nodes()
             && self.now >= since + self.settings.lease
-            && self.now < self.read_lease_until()
+            && self.read_lease_holds()
     }
 
     /// The state that strict queries are answered from.
@@ -74,7 +74,7 @@ impl Node {
     /// Queries are answered, and updates are not taken.
     pub(super) fn valid_but_closed(&self) -> bool {
         if self.is_open() {
-            !self.lease_holds() && self.now < self.read_lease_until()
+            !self.lease_holds() && self.read_lease_holds()
         } else {
             self.valid_by_half()
         }

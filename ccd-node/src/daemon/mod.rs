@@ -6,12 +6,14 @@
 //!   mirror ─┤   ▲                                 ├→ clients.reply (written at once)
 //!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
 //!
-//! run.rs   setting up: threads, sockets, connections; and tidying at the end
-//! own.rs   what the daemon does by itself: scrub, leave at its end, authkey file read again, report
+//! run.rs      setting up: threads, sockets, connections; and tidying at the end
+//! signals.rs  what SIGTERM and the like ask for
+//! own.rs      what the daemon does by itself: scrub, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
+mod signals;
 
 pub use run::run;
 
@@ -33,12 +35,12 @@ use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
 use own::{OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, mpsc};
 
 /// Events that are handled before the sockets are looked at again.
@@ -90,9 +92,7 @@ struct Inlets {
     scrub: mpsc::Receiver<scrub::Outcome>,
     staged: mpsc::Receiver<Staged>,
     history: mpsc::UnboundedReceiver<Answered>,
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
+    signals: mpsc::Receiver<Word>,
 }
 
 impl Daemon {
@@ -139,9 +139,10 @@ impl Daemon {
                 Some(Answered { client, told }) = inlets.history.recv() => self.clients.reply(client, told),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
-                _ = inlets.terminate.recv() => self.begin_to_leave(),
-                _ = inlets.interrupt.recv() => self.begin_to_leave(),
-                Some(()) = inlets.hang_up.recv() => self.reload(),
+                Some(word) = inlets.signals.recv() => match word {
+                    Word::Leave => self.begin_to_leave(),
+                    Word::Reload => self.reload(),
+                },
             }
         }
         self.finish().await;

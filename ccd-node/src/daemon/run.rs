@@ -1,7 +1,7 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
-use super::{Daemon, Inlets};
+use super::{Daemon, Inlets, signals};
 use crate::clients::{self, Clients, Sockets};
 use crate::clock;
 use crate::fences::Fences;
@@ -21,7 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 /// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
@@ -49,9 +48,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         lock: _lock,
     } = startup;
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
-    let terminate = signal(SignalKind::terminate()).map_err(on_signal)?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;
-    let hang_up = signal(SignalKind::hangup()).map_err(on_signal)?;
+    let signals = signals::listen().map_err(on_signal)?;
 
     let woken = Arc::new(Notify::new());
     let wake = woken.clone();
@@ -126,9 +123,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         scrub: scrub_inlet,
         staged: staged_inlet,
         history: history_inlet,
-        terminate,
-        interrupt,
-        hang_up,
+        signals,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
     // look at the kernel in between.

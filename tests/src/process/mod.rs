@@ -12,6 +12,7 @@
 //!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
+//!   library     the C library installed, programs compiled against it, a daemon that answers by a script
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
 //!   clients     Clients: many at once through every node, and the check of what they heard
@@ -26,6 +27,7 @@ pub mod chaos;
 pub mod clients;
 pub mod cluster;
 pub mod device;
+pub mod library;
 pub mod network;
 pub mod node;
 pub mod programs;

@@ -3,20 +3,18 @@
 use super::PROGRAM;
 use super::change::{Change, commit};
 use super::query::parse_key;
+use crate::backup::Backup;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
 use crate::client::Freshness;
+use crate::error::{CcdError, text_message};
 use crate::exit::Exit;
 use crate::files;
 use crate::messages;
-use ccd_core::configuration::RestoreFlag;
-use ccd_core::database::{Content, Key, Op, ParsedText, RecordCheck, TextError};
+use ccd_core::database::{Op, TextError};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-
-/// Largest database file that is read.
-pub(super) const TEXT_BYTES_MAX: u64 = 1 << 30;
 
 /// Save the database to a file, with its consistency record
 #[derive(Debug, clap::Args)]
@@ -84,18 +82,8 @@ pub(super) fn write_file(
         .map_err(|error| Stop::new(&messages::CANNOT_CREATE, doing, error.to_string()))
 }
 
-/// Reads a database file, of which every row must fit.
-pub(super) fn read_text(path: &Path, check: RecordCheck, doing: &str) -> Result<ParsedText, Stop> {
-    let text = files::read_bytes(path, TEXT_BYTES_MAX).doing(doing)?;
-    ParsedText::parse(&text, check).map_err(|error| text_stop(&error, doing))
-}
-
 pub(super) fn text_stop(error: &TextError, doing: &str) -> Stop {
-    let message = match error {
-        TextError::Rows(_) | TextError::Record { .. } => &messages::TEXT_BAD,
-        TextError::Integrity(_) => &messages::TEXT_DAMAGED,
-    };
-    Stop::new(message, doing, error.to_string())
+    Stop::new(text_message(error), doing, error.to_string())
 }
 
 /// Replace the database, or one key of it, by what a file holds
@@ -135,27 +123,32 @@ impl Restore {
             .as_deref()
             .map(|key| parse_key(key, &doing))
             .transpose()?;
-        let parsed = read_text(&self.file, RecordCheck::Verify, &doing)?;
-        let Some(record) = &parsed.record else {
-            return Err(Stop::new(
-                &messages::RECORD_MISSING,
-                &doing,
-                "it has no consistency record at its end",
-            )
-            .and_try(format!(
-                "ccdadm convert {} OUT, then restore OUT",
-                self.file.display()
-            )));
-        };
-        let from = format!("generation {} of {}", record.generation, self.file.display());
+        let backup = Backup::read(&self.file).map_err(|error| {
+            let stop = Stop::new(error.message(), &doing, error.to_string());
+            match error {
+                CcdError::NoRecord { .. } => stop.and_try(format!(
+                    "ccdadm convert {} OUT, then restore OUT",
+                    self.file.display()
+                )),
+                _ => stop,
+            }
+        })?;
+        let from = format!(
+            "generation {} of {}",
+            backup.record().generation,
+            self.file.display()
+        );
         let client = common.attach(PROGRAM, &doing)?;
         let op = match key {
-            Some(key) => self.one_key(key, &parsed.content, &doing)?,
-            None => Op::ReplaceAll {
-                content: parsed.content,
-                // The master says whether all nodes are active.
-                restore: RestoreFlag::default(),
-            },
+            Some(key) => backup.restore_key(key.clone()).ok_or_else(|| {
+                Stop::new(
+                    &messages::NO_SUCH_KEY,
+                    &doing,
+                    format!("{} has no key {key}", self.file.display()),
+                )
+                .and_try(format!("grep _fmt: {} lists its keys", self.file.display()))
+            })?,
+            None => backup.restore_all(),
         };
         if !self.change.dry_run {
             let what = match &op {
@@ -165,35 +158,5 @@ impl Restore {
             terminal.confirm(self.yes, &doing, &format!("This replaces {what} by {from}."))?;
         }
         commit(&client, self.change.transaction(vec![op]), terminal, &doing)
-    }
-
-    fn one_key(&self, key: Key, content: &Content, doing: &str) -> Result<Op, Stop> {
-        let content = Content {
-            formats: content
-                .formats
-                .iter()
-                .filter(|(known, _)| *known == key)
-                .cloned()
-                .collect(),
-            rows: content
-                .rows
-                .iter()
-                .filter(|row| row.key == key)
-                .cloned()
-                .collect(),
-        };
-        if content.formats.is_empty() {
-            return Err(Stop::new(
-                &messages::NO_SUCH_KEY,
-                doing,
-                format!("{} has no key {key}", self.file.display()),
-            )
-            .and_try(format!("grep _fmt: {} lists its keys", self.file.display())));
-        }
-        Ok(Op::ReplaceKey {
-            key,
-            content,
-            restore: RestoreFlag::default(),
-        })
     }
 }

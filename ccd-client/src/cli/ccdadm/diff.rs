@@ -1,14 +1,16 @@
 //! `ccdadm diff`: what is different between two generations, files, kept branches, and the database as it is now.
 
 use super::PROGRAM;
-use super::backup::{read_text, text_stop};
+use super::backup::text_stop;
 use super::history::{difference_document, show_lines};
 use super::query::parse_key;
+use crate::backup::TEXT_BYTES_MAX;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
 use crate::client::{Client, Freshness};
 use crate::exit::Exit;
+use crate::files;
 use crate::wire::ChangesAsk;
 use ccd_core::database::{Content, Difference, Key, ParsedText, Pattern, RecordCheck};
 use ccd_core::ids::Generation;
@@ -186,7 +188,11 @@ impl Sight<'_> {
     fn content(&mut self, state: &State) -> Result<Content, Stop> {
         let doing = self.doing;
         match state {
-            State::File(path) => Ok(read_text(path, RecordCheck::Verify, doing)?.content),
+            State::File(path) => {
+                let text = files::read_bytes(path, TEXT_BYTES_MAX).doing(doing)?;
+                let parsed = ParsedText::parse(&text, RecordCheck::Verify);
+                Ok(parsed.map_err(|error| text_stop(&error, doing))?.content)
+            }
             State::Branch(name) => Ok(branch(self.client()?, name, doing)?.content),
             State::Now => Ok(self.client()?.snapshot(Freshness::Strict).doing(doing)?.content()),
             State::Generation(to) => {

@@ -16,6 +16,7 @@
 //! branches.rs  branches
 //! authkey.rs   authkey
 //! setup.rs     setup; devices.rs what it says about devices
+//! edit_init.rs edit-init
 //! ```
 
 mod authkey;
@@ -25,6 +26,7 @@ mod change;
 mod devices;
 mod diff;
 mod drill;
+mod edit_init;
 mod history;
 mod offline;
 mod query;
@@ -90,6 +92,7 @@ enum Verb {
     Why(why::Why),
     Explain(why::Explain),
     Setup(setup::Setup),
+    EditInit(edit_init::EditInit),
     Authkey(authkey::AuthkeyVerb),
     /// Print a completion script for a shell
     #[command(hide = true)]
@@ -133,6 +136,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
+        Verb::EditInit(verb) => verb.run(&common, &mut terminal),
         Verb::Authkey(verb) => verb.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdadm>(&mut terminal, shell, PROGRAM),
     };

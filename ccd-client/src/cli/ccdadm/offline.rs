@@ -1,8 +1,9 @@
 //! `ccdadm convert` and `ccdadm purify`: files that people wrote become database files.
 
 use super::PROGRAM;
-use super::backup::{TEXT_BYTES_MAX, text_stop, write_file};
+use super::backup::{text_stop, write_file};
 use super::change::{Change, commit};
+use crate::backup::TEXT_BYTES_MAX;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
