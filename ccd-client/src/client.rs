@@ -11,10 +11,12 @@ use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
 use crate::files;
 use crate::places::Places;
-use crate::wire::{Ask, DatedDecision, Service, StatusReport, Told};
+use crate::wire::{
+    Ask, BranchReport, ChangesAsk, DatedDecision, HistoryAsk, HistoryTold, Service, StatusReport, Told,
+};
 use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::Quorum;
-use ccd_core::database::{Database, Key, Op, OpError, Pattern, Precondition, Row, Who};
+use ccd_core::database::{Database, Difference, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::drill::DrillReport;
 use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::NodeEdit;
@@ -226,6 +228,39 @@ impl Client {
     pub fn decisions(&self, count: u32) -> Result<Vec<DatedDecision>, CcdError> {
         match self.ask_again(Ask::Why { count }, self.last_moment())? {
             Told::Decisions(decisions) => Ok(decisions),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// Updates of the past, as this node keeps them.
+    pub fn history(&self, ask: HistoryAsk) -> Result<HistoryTold, CcdError> {
+        match self.ask_again(Ask::History(ask), self.last_moment())? {
+            Told::History(told) => Ok(told),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// What leads from one generation to another one, later or earlier, by this node's history.
+    pub fn changes(&self, ask: ChangesAsk) -> Result<Difference, CcdError> {
+        match self.ask_again(Ask::Changes(ask), self.last_moment())? {
+            Told::Changes(difference) => Ok(difference),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// The branches that lost and are kept on this node, newest first.
+    pub fn branches(&self) -> Result<Vec<BranchReport>, CcdError> {
+        match self.ask_again(Ask::Branches, self.last_moment())? {
+            Told::Branches(branches) => Ok(branches),
+            other => Err(self.other(other)),
+        }
+    }
+
+    /// The text form of one of them.
+    pub fn branch(&self, name: &str) -> Result<Vec<u8>, CcdError> {
+        let name = name.to_owned();
+        match self.ask_again(Ask::Branch { name }, self.last_moment())? {
+            Told::Branch { text } => Ok(text),
             other => Err(self.other(other)),
         }
     }

@@ -108,6 +108,7 @@ impl CcdError {
             Self::Fault(fault) => match fault {
                 Fault::NotPermitted { .. } => &m::NOT_PERMITTED,
                 Fault::TooLarge { .. } => &m::ANSWER_TOO_LARGE,
+                Fault::NotKept { .. } => &m::NOT_KEPT,
                 Fault::Overloaded | Fault::Stopping => &m::DAEMON_OVERLOADED,
                 Fault::BadRequest { .. } | Fault::Internal { .. } => &m::DAEMON_FAULT,
             },

@@ -325,6 +325,11 @@ catalogue! {
         "Nothing was changed.",
         "put it into /etc/ccd/sync.d on every node, and give its name there";
 
+    NOT_KEPT = 1220, NoSuchKey,
+        "The node that was asked does not keep that part of the past, or no branch of that name.",
+        "Nothing was changed.",
+        "ccdadm history and ccdadm branches list what there is; another node may keep it: ask there";
+
     VERIFY_SILENT = 1301, No,
         "A member did not say what its copy holds in time.",
         "The other copies agree.",

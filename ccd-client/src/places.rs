@@ -95,6 +95,10 @@ impl Places {
     pub fn decisions_path(&self) -> PathBuf {
         self.state.join("decisions.log")
     }
+    /// The history of updates.
+    pub fn history_dir(&self) -> PathBuf {
+        self.state.join("history")
+    }
     /// For clients.
     pub fn client_socket(&self) -> PathBuf {
         self.run.join("ccdd.sock")

@@ -1,13 +1,14 @@
 //! The codec of the client protocol: every message comes back, nothing that is damaged panics or allocates.
 
 use ccd_client::wire::{
-    Ask, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon, LinkReport, LinkState,
+    Ask, BranchReport, ChangesAsk, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon,
+    HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate, KeyChange, LinkReport, LinkState,
     NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
     check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
 use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::Quorum;
-use ccd_core::database::{Key, Op, OpError, Pattern, Precondition, Row, Who};
+use ccd_core::database::{Difference, FormatChange, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp,
 };
@@ -110,6 +111,87 @@ fn update() -> impl Strategy<Value = UpdateRequest> {
         )
 }
 
+/// Questions about the past.
+fn past_ask() -> impl Strategy<Value = Ask> {
+    let history = (option::of(key()), any::<(u32, bool)>(), option::of(any::<u64>()));
+    let changes = (option::of(key()), any::<u64>(), any::<u64>());
+    prop_oneof![
+        history.prop_map(|(key, (last, rows), before)| Ask::History(HistoryAsk {
+            key,
+            last,
+            before: before.map(Generation),
+            rows,
+        })),
+        changes.prop_map(|(key, from, to)| Ask::Changes(ChangesAsk {
+            key,
+            from: Generation(from),
+            to: Generation(to),
+        })),
+        Just(Ask::Branches),
+        ".{0,12}".prop_map(|name| Ask::Branch { name }),
+    ]
+}
+
+fn difference() -> impl Strategy<Value = Difference> {
+    let formats = || vec((key(), vec("[a-z]{1,4}", 1..3)), 0..3);
+    (formats(), formats(), vec(row(), 0..3), vec(row(), 0..3)).prop_map(
+        |(formats_removed, formats_added, rows_removed, rows_added)| Difference {
+            formats_changed: (formats_removed.iter().cloned())
+                .map(|(key, from)| FormatChange {
+                    key,
+                    to: from.clone(),
+                    from,
+                })
+                .collect(),
+            formats_removed,
+            formats_added,
+            rows_removed,
+            rows_added,
+        },
+    )
+}
+
+/// Answers about the past.
+fn past_told() -> impl Strategy<Value = Told> {
+    let gap = any::<(u64, u64)>().prop_map(|(after, up_to)| {
+        HistoryItem::Gap(HistoryGap {
+            after: Generation(after),
+            up_to: Generation(up_to),
+        })
+    });
+    let update = (update(), position(), difference(), any::<bool>()).prop_map(
+        |(update, position, difference, with_rows)| {
+            HistoryItem::Update(Box::new(HistoryUpdate {
+                epoch: position.stamp.epoch,
+                generation: position.stamp.generation,
+                date: update.date,
+                who: update.who,
+                reason: update.reason,
+                request: update.request,
+                keys: KeyChange::all(&difference),
+                rows: Some(difference).filter(|_| with_rows),
+            }))
+        },
+    );
+    let history = (vec(prop_oneof![gap, update], 0..4), any::<u64>(), any::<bool>());
+    let branch = (".{0,12}", any::<(u64, u64)>()).prop_map(|(name, (kept, bytes))| BranchReport {
+        name,
+        kept: Date(kept),
+        bytes,
+    });
+    prop_oneof![
+        history.prop_map(|(items, oldest, more)| Told::History(HistoryTold {
+            items,
+            oldest: Generation(oldest),
+            more,
+        })),
+        difference().prop_map(Told::Changes),
+        vec(branch, 0..3).prop_map(Told::Branches),
+        vec(any::<u8>(), 0..50).prop_map(|text| Told::Branch { text }),
+        ".{0,9}".prop_map(|why| Told::Failed(Fault::NotKept { why })),
+    ]
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let body = prop_oneof![
         (pattern(), any::<bool>()).prop_map(|(pattern, stale)| RequestBody::Query { pattern, stale }),
@@ -134,6 +216,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         (any::<Duration>(), body).prop_map(|(timeout, body)| Ask::Request(Request { timeout, body })),
         Just(Ask::Status),
         any::<u32>().prop_map(|count| Ask::Why { count }),
+        past_ask(),
     ]
 }
 
@@ -261,6 +344,7 @@ fn told() -> impl Strategy<Value = Told> {
         refusal.prop_map(Told::Refused),
         status().prop_map(|report| Told::Status(Box::new(report))),
         vec(decision, 0..3).prop_map(Told::Decisions),
+        past_told(),
         ".{0,9}".prop_map(|why| Told::Failed(Fault::NotPermitted { why })),
         any::<u64>().prop_map(|bytes| Told::Failed(Fault::TooLarge { bytes })),
     ]

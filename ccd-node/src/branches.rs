@@ -1,10 +1,13 @@
 //! Branches that lost: kept as text beside the local copy, so that an operator can compare and bring back rows.
 
 use ccd_client::files::write_whole;
+use ccd_client::wire::BranchReport;
 use ccd_core::database::Database;
+use ccd_core::time::Date;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 /// The newest so many are kept.
 const KEPT_MAX: usize = 8;
@@ -25,6 +28,52 @@ pub fn keep(folder: &Path, database: &Database, reason: &str) -> io::Result<()> 
     write_whole(&path, database.to_text().as_bytes(), 0o600)?;
     tracing::warn!(path = %path.display(), "a branch was kept: {reason}");
     drop_oldest(folder)
+}
+
+/// The branches that are kept, newest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn list(folder: &Path) -> io::Result<Vec<BranchReport>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut branches = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".ccd")) else {
+            continue;
+        };
+        let metadata = entry.metadata()?;
+        let since = metadata
+            .modified()?
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        branches.push(BranchReport {
+            name: name.to_owned(),
+            kept: Date(since.as_millis() as u64),
+            bytes: metadata.len(),
+        });
+    }
+    branches.sort_by(|one, other| (other.kept.0, &other.name).cmp(&(one.kept.0, &one.name)));
+    Ok(branches)
+}
+
+/// The text of a branch; `None` if there is none of this name.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    // Only what is in the folder has a name: nothing that leads out of it.
+    if !list(folder)?.iter().any(|branch| branch.name == name) {
+        return Ok(None);
+    }
+    match fs::read(folder.join(format!("{name}.ccd"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 fn drop_oldest(folder: &Path) -> io::Result<()> {
@@ -53,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_last_branches_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
+        let above = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(above.path()).unwrap();
         for number in 0..KEPT_MAX + 3 {
             let path = folder.path().join(format!("1-{number}-abc.ccd"));
             fs::write(&path, "").unwrap();
@@ -71,5 +121,14 @@ mod tests {
         assert_eq!(names[0], "0-0-000000000000.ccd");
         assert!(!names.contains(&"1-3-abc.ccd".to_owned()), "{names:?}");
         assert!(names.contains(&"1-4-abc.ccd".to_owned()), "{names:?}");
+        let listed = list(folder.path()).unwrap();
+        assert_eq!(listed.len(), KEPT_MAX);
+        assert_eq!(listed[0].name, "0-0-000000000000");
+        let text = read(folder.path(), &listed[0].name).unwrap().unwrap();
+        assert_eq!(text, Database::default().to_text().as_bytes());
+        fs::write(folder.path().join("../outside.ccd"), "secret").unwrap();
+        for name in ["../outside", "1-9", "", "/etc/passwd"] {
+            assert_eq!(read(folder.path(), name).unwrap(), None, "{name:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@
 //!   Noise)  sockets)  branches)
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
+//!                       history: what each update changed, on disk, by threads of its own
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
@@ -28,6 +29,7 @@ mod daemon;
 mod decisions;
 mod demo;
 mod fences;
+mod history;
 mod nodes;
 mod outbox;
 mod peers;

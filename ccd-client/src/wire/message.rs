@@ -3,8 +3,9 @@
 //! `ccd_core::client` says what can be asked and answered; here is its form on the socket, with what the daemon
 //! answers by itself: status, decisions, permissions.
 
+use super::history::{ChangesAsk, HistoryAsk, HistoryTold};
 use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
-use ccd_core::database::{Key, Row};
+use ccd_core::database::{Difference, Key, Row};
 use ccd_core::drill::DrillReport;
 use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, NodeId, Position};
 use ccd_core::init::Fencing;
@@ -38,6 +39,14 @@ pub enum Ask {
     Status,
     /// The last `count` decisions of this node; answered by [`Told::Decisions`].
     Why { count: u32 },
+    /// Updates of the past, as this node keeps them; answered by [`Told::History`].
+    History(HistoryAsk),
+    /// What leads from one generation to another; answered by [`Told::Changes`].
+    Changes(ChangesAsk),
+    /// The branches that this node keeps; answered by [`Told::Branches`].
+    Branches,
+    /// The content of one of them; answered by [`Told::Branch`].
+    Branch { name: String },
 }
 
 /// What a request does: which socket takes it, and who may ask.
@@ -109,6 +118,14 @@ pub enum Told {
     Status(Box<StatusReport>),
     /// Oldest first.
     Decisions(Vec<DatedDecision>),
+    History(HistoryTold),
+    Changes(Difference),
+    /// Newest first.
+    Branches(Vec<BranchReport>),
+    /// Text form, with its consistency record.
+    Branch {
+        text: Vec<u8>,
+    },
     /// The daemon did not take the request at all.
     Failed(Fault),
 }
@@ -150,6 +167,9 @@ pub enum Fault {
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,
+    /// This node does not keep what was asked for.
+    #[error("{why}")]
+    NotKept { why: String },
     /// Decision records could not be read, or the like.
     #[error("internal error: {why}")]
     Internal { why: String },
@@ -212,6 +232,16 @@ pub struct ConnectionReport {
 pub struct NodeName {
     pub id: NodeId,
     pub name: String,
+}
+
+/// A branch that lost and was kept aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchReport {
+    /// `EPOCH-GENERATION-LINEAGE`.
+    pub name: String,
+    /// When it was kept.
+    pub kept: Date,
+    pub bytes: u64,
 }
 
 /// A decision record as the daemon keeps it.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! frame.rs     preamble, framing, limits: bytes <-> one message
+//! history.rs   what is asked of a node's history
 //! message.rs   the messages: ToDaemon { id, Ask }, FromDaemon { id, Told }
 //! ```
 //!
@@ -12,13 +13,15 @@
 //! input or output.
 
 mod frame;
+mod history;
 mod message;
 
 pub use frame::{
     FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, check_preamble,
     decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
+pub use history::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate, KeyChange};
 pub use message::{
-    Ask, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName, Service,
-    StatusReport, ToDaemon, Told,
+    Ask, BranchReport, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName,
+    Service, StatusReport, ToDaemon, Told,
 };

@@ -3,18 +3,20 @@
 //!
 //! ```text
 //! report.rs     what it says of its cluster
+//! past.rs       its history and branches
 //! programs.rs   running ccdadm and ccdctl
 //! ```
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part")]
 
+mod past;
 mod programs;
 mod report;
 
 pub use programs::{Ran, run};
 
 use ccd_client::Places;
-use ccd_client::wire::{self, Ask, FromDaemon, Service, StatusReport, Told};
+use ccd_client::wire::{self, Ask, FromDaemon, HistoryUpdate, Service, StatusReport, Told};
 use ccd_core::client::{Refusal, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Database, OpError, Record, Update};
 use ccd_core::drill::DrillReport;
@@ -52,6 +54,9 @@ pub struct State {
     pub status: StatusReport,
     pub copies: Vec<VerifiedCopy>,
     pub drilled: DrillReport,
+    /// Every update with its rows, and the branches that are kept.
+    pub history: Vec<HistoryUpdate>,
+    pub branches: Vec<(String, String)>,
     /// Everything that was asked, in order.
     pub asked: Vec<Ask>,
     connections: Vec<UnixStream>,
@@ -73,6 +78,8 @@ impl Fake {
                 devices: Vec::new(),
                 rehearsals: Vec::new(),
             },
+            history: Vec::new(),
+            branches: Vec::new(),
             asked: Vec::new(),
             connections: Vec::new(),
         }));
@@ -190,6 +197,9 @@ impl State {
         let request = match ask {
             Ask::Status => return Told::Status(Box::new(self.status.clone())),
             Ask::Why { count } => return Told::Decisions(vec![decision(); (*count).min(2) as usize]),
+            Ask::History(_) | Ask::Changes(_) | Ask::Branches | Ask::Branch { .. } => {
+                return past::answer(self, ask);
+            }
             Ask::Request(request) => request,
         };
         let refused = |error: OpError| Told::Refused(Refusal::Op(error));
@@ -236,13 +246,14 @@ impl State {
         if asked.dry_run {
             return Ok(Told::WouldApply { removed });
         }
-        let (_, next) = Record::updates(
+        let (record, next) = Record::updates(
             &self.database,
             Epoch(1),
             admitted,
             vec![update],
             NodeSet::of(node(0)),
         );
+        past::remember(self, &record);
         self.database = next;
         Ok(Told::Committed {
             position: self.database.position(),

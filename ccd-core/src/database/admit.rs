@@ -128,7 +128,7 @@ impl Database {
     }
 
     /// Runs one operation on a copy that nobody sees unless all operations succeed.
-    fn run(&mut self, op: &Op) -> Result<u64, OpError> {
+    pub(super) fn run(&mut self, op: &Op) -> Result<u64, OpError> {
         match op {
             Op::Add(row) => self.add(row).map(|()| 0),
             Op::Remove(pattern) => self.remove(pattern),

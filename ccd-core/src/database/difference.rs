@@ -6,9 +6,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// What has to be done to the first to get the second. A changed row is removed and added.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     pub formats_removed: Vec<(Key, Vec<String>)>,
     pub formats_added: Vec<(Key, Vec<String>)>,
@@ -18,7 +19,7 @@ pub struct Difference {
 }
 
 /// A key that both have, with other columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormatChange {
     pub key: Key,
     pub from: Vec<String>,
@@ -30,7 +31,7 @@ impl Difference {
         *self == Self::default()
     }
 
-    fn format(&mut self, key: &Key, from: Option<&[String]>, to: Option<&[String]>) {
+    pub(super) fn format(&mut self, key: &Key, from: Option<&[String]>, to: Option<&[String]>) {
         match (from, to) {
             (Some(from), None) => self.formats_removed.push((key.clone(), from.to_vec())),
             (None, Some(to)) => self.formats_added.push((key.clone(), to.to_vec())),

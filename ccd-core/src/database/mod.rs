@@ -17,6 +17,7 @@
 //! text.rs       a whole version as text: writing, reading, purify, convert
 //! transaction.rs  the file of `ccdadm apply`
 //! difference.rs what leads from one version to another
+//! effects.rs    what an update did; adding such differences up, and inverting them
 //! ```
 
 mod admit;
@@ -25,6 +26,7 @@ mod consistency;
 mod database;
 mod date;
 mod difference;
+mod effects;
 mod encoding;
 mod error;
 #[cfg(test)]
@@ -43,6 +45,7 @@ pub use consistency::{ConsistencyRecord, IntegrityError, Mismatch, Proof, Record
 pub use database::{Content, Database};
 pub use date::{date_text, parse_date};
 pub use difference::{Difference, FormatChange};
+pub use effects::{FormatEffect, KeyEffects};
 pub use error::{
     ApplyError, BrokenRow, BrokenRows, ErrorClass, ImageError, KeyError, OpError, PROBLEMS_NAMED_MAX,
     RowError,

@@ -110,7 +110,7 @@ pub struct OptionSpec {
 }
 
 /// Every numeric option.
-pub const OPTIONS: [OptionSpec; 9] = [
+pub const OPTIONS: [OptionSpec; 10] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -176,6 +176,13 @@ pub const OPTIONS: [OptionSpec; 9] = [
         default: 8,
         about: "journal of a local copy, in MiB",
     },
+    OptionSpec {
+        name: "history_mib",
+        min: 1,
+        max: 16_384,
+        default: 64,
+        about: "what the history of updates may take on each node's disk, in MiB; the oldest goes first",
+    },
 ];
 
 /// The options, all of them set and in range.
@@ -196,6 +203,7 @@ pub struct Options {
     pub port_range: u16,
     pub image_mib: u32,
     pub journal_mib: u32,
+    pub history_mib: u32,
 }
 
 /// `OPTION` rows while they are read: line, name, value.
@@ -266,6 +274,7 @@ impl Given<'_> {
             port_range: self.number("port_range")? as u16,
             image_mib: self.number("image_mib")? as u32,
             journal_mib: self.number("journal_mib")? as u32,
+            history_mib: self.number("history_mib")? as u32,
         })
     }
 

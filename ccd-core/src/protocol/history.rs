@@ -69,6 +69,16 @@ impl History {
         None
     }
 
+    /// As [`History::between`], looked for from the newest, and whatever the epoch in which the content at `have` was opened.
+    pub fn since(&self, have: Position, until: Position) -> Option<Vec<Arc<Record>>> {
+        let is_there =
+            |prev: Position| prev.lineage == have.lineage && prev.stamp.generation == have.stamp.generation;
+        let end = self.records.iter().rposition(|record| record.next == until)?;
+        // What opened a configuration on that content changes nothing: the last record that starts from it is enough.
+        let start = (0..=end).rev().find(|at| is_there(self.records[*at].prev))?;
+        Some(self.records.range(start..=end).cloned().collect())
+    }
+
     /// Whether `position` is one that this history went through.
     pub fn has(&self, position: Position) -> bool {
         self.records

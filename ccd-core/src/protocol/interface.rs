@@ -8,7 +8,7 @@
 use super::Message;
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
-use crate::database::Database;
+use crate::database::{Database, Record};
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
@@ -16,6 +16,7 @@ use crate::reservation::{FenceOp, Registrations};
 use crate::synchronization::{CommandName, Keyword};
 use crate::time::Date;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -133,6 +134,19 @@ pub enum Action {
     },
     /// Persist a decision record, for `ccdadm why`.
     Record(Decision),
+    /// This has been committed since the last time: each update is told once, in order. Comes after the replies to
+    /// those who made it.
+    Committed(Committed),
+}
+
+/// What has been committed.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// From the version that was told last, record by record; `None` if the way there is not known here: after a whole image,
+    /// or when the copy that was found at the start does not reach back so far.
+    pub way: Option<(Database, Vec<Arc<Record>>)>,
+    /// Where that leads, or what the node holds now.
+    pub after: Database,
 }
 
 /// A synchronization command and its arguments.

@@ -113,6 +113,7 @@ impl Node {
         self.damaged = loaded.damage.clone();
         let (mut head, mut history) = replay(&loaded);
         self.note_last_round(&loaded);
+        self.note_told_version(&loaded);
         if let Some(damage) = &self.damaged {
             let op = ReplicaOp::KeepBranch {
                 database: head,

@@ -25,6 +25,7 @@
 //! slow.rs        members that do not keep up, and nodes that come and go      spread.rs  whom a copy is got from
 //! requests/      what clients wait for       operator.rs  leave, join, takeover      designation.rs  which node is master
 //!                                                   verification.rs  verify
+//! telling.rs     telling the driver of each committed update, once and in order
 //! last_words.rs  recent decisions on the devices, for the survivor to read
 //! rules.rs       the pure decisions of the others, for the model in tests/
 //! drill.rs       a rehearsal of losses on today's state, and a test of the devices      proof.rs  of their reservations
@@ -74,13 +75,14 @@ mod slow;
 mod spread;
 mod status;
 mod survey;
+mod telling;
 mod update;
 mod verification;
 mod vote;
 
 pub use interface::{
-    Action, CommandFailure, CommandRun, Decision, DecisionKind, DeviceStatus, Event, NodeStatus, Part,
-    ServingState, Settings, Status, Ticket,
+    Action, CommandFailure, CommandRun, Committed, Decision, DecisionKind, DeviceStatus, Event, NodeStatus,
+    Part, ServingState, Settings, Status, Ticket,
 };
 pub use message::{
     ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,

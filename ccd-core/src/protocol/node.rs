@@ -21,6 +21,7 @@ use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
 use super::settled::Settled;
 use super::spread::Spread;
+use super::telling::Told;
 use super::update::Round;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
@@ -65,6 +66,8 @@ pub struct Node {
     /// The version before, until a replica has answered again.
     pub(super) spent: Option<Database>,
     pub(super) history: History,
+    /// Up to where the driver was told what is committed.
+    pub(super) told: Told,
     /// The last override this node knows of: its epoch, and the state it went on from. What others decided after that
     /// state and before that epoch is a branch that lost.
     pub(super) overridden: Option<(Epoch, Position)>,
@@ -179,6 +182,7 @@ impl Node {
             committed: Database::default(),
             spent: None,
             history: History::default(),
+            told: Told::default(),
             overridden: None,
             damaged: None,
             rolled_back: None,
@@ -250,6 +254,7 @@ impl Node {
             Event::CommandDone { ticket, result } => self.on_command_done(ticket, result),
         }
         self.on_time();
+        self.tell_committed();
         actions.append(&mut self.actions);
     }
 

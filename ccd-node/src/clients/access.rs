@@ -4,9 +4,9 @@
 //! database add to that: `ACCESS:read|write:SUBJECT:KEYS`, where SUBJECT is a user's name or number, `@` and a group's,
 //! or `*` for everybody, and KEYS matches keys with `*` for any run of characters.
 
-use ccd_client::wire::{Ask, Service};
+use ccd_client::wire::{Ask, ChangesAsk, HistoryAsk, Service};
 use ccd_core::client::RequestBody;
-use ccd_core::database::Op;
+use ccd_core::database::{Key, Op};
 use ccd_core::init::ClusterInit;
 use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
 use std::ffi::CString;
@@ -174,9 +174,14 @@ impl Rights {
 
 /// The keys that a request touches; `None` stands for all of them.
 fn keys_of(ask: &Ask) -> Vec<Option<&str>> {
-    let Ask::Request(request) = ask else {
-        // Status and decisions: for whoever may read anything.
-        return Vec::new();
+    let request = match ask {
+        Ask::Request(request) => request,
+        // For whoever may read anything.
+        Ask::Status | Ask::Why { .. } => return Vec::new(),
+        Ask::History(HistoryAsk { key, .. }) | Ask::Changes(ChangesAsk { key, .. }) => {
+            return vec![key.as_ref().map(Key::as_str)];
+        }
+        Ask::Branches | Ask::Branch { .. } => return vec![None],
     };
     match &request.body {
         RequestBody::Query { pattern, .. } => vec![Some(pattern.key.as_str())],

@@ -14,6 +14,7 @@ mod serve;
 pub use access::AccessRules;
 pub use serve::{Sockets, bind, serve, today};
 
+use crate::history;
 use crate::outbox::Outbox;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
@@ -25,10 +26,28 @@ use tokio::net::unix::OwnedWriteHalf;
 /// From a client's connection to the event loop.
 #[derive(Debug)]
 pub enum FromClient {
-    Asked { client: ClientToken, request: Request },
-    Status { client: ClientToken },
-    Why { client: ClientToken, count: u32 },
-    Gone { client: ClientToken },
+    Asked {
+        client: ClientToken,
+        request: Request,
+    },
+    Status {
+        client: ClientToken,
+    },
+    Why {
+        client: ClientToken,
+        count: u32,
+    },
+    History {
+        client: ClientToken,
+        ask: history::Ask,
+    },
+    Branches {
+        client: ClientToken,
+        name: Option<String>,
+    },
+    Gone {
+        client: ClientToken,
+    },
 }
 
 /// Requests of one connection that may wait at once; more are answered `Overloaded`.

@@ -2,6 +2,7 @@
 
 use super::access::{AccessRules, Caller, READERS_GROUP, Rights, groups_of};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient};
+use crate::history;
 use crate::outbox::Outbox;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told};
 use ccd_core::client::RequestBody;
@@ -205,6 +206,19 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
     let mut request = match ask {
         Ask::Status => return FromClient::Status { client },
         Ask::Why { count } => return FromClient::Why { client, count },
+        Ask::History(ask) => {
+            let ask = history::Ask::History(ask);
+            return FromClient::History { client, ask };
+        }
+        Ask::Changes(ask) => {
+            let ask = history::Ask::Changes(ask);
+            return FromClient::History { client, ask };
+        }
+        Ask::Branches => return FromClient::Branches { client, name: None },
+        Ask::Branch { name } => {
+            let name = Some(name);
+            return FromClient::Branches { client, name };
+        }
         Ask::Request(request) => request,
     };
     request.timeout = request.timeout.min(TIMEOUT_MAX);

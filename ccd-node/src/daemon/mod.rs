@@ -22,6 +22,7 @@ use crate::clock;
 use crate::commands::Commands;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
+use crate::history::{Answered, History};
 use crate::nodes;
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
 use crate::scrub::{self, Scrub};
@@ -62,6 +63,7 @@ struct Daemon {
     staged: mpsc::Sender<Staged>,
     clients: Rc<Clients>,
     decisions: Decisions,
+    history: History,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -91,6 +93,7 @@ struct Inlets {
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
     staged: mpsc::Receiver<Staged>,
+    history: mpsc::UnboundedReceiver<Answered>,
     signals: mpsc::Receiver<Word>,
 }
 
@@ -135,6 +138,7 @@ impl Daemon {
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
                 Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
+                Some(Answered { client, told }) = inlets.history.recv() => self.clients.reply(client, told),
                 () = inlets.mirror.notified() => self.take_completions(),
                 () = &mut alarm => {}
                 Some(word) = inlets.signals.recv() => match word {
@@ -240,6 +244,7 @@ impl Daemon {
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
+            Action::Committed(committed) => self.history.tell(committed),
         }
     }
 
@@ -310,6 +315,11 @@ impl Daemon {
             FromClient::Status { client } => {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
+            }
+            FromClient::History { client, ask } => self.history.ask(client, ask),
+            FromClient::Branches { client, name } => {
+                self.history
+                    .ask_branches(client, self.places.branches_dir(), name);
             }
             FromClient::Why { client, count } => {
                 let decisions = self.decisions.last(count as usize);

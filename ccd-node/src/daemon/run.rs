@@ -6,6 +6,7 @@ use crate::clients::{self, Clients, Sockets};
 use crate::clock;
 use crate::commands::Commands;
 use crate::fences::Fences;
+use crate::history::History;
 use crate::peers::{self, Pace, Peers};
 use crate::scrub::Scrub;
 use crate::service::Service;
@@ -79,9 +80,20 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let clients = Rc::new(Clients::default());
     clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
+    let budget_bytes = u64::from(init.options().history_mib) << 20;
+    let folder = places.history_dir();
+    let (history, history_inlet) = History::open(&folder, init.id(), budget_bytes).map_err(|error| {
+        let text = format!(
+            "cannot use the history {}: {error}; check the folder and its file system",
+            folder.display()
+        );
+        StartupError::new(Exit::Io, text)
+    })?;
+    let mut node = Node::new(settings, clock::now());
+    node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now());
     let mut daemon = Daemon {
-        node: Node::new(settings, clock::now()),
+        node,
         mirror,
         fences,
         commands: Commands::new(&places, wake),
@@ -93,6 +105,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         staged,
         clients,
         decisions,
+        history,
         service: Service::new(),
         scrub,
         init,
@@ -111,6 +124,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         mirror: woken,
         scrub: scrub_inlet,
         staged: staged_inlet,
+        history: history_inlet,
         signals,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no

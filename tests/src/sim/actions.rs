@@ -94,6 +94,7 @@ impl World {
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
             Action::RunCommand { ticket, run } => self.run_command(index, ticket, &run),
             Action::StopCommand { ticket } => self.stop_command(index, ticket),
+            Action::Committed(committed) => self.witness_committed(index, &committed),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
@@ -417,6 +418,6 @@ fn changes_something(action: &Action) -> bool {
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
         Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
         Action::StageInit { .. } | Action::AdoptInit { .. } | Action::RunCommand { .. } => true,
-        Action::Record(_) | Action::StopCommand { .. } => false,
+        Action::Record(_) | Action::Committed(_) | Action::StopCommand { .. } => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::asks::AskEnd;
 use ccd_core::client::{Answer, Reply, RequestBody};
-use ccd_core::protocol::{Action, Event, Message};
+use ccd_core::protocol::{Action, Committed, Event, Message};
 use ccd_core::replica::{ReplicaAnswer, ReplicaOp};
 
 /// Longest that one item of the log gets, in characters.
@@ -56,6 +56,10 @@ pub fn action(action: &Action) -> String {
         Action::StopCommand { ticket } => format!("t{} stops", ticket.0),
         Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),
         Action::AdoptInit { init } => format!("goes by the nodes {:?}", init.nodes),
+        Action::Committed(Committed { way, after }) => {
+            let before = way.as_ref().map(|(before, _)| before.position());
+            format!("told: committed from {before:?} to {:?}", after.position())
+        }
         Action::Record(decision) => {
             let configuration = decision
                 .configuration

@@ -89,6 +89,11 @@ impl Ledger {
             .expect("genesis is always there")
     }
 
+    /// Whether an operator has overruled the votes.
+    pub fn is_overruled(&self) -> bool {
+        self.overruled
+    }
+
     pub fn is_acked(&self, request: RequestId) -> bool {
         self.acked.contains(&request)
     }

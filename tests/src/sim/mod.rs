@@ -16,6 +16,7 @@
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
+//! telling             what nodes tell of committed updates
 //! history, linear     what clients saw; the linearizability checker
 //! run                 a history from seed to verdict            campaign  many seeds, reports, replays
 //! scenario            the same machinery, driven by hand for directed tests
@@ -51,6 +52,7 @@ pub mod run;
 pub mod scenario;
 pub mod server;
 mod store;
+mod telling;
 mod unsound;
 mod voters;
 pub mod world;

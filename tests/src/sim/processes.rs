@@ -44,7 +44,8 @@ impl World {
         let drives = (0..3)
             .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))
             .collect();
-        let node = Node::new(settings, server.clock.show(self.now));
+        let mut node = Node::new(settings, server.clock.show(self.now));
+        node.tell_from(server.told);
         server.process = Some(Process {
             node,
             drives,

@@ -3,7 +3,7 @@
 use super::drive::Drive;
 use super::inits::Inits;
 use super::moment::{Clock, Moment};
-use ccd_core::ids::{DeviceRole, NodeId, Replica};
+use ccd_core::ids::{DeviceRole, NodeId, Position, Replica};
 use ccd_core::init::InitFile;
 use ccd_core::protocol::{Action, Event, Node};
 use std::collections::BTreeSet;
@@ -67,6 +67,8 @@ pub struct Server {
     pub timer: Option<Moment>,
     /// Decision records that the node has written, newest last.
     pub decisions: Vec<ccd_core::protocol::Decision>,
+    /// Up to where it has told what is committed.
+    pub told: Position,
     /// An operator has told it to leave at some time, and perhaps to join again.
     pub has_left: bool,
 }
@@ -85,6 +87,7 @@ impl Server {
             date_error_ms: 0,
             timer: None,
             decisions: Vec::new(),
+            told: Position::EMPTY,
             has_left: false,
         }
     }

@@ -17,6 +17,7 @@ use super::plan::{FaultBudget, Plan, Shape};
 use super::random::Random;
 use super::server::Server;
 use super::store::{Media, Store};
+use super::telling::Tellings;
 use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
@@ -62,6 +63,7 @@ pub struct World {
     pub network: Network,
     pub(super) media: Media,
     pub ledger: Ledger,
+    pub(super) tellings: Tellings,
     pub(super) voters: Voters,
     pub workload: Workload,
     pub commands: Commands,
@@ -133,6 +135,7 @@ impl World {
             network: Network::new(shape.nodes, plan.faults.weather, random.fork("network")),
             media: Media::format(shape),
             ledger: Ledger::new(genesis.clone()),
+            tellings: Tellings::default(),
             voters: Voters::new(genesis),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
             commands: Commands::new(random.clone().fork("commands")),

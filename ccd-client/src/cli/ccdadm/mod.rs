@@ -11,6 +11,10 @@
 //! sync_command.rs  sync-command
 //! status.rs    status
 //! why.rs       why, explain
+//! history.rs   history
+//! diff.rs      diff
+//! rollback.rs  rollback
+//! branches.rs  branches
 //! authkey.rs   authkey
 //! setup.rs     setup; devices.rs what it says about devices
 //! edit_init.rs edit-init
@@ -18,13 +22,17 @@
 
 mod authkey;
 mod backup;
+mod branches;
 mod change;
 mod devices;
+mod diff;
 mod drill;
 mod edit_init;
+mod history;
 mod offline;
 mod query;
 mod quorum;
+mod rollback;
 mod setup;
 pub(super) mod status;
 mod sync_command;
@@ -80,6 +88,10 @@ enum Verb {
     SyncCommand(sync_command::SyncCommand),
     Purify(offline::Purify),
     Convert(offline::Convert),
+    History(history::History),
+    Diff(diff::Diff),
+    Rollback(rollback::Rollback),
+    Branches(branches::Branches),
     Why(why::Why),
     Explain(why::Explain),
     Setup(setup::Setup),
@@ -121,6 +133,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::SyncCommand(verb) => verb.run(&common, &mut terminal),
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
+        Verb::History(verb) => verb.run(&common, &mut terminal),
+        Verb::Diff(verb) => verb.run(&common, &mut terminal),
+        Verb::Rollback(verb) => verb.run(&common, &mut terminal),
+        Verb::Branches(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),

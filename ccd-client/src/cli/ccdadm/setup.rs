@@ -40,6 +40,7 @@ Examples:
 Options of the cluster (--option NAME=VALUE):
   heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
   port (5640), port_range (4), image_mib (32), journal_mib (8),
+  history_mib (64): what the history of updates may take on each node,
   propagation (forward): how copies travel when nodes join, forward or broadcast,
   update_propagation (broadcast): how updates do, broadcast or forward
 

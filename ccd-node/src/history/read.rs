@@ -1,0 +1,533 @@
+//! Answers from a history's files, while another thread appends to them: what is read of the last file is what of it is whole.
+//!
+//! `history KEY` goes from the newest file to the oldest and reads, of those that are full, only the frames that the index
+//! names. Changes between two generations are added up from the older one on. A file that goes meanwhile, because the budget
+//! is used up, looks like one that went before.
+
+use super::frame::{Effects, Frame, Kept};
+use super::segment::{self, HEAD_BYTES};
+use ccd_client::wire::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate};
+use ccd_core::database::{Difference, Key};
+use ccd_core::ids::{ClusterId, Generation, Position};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// An answer has so many bytes of rows at most, or one update.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Of what leads from one generation to another.
+const CHANGES_BYTES_MAX: usize = 64 << 20;
+
+#[derive(Debug)]
+pub struct Reader {
+    folder: PathBuf,
+    cluster: ClusterId,
+}
+
+/// Why a question cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the history cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    NotKept(String),
+}
+
+/// What a walk back through the history comes by.
+enum Step {
+    Frame(Frame),
+    Gap(HistoryGap),
+}
+
+impl Reader {
+    pub fn new(folder: &Path, cluster: ClusterId) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            cluster,
+        }
+    }
+
+    /// The newest updates, oldest first.
+    pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryTold, ReadError> {
+        let mut items = Vec::new();
+        let mut more = false;
+        let (mut count, mut bytes) = (0, 0);
+        // Whatever has this generation or a later one was seen already, or was replaced by it.
+        let mut below = ask.before.unwrap_or(Generation(u64::MAX));
+        self.walk(ask.key.as_ref(), below, |_, step| {
+            let frame = match step {
+                Step::Frame(frame) => frame,
+                Step::Gap(gap) => {
+                    if gap.up_to < below {
+                        below = gap.up_to.next();
+                        items.push(HistoryItem::Gap(gap));
+                    }
+                    return ControlFlow::Continue(());
+                }
+            };
+            for (generation, kept) in frame.updates().rev() {
+                if generation >= below {
+                    continue;
+                }
+                below = generation;
+                let Some(update) = told(&frame, generation, kept, ask) else {
+                    continue;
+                };
+                bytes += update.rows.as_ref().map_or(256, |rows| 256 + rows.encode().len());
+                if count == ask.last || count > 0 && bytes > ANSWER_BYTES_MAX {
+                    more = true;
+                    return ControlFlow::Break(());
+                }
+                count += 1;
+                items.push(HistoryItem::Update(Box::new(update)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        items.reverse();
+        let oldest = self.oldest()?;
+        Ok(HistoryTold { items, oldest, more })
+    }
+
+    /// The first generation that is kept.
+    fn oldest(&self) -> Result<Generation, ReadError> {
+        for serial in segment::serials(&self.folder)? {
+            let Some(bytes) = unless_gone(segment::read(&self.folder, serial))? else {
+                continue;
+            };
+            let Ok(begins) = segment::begins(&bytes, self.cluster) else {
+                continue;
+            };
+            return Ok(match segment::frame_at(&bytes, HEAD_BYTES) {
+                Some(gap @ Frame::Gap { .. }) => gap.next().stamp.generation.next(),
+                _ => begins.stamp.generation.next(),
+            });
+        }
+        Ok(Generation(1))
+    }
+
+    /// Goes from the newest frame to the oldest: all of them, or those that are about a key, and gaps. Files that begin at
+    /// `below` or later are passed over.
+    fn walk(
+        &self,
+        key: Option<&Key>,
+        below: Generation,
+        mut visit: impl FnMut(u64, Step) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        // Where the file after the one that is looked at begins.
+        let mut upper: Option<Generation> = None;
+        for serial in segment::serials(&self.folder)?.into_iter().rev() {
+            let head = segment::read_begins(&self.folder, serial, self.cluster);
+            let Some(Ok(begins)) = unless_gone(head)? else {
+                continue;
+            };
+            let begins = begins.stamp.generation;
+            if begins.next() >= below {
+                upper = Some(begins);
+                continue;
+            }
+            let Some(bytes) = unless_gone(segment::read(&self.folder, serial))? else {
+                continue;
+            };
+            let indexed = key.and_then(|key| segment::read_index(&self.folder, serial, key));
+            let (places, end) = indexed.unwrap_or_else(|| {
+                let (places, _) = segment::places(&bytes);
+                let last = places.last().and_then(|at| segment::frame_at(&bytes, *at));
+                (places, last.map_or(begins, |frame| frame.next().stamp.generation))
+            });
+            if let Some(up_to) = upper.filter(|upper| *upper > end)
+                && visit(serial, Step::Gap(HistoryGap { after: end, up_to })).is_break()
+            {
+                return Ok(());
+            }
+            for at in places.into_iter().rev() {
+                let step = match segment::frame_at(&bytes, at) {
+                    Some(frame @ Frame::Gap { .. }) => Step::Gap(HistoryGap {
+                        after: frame.before(),
+                        up_to: frame.next().stamp.generation,
+                    }),
+                    Some(frame) => Step::Frame(frame),
+                    // The index is whole and the file is not.
+                    None => Step::Gap(HistoryGap {
+                        after: begins,
+                        up_to: end,
+                    }),
+                };
+                if visit(serial, step).is_break() {
+                    return Ok(());
+                }
+            }
+            upper = Some(begins);
+        }
+        Ok(())
+    }
+
+    /// How many times a branch that lost was replaced in the files from `first` on. An error if the way from a generation to
+    /// the present leads over such a place.
+    fn replaced_since(&self, first: u64, from: Generation) -> Result<u32, ReadError> {
+        // Whatever the key, gaps are among what its index names.
+        let any = Key::new("ANY").expect("it is a key");
+        let (mut count, mut crossed) = (0, None);
+        self.walk(Some(&any), Generation(u64::MAX), |serial, step| {
+            if serial < first {
+                return ControlFlow::Break(());
+            }
+            if let Step::Gap(HistoryGap { after, up_to }) = step
+                && after >= up_to
+            {
+                count += 1;
+                crossed = crossed.max(Some(up_to).filter(|up_to| *up_to > from));
+            }
+            ControlFlow::Continue(())
+        })?;
+        match crossed {
+            Some(up_to) => Err(not_kept(from.next(), up_to)),
+            None => Ok(count),
+        }
+    }
+
+    /// What leads from one generation to another; `head` is where the history ends.
+    pub fn changes(&self, ask: &ChangesAsk, head: Position) -> Result<Difference, ReadError> {
+        let (from, to) = (ask.from.min(ask.to), ask.from.max(ask.to));
+        let newest = head.stamp.generation;
+        if to > newest {
+            let text = format!("generation {to} has not been reached: the newest here is {newest}");
+            return Err(ReadError::NotKept(text));
+        }
+        let mut forward = Forward::new(self, ask.key.as_ref(), from, to)?;
+        let difference = Difference::composed(&mut forward);
+        forward.finish()?;
+        if difference.encode().len() > CHANGES_BYTES_MAX {
+            let text =
+                format!("what changed from generation {from} to {to} is too much for one answer; name a key");
+            return Err(ReadError::NotKept(text));
+        }
+        Ok(if ask.from > ask.to {
+            difference.inverse()
+        } else {
+            difference
+        })
+    }
+}
+
+/// An update as it is told, if it is about the key.
+fn told(frame: &Frame, generation: Generation, kept: &Kept, ask: &HistoryAsk) -> Option<HistoryUpdate> {
+    let mut keys = kept.effects.keys();
+    if let Some(key) = &ask.key {
+        keys.retain(|change| change.key == *key);
+        if keys.is_empty() {
+            return None;
+        }
+    }
+    let rows = match &kept.effects {
+        Effects::Rows(difference) if ask.rows => Some(match &ask.key {
+            Some(key) => difference.clone().of_key(key),
+            None => difference.clone(),
+        }),
+        _ => None,
+    };
+    Some(HistoryUpdate {
+        epoch: frame.next().stamp.epoch,
+        generation,
+        date: kept.date,
+        who: kept.who.clone(),
+        reason: kept.reason.clone(),
+        request: kept.request,
+        keys,
+        rows,
+    })
+}
+
+/// A file that is not there any more is no error.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The effects of the updates after one generation, up to another, one after the other.
+struct Forward<'a> {
+    reader: &'a Reader,
+    key: Option<&'a Key>,
+    from: Generation,
+    to: Generation,
+    /// What comes before so many places where a branch was replaced is not the way that was gone.
+    replaced: u32,
+    /// Up to where effects were given out.
+    reached: Generation,
+    serials: std::vec::IntoIter<u64>,
+    /// Of the file that is read: its content, its frames that are left.
+    file: (Vec<u8>, std::vec::IntoIter<usize>),
+    /// Of the frame that is read.
+    ready: std::vec::IntoIter<Difference>,
+    failed: Option<ReadError>,
+}
+
+impl<'a> Forward<'a> {
+    fn new(
+        reader: &'a Reader,
+        key: Option<&'a Key>,
+        from: Generation,
+        to: Generation,
+    ) -> Result<Self, ReadError> {
+        // From the newest file on that begins no later.
+        let mut serials = segment::serials(&reader.folder)?;
+        let mut first = None;
+        for (index, serial) in serials.iter().enumerate().rev() {
+            let head = segment::read_begins(&reader.folder, *serial, reader.cluster);
+            if let Some(Ok(begins)) = unless_gone(head)?
+                && begins.stamp.generation <= from
+            {
+                first = Some(index);
+                break;
+            }
+        }
+        let Some(first) = first else {
+            let oldest = reader.oldest()?;
+            let text = format!("generation {from} is not kept any more: the oldest here is {oldest}");
+            return Err(ReadError::NotKept(text));
+        };
+        Ok(Self {
+            reader,
+            key,
+            from,
+            to,
+            replaced: reader.replaced_since(serials[first], from)?,
+            reached: from,
+            serials: serials.split_off(first).into_iter(),
+            file: Default::default(),
+            ready: Vec::new().into_iter(),
+            failed: None,
+        })
+    }
+
+    fn take(&mut self, frame: &Frame) -> Result<(), ReadError> {
+        let end = frame.next().stamp.generation;
+        if let Frame::Gap { after, .. } = frame {
+            if *after >= end {
+                self.replaced = self.replaced.saturating_sub(1);
+                return Ok(());
+            }
+            return if self.replaced == 0 && end > self.from && *after < self.to {
+                Err(not_kept(after.next().min(end), end))
+            } else {
+                Ok(())
+            };
+        }
+        if self.replaced > 0 {
+            return Ok(());
+        }
+        let mut ready = Vec::new();
+        for (generation, kept) in frame.updates() {
+            if generation <= self.reached || generation > self.to {
+                continue;
+            }
+            if generation != self.reached.next() {
+                return Err(not_kept(self.reached.next(), Generation(generation.0 - 1)));
+            }
+            self.reached = generation;
+            match (&kept.effects, self.key) {
+                (Effects::Rows(difference), None) => ready.push(difference.clone()),
+                (Effects::Rows(difference), Some(key)) => ready.push(difference.clone().of_key(key)),
+                (Effects::Counts(keys), Some(key)) if keys.iter().all(|change| change.key != *key) => {}
+                (Effects::Counts(_), _) => {
+                    let text = format!("generation {generation} changed more rows than are kept");
+                    return Err(ReadError::NotKept(text));
+                }
+            }
+        }
+        self.ready = ready.into_iter();
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<Option<Difference>, ReadError> {
+        loop {
+            if let Some(next) = self.ready.next() {
+                return Ok(Some(next));
+            }
+            if self.reached == self.to {
+                return Ok(None);
+            }
+            let (bytes, places) = &mut self.file;
+            if let Some(at) = places.next() {
+                if let Some(frame) = segment::frame_at(bytes, at) {
+                    self.take(&frame)?;
+                }
+                continue;
+            }
+            let Some(serial) = self.serials.next() else {
+                return Ok(None);
+            };
+            if let Some(bytes) = unless_gone(segment::read(&self.reader.folder, serial))?
+                && segment::begins(&bytes, self.reader.cluster).is_ok()
+            {
+                let places = segment::places(&bytes).0.into_iter();
+                self.file = (bytes, places);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), ReadError> {
+        match self.failed {
+            Some(failed) => Err(failed),
+            None if self.reached < self.to => Err(not_kept(self.reached.next(), self.to)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Iterator for Forward<'_> {
+    type Item = Difference;
+
+    fn next(&mut self) -> Option<Difference> {
+        self.advance().unwrap_or_else(|failed| {
+            self.failed = Some(failed);
+            None
+        })
+    }
+}
+
+fn not_kept(first: Generation, last: Generation) -> ReadError {
+    let what = if first == last {
+        format!("generation {first} is")
+    } else {
+        format!("generations {first} to {last} are")
+    };
+    ReadError::NotKept(format!(
+        "{what} not kept on this node: it received a whole copy instead, or the file with them is damaged"
+    ))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::frame::tests::{position, round};
+    use super::super::store::Store;
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    /// The generations of all updates that are kept.
+    pub fn generations(reader: &Reader) -> Vec<u64> {
+        let told = reader.history(&ask(None, u32::MAX)).unwrap();
+        let updates = told.items.iter().filter_map(|item| match item {
+            HistoryItem::Update(update) => Some(update.generation.0),
+            HistoryItem::Gap(_) => None,
+        });
+        updates.collect()
+    }
+
+    fn ask(key: Option<&str>, last: u32) -> HistoryAsk {
+        HistoryAsk {
+            key: key.map(|key| Key::new(key).unwrap()),
+            last,
+            before: None,
+            rows: true,
+        }
+    }
+
+    fn changes(reader: &Reader, from: u64, to: u64, head: u64) -> Result<String, String> {
+        let ask = ChangesAsk {
+            key: None,
+            from: Generation(from),
+            to: Generation(to),
+        };
+        let changes = reader.changes(&ask, position(head));
+        changes
+            .map(|difference| difference.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_is_found_in_full_files_and_in_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        let long = "x".repeat(500);
+        for generation in 1..=700 {
+            let key = if generation % 100 == 0 { "RARE" } else { "K" };
+            store
+                .append(vec![round(generation, &format!("{key}:{long}{generation}"))])
+                .unwrap();
+        }
+        let reader = Reader::new(folder.path(), CLUSTER);
+        let found = |last| {
+            let told = reader.history(&ask(Some("RARE"), last)).unwrap();
+            let updates = told.items.iter().map(|item| match item {
+                HistoryItem::Update(update) => update.generation.0,
+                HistoryItem::Gap(gap) => panic!("{gap:?}"),
+            });
+            (updates.collect::<Vec<_>>(), told.more)
+        };
+        assert_eq!(found(3), (vec![500, 600, 700], true));
+        assert_eq!(found(100), (vec![100, 200, 300, 400, 500, 600, 700], false));
+        // Without indexes it takes longer.
+        for serial in segment::serials(folder.path()).unwrap() {
+            let _ = std::fs::remove_file(segment::index_path(folder.path(), serial));
+        }
+        assert_eq!(found(100), (vec![100, 200, 300, 400, 500, 600, 700], false));
+        assert!(changes(&reader, 698, 700, 700).unwrap().contains("+RARE:"));
+        assert_eq!(changes(&reader, 1, 700, 700).unwrap().lines().count(), 699);
+        assert!(changes(&reader, 700, 699, 700).unwrap().starts_with("-RARE:"));
+        assert_eq!(changes(&reader, 5, 5, 700).unwrap(), "");
+        assert!(
+            changes(&reader, 5, 701, 700)
+                .unwrap_err()
+                .contains("not been reached")
+        );
+    }
+
+    #[test]
+    fn gaps_are_told_and_not_crossed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        let gap = Frame::Gap {
+            after: Generation(2),
+            to: position(10),
+        };
+        let frames = vec![
+            round(1, "K:1"),
+            round(2, "K:2"),
+            gap,
+            round(11, "K:11"),
+            round(12, "K:12"),
+        ];
+        store.append(frames).unwrap();
+        let reader = Reader::new(folder.path(), CLUSTER);
+        assert_eq!(generations(&reader), [1, 2, 11, 12]);
+        let told = reader.history(&ask(Some("K"), 3)).unwrap();
+        let gap = HistoryGap {
+            after: Generation(2),
+            up_to: Generation(10),
+        };
+        assert!(told.items.contains(&HistoryItem::Gap(gap)), "{told:?}");
+        assert!(told.more);
+        assert_eq!(changes(&reader, 10, 12, 12).unwrap(), "+K:11\n+K:12\n");
+        assert_eq!(changes(&reader, 0, 2, 12).unwrap(), "+K:1\n+K:2\n");
+        for (from, to) in [(2, 10), (9, 11), (1, 12), (2, 3)] {
+            let error = changes(&reader, from, to, 12).unwrap_err();
+            assert!(error.contains("generations 3 to 10 are not kept"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_branch_that_was_replaced_is_not_taken_for_the_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        let gap = Frame::Gap {
+            after: Generation(3),
+            to: position(2),
+        };
+        let frames = vec![
+            round(1, "K:1"),
+            round(2, "K:lost"),
+            round(3, "K:lost"),
+            gap,
+            round(3, "K:3"),
+        ];
+        store.append(frames).unwrap();
+        let reader = Reader::new(folder.path(), CLUSTER);
+        assert_eq!(generations(&reader), [1, 2, 3]);
+        assert!(changes(&reader, 1, 3, 3).is_err());
+        assert_eq!(changes(&reader, 2, 3, 3).unwrap(), "+K:3\n");
+    }
+}

@@ -1,0 +1,326 @@
+//! The thread that finds out what each committed record did, and writes it down.
+//!
+//! It runs at a low priority, after the clients have their acks. While it works or has just worked, nobody wakes it: it
+//! looks again by itself, so that a stream of updates costs the event loop a push each. What it is told and has no room for is
+//! dropped, and shows as a gap, because every telling says from where it goes on.
+
+use super::frame::{Effects, Frame, Kept};
+use super::store::Store;
+use ccd_core::database::{Difference, Record, RecordBody};
+use ccd_core::ids::Position;
+use ccd_core::protocol::Committed;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Tellings that wait; a disk that hangs must not fill the memory.
+const QUEUE_MAX: usize = 4096;
+/// After work, it looks again so much later.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What was written is on the disk so much later; what a power cut takes is told again from the journal of the local copy.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// Between two complaints about a disk.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+/// Niceness of the thread.
+const NICE: i32 = 10;
+
+/// Something to do once everything told before is written; it gets the end of the history.
+pub type Then = Box<dyn FnOnce(Position) + Send>;
+
+/// What the event loop and the thread share.
+#[derive(Default)]
+pub struct Desk {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    told: VecDeque<Committed>,
+    then: Vec<Then>,
+    /// The thread waits for the bell.
+    dozing: bool,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic is done under the lock.
+        self.state.lock().expect("no thread panics with the lock")
+    }
+
+    pub fn tell(&self, committed: Committed) {
+        let mut state = self.state();
+        if state.told.len() >= QUEUE_MAX {
+            return;
+        }
+        state.told.push_back(committed);
+        if state.dozing {
+            self.bell.notify_one();
+        }
+    }
+
+    pub fn then(&self, then: Then) {
+        self.state().then.push(then);
+        self.bell.notify_one();
+    }
+
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.bell.notify_one();
+    }
+
+    /// What there is to do; `None` when it is closed and nothing is left. Waits no longer than until `wake_at`.
+    fn take(&self, wake_at: Option<Instant>) -> Option<(VecDeque<Committed>, Vec<Then>)> {
+        let mut state = self.state();
+        loop {
+            let idle = state.told.is_empty() && state.then.is_empty();
+            if idle && state.closed {
+                return None;
+            }
+            let left = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+            if !idle || left.is_some_and(|left| left.is_zero()) {
+                return Some((std::mem::take(&mut state.told), std::mem::take(&mut state.then)));
+            }
+            state.dozing = true;
+            state = match left {
+                Some(left) => {
+                    self.bell
+                        .wait_timeout(state, left)
+                        .expect("no thread panics with the lock")
+                        .0
+                }
+                None => self.bell.wait(state).expect("no thread panics with the lock"),
+            };
+            state.dozing = false;
+        }
+    }
+
+    /// Lets more gather, unless somebody waits for it.
+    fn pause(&self) {
+        let until = Instant::now() + PAUSE;
+        let mut state = self.state();
+        while state.then.is_empty() && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self
+                .bell
+                .wait_timeout(state, left)
+                .expect("no thread panics with the lock")
+                .0;
+        }
+    }
+}
+
+/// Runs until the desk is closed.
+pub fn run(desk: &Desk, mut store: Store) {
+    be_nice();
+    let mut sync_at: Option<Instant> = None;
+    let mut complaint: Option<Instant> = None;
+    while let Some((told, then)) = desk.take(sync_at) {
+        let worked = !told.is_empty();
+        let mut outcome = Ok(());
+        if worked {
+            let mut frames = Vec::new();
+            let mut head = store.head();
+            for committed in told {
+                head = follow(head, committed, &mut frames);
+            }
+            outcome = store.append(frames);
+        }
+        if outcome.is_ok() && sync_at.is_some_and(|at| at <= Instant::now()) {
+            outcome = store.sync();
+        }
+        if let Err(error) = outcome
+            && complaint.is_none_or(|at| at.elapsed() > COMPLAINT_PAUSE)
+        {
+            complaint = Some(Instant::now());
+            tracing::error!(%error, "updates were not written to the history; the database itself is not concerned");
+        }
+        sync_at = match sync_at {
+            _ if store.is_synced() => None,
+            Some(at) if at > Instant::now() => Some(at),
+            _ => Some(Instant::now() + SYNC_AFTER),
+        };
+        for then in then {
+            then(store.head());
+        }
+        if worked {
+            desk.pause();
+        }
+    }
+    if let Err(error) = store.sync() {
+        tracing::error!(%error, "the end of the history may be lost in a power cut");
+    }
+}
+
+/// The frames of what was told, and where it leads.
+fn follow(head: Position, committed: Committed, frames: &mut Vec<Frame>) -> Position {
+    let after = committed.after.position();
+    let mut reached = head;
+    if let Some((before, records)) = committed.way {
+        bridge(reached, before.position(), frames);
+        reached = before.position();
+        let mut now = before;
+        for record in records {
+            match now.effects(&record) {
+                Ok((effects, next)) => {
+                    frames.extend(round(&record, effects));
+                    reached = record.next;
+                    now = next;
+                }
+                // It does not fit, which is the protocol's affair; here it is a gap.
+                Err(error) => {
+                    tracing::error!(%error, "a committed record does not fit what it was told to follow");
+                    break;
+                }
+            }
+        }
+    }
+    bridge(reached, after, frames);
+    after
+}
+
+/// A gap, if there is one.
+fn bridge(from: Position, to: Position, frames: &mut Vec<Frame>) {
+    let same = from.lineage == to.lineage && from.stamp.generation == to.stamp.generation;
+    if !same {
+        let after = from.stamp.generation;
+        frames.push(Frame::Gap { after, to });
+    }
+}
+
+fn round(record: &Arc<Record>, effects: Vec<Difference>) -> Option<Frame> {
+    let RecordBody::Updates { updates, .. } = &record.body else {
+        return None;
+    };
+    let kept = updates.iter().zip(effects).map(|(update, effects)| Kept {
+        who: update.who.clone(),
+        date: update.date,
+        reason: update.reason.clone(),
+        request: update.request,
+        effects: Effects::Rows(effects),
+    });
+    Some(Frame::Round {
+        next: record.next,
+        updates: kept.collect(),
+    })
+}
+
+/// Whatever serves clients comes first.
+fn be_nice() {
+    // SAFETY: takes three numbers and touches no memory. On Linux, process 0 means the calling thread alone.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    if done != 0 {
+        tracing::debug!("the history's thread keeps the usual priority");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::{Reader, tests::generations};
+    use super::*;
+    use ccd_core::database::{Database, Key, Op, Row, Update, Who};
+    use ccd_core::ids::{ClusterId, Epoch, NodeSet, RequestId};
+    use ccd_core::time::Date;
+    use std::sync::mpsc;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    fn commit(before: &Database, sequence: u64, op: Op) -> (Arc<Record>, Database) {
+        let update = Update {
+            request: RequestId { client: 1, sequence },
+            who: Who::default(),
+            date: Date(sequence),
+            reason: None,
+            preconditions: vec![],
+            ops: vec![op],
+        };
+        let (admitted, _) = before.admit(&update).unwrap();
+        let (record, after) = Record::updates(before, Epoch(1), admitted, vec![update], NodeSet::EMPTY);
+        (Arc::new(record), after)
+    }
+
+    fn versions(count: u64) -> Vec<(Database, Arc<Record>, Database)> {
+        let format = Op::Format {
+            key: Key::new("K").unwrap(),
+            columns: vec!["a".into()],
+        };
+        let mut before = Database::default();
+        let mut versions = Vec::new();
+        for number in 1..=count {
+            let op = match number {
+                1 => format.clone(),
+                _ => Op::Add(Row::parse_text(&format!("K:{number}")).unwrap()),
+            };
+            let (record, after) = commit(&before, number, op);
+            versions.push((before, record, after.clone()));
+            before = after;
+        }
+        versions
+    }
+
+    #[test]
+    fn what_was_told_is_written_before_who_asks_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        let desk = Arc::new(Desk::default());
+        let thread = std::thread::spawn({
+            let desk = desk.clone();
+            move || run(&desk, store)
+        });
+        let reader = Reader::new(folder.path(), CLUSTER);
+        for (before, record, after) in versions(50) {
+            let way = Some((before, vec![record]));
+            let generation = after.position().stamp.generation.0;
+            desk.tell(Committed { way, after });
+            if generation % 10 == 0 {
+                let (done, waiting) = mpsc::channel();
+                desk.then(Box::new(move |head| done.send(head).unwrap()));
+                assert_eq!(waiting.recv().unwrap().stamp.generation.0, generation);
+                assert_eq!(generations(&reader), (1..=generation).collect::<Vec<_>>());
+            }
+        }
+        desk.close();
+        thread.join().unwrap();
+        let store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        assert_eq!(store.head().stamp.generation.0, 50);
+    }
+
+    #[test]
+    fn what_was_not_told_is_a_gap() {
+        let all = versions(9);
+        let way = |index: usize| {
+            let (before, record, after) = all[index].clone();
+            Committed {
+                way: Some((before, vec![record])),
+                after,
+            }
+        };
+        let mut frames = Vec::new();
+        let mut head = follow(Position::EMPTY, way(0), &mut frames);
+        head = follow(head, way(4), &mut frames);
+        let whole_image = Committed {
+            way: None,
+            after: all[8].2.clone(),
+        };
+        head = follow(head, whole_image, &mut frames);
+        assert_eq!(head, all[8].2.position());
+        let steps: Vec<(bool, u64, u64)> = frames
+            .iter()
+            .map(|frame| {
+                let is_gap = matches!(frame, Frame::Gap { .. });
+                (is_gap, frame.before().0, frame.next().stamp.generation.0)
+            })
+            .collect();
+        assert_eq!(steps, [(false, 0, 1), (true, 1, 4), (false, 4, 5), (true, 5, 9)]);
+    }
+}
