@@ -26,7 +26,8 @@ Examples:
 Nothing is taken out of the history: the rollback is an update like any other, and can be undone
 itself. If somebody changes the database meanwhile, nothing is changed (exit code 1).
 
-Exit codes: 105 the history of this node does not reach back so far, 1 the database was changed meanwhile.")]
+Exit codes: 105 the history of this node does not reach back so far, 1 the database was changed
+meanwhile.")]
 pub(super) struct Rollback {
     generation: u64,
     /// This key only

@@ -22,20 +22,23 @@ use serde_json::json;
 /// Set, show or unset the command that runs before and after updates of a key
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A synchronization command is a file in /etc/ccd/sync.d, on every node alike, owned by root and writable by nobody else. On every
-active node it runs before an update of its key, and can refuse it; and again afterwards, with what became of it:
+A synchronization command is a file in /etc/ccd/sync.d, on every node alike, owned by root and
+writable by nobody else. On every active node it runs before an update of its key, and can refuse
+it; and again afterwards, with what became of it:
 
   NAME KEYWORD [ROW] FILE NODES UP NODE
 
-  KEYWORD  pre_add, pre_remove, pre_restore or pre_apply before the update; exit code 0 agrees, and anything else
-           refuses it: what the command writes to standard error is what the client reads.
-           post_add, post_remove, post_restore or post_apply after it; post_rollback if it did not come about
+  KEYWORD  pre_add, pre_remove, pre_restore or pre_apply before the update: exit code 0 agrees, and
+           anything else refuses it; what it writes to standard error is what the client reads.
+           post_add, post_remove, post_restore or post_apply after it; post_rollback if it did not
+           come about
   ROW      the row, as ccdadm query prints it, if the update adds or removes exactly one
   FILE     the database as it stands, as ccdadm checkpoint writes it
   NODES    how many nodes the cluster has; UP: how many are active; NODE: the number of this one
 
-It is killed with all its children after sync_timeout_ms (10 s, an OPTION of the init database); before an update it has no
-longer than the request, so a slow one needs a longer --timeout. --no-sync changes a key without running its command.
+It is killed with all its children after sync_timeout_ms (10 s, an OPTION of the init database).
+Before an update it has no longer than the request, so a slow one needs a longer --timeout.
+--no-sync changes a key without running its command.
 
 Examples:
   ccdadm sync-command set MY_KEY realloc
