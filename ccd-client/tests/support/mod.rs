@@ -4,15 +4,18 @@
 //! ```text
 //! report.rs     what it says of its cluster
 //! past.rs       its history and branches
+//! bench.rs      a folder in which nothing runs
 //! programs.rs   running ccdadm and ccdctl
 //! ```
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part")]
 
+mod bench;
 mod past;
 mod programs;
 mod report;
 
+pub use bench::{Bench, LEASE};
 pub use programs::{Ran, run};
 
 use ccd_client::Places;
