@@ -109,7 +109,6 @@ typedef struct ccd_applied {
 #define CCD_E_KEY_NOT_EMPTY 1215   /* the key still has rows */
 #define CCD_E_VETOED 1216          /* a synchronization command refused the update: ccd_error_detail() has its words */
 #define CCD_E_COMMAND_TIMED_OUT 1217 /* a synchronization command did not end in time */
-#define CCD_E_COMMAND_NAME 1218    /* a text cannot name a synchronization command */
 
 /* The init database: the static rows, with nothing running. folder: NULL for CCD_ETC or /etc/ccd. */
 int ccd_attach_static(const char *folder, ccd_static_t **handle);

@@ -386,7 +386,7 @@ static void synchronization(ccd_t *ccd)
     static const char *const row[] = {"synchronized", "x"};
 
     EXPECT(CCD_OK, ccd_format(ccd, "CCD_SYNC", columns, 2));
-    EXPECT(CCD_E_COMMAND_NAME, ccd_add_unique(ccd, "CCD_SYNC", path, 2));
+    EXPECT(CCD_E_UPDATE, ccd_add_unique(ccd, "CCD_SYNC", path, 2));
     EXPECT(CCD_OK, ccd_add_unique(ccd, "CCD_SYNC", wanted, 2));
     EXPECT(CCD_E_VETOED, ccd_add_unique(ccd, "HOST", row, 2));
     CHECK(strstr(ccd_error_detail(), "no-such-command") != NULL);

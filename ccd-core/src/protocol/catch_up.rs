@@ -3,9 +3,9 @@
 //! Owns `catch_up` and, while not serving, `head`.
 
 use super::Node;
-use super::history::History;
 use super::incoming::Incoming;
 use super::interface::DecisionKind;
+use super::loading::Replayed;
 use super::message::Message;
 use super::replicas::Purpose;
 use crate::database::{Database, Record};
@@ -314,7 +314,12 @@ impl Node {
     }
 
     /// Takes the state found on a device as this node's own.
-    pub(super) fn adopt_head(&mut self, database: Database, history: History, from: &str) {
+    pub(super) fn adopt_head(&mut self, found: Replayed, from: &str) {
+        let Replayed {
+            base,
+            head: database,
+            history,
+        } = found;
         let here = self.head.position();
         if here != Position::EMPTY && !history.has(here) {
             self.keep_branch(&format!(
@@ -322,6 +327,7 @@ impl Node {
                 database.position()
             ));
         }
+        self.note_told_version(base, &history);
         self.head = database.clone();
         self.committed = database;
         self.history = history;

@@ -94,8 +94,8 @@ impl Node {
         }
         match chosen.source {
             Source::Device(role) => {
-                if let Some((database, history)) = proposal.loaded.remove(&role) {
-                    self.adopt_head(database, history, &format!("the {role}"));
+                if let Some(found) = proposal.loaded.remove(&role) {
+                    self.adopt_head(found, &format!("the {role}"));
                 }
                 self.vote();
             }

@@ -79,6 +79,11 @@ impl History {
         Some(self.records.range(start..=end).cloned().collect())
     }
 
+    /// Oldest first.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.records.iter()
+    }
+
     /// Whether `position` is one that this history went through.
     pub fn has(&self, position: Position) -> bool {
         self.records

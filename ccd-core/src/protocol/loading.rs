@@ -62,7 +62,7 @@ impl Node {
                 DecisionKind::BranchKept,
                 alloc::format!("kept {} aside: {reason}", loaded.position),
             );
-            let (database, _) = replay(loaded);
+            let database = replay(loaded).head;
             self.ask(
                 Replica::Local,
                 ReplicaOp::KeepBranch { database, reason },
@@ -111,9 +111,15 @@ impl Node {
             self.note_override();
         }
         self.damaged = loaded.damage.clone();
-        let (mut head, mut history) = replay(&loaded);
+        let Replayed {
+            base,
+            mut head,
+            mut history,
+        } = replay(&loaded);
         self.note_last_round(&loaded);
-        self.note_told_version(&loaded);
+        if self.damaged.is_none() {
+            self.note_told_version(base, &history);
+        }
         if let Some(damage) = &self.damaged {
             let op = ReplicaOp::KeepBranch {
                 database: head,
@@ -140,9 +146,19 @@ impl Node {
     }
 }
 
-/// The database and its history from what was found on a replica.
-pub(super) fn replay(loaded: &Loaded) -> (Database, History) {
-    let mut head = loaded.checkpoint.clone();
+/// What was found on a replica.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    /// The version that its journal begins with.
+    pub base: Database,
+    pub head: Database,
+    /// What leads from the one to the other.
+    pub history: History,
+}
+
+pub(super) fn replay(loaded: &Loaded) -> Replayed {
+    let base = loaded.checkpoint.clone();
+    let mut head = base.clone();
     let mut history = History::default();
     for record in &loaded.records {
         match head.apply(record) {
@@ -154,5 +170,5 @@ pub(super) fn replay(loaded: &Loaded) -> (Database, History) {
             Err(_) => break,
         }
     }
-    (head, history)
+    Replayed { base, head, history }
 }

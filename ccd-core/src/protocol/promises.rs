@@ -253,14 +253,14 @@ impl Node {
         proposal.replicas_asked.remove(&replica);
         match result {
             Ok(ReplicaAnswer::Loaded(loaded)) => {
-                let (database, history) = replay(&loaded);
+                let found = replay(&loaded);
                 proposal.evidence.push(Evidence {
                     source: Source::Device(role),
-                    position: database.position(),
+                    position: found.head.position(),
                     whole: loaded.damage.is_none(),
                     rolled_back: None,
                 });
-                proposal.loaded.insert(role, (database, history));
+                proposal.loaded.insert(role, found);
                 proposal.milestones.note(format!("{role} read"), now);
             }
             Ok(_) => {}

@@ -10,15 +10,14 @@
 
 use super::Node;
 use super::evidence::{Evidence, Source, newest_state};
-use super::history::History;
 use super::interface::DecisionKind;
+use super::loading::Replayed;
 use super::message::Message;
 use super::milestones::Milestones;
 use super::plan::Want;
 use super::replicas::{Attempt, Purpose};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
-use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -60,7 +59,7 @@ pub(super) struct Proposal {
     /// Nodes from which the state to start from did not come.
     pub fetched_in_vain: NodeSet,
     /// Content of devices that was read as evidence.
-    pub loaded: BTreeMap<DeviceRole, (Database, History)>,
+    pub loaded: BTreeMap<DeviceRole, Replayed>,
     pub accepted: Option<(Ballot, Configuration)>,
     /// When each device was claimed: a solo owner cannot have renewed its lease after that.
     pub claimed_at: Time,

@@ -103,7 +103,7 @@ impl Node {
                 records: earlier.to_vec(),
                 ..loaded.clone()
             };
-            let (before, _) = replay(&before);
+            let before = replay(&before).head;
             if before.position() == last.prev {
                 self.settled.last = Some((Arc::new(last.clone()), before));
             }

@@ -6,16 +6,19 @@
 //! Called at the end of every event; owns `told`.
 
 use super::Node;
+use super::history::History;
 use super::interface::{Action, Committed};
-use crate::database::Database;
+use crate::database::{Database, Record};
 use crate::ids::Position;
-use crate::replica::Loaded;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// Up to where the driver was told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     position: Position,
-    /// The version there, if it is at hand: after a restart the journal may not reach back so far.
+    /// The version there. After a restart, until something is told: none, if no journal reaches back so far, or an earlier
+    /// one, which the local copy of an owner that wrote on its devices is at.
     database: Option<Database>,
 }
 
@@ -34,27 +37,28 @@ impl Node {
         };
     }
 
-    /// The local copy was read: it may lead past the version that was told last. Where it begins later, telling goes on
-    /// from its beginning, after a gap.
-    pub(super) fn note_told_version(&mut self, loaded: &Loaded) {
-        if self.told.database.is_some() || loaded.damage.is_some() {
+    /// What was found on a replica is this node's copy from now on: it leads from `base` by this history. The version that was
+    /// told last may be on the way; or it comes later, and another copy leads on to it. Where all begins later, telling goes
+    /// on from there, after a gap.
+    pub(super) fn note_told_version(&mut self, base: Database, history: &History) {
+        let told = self.told.position;
+        if (self.told.database.as_ref()).is_some_and(|database| is_same(database.position(), told)) {
             return;
         }
-        let told = self.told.position;
-        let mut database = loaded.checkpoint.clone();
-        if database.position().stamp.generation < told.stamp.generation {
-            for record in &loaded.records {
-                match database.apply(record) {
-                    Ok(next) => database = next,
-                    Err(_) => break,
-                }
-                if database.position().stamp.generation >= told.stamp.generation {
-                    break;
-                }
+        let mut database = base;
+        for record in history.records() {
+            if database.position().stamp.generation >= told.stamp.generation {
+                break;
+            }
+            match database.apply(record) {
+                Ok(next) => database = next,
+                Err(_) => break,
             }
         }
         let position = database.position();
-        if is_same(position, told) || position.stamp.generation > told.stamp.generation {
+        if is_same(position, told) || position.stamp.generation < told.stamp.generation {
+            self.told.database = Some(database);
+        } else if position.stamp.generation > told.stamp.generation {
             self.told = Told {
                 position,
                 database: Some(database),
@@ -73,11 +77,23 @@ impl Node {
         if is_same(told, now) {
             return;
         }
-        let way = before.and_then(|before| {
-            let records = self.history.since(told, now)?;
-            Some((before, records))
-        });
+        let way = before.and_then(|before| self.way(before, told, now));
         let after = self.committed.clone();
         self.actions.push(Action::Committed(Committed { way, after }));
+    }
+
+    /// The version that was told last, reached from `version`, and what led on from it.
+    fn way(
+        &self,
+        mut version: Database,
+        told: Position,
+        now: Position,
+    ) -> Option<(Database, Vec<Arc<Record>>)> {
+        let mut records = self.history.since(version.position(), now)?.into_iter();
+        while !is_same(version.position(), told) {
+            let record = records.next()?;
+            version = version.effects(&record).ok()?.1;
+        }
+        Some((version, records.collect()))
     }
 }
