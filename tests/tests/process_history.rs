@@ -1,36 +1,49 @@
-//! The history that each node keeps, with real daemons: nothing twice, nothing missing, through takeover, restart and rejoin.
+//! The history that each node keeps, with real daemons: nothing twice, and what is missing said, through takeover, restart and
+//! rejoin.
 //! Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
 use ccd_tests::process::node::TestNode;
 use ccd_tests::process::{Cluster, Writer};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// Every update that the node's history knows, oldest first. Panics if there is a gap.
-fn updates(node: &TestNode) -> Vec<Value> {
+/// What the node's history has, oldest first: updates, and gaps.
+fn history(node: &TestNode) -> Vec<Value> {
     let all = node.adm(&["history", "--json", "--last", "1000000"]).done();
-    let updates: Vec<Value> = all
-        .out
+    all.out
         .lines()
         .map(|line| serde_json::from_str(line).expect("one document a line"))
-        .collect();
-    assert!(
-        updates.iter().all(|update| update["gap"].is_null()),
-        "{}: a gap in {updates:?}",
-        node.name
-    );
-    updates
-}
-
-fn generations(updates: &[Value]) -> Vec<u64> {
-    updates
-        .iter()
-        .map(|update| update["generation"].as_u64().expect("a number"))
         .collect()
 }
 
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a number")
+}
+
+/// Every update that the node's history knows. Panics unless each generation up to `newest` is told once, in order, or said to
+/// be missing.
+fn told_once(node: &TestNode, newest: u64) -> BTreeMap<u64, Value> {
+    let mut told = BTreeMap::new();
+    let mut reached = 0;
+    for entry in history(node) {
+        let gap = &entry["gap"];
+        if gap.is_null() {
+            assert_eq!(number(&entry["generation"]), reached + 1, "{}", node.name);
+            reached += 1;
+            told.insert(reached, entry);
+        } else {
+            println!("{}: a gap, {gap}", node.name);
+            assert_eq!(number(&gap["after"]), reached, "{}", node.name);
+            reached = number(&gap["up_to"]);
+        }
+    }
+    assert_eq!(reached, newest, "{}", node.name);
+    told
+}
+
 #[test]
-fn every_update_is_told_once_through_takeover_restart_and_rejoin() {
+fn every_update_is_told_once_or_said_to_be_missing_through_takeover_restart_and_rejoin() {
     let mut cluster = Cluster::start();
     let writer = Writer::start(&[cluster.alpha(), cluster.beta()]);
     writer.wait_for_more(50);
@@ -51,18 +64,21 @@ fn every_update_is_told_once_through_takeover_restart_and_rejoin() {
     // A strict answer first: what was committed last may still be on its way to one of them.
     let position = cluster.beta().adm(&["keys", "--json"]).done();
     let position: Value = serde_json::from_str(&position.out).expect("a document");
-    let newest = position["generation"].as_u64().expect("a number");
-    for node in &cluster.nodes {
-        node.adm(&["keys"]).done();
-        let updates = updates(node);
-        assert_eq!(
-            generations(&updates),
-            (1..=newest).collect::<Vec<_>>(),
-            "{}",
-            node.name
-        );
+    let newest = number(&position["generation"]);
+    cluster.alpha().adm(&["keys"]).done();
+    let alpha = told_once(cluster.alpha(), newest);
+    let beta = told_once(cluster.beta(), newest);
+    let both = alpha
+        .iter()
+        .filter(|(generation, _)| beta.contains_key(generation));
+    let mut compared = 0;
+    for (generation, update) in both {
+        assert_eq!(*update, beta[generation]);
+        compared += 1;
     }
-    assert_eq!(updates(cluster.alpha()), updates(cluster.beta()));
+    assert!(compared > 0, "both nodes served together");
+    // Of a process that is killed, the last moments may be missing; not what it told before.
+    assert!(beta.len() > 50, "beta wrote alone for long: {}", beta.len());
     cluster.verify();
 }
 
@@ -79,8 +95,8 @@ fn an_update_is_compared_and_undone_from_the_other_node() {
     let told = beta.adm(&["history", "MY_KEY", "--rows"]).done();
     told.shows(": ticket 4711\n    +MY_KEY:b:2\n")
         .shows("    -MY_KEY:a:1\n    -MY_KEY:b:2\n");
-    let found = updates(beta);
-    let before = generations(&found)[found.len() - 2].to_string();
+    let found = history(beta);
+    let before = number(&found[found.len() - 2]["generation"]).to_string();
     let different = beta.adm(&["diff", &before, "now"]).expect(1);
     different.shows("-MY_KEY:a:1\n-MY_KEY:b:2\n");
     beta.adm(&["rollback", "--dry-run", &before])
