@@ -13,7 +13,7 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
-//!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, outlet, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
 //! ```
@@ -32,6 +32,7 @@ mod fences;
 mod history;
 mod nodes;
 mod outbox;
+mod outlet;
 mod peers;
 mod quiet;
 mod replicas;

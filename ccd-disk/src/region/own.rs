@@ -5,6 +5,7 @@
 
 use super::handle::Handle;
 use super::recovery::{RecoveredArea, slot_place};
+use crate::device::Buffer;
 use crate::error::RegionError;
 use crate::format::checkpoint::{CheckpointHead, ImageBlocks, JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
@@ -45,6 +46,8 @@ pub struct OwnArea {
     /// Only a whole image can be written until one has been.
     damage: Option<String>,
     running: Option<Running>,
+    /// Where records become blocks.
+    blocks: Buffer,
     /// A crash left the old checkpoint beside the image that replaced it: it is retired before the next write.
     retire: Option<Slot>,
 }
@@ -96,6 +99,7 @@ impl OwnArea {
             restart_sequence: area.restart_sequence,
             damage: area.damage.clone(),
             running: None,
+            blocks: Buffer::zeroed(1),
             retire,
         }
     }
@@ -132,8 +136,13 @@ impl OwnArea {
         let blocks = blocks_for(entry.payload.len());
         let at = self.place(handle, blocks, entry.payload.len())?;
         self.retire_left_over(handle)?;
-        let record = self.ring.encode(entry, at, self.next.sequence);
-        handle.write(self.ring.first_block + u64::from(at), &record)?;
+        self.ring
+            .encode_into(&mut self.blocks, entry, at, self.next.sequence);
+        handle.write(self.ring.first_block + u64::from(at), &self.blocks)?;
+        if blocks > 1 {
+            // Most records take one; a large one must not keep its memory.
+            self.blocks = Buffer::zeroed(1);
+        }
         let point = JournalPoint {
             sequence: self.next.sequence,
             at,

@@ -4,6 +4,7 @@ use super::access::{AccessRules, Caller, READERS_GROUP, Rights, groups_of};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient};
 use crate::history;
 use crate::outbox::Outbox;
+use crate::outlet::Outlet;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told};
 use ccd_core::client::RequestBody;
 use ccd_core::ids::NodeId;
@@ -18,7 +19,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tokio::task::{spawn_blocking, spawn_local};
 
 /// Connections at once; who comes when it is full is hung up on.
@@ -72,7 +72,7 @@ struct Shared {
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    to_core: Outlet<FromClient>,
     connections: Cell<usize>,
 }
 
@@ -82,7 +82,7 @@ pub fn serve(
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    to_core: Outlet<FromClient>,
 ) {
     let shared = Rc::new(Shared {
         me,
