@@ -296,6 +296,8 @@ impl Node {
         self.lease_lost = None;
         self.look = true;
         self.impatient = false;
+        // Whoever decided it has installed it: what comes next need not wait for that any more.
+        self.back_off_until = self.now;
         self.warn_of_waived_quorum();
     }
 

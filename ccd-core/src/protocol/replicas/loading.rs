@@ -147,6 +147,8 @@ impl Node {
             if self.blank { ": it is new" } else { "" },
         );
         self.record(DecisionKind::Start, text);
+        // The others may have waited for this: they need not wait for the next heartbeat as well.
+        self.next_beat = self.now;
     }
 }
 
