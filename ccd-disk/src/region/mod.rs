@@ -9,6 +9,7 @@
 //! survey.rs     control blocks: heartbeats, ballots, configurations
 //! slots.rs      what the checkpoint slots hold: images, and the segments that continue them
 //! recovery.rs   what an area holds after a crash: a slot, and the journal after it
+//! replay.rs     from its bytes to a database and records
 //! own.rs        the area that this node writes: append, whole image
 //! checkpoint.rs its checkpoints, in steps
 //! choice.rs     what a checkpoint is written as: a segment or an image (pure)
@@ -23,6 +24,7 @@ pub mod mkfs;
 pub mod own;
 mod packing;
 pub mod recovery;
+mod replay;
 pub mod slots;
 pub mod survey;
 
@@ -38,9 +40,7 @@ use crate::format::superblock::Superblock;
 use ccd_core::configuration::BallotBlock;
 use ccd_core::database::{Database, Record};
 use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
-use ccd_core::replica::{
-    Loaded, RECORDS_LOADED_MAX, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp,
-};
+use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use handle::Handle;
 use label::Label;
 use own::OwnArea;
@@ -379,7 +379,11 @@ impl Region {
                 damage,
             });
         };
-        let (checkpoint, records) = self.decode(&newest)?;
+        let (checkpoint, records) = replay::replay(&newest).map_err(|what| RegionError::Damaged {
+            device: self.handle.name(),
+            node: newest.node,
+            what,
+        })?;
         Ok(Loaded {
             area: newest.node,
             checkpoint,
@@ -388,44 +392,6 @@ impl Region {
             heads,
             damage,
         })
-    }
-
-    /// Decodes a state: the image, with the older ones of the records applied to it, and the newer ones. What does not decode
-    /// although its checksums are right was written wrong, or by another version.
-    fn decode(&self, area: &RecoveredArea) -> Result<(Database, Vec<Record>), RegionError> {
-        let damaged = |what: String| RegionError::Damaged {
-            device: self.handle.name(),
-            node: area.node,
-            what,
-        };
-        let mut checkpoint = match &area.checkpoint {
-            Some(_) => Database::from_image(&area.image).map_err(|error| damaged(error.to_string()))?,
-            None => Database::default(),
-        };
-        if checkpoint.position() != area.base() {
-            let (expected, got) = (area.base(), checkpoint.position());
-            return Err(damaged(format!(
-                "the image says it is at {got}, its checkpoint's head at {expected}"
-            )));
-        }
-        let standing = area.standing();
-        let old = standing.len().saturating_sub(RECORDS_LOADED_MAX);
-        let mut records = Vec::with_capacity(standing.len() - old);
-        for (index, entry) in standing.into_iter().enumerate() {
-            let record = Record::decode(&entry.payload).map_err(|error| damaged(error.to_string()))?;
-            if (record.prev, record.next) != (entry.prev, entry.next) {
-                return Err(damaged(format!(
-                    "the record that leads to {} says it leads to {}",
-                    entry.next, record.next
-                )));
-            }
-            if index < old {
-                checkpoint = (checkpoint.apply(&record)).map_err(|error| damaged(error.to_string()))?;
-            } else {
-                records.push(record);
-            }
-        }
-        Ok((checkpoint, records))
     }
 }
 
