@@ -120,7 +120,8 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
     })
 }
 
-fn replay(area: &RecoveredArea) -> Result<Database, String> {
+/// The state of an area: its image with every record that stands applied to it.
+pub fn replay(area: &RecoveredArea) -> Result<Database, String> {
     let mut database = match &area.checkpoint {
         Some(_) => Database::from_image(&area.image).map_err(|error| error.to_string())?,
         None => Database::default(),
@@ -225,5 +226,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Image => "image",
         Kind::Journal => "record",
         Kind::JournalPart => "part of record",
+        Kind::Segment => "segment",
+        Kind::SegmentPart => "part of segment",
     }
 }

@@ -169,12 +169,14 @@ impl From<RegionError> for Failure {
             | RegionError::OtherRole { .. }
             | RegionError::NoArea { .. }
             | RegionError::TooNew { .. }
+            | RegionError::TooOld { .. }
             | RegionError::NoBranches { .. } => exit::BAD_DATA,
             RegionError::Shrunk { .. } | RegionError::Damaged { .. } => exit::INTEGRITY,
             RegionError::NotNext { .. } => exit::STALE,
             RegionError::ImageTooLarge { .. }
             | RegionError::RecordTooLarge { .. }
             | RegionError::JournalFull { .. }
+            | RegionError::BehindRefused { .. }
             | RegionError::Geometry { .. } => exit::CANNOT_CREATE,
         };
         Self {
