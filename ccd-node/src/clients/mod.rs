@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! access.rs    who may ask for what (pure, but for looking up names once)
+//! needs.rs     what right each request needs, and on what
+//! groups.rs    the groups of whoever connected, by the kernel's word
 //! serve.rs     the sockets and one task for each connection
 //! ```
 //!
@@ -9,6 +11,8 @@
 //! straight from there.
 
 mod access;
+mod groups;
+mod needs;
 mod serve;
 
 pub use access::AccessRules;

@@ -1,12 +1,14 @@
 //! The sockets that clients connect to, and one task for each connection.
 
-use super::access::{AccessRules, Caller, READERS_GROUP, Rights, groups_of};
+use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
+use super::groups::peer_groups;
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient};
 use crate::history;
 use crate::outbox::Outbox;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told};
 use ccd_core::client::RequestBody;
 use ccd_core::ids::NodeId;
+use ccd_core::init::AccessRight;
 use ccd_core::time::Date;
 use std::cell::Cell;
 use std::fs::{self, Permissions};
@@ -19,7 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 
 /// Connections at once; who comes when it is full is hung up on.
 const CONNECTIONS_MAX: usize = 4096;
@@ -40,14 +42,15 @@ pub struct Sockets {
 /// # Errors
 /// When the folder cannot be written.
 pub fn bind(client_path: &Path, control_path: &Path, rules: &AccessRules) -> io::Result<Sockets> {
-    let open = if rules.has_rules() { 0o666 } else { 0o660 };
-    let clients = bind_one(client_path, open)?;
+    // Whom a row names must reach the socket; what they may ask is then looked at for each request.
+    let mode = |right, otherwise| if rules.grants_any(right) { 0o666 } else { otherwise };
+    let clients = bind_one(client_path, mode(AccessRight::Read, 0o660))?;
     if let Some(gid) = rules.readers_gid()
         && let Err(error) = std::os::unix::fs::chown(client_path, None, Some(gid.as_raw()))
     {
         tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", client_path.display());
     }
-    let control = bind_one(control_path, 0o600)?;
+    let control = bind_one(control_path, mode(AccessRight::Admin, 0o600))?;
     Ok(Sockets { clients, control })
 }
 
@@ -120,19 +123,7 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
 }
 
 async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow::Result<()> {
-    let credentials = stream.peer_cred()?;
-    let uid = credentials.uid();
-    let gid = credentials.gid();
-    let gids = if shared.rules.is_trusted(uid) {
-        Vec::new()
-    } else {
-        spawn_blocking(move || groups_of(uid, gid)).await?
-    };
-    let pid = credentials
-        .pid()
-        .and_then(|pid| u32::try_from(pid).ok())
-        .unwrap_or(0);
-    let caller = Caller { uid, pid, gids };
+    let caller = caller(&stream)?;
     let rights = shared.rules.rights_of(&caller);
     let (mut reader, writer) = stream.into_split();
     let connection = Rc::new(Connection {
@@ -149,6 +140,19 @@ async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow:
         shared.to_core.send(FromClient::Gone { client }).await?;
     }
     outcome
+}
+
+/// Who connected, by the kernel's word.
+fn caller(stream: &UnixStream) -> io::Result<Caller> {
+    let credentials = stream.peer_cred()?;
+    let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+    let mut gids = peer_groups(stream).unwrap_or_default();
+    gids.push(credentials.gid());
+    Ok(Caller {
+        uid: credentials.uid(),
+        pid: pid.unwrap_or(0),
+        gids,
+    })
 }
 
 /// Takes requests until the client hangs up or makes no sense.
