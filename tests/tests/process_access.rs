@@ -15,7 +15,11 @@ const IN_GROUP: User<'_> = user(2004, &[17, 3050]);
 const STRANGER: User<'_> = user(2004, &[17]);
 
 const fn user(uid: u32, groups: &[u32]) -> User<'_> {
-    User { uid, gid: 2000, groups }
+    User {
+        uid,
+        gid: 2000,
+        groups,
+    }
 }
 
 const ROWS: &str = "ACCESS:read:2001:*\nACCESS:write:2002:APP*\nACCESS:admin:2003:*\nACCESS:read:@3050:NET_*\n\
@@ -58,17 +62,21 @@ fn users_and_groups_may_do_what_rows_grant_and_refusals_name_the_row_that_is_mis
     adm(WRITER, &["format", "APP_NEW", "what"]).done();
     adm(WRITER, &["remove", "APP_TWO", "more"]).done();
     adm(WRITER, &["status"]).done();
-    adm(WRITER, &["query", "OTHER"]).expect(77).says("read on key OTHER");
+    adm(WRITER, &["query", "OTHER"])
+        .expect(77)
+        .says("read on key OTHER");
     adm(WRITER, &["add", "OTHER", "x"])
         .expect(77)
         .says("ACCESS:write:2002:OTHER")
         .says("ACCESS:write:2002:APP*");
-    adm(WRITER, &["checkpoint", "-"]).expect(77).says("whole database");
+    adm(WRITER, &["checkpoint", "-"])
+        .expect(77)
+        .says("whole database");
     adm(WRITER, &["history"]).expect(77);
     adm(WRITER, &["history", "APP"]).done();
     adm(WRITER, &["sync-command", "set", "APP", "realloc"])
         .expect(77)
-        .says("admin on key CCD_SYNC");
+        .says("on key CCD_SYNC");
     let probe = cluster.folder().join("probe");
     fs::write(&probe, "if row present OTHER:it\nadd APP:probe\n").expect("the folder is ours");
     fs::set_permissions(&probe, fs::Permissions::from_mode(0o644)).expect("the folder is ours");
@@ -77,7 +85,10 @@ fn users_and_groups_may_do_what_rows_grant_and_refusals_name_the_row_that_is_mis
         .says("read on key OTHER");
     ctl(WRITER, &["leave"]).expect(77).says("admin on the cluster");
     let history = cluster.alpha().adm(&["history", "APP_TWO", "--json"]).done().out;
-    assert!(history.contains("2002"), "the history does not say who: {history}");
+    assert!(
+        history.contains("2002"),
+        "the history does not say who: {history}"
+    );
 
     // An administrator who is not root.
     ctl(ADMIN, &["maintenance", "on"]).done();
@@ -94,7 +105,10 @@ fn users_and_groups_may_do_what_rows_grant_and_refusals_name_the_row_that_is_mis
         .says("no ACCESS row is for this user or its groups");
     adm(STRANGER, &["status"]).expect(77);
     adm(STRANGER, &["why"]).expect(77);
-    let primary = User { gid: 3050, ..STRANGER };
+    let primary = User {
+        gid: 3050,
+        ..STRANGER
+    };
     adm(primary, &["query", "NET_A"]).done();
 
     let run = &cluster.alpha().places().run;

@@ -124,6 +124,11 @@ impl Rights {
         }
     }
 
+    /// Whether any update may be asked for.
+    pub fn may_write(&self) -> bool {
+        self.everything || self.rows.iter().any(|row| row.right >= AccessRight::Write)
+    }
+
     fn grants(&self, need: &Need<'_>) -> bool {
         let covers = |row: &AccessInit| match need.object {
             Object::Anything => true,
@@ -141,7 +146,7 @@ impl Rights {
             Object::Anything | Object::Database | Object::Cluster => "*",
         };
         format!(
-            "user {uid} has not the right {need}: {}; root may grant it by the row ACCESS:{}:{uid}:{keys} in init.ccd on every node \
+            "user {uid} lacks the right {need}: {}; root may grant it by the row ACCESS:{}:{uid}:{keys} in init.ccd on every node \
              (ccdadm edit-init)",
             self.grounds(),
             need.right.name(),

@@ -56,7 +56,10 @@ impl Door {
         all.push(path);
         all.extend(words);
         let mut command = command("setpriv", &all);
-        command.env("CCD_RUN", &self.run);
+        // Not those of root's own folder.
+        command
+            .env("CCD_RUN", &self.run)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
 
