@@ -105,13 +105,13 @@ fn what_left_the_group_and_the_session_is_killed_with_the_rest() {
     let long = Duration::from_secs(30);
     let one = format!("{} & {}; exit 0", escape("one"), ready("one", 2));
     assert_eq!(ends(&one, long).0, Ended::Agreed);
-    assert_eq!(alive("one"), [String::new(); 0]);
+    assert_eq!(alive("one"), Vec::<String>::new());
     // One that hangs, and whose child does as well.
     let hangs = format!("{} & {}; exec 2>&-; sleep 60", escape("hangs"), ready("hangs", 2));
     let (ended, took) = ends(&hangs, Duration::from_secs(2));
     assert!(matches!(ended, Ended::TimedOut { .. }), "{ended:?}");
     assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
-    assert_eq!(alive("hangs"), [String::new(); 0]);
+    assert_eq!(alive("hangs"), Vec::<String>::new());
     // Hundreds of them, in and out of the group.
     let each = format!(
         "setsid sh -c 'echo $$ >> {0}; sleep 60' & sleep 60 & echo $! >> {0}",
@@ -129,7 +129,7 @@ fn what_left_the_group_and_the_session_is_killed_with_the_rest() {
     while !alive("many").is_empty() && Instant::now() < until {
         super::orphans::sweep(Instant::now() + SLACK);
     }
-    assert_eq!(alive("many"), [String::new(); 0]);
+    assert_eq!(alive("many"), Vec::<String>::new());
 }
 
 #[test]
