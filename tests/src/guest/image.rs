@@ -241,6 +241,11 @@ fn pack_systemd(archive: &mut Archive, root: &Root, folder: &Path) {
         "/etc/systemd/system/default.target",
         "../../../lib/systemd/system/multi-user.target",
     );
+    // A unit is wanted by a link to it, not by a file.
+    archive.link(
+        "/etc/systemd/system/multi-user.target.wants/ccd-guest.service",
+        "../ccd-guest.service",
+    );
     // Where the unit looks for the daemon.
     archive.link("/usr/sbin/ccdd", "../bin/ccdd");
 }
