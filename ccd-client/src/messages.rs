@@ -216,7 +216,7 @@ catalogue! {
     SOCKET_NOT_PERMITTED = 1102, NotPermitted,
         "The user who runs the program may not use the socket.",
         "Nothing was changed.",
-        "run the command as root, or join the group that may read";
+        "run the command as root; members of the group ccd may read, and an ACCESS row in init.ccd can grant more";
     CONNECTION_LOST = 1103, NoDaemon,
         "The daemon closed the connection before it answered.",
         "A question was not answered; an update was not sent, or was asked for again until the time-out.",
@@ -242,9 +242,9 @@ catalogue! {
         "Nothing was changed.",
         "ask for less: one key, or a pattern";
     NOT_PERMITTED = 1109, NotPermitted,
-        "The user may not do this.",
+        "The user may not do this: neither the group ccd nor an ACCESS row of init.ccd grants it.",
         "Nothing was changed.",
-        "run the command as root";
+        "run the command as root, or have root add the ACCESS row that the message names";
     REQUEST_TOO_LARGE = 1110, BadData,
         "A transaction is larger than one update can be.",
         "Nothing was changed.",

@@ -13,7 +13,7 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
-//!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
 //! ```
@@ -29,6 +29,7 @@ mod daemon;
 mod decisions;
 mod demo;
 mod fences;
+mod gauge;
 mod history;
 mod nodes;
 mod outbox;

@@ -29,7 +29,7 @@ use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use ccd_client::Places;
 use ccd_client::wire::{DatedDecision, Fault, Told};
-use ccd_core::client::{ClientToken, Reply};
+use ccd_core::client::{Answer, ClientToken, Reply};
 use ccd_core::ids::NodeId;
 use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, Event, Node};
@@ -46,6 +46,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
+/// No more requests of clients in one turn after this time: large answers take a while to make, and peers' heartbeats wait.
+const CLIENTS_TURN_MAX: Duration = Duration::from_millis(5);
 /// How long the last messages may take to reach the kernel.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -130,10 +132,11 @@ impl Daemon {
                 }
                 Some(first) = inlets.clients.recv() => {
                     let mut next = Some(first);
+                    let begun = Instant::now();
                     while let Some(from_client) = next {
                         self.on_client(from_client);
                         budget -= 1;
-                        next = if budget > 0 { inlets.clients.try_recv().ok() } else { None };
+                        next = if budget > 0 && begun.elapsed() < CLIENTS_TURN_MAX { inlets.clients.try_recv().ok() } else { None };
                     }
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
@@ -295,7 +298,11 @@ impl Daemon {
             self.begin_scrub(reply);
             return;
         }
-        self.clients.reply(client, reply.into());
+        let told = match reply {
+            Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
+            reply => reply.into(),
+        };
+        self.clients.reply(client, told);
     }
 
     fn on_client(&mut self, from_client: FromClient) {

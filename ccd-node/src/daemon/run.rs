@@ -116,8 +116,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         leave_by: None,
         left: false,
     };
-    daemon.service.ready();
-    tracing::info!(cluster = daemon.init.name(), node = %me, "ready");
+    tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
     let inlets = Inlets {
         peers: peers_inlet,
         clients: clients_inlet,

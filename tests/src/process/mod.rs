@@ -16,6 +16,7 @@
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
 //!   clients     Clients: many at once through every node, and the check of what they heard
+//!   users       asking as somebody who is not root
 //!   chaos       faults at random
 //!   until       waiting for a condition, with a deadline; and that something never happens
 //! ```
@@ -37,6 +38,7 @@ pub mod second_network;
 pub mod stranger;
 pub mod switch;
 pub mod until;
+pub mod users;
 pub mod writer;
 
 pub use cluster::{Cluster, Shape};
