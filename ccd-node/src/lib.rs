@@ -16,6 +16,7 @@
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
+//!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
 //! ```
 //!
 //! Imports run downwards in this drawing. tokio is used here and in no other crate, on one thread.
@@ -32,6 +33,7 @@ mod fences;
 mod history;
 mod nodes;
 mod outbox;
+pub mod pages;
 mod peers;
 mod quiet;
 mod replicas;

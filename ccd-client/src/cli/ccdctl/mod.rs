@@ -184,6 +184,7 @@ Examples:
 
 Exit codes: 2 a member is not heard, 106 the votes do not allow it, 111 it may still be decided.")]
 struct Maintenance {
+    /// Whether it begins or ends
     switch: OnOff,
     #[command(flatten)]
     change: Change,
