@@ -221,7 +221,9 @@ fn simple_commands(line: &str) -> Vec<Vec<String>> {
         if !is_end {
             continue;
         }
-        if !word.is_empty() && !std::mem::take(&mut to_file) && !(words.is_empty() && word.contains('=')) {
+        let is_file = !word.is_empty() && std::mem::take(&mut to_file);
+        let is_variable = words.is_empty() && word.contains('=');
+        if !(word.is_empty() || is_file || is_variable) {
             words.push(std::mem::take(&mut word));
         }
         word.clear();
@@ -288,4 +290,25 @@ fn pages_and_completions_are_written_where_they_are_looked_for() {
     for program in ["ccdctl", "ccd-disk", "ccdd"] {
         assert!(!text(&format!("fish/vendor_completions.d/{program}.fish")).is_empty());
     }
+}
+
+#[test]
+fn the_contract_of_json_names_every_verb_and_no_other() {
+    let documented: BTreeSet<String> = (ccd_node::pages::schemas().into_iter())
+        .map(|schema| schema.verb.trim_end_matches(" 2").to_owned())
+        .collect();
+    let commands = every_command();
+    let known: BTreeSet<String> = (commands.iter())
+        .filter_map(|(_, command)| command.get_bin_name().map(str::to_owned))
+        .collect();
+    let unknown: Vec<_> = documented.difference(&known).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    // A verb that only has others below it prints nothing itself; the daemon has no JSON.
+    let leaves = commands
+        .iter()
+        .filter(|(page, command)| !page.ends_with(".8") && !command.has_subcommands());
+    let leaves = leaves.filter_map(|(_, command)| command.get_bin_name());
+    let missing: Vec<_> = leaves.filter(|verb| !documented.contains(*verb)).collect();
+    // It prints a database, in text form.
+    assert_eq!(missing, ["ccdadm branches show"], "docs/json.md lacks some");
 }

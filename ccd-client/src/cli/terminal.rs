@@ -39,6 +39,10 @@ impl Terminal {
         }
     }
 
+    pub fn is_coloured(&self) -> bool {
+        self.colour
+    }
+
     /// The plain counterpart of [`Terminal::json`].
     pub fn line(&mut self, text: &str) -> Result<(), Stop> {
         writeln!(self.out, "{text}").map_err(|error| Stop::output(&error))

@@ -169,7 +169,7 @@ entries! {
     2100, Usage,
         "The same path was given twice.",
         "Nothing was measured.",
-        "name two";
+        "name two different paths";
     2101, Usage,
         "Of two paths to measure one exists and the other does not.",
         "Nothing was measured.",

@@ -19,7 +19,7 @@ mod page;
 mod programs;
 mod schemas;
 
-pub use schemas::Schema;
+pub use schemas::{Schema, all as schemas};
 
 use clap_complete::Shell;
 use page::Page;
