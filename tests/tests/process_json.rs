@@ -64,6 +64,7 @@ fn every_verb_prints_what_its_schema_says() {
         adm("branches", 1, &[]);
         adm("why", 0, &[]);
         adm("explain", 0, &[]);
+        adm("report", 0, &["--output", &text("report.tar.gz")]);
         adm("remove", 0, &["--yes", "K"]);
         adm("remove-format", 0, &["K"]);
         adm("edit-init", 0, &["--check"]);

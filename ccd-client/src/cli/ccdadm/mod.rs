@@ -11,6 +11,7 @@
 //! sync_command.rs  sync-command
 //! status.rs    status
 //! why.rs       why, explain
+//! report.rs    report
 //! history.rs   history
 //! diff.rs      diff
 //! rollback.rs  rollback
@@ -32,6 +33,7 @@ mod history;
 mod offline;
 mod query;
 mod quorum;
+mod report;
 mod rollback;
 mod setup;
 pub(super) mod status;
@@ -94,6 +96,7 @@ enum Verb {
     Branches(branches::Branches),
     Why(why::Why),
     Explain(why::Explain),
+    Report(report::Report),
     Setup(setup::Setup),
     EditInit(edit_init::EditInit),
     Authkey(authkey::AuthkeyVerb),
@@ -139,6 +142,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Branches(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
+        Verb::Report(verb) => verb.run(&common, &mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
         Verb::EditInit(verb) => verb.run(&common, &mut terminal),
         Verb::Authkey(verb) => verb.run(&common, &mut terminal),

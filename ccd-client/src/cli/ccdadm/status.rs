@@ -212,7 +212,7 @@ fn part_name(part: Part) -> String {
     }
 }
 
-fn document(report: &StatusReport, health: Health) -> Value {
+pub(super) fn document(report: &StatusReport, health: Health) -> Value {
     let status = &report.status;
     let configuration = status.configuration.as_ref();
     let mode = configuration.map(|configuration| match configuration.mode {

@@ -48,7 +48,7 @@ impl Why {
 }
 
 /// One decision a line.
-fn document(dated: &DatedDecision) -> Value {
+pub(super) fn document(dated: &DatedDecision) -> Value {
     let configuration = dated.decision.configuration.as_ref();
     json!({
         "date": date_text(dated.date),
