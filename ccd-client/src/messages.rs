@@ -208,7 +208,7 @@ catalogue! {
     ROW_BAD = 1037, BadData,
         "A row does not fit the limits of a row: 32 columns, 1,024 characters.",
         "Nothing was changed.",
-        "shorten it, or use several rows";
+        "correct it; column names are words as keys are, and what is too long takes several rows";
     ARGUMENT_BAD = 1040, Usage,
         "A program gave the library an argument that cannot be meant: a null pointer, a text without end, too many values, a number out of range.",
         "Nothing was done.",

@@ -1,4 +1,4 @@
-//! `ccdadm status --watch` and `--picture` as users run them: on a terminal, in a pipe, and however they end.
+//! What is shown on a terminal and in a pipe: `ccdadm status --watch`, `--picture`, and that long work goes on.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::Fake;
+use support::{Fake, Trick};
 
 /// A watch that has not done something after so long will not do it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,6 +81,14 @@ impl OnTerminal {
             .expect("it ends")
             .code()
             .expect("it was not killed")
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // One that ended is no more to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -158,4 +166,32 @@ fn a_picture_is_drawn_on_request_and_where_no_terminal_is_it_is_left_out() {
     fake.ccdadm(&["status", "--interval", "5s"])
         .expect(64)
         .says("--watch");
+}
+
+/// What a terminal shows of a verb whose daemon does not answer.
+fn hanging(words: &[&str]) -> String {
+    let fake = Fake::start();
+    fake.trick(Trick::Hang);
+    let OpenptyResult { master, slave } = openpty(None, None).expect("a terminal");
+    let mut child = ccdadm(&fake, words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(slave))
+        .spawn()
+        .expect("the program starts");
+    let mut seen = Vec::new();
+    // Ends with an error when nobody has the other end any more.
+    let _ = File::from(master).read_to_end(&mut seen);
+    assert_eq!(child.wait().expect("it ends").code(), Some(124));
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+#[test]
+fn long_work_is_shown_on_a_terminal_and_the_line_is_gone_in_the_end() {
+    let seen = hanging(&["verify", "--timeout", "1s"]);
+    assert!(seen.contains("verify the copies: 1 s"), "{seen:?}");
+    let (_, after) = seen.rsplit_once("\r\x1b[K").expect("it was removed");
+    assert!(after.starts_with("ccdadm: CCD-1105"), "{seen:?}");
+    let seen = hanging(&["verify", "--timeout", "1s", "--quiet"]);
+    assert!(seen.starts_with("ccdadm: CCD-1105"), "{seen:?}");
 }

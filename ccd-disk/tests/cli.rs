@@ -17,7 +17,11 @@ fn wrong_usage_is_64_and_help_is_0() {
     says(&[], 64, "Usage");
     says(&["frob"], 64, "unrecognized subcommand");
     says(&["show"], 64, "required");
-    says(&["show", "--frob", "x"], 64, "unexpected argument");
+    says(
+        &["show", "--frob", "x"],
+        64,
+        "ccd-disk: CCD-2073 unexpected argument",
+    );
     says(&["mkfs", "--role", "third", "x"], 64, "invalid value");
     says(
         &["mkfs", "--role", "primary", "--cluster-id", "xyz", "x"],

@@ -14,6 +14,7 @@
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!                       checkpoints: the database saved as a file every so often
 //!
 //!   demo           a whole cluster in one process tree, on files
 //!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
@@ -22,6 +23,7 @@
 //! Imports run downwards in this drawing. tokio is used here and in no other crate, on one thread.
 
 mod branches;
+mod checkpoints;
 pub mod cli;
 mod clients;
 mod clock;

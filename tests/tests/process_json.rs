@@ -45,6 +45,9 @@ fn every_verb_prints_what_its_schema_says() {
         adm("keys", 0, &[]);
         adm("keys", 0, &["--static"]);
         adm("checkpoint", 0, &[&text("saved.ccd")]);
+        adm("checkpoint", 0, &["--name", "one"]);
+        adm("checkpoints", 0, &[]);
+        adm("checkpoints", 0, &["--drop", "one", "--yes"]);
         adm("convert", 0, &[&ascii, &file]);
         adm("restore", 0, &["--yes", "--key", "K", &file]);
         adm("purify", 1, &[&text("broken.txt")]);

@@ -4,6 +4,7 @@
 //! `NO_COLOR`; JSON is one document a line.
 
 use super::failure::{Failure, Stop};
+use super::progress::Progress;
 use crate::messages;
 use std::io::{self, BufRead, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -72,6 +73,11 @@ impl Terminal {
         } else {
             text.to_owned()
         }
+    }
+
+    /// Says that work goes on, until what comes back is dropped. `doing` completes "cannot …".
+    pub fn progress(&self, doing: &str) -> Progress {
+        Progress::of(doing, !self.quiet)
     }
 
     /// What someone who asked for it may want to know.

@@ -122,6 +122,10 @@ entries! {
         "The question was not answered with yes.",
         "Nothing was changed.",
         "repeat the command and type yes, or give --yes";
+    2073, Usage,
+        "An option, a verb or a value on the command line of ccd-disk is wrong.",
+        "Nothing was done.",
+        "see the examples of --help";
     2080, Usage,
         "A size was given for a file or device that exists.",
         "Nothing was changed.",

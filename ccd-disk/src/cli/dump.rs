@@ -85,10 +85,15 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
         global.note(&format!("DAMAGE {what}"));
     }
     let Some(newest) = newest else {
-        let which = args.area.map_or("no area".to_owned(), |area| {
-            format!("the area of node {area} is missing or")
-        });
-        let text = format!("CCD-2090 {which} of {} holds a database", args.path.display());
+        let path = args.path.display();
+        let text = match args.area {
+            None => format!("CCD-2090 no area of {path} holds a database; see `ccd-disk show {path}`"),
+            Some(area) => {
+                format!(
+                    "CCD-2090 the area of node {area} of {path} is missing or holds no database; see `ccd-disk show {path}`"
+                )
+            }
+        };
         return Err(Failure::new(
             if damage.is_empty() {
                 exit::NO

@@ -27,6 +27,7 @@ use crate::device::{Access, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::region::handle::Handle;
 use crate::region::label::Label;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use output::Output;
 use std::ffi::OsString;
@@ -214,7 +215,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(refused) => {
-            let _ = refused.print();
+            if refused.use_stderr() && refused.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let text = refused.render().to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                // There is nobody to tell if standard error is gone.
+                let _ = writeln!(io::stderr(), "ccd-disk: CCD-2073 {}", text.trim_end());
+            } else {
+                let _ = refused.print();
+            }
             return ExitCode::from(if refused.use_stderr() {
                 exit::USAGE
             } else {

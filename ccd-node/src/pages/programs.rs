@@ -173,6 +173,10 @@ pub fn files(places: &Places) -> Vec<(String, &'static str)> {
             "this node's copy of the database: a region on a file",
         ),
         (
+            shown(places.checkpoints_dir()),
+            "checkpoints of `ccdadm checkpoint`, and automatic ones",
+        ),
+        (
             shown(places.branches_dir()),
             "what nodes held that the cluster went on without",
         ),

@@ -37,12 +37,8 @@ Examples:
   ccdadm setup --force --cluster prod --node alpha=10.0.0.1 --node beta=10.0.0.7
                                     new rows; id, key and your own rows stay
 
-Options of the cluster (--option NAME=VALUE):
-  heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
-  port (5640), port_range (4), image_mib (32), journal_mib (8),
-  history_mib (64): what the history of updates may take on each node,
-  propagation (forward): how copies travel when nodes join, forward or broadcast,
-  update_propagation (broadcast): how updates do, broadcast or forward
+Options of the cluster (--option NAME=VALUE) are in ccd-init(5), and ccdadm edit-init --options
+lists them with their ranges.
 
 Exit codes: 64 the options describe no cluster, 65 a device or file is unfit,
 108 a cluster is set up here already.")]
