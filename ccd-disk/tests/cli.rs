@@ -111,7 +111,8 @@ fn what_is_missing_or_no_region_is_named() {
 #[test]
 fn show_dump_and_heartbeats_tell_what_is_there() {
     let (_folder, path, name) = made();
-    says(&["dump", &name], 1, "CCD-2090");
+    says(&["dump", &name], 1, "CCD-2090 no area of ");
+    says(&["dump", "--area", "9", &name], 1, "the area of node 9 of ");
     append(&path, 3);
     says(&["show", &name], 0, "0/3.");
     let json = says(&["show", "--json", &name], 0, "");
