@@ -17,7 +17,11 @@ fn wrong_usage_is_64_and_help_is_0() {
     says(&[], 64, "Usage");
     says(&["frob"], 64, "unrecognized subcommand");
     says(&["show"], 64, "required");
-    says(&["show", "--frob", "x"], 64, "unexpected argument");
+    says(
+        &["show", "--frob", "x"],
+        64,
+        "ccd-disk: CCD-2073 unexpected argument",
+    );
     says(&["mkfs", "--role", "third", "x"], 64, "invalid value");
     says(
         &["mkfs", "--role", "primary", "--cluster-id", "xyz", "x"],
@@ -107,7 +111,8 @@ fn what_is_missing_or_no_region_is_named() {
 #[test]
 fn show_dump_and_heartbeats_tell_what_is_there() {
     let (_folder, path, name) = made();
-    says(&["dump", &name], 1, "CCD-2090");
+    says(&["dump", &name], 1, "CCD-2090 no area of ");
+    says(&["dump", "--area", "9", &name], 1, "the area of node 9 of ");
     append(&path, 3);
     says(&["show", &name], 0, "0/3.");
     let json = says(&["show", "--json", &name], 0, "");

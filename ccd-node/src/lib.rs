@@ -14,13 +14,16 @@
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
 //!   outbox, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!                       checkpoints: the database saved as a file every so often
 //!
 //!   demo           a whole cluster in one process tree, on files
+//!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
 //! ```
 //!
 //! Imports run downwards in this drawing. tokio is used here and in no other crate, on one thread.
 
 mod branches;
+mod checkpoints;
 pub mod cli;
 mod clients;
 mod clock;
@@ -33,6 +36,7 @@ mod gauge;
 mod history;
 mod nodes;
 mod outbox;
+pub mod pages;
 mod peers;
 mod quiet;
 mod replicas;

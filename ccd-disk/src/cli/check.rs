@@ -26,13 +26,16 @@ use std::path::PathBuf;
 
 /// Look for damage, and repair what can be
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk check /dev/ccd/prod/primary
-  ccd-disk check --repair --dry-run /var/lib/ccd/region
-  ccd-disk check --repair --yes /var/lib/ccd/region
+  ccd-disk check --repair --dry-run /var/lib/ccd/local.region
+  ccd-disk check --repair --yes /var/lib/ccd/local.region
 
-Exit code 0: sound; 1: something can be repaired (--repair); 104: content is damaged, and comes back only from the other
-device or node: the daemon copies it when it starts. --repair needs the region for itself: stop the daemon first.")]
+--repair needs the region for itself: stop the daemon first. Content that is damaged comes back
+only from the other device or node: the daemon copies it when it starts.
+
+Exit codes: 0 sound, 1 something can be repaired (--repair), 104 content is damaged.")]
 pub struct CheckArgs {
     /// Write what can be repaired
     #[arg(long)]

@@ -18,13 +18,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Make a region on a device or file
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  ccd-disk mkfs --role primary /dev/disk/by-id/scsi-3600a…
-  ccd-disk mkfs --role secondary --cluster-id 0123456789abcdef0123456789abcdef --nodes 2 /dev/loop0 --yes
+#[command(after_help = "\
+Examples:
+  ccd-disk mkfs --role primary /dev/disk/by-id/X
+  ccd-disk mkfs --role secondary --cluster-id 0123456789abcdef0123456789abcdef --nodes 2 /dev/loop0
   ccd-disk mkfs --role primary --size 64M /srv/ccd/primary       makes the file
 
-The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are given. A device that
-holds a file system, a partition table, another region and so on is refused; the message says what to add to override.")]
+The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are
+given. A device that holds a file system, a partition table, another region and so on is refused;
+the message says what to add to override.")]
 pub struct MkfsArgs {
     /// What the region is to be
     #[arg(long, value_enum)]

@@ -14,9 +14,10 @@ use std::path::PathBuf;
 
 /// Show whose region it is, and what each node has stored there
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk show /dev/ccd/prod/primary
-  ccd-disk show --json /var/lib/ccd/region | jq '.areas[].position'
+  ccd-disk show --json /var/lib/ccd/local.region | jq '.areas[].position'
 
 Reads only; works while a daemon runs.")]
 pub struct ShowArgs {

@@ -8,7 +8,7 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
-//! own.rs      what the daemon does by itself: scrub, leave at its end, authkey file read again, report
+//! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
@@ -17,6 +17,7 @@ mod signals;
 
 pub use run::run;
 
+use crate::checkpoints::{Checkpoints, Saved};
 use crate::clients::{Clients, FromClient, today};
 use crate::clock;
 use crate::commands::Commands;
@@ -35,7 +36,7 @@ use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
-use own::{OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use own::{OWN_CHECKPOINT, OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
 use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -70,6 +71,7 @@ struct Daemon {
     fences: Fences,
     commands: Commands,
     scrub: Scrub,
+    checkpoints: Checkpoints,
     init: ClusterInit,
     me: NodeId,
     started: Instant,
@@ -94,6 +96,7 @@ struct Inlets {
     clients: mpsc::Receiver<FromClient>,
     mirror: Arc<Notify>,
     scrub: mpsc::Receiver<scrub::Outcome>,
+    checkpoints: mpsc::Receiver<Saved>,
     staged: mpsc::Receiver<Staged>,
     history: mpsc::UnboundedReceiver<Answered>,
     signals: mpsc::Receiver<Word>,
@@ -140,6 +143,7 @@ impl Daemon {
                     }
                 }
                 Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
+                Some(saved) = inlets.checkpoints.recv() => self.checkpoints.end(saved),
                 Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
                 Some(Answered { client, told }) = inlets.history.recv() => self.clients.reply(client, told),
                 () = inlets.mirror.notified() => self.take_completions(),
@@ -161,6 +165,7 @@ impl Daemon {
             self.fences.next_deadline(),
             self.service.next_deadline(),
             self.scrub.next_deadline(),
+            self.checkpoints.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
         ];
         deadlines.into_iter().min().unwrap_or(Time::NEVER)
@@ -177,6 +182,9 @@ impl Daemon {
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
+        }
+        if self.checkpoints.next_deadline() <= now {
+            self.ask_for_checkpoint(now);
         }
     }
 
@@ -296,6 +304,10 @@ impl Daemon {
         }
         if client == OWN_SCRUB {
             self.begin_scrub(reply);
+            return;
+        }
+        if client == OWN_CHECKPOINT {
+            self.begin_checkpoint(reply);
             return;
         }
         let told = match reply {

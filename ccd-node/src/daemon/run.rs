@@ -2,7 +2,8 @@
 //! and what a stopped daemon tidies away.
 
 use super::{Daemon, Inlets, signals};
-use crate::clients::{self, Clients, Sockets};
+use crate::checkpoints::Checkpoints;
+use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
 use crate::commands::Commands;
 use crate::fences::Fences;
@@ -92,6 +93,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now());
+    let options = init.options();
+    let (every, keep) = (options.checkpoint_interval, options.checkpoint_keep);
+    let (checkpoints, checkpoints_inlet) = Checkpoints::new(&places, every, keep, clock::now(), today());
     let mut daemon = Daemon {
         node,
         mirror,
@@ -108,6 +112,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         history,
         service: Service::new(),
         scrub,
+        checkpoints,
         init,
         me,
         started: Instant::now(),
@@ -122,6 +127,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients: clients_inlet,
         mirror: woken,
         scrub: scrub_inlet,
+        checkpoints: checkpoints_inlet,
         staged: staged_inlet,
         history: history_inlet,
         signals,

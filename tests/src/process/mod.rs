@@ -12,6 +12,7 @@
 //!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
+//!   schema      what --json prints, by the schemas that ccd-pages writes
 //!   library     the C library installed, programs compiled against it, a daemon that answers by a script
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
@@ -34,6 +35,7 @@ pub mod node;
 pub mod programs;
 pub mod quorum;
 pub mod report;
+pub mod schema;
 pub mod second_network;
 pub mod stranger;
 pub mod switch;
