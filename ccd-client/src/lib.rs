@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   exit, messages     exit codes; the catalogue of messages with their ids
+//!   dates              as the programs print them
 //!   places, files      the three folders and what is in them (shared with the daemon)
 //!   authkey            the secrets that nodes prove to each other, and how they are rotated
 //!   wire               messages on the Unix sockets, bytes to types and back (shared with the daemon)
@@ -11,6 +12,7 @@
 //!   client             Client: attach, query, update, status, control; from any thread
 //!   static_database    the init database as a database, with nothing running
 //!   backup             database files, and restoring them
+//!   checkpoints        database files with a name in the state folder (shared with the daemon)
 //!     ↑
 //!   cli                ccdadm and ccdctl: arguments in, text or JSON out
 //! ```
@@ -52,9 +54,11 @@
 
 mod authkey;
 pub mod backup;
+pub mod checkpoints;
 pub mod cli;
 pub mod client;
 mod connection;
+mod dates;
 pub mod error;
 pub mod exit;
 pub mod files;

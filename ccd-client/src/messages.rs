@@ -2,7 +2,11 @@
 //!
 //! Everything that prints an error takes it from here; `ccdadm explain CCD-1101` and the manual page
 //! `ccd-messages(7)` print the rest. An id is never used again for something else. 1000 to 1999 belong to the
-//! library, ccdadm and ccdctl; the daemon has 2000 to 2999, ccd-disk 3000 to 3999.
+//! library, ccdadm and ccdctl; 2000 to 2999 to regions, devices and ccd-disk (`messages/regions.rs`).
+
+mod regions;
+
+pub use regions::REGIONS;
 
 use crate::exit::Exit;
 use std::fmt;
@@ -51,7 +55,12 @@ impl fmt::Display for Message {
 pub fn find(id: &str) -> Option<&'static Message> {
     let digits = id.strip_prefix("CCD-").or(id.strip_prefix("ccd-")).unwrap_or(id);
     let id: u16 = digits.parse().ok()?;
-    ALL.iter().copied().find(|message| message.id == id)
+    every().find(|message| message.id == id)
+}
+
+/// All entries, by id.
+pub fn every() -> impl Iterator<Item = &'static Message> {
+    ALL.iter().chain(REGIONS).copied()
 }
 
 macro_rules! catalogue {
@@ -63,7 +72,7 @@ macro_rules! catalogue {
             effect: $effect,
             action: $action,
         };)*
-        /// Every entry, by id.
+        /// Every entry of the library, ccdadm and ccdctl, by id.
         pub const ALL: &[&Message] = &[$(&$name),*];
     };
 }
@@ -199,7 +208,7 @@ catalogue! {
     ROW_BAD = 1037, BadData,
         "A row does not fit the limits of a row: 32 columns, 1,024 characters.",
         "Nothing was changed.",
-        "shorten it, or use several rows";
+        "correct it; column names are words as keys are, and what is too long takes several rows";
     ARGUMENT_BAD = 1040, Usage,
         "A program gave the library an argument that cannot be meant: a null pointer, a text without end, too many values, a number out of range.",
         "Nothing was done.",
@@ -216,7 +225,7 @@ catalogue! {
     SOCKET_NOT_PERMITTED = 1102, NotPermitted,
         "The user who runs the program may not use the socket.",
         "Nothing was changed.",
-        "run the command as root, or join the group that may read";
+        "run the command as root; members of the group ccd may read, and an ACCESS row in init.ccd can grant more";
     CONNECTION_LOST = 1103, NoDaemon,
         "The daemon closed the connection before it answered.",
         "A question was not answered; an update was not sent, or was asked for again until the time-out.",
@@ -242,9 +251,9 @@ catalogue! {
         "Nothing was changed.",
         "ask for less: one key, or a pattern";
     NOT_PERMITTED = 1109, NotPermitted,
-        "The user may not do this.",
+        "The user may not do this: neither the group ccd nor an ACCESS row of init.ccd grants it.",
         "Nothing was changed.",
-        "run the command as root";
+        "run the command as root, or have root add the ACCESS row that the message names";
     REQUEST_TOO_LARGE = 1110, BadData,
         "A transaction is larger than one update can be.",
         "Nothing was changed.",
@@ -371,8 +380,10 @@ mod tests {
     #[test]
     fn ids_ascend_and_every_entry_says_cause_effect_and_action() {
         assert!(ALL.windows(2).all(|pair| pair[0].id < pair[1].id));
-        for message in ALL {
-            assert!((1000..2000).contains(&message.id));
+        assert!(ALL.iter().all(|message| (1000..2000).contains(&message.id)));
+        assert!(REGIONS.windows(2).all(|pair| pair[0].id < pair[1].id));
+        assert!(REGIONS.iter().all(|message| (2000..3000).contains(&message.id)));
+        for message in every() {
             assert_ne!(message.exit, Exit::Done, "{message} is an error");
             for text in [message.cause, message.effect, message.action] {
                 assert!(text.len() > 8, "{message}: {text:?}");

@@ -91,6 +91,10 @@ impl Places {
     pub fn branches_dir(&self) -> PathBuf {
         self.state.join("branches")
     }
+    /// Checkpoints with a name, and automatic ones.
+    pub fn checkpoints_dir(&self) -> PathBuf {
+        self.state.join("checkpoints")
+    }
     /// Decision records.
     pub fn decisions_path(&self) -> PathBuf {
         self.state.join("decisions.log")

@@ -3,6 +3,7 @@
 //! ```text
 //! init/text.rs      rows and lines
 //! init/rows.rs      the reserved rows, checked
+//! init/access.rs    those that say who may do what
 //! init/options.rs   the table of options, and their checked form
 //! init/file.rs      the file's text, and how nodes are added to it and removed
 //! init.rs           ClusterInit: everything, checked
@@ -11,6 +12,7 @@
 //! Made by `ccdadm setup`, read by the daemon and the programs. A [`ClusterInit`] is always consistent: at least
 //! one node, every address belongs to a node, devices only where they mean something, options in range.
 
+mod access;
 mod file;
 mod options;
 mod rows;
@@ -18,6 +20,7 @@ mod rows;
 mod tests;
 mod text;
 
+pub use access::{AccessInit, AccessRight, AccessSubject};
 pub use file::{InitFile, NodeAddress, NodeEdit};
 pub use options::{
     Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation, WORD_OPTIONS,
@@ -74,6 +77,7 @@ pub struct ClusterInit {
     nodes: Vec<NodeInit>,
     devices: Vec<DeviceInit>,
     options: Options,
+    access: Vec<AccessInit>,
     formats: Vec<(Key, Vec<String>)>,
     rows: Vec<Row>,
 }
@@ -130,12 +134,14 @@ impl ClusterInit {
         )
         .check(!devices.is_empty())?;
         let nodes = rows::nodes(&numbered, options.port)?;
+        let access = access::access(&numbered)?;
         Ok(Self {
             name,
             id,
             nodes,
             devices,
             options,
+            access,
             formats,
             rows: numbered.into_iter().map(|(_, row)| row).collect(),
         })
@@ -178,6 +184,10 @@ impl ClusterInit {
     }
     pub fn options(&self) -> &Options {
         &self.options
+    }
+    /// Who may do what beside root and the group `ccd`, in the order of the file.
+    pub fn access(&self) -> &[AccessInit] {
+        &self.access
     }
     /// The columns of every key that is defined: the reserved ones first, then the file's own.
     pub fn formats(&self) -> &[(Key, Vec<String>)] {

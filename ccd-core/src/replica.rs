@@ -65,14 +65,17 @@ pub enum ReplicaAnswer {
     Loaded(Loaded),
 }
 
+/// Most records that loading a replica returns one by one. More than a node keeps for others to catch up by would be in vain.
+pub const RECORDS_LOADED_MAX: usize = 4096;
+
 /// The newest state found on a replica.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The area it was found in.
     pub area: NodeId,
-    /// The newest valid checkpoint of that area.
+    /// A version that the area went through: its newest image, or later.
     pub checkpoint: Database,
-    /// The journal after the checkpoint, in order; applies cleanly.
+    /// What came after it, in order, from segments and journal; applies cleanly.
     pub records: Vec<Record>,
     /// Where the records lead: the position of the state.
     pub position: Position,

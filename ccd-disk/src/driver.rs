@@ -34,20 +34,8 @@ impl ReplicaDriver {
 
     /// Does one operation to its end; blocks as long as the device does.
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
-        if let Some(answer) = self.begin(op)? {
-            return Ok(answer);
-        }
-        loop {
-            if let Some(answer) = self.checkpoint_step()? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Does one operation, but of a checkpoint only the beginning; see [`Region::begin`].
-    pub fn begin(&mut self, op: ReplicaOp) -> Result<Option<ReplicaAnswer>, ReplicaError> {
         match op {
-            ReplicaOp::Open => self.open().map(Some),
+            ReplicaOp::Open => self.open(),
             ReplicaOp::KeepBranch { database, reason } => {
                 (self.branches)(&database, &reason).map_err(|error| {
                     // What follows would write over the only other place where the branch is.
@@ -60,23 +48,13 @@ impl ReplicaDriver {
                         ),
                     }
                 })?;
-                Ok(Some(ReplicaAnswer::Written))
+                Ok(ReplicaAnswer::Written)
             }
-            op => self.region()?.begin(op),
+            op => self.region()?.execute(op),
         }
     }
 
-    /// Whether a checkpoint waits for [`ReplicaDriver::checkpoint_step`].
-    pub fn is_checkpointing(&self) -> bool {
-        self.region.as_ref().is_some_and(Region::is_checkpointing)
-    }
-
-    /// Writes a bounded part of the running checkpoint; answers when it is done.
-    pub fn checkpoint_step(&mut self) -> Result<Option<ReplicaAnswer>, ReplicaError> {
-        self.region()?.checkpoint_step()
-    }
-
-    /// The open region, for what is no [`ReplicaOp`]: last words, images made elsewhere.
+    /// The open region, for what is no [`ReplicaOp`]: checkpoints in steps.
     pub fn region(&mut self) -> Result<&mut Region, ReplicaError> {
         let replica = self.identity.replica;
         self.region.as_mut().ok_or_else(|| {

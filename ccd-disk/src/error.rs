@@ -61,6 +61,11 @@ pub enum RegionError {
     #[error("CCD-2014 {device} was made by a later version ({what}); use that version")]
     TooNew { device: String, what: SuperblockError },
     #[error(
+        "CCD-2016 {device} was made by an earlier version ({what}); save its database with that version (`ccd-disk dump`), make \
+         the region anew with this one, and bring it back with `ccdadm restore`"
+    )]
+    TooOld { device: String, what: SuperblockError },
+    #[error(
         "CCD-2015 {device} has {got_bytes} bytes, its region has {recorded_bytes}: it was cut short; restore its size, or make \
          it anew with `ccd-disk mkfs` and let it be filled from its twin"
     )]
@@ -111,6 +116,10 @@ pub enum RegionError {
         needed_blocks: u32,
         free_blocks: u32,
     },
+    #[error(
+        "CCD-2033 the record finds no room on {device}, like the one before it that it continues; a checkpoint makes room"
+    )]
+    BehindRefused { device: String },
     #[error("CCD-2040 cannot make a region on {device}: {source}")]
     Geometry {
         device: String,
@@ -132,12 +141,14 @@ impl RegionError {
             | Self::OtherRole { .. }
             | Self::NoArea { .. }
             | Self::TooNew { .. }
+            | Self::TooOld { .. }
             | Self::Shrunk { .. }
             | Self::NoBranches { .. } => ReplicaErrorKind::Foreign,
             Self::Damaged { .. } | Self::NotNext { .. } => ReplicaErrorKind::Damaged,
             Self::ImageTooLarge { .. }
             | Self::RecordTooLarge { .. }
             | Self::JournalFull { .. }
+            | Self::BehindRefused { .. }
             | Self::Geometry { .. } => ReplicaErrorKind::Full,
         }
     }

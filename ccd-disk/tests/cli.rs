@@ -10,14 +10,18 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use support::node;
-use support::program::{ID, append, flip, made, region, says};
+use support::program::{ID, append, flip, made, region, says, with_a_segment};
 
 #[test]
 fn wrong_usage_is_64_and_help_is_0() {
     says(&[], 64, "Usage");
     says(&["frob"], 64, "unrecognized subcommand");
     says(&["show"], 64, "required");
-    says(&["show", "--frob", "x"], 64, "unexpected argument");
+    says(
+        &["show", "--frob", "x"],
+        64,
+        "ccd-disk: CCD-2073 unexpected argument",
+    );
     says(&["mkfs", "--role", "third", "x"], 64, "invalid value");
     says(
         &["mkfs", "--role", "primary", "--cluster-id", "xyz", "x"],
@@ -107,7 +111,8 @@ fn what_is_missing_or_no_region_is_named() {
 #[test]
 fn show_dump_and_heartbeats_tell_what_is_there() {
     let (_folder, path, name) = made();
-    says(&["dump", &name], 1, "CCD-2090");
+    says(&["dump", &name], 1, "CCD-2090 no area of ");
+    says(&["dump", "--area", "9", &name], 1, "the area of node 9 of ");
     append(&path, 3);
     says(&["show", &name], 0, "0/3.");
     let json = says(&["show", "--json", &name], 0, "");
@@ -193,6 +198,53 @@ fn check_tells_torn_from_damaged_and_repairs_superblocks() {
     flip(&path, 130);
     flip(&path, last + 130);
     says(&["check", &name], 65, "CCD-2010");
+}
+
+#[test]
+fn check_mends_a_segment_that_the_journal_makes_up_for_and_names_one_that_is_lost() {
+    let (_folder, path, name) = made();
+    let room = with_a_segment(&path, 0) * 4096;
+    let json = says(&["show", "--json", &name], 0, "");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["areas"][0]["segments"], 2);
+    assert_eq!(value["areas"][0]["records"], 15);
+    says(&["dump", "--blocks", &name], 0, "part of segment");
+    let sound = says(&["dump", &name], 0, "KEY115_fmt");
+
+    // A head: as a power cut leaves it.
+    flip(&path, room + 3000);
+    says(&["check", &name], 0, "segment 0 of the checkpoint is unusable");
+    flip(&path, room + 3000);
+    // A part: it was whole once.
+    flip(&path, room + 4096 + 3000);
+    let said = says(
+        &["check", &name],
+        1,
+        "segment 0 of checkpoint 1 (slot A) is damaged",
+    );
+    assert!(said.contains("Nothing is missing"), "{said}");
+    says(&["dump", &name], 104, "KEY115_fmt");
+    says(&["check", "--repair", "--dry-run", &name], 1, "a new checkpoint");
+    says(&["check", "--repair", &name], 107, "1 checkpoints of");
+    says(&["check", "--repair", "--yes", &name], 0, "repaired");
+    says(&["check", &name], 0, "sound");
+    assert_eq!(says(&["dump", &name], 0, ""), sound);
+
+    let (_folder, path, name) = made();
+    let room = with_a_segment(&path, 250) * 4096;
+    says(&["check", &name], 0, "sound");
+    flip(&path, room + 4096 + 3000);
+    let said = says(
+        &["check", &name],
+        104,
+        "segment 0 of checkpoint 1 (slot A) is damaged",
+    );
+    assert!(
+        said.contains("record 101 of the journal") && said.contains("full copy"),
+        "{said}"
+    );
+    says(&["check", "--repair", "--yes", &name], 104, "DAMAGE");
+    says(&["dump", &name], 104, "KEY100_fmt");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ccd_core::ids::{DeviceSet, Epoch, Incarnation, NodeSet, Position};
 use ccd_core::replica::{Heartbeat, ReplicaAnswer, ReplicaOp};
 use ccd_disk::device::{LoggedWrite, MemoryDevice, Tear};
 use ccd_disk::format::journal::Entry;
-use ccd_disk::region::Region;
+use ccd_disk::region::{CheckpointBegun, CheckpointStep, Region};
 use proptest::prelude::*;
 use support::*;
 
@@ -21,7 +21,13 @@ enum Act {
         payload_len: usize,
     },
     Rollback,
+    /// As a whole image.
     Checkpoint {
+        image_len: usize,
+        appends_between: usize,
+    },
+    /// As a segment, if one is cheaper than an image of this length.
+    Segment {
         image_len: usize,
         appends_between: usize,
     },
@@ -50,6 +56,8 @@ struct Run {
     expected: Expected,
     generation: u64,
     branch: u8,
+    /// Begun so far.
+    segments: usize,
     /// After so many device calls (writes and flushes), this is what must be there.
     acked: Vec<(usize, Expected)>,
     log: Vec<LoggedWrite>,
@@ -72,6 +80,7 @@ impl Run {
             expected,
             generation: 0,
             branch: 1,
+            segments: 0,
             acked,
             log: Vec::new(),
         }
@@ -101,14 +110,29 @@ impl Run {
 
     fn checkpoint(&mut self, image_len: usize, appends_between: usize) {
         let at = self.expected.position;
-        let begun = self.region.begin_checkpoint(at, image(at, image_len)).unwrap();
+        if self.region.begin_image(at, image(at, image_len)).unwrap() {
+            self.step_on(appends_between);
+        }
+    }
+
+    fn segment(&mut self, image_len: usize, appends_between: usize) {
+        let at = self.expected.position;
+        match self.region.begin_checkpoint(at, image_len as u64).unwrap() {
+            CheckpointBegun::Nothing => {}
+            CheckpointBegun::Segment => {
+                self.segments += 1;
+                self.step_on(appends_between);
+            }
+            CheckpointBegun::ImageWanted => self.checkpoint(image_len, appends_between),
+        }
+    }
+
+    fn step_on(&mut self, appends_between: usize) {
         for _ in 0..appends_between {
             self.append(30);
         }
-        if begun.is_none() {
-            while self.region.checkpoint_step().unwrap().is_none() {}
-            self.acked();
-        }
+        while self.region.checkpoint_step().unwrap() != CheckpointStep::Done {}
+        self.acked();
     }
 
     /// After a power cut in call `cut`, the device holds what was acked before it, or what was being written; which of
@@ -152,6 +176,10 @@ impl Run {
                 image_len,
                 appends_between,
             } => self.checkpoint(*image_len, *appends_between),
+            Act::Segment {
+                image_len,
+                appends_between,
+            } => self.segment(*image_len, *appends_between),
             Act::WriteImage { image_len } => {
                 self.branch = self.branch.wrapping_add(1);
                 self.generation = 3;
@@ -283,8 +311,8 @@ fn tears() -> Vec<Tear> {
     tears
 }
 
-/// Cuts the power everywhere in a history; at some of the cuts goes on and cuts again.
-fn cut_everywhere(acts: &[Act], again: &[Act]) {
+/// Cuts the power everywhere in a history; at some of the cuts goes on and cuts again. Returns how many segments were begun.
+fn cut_everywhere(acts: &[Act], again: &[Act]) -> usize {
     let start = device();
     let mut run = Run::on(start.fork());
     for act in acts {
@@ -300,6 +328,7 @@ fn cut_everywhere(acts: &[Act], again: &[Act]) {
             }
         }
     }
+    run.segments
 }
 
 /// After a cut the region takes writes again, and what it then acks is there, whatever leftovers the cut has left.
@@ -378,6 +407,95 @@ fn every_cut_around_checkpoints_and_images_leaves_an_acked_state() {
 }
 
 #[test]
+fn every_cut_around_segments_trims_and_switches_to_an_image_leaves_an_acked_state() {
+    let checkpoint = |image_len, appends_between| Act::Checkpoint {
+        image_len,
+        appends_between,
+    };
+    let segment = |appends_between| Act::Segment {
+        image_len: 60_000,
+        appends_between,
+    };
+    let acts = [
+        append(10),
+        checkpoint(30_000, 0),
+        append(300),
+        segment(0),
+        append(5_000),
+        append(20_000),
+        Act::Rollback,
+        append(9_000),
+        segment(2),
+        Act::Rollback,
+        segment(0),
+        append(12_000),
+        // The segments cost as much as an image now.
+        segment(1),
+        append(20),
+        segment(0),
+        Act::WriteImage { image_len: 30_000 },
+        append(8_000),
+        segment(1),
+    ];
+    let again = [
+        append(5),
+        segment(1),
+        append(9_000),
+        segment(0),
+        checkpoint(9_000, 1),
+        append(1),
+        segment(0),
+    ];
+    let segments = cut_everywhere(&acts, &again);
+    assert_eq!(segments, 5, "one of the six is an image");
+}
+
+#[test]
+fn what_a_cut_segment_leaves_does_not_continue_a_shorter_one() {
+    let mut run = Run::on(device());
+    run.append(10);
+    run.checkpoint(60_000, 0);
+    for _ in 0..5 {
+        run.append(4_000);
+    }
+    let start = run.device.fork();
+    run.device.record();
+    let at = run.expected.position;
+    let begun = run.region.begin_checkpoint(at, 60_000).unwrap();
+    assert_eq!(begun, CheckpointBegun::Segment);
+    while run.region.checkpoint_step().unwrap() != CheckpointStep::Done {}
+    let log = run.device.take_log();
+    let head = log.len() - 1;
+    assert!(head >= 2, "parts, a flush, the head");
+    for tear in tears() {
+        let device = start.fork();
+        for write in log[..head].iter().filter(|call| !call.flush) {
+            device.replay(write, None);
+        }
+        device.replay(&log[head], Some(tear));
+        let area = recover(&device, 0);
+        assert_eq!((area.position, &area.damage), (at, &None), "{tear:?}");
+        let counts = area.segments.count;
+        // Whatever became of the head: the area goes on, and what it writes next is what is found.
+        let mut region = open(&device, 0);
+        let next = position(1, 90, 9);
+        region.append_entry(&update(at, next, 10)).unwrap();
+        match region.begin_checkpoint(next, 60_000).unwrap() {
+            CheckpointBegun::Segment => {}
+            CheckpointBegun::ImageWanted => {
+                assert_eq!(counts, 0, "nothing is written over a head that was torn");
+                assert!(region.begin_image(next, image(next, 900)).unwrap());
+            }
+            CheckpointBegun::Nothing => panic!("the journal goes on"),
+        }
+        while region.checkpoint_step().unwrap() != CheckpointStep::Done {}
+        let area = recover(&device, 0);
+        assert_eq!((area.position, area.damage), (next, None), "{tear:?}");
+        assert!(area.journal.is_empty(), "trimmed");
+    }
+}
+
+#[test]
 fn every_cut_around_control_blocks_leaves_the_new_one_or_the_one_before() {
     let acts: Vec<Act> = (0..12)
         .flat_map(|_| [Act::Ballot, Act::Configuration, Act::Heartbeat])
@@ -410,7 +528,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => Just(Act::Rollback),
         2 => (0usize..50_000, 0usize..3)
             .prop_map(|(image_len, appends_between)| Act::Checkpoint { image_len, appends_between }),
-        1 => (0usize..50_000).prop_map(|image_len| Act::WriteImage { image_len }),
+        3 => (30_000usize..64_000, 0usize..3)
+            .prop_map(|(image_len, appends_between)| Act::Segment { image_len, appends_between }),
+        1 => (0usize..60_000).prop_map(|image_len| Act::WriteImage { image_len }),
         1 => Just(Act::Configuration),
         1 => Just(Act::Ballot),
     ];

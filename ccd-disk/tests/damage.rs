@@ -11,18 +11,21 @@ use ccd_disk::format::geometry::Slot;
 use ccd_disk::region::handle::Handle;
 use ccd_disk::region::label::Label;
 use ccd_disk::region::recovery::{RecoveredArea, Tail};
+use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{Region, RegionError};
 use proptest::prelude::*;
 use support::*;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// A region with both checkpoint slots, a journal that went round, and control blocks; and the positions it went through.
+/// A region with both checkpoint slots, segments, a journal that went round, and control blocks; and the positions it went
+/// through.
 fn worn() -> (MemoryDevice, Vec<Position>) {
     let device = device();
     let mut region = open(&device, 0);
     let mut positions = vec![Position::EMPTY];
-    for generation in 1..=40u64 {
+    let mut segments = 0;
+    for generation in 1..=41u64 {
         let (prev, next) = (positions[positions.len() - 1], position(1, generation, 1));
         region
             .append_entry(&update(prev, next, (generation as usize * 700) % 9000))
@@ -30,8 +33,13 @@ fn worn() -> (MemoryDevice, Vec<Position>) {
         positions.push(next);
         if generation % 4 == 2 {
             let image = image(next, 500 * generation as usize);
-            assert!(region.begin_checkpoint(next, image).unwrap().is_none());
-            while region.checkpoint_step().unwrap().is_none() {}
+            assert!(region.begin_image(next, image).unwrap());
+            while region.checkpoint_step().unwrap() != CheckpointStep::Done {}
+        } else if generation % 2 == 0
+            && region.begin_checkpoint(next, 60_000).unwrap() == CheckpointBegun::Segment
+        {
+            segments += 1;
+            while region.checkpoint_step().unwrap() != CheckpointStep::Done {}
         }
         let promised = Ballot {
             round: generation,
@@ -44,6 +52,8 @@ fn worn() -> (MemoryDevice, Vec<Position>) {
         };
         region.execute(ReplicaOp::WriteBallot { ballot }).unwrap();
     }
+    assert!(segments >= 5, "{segments}");
+    assert_eq!(recover(&device, 0).segments.count, 1);
     (device, positions)
 }
 
@@ -169,8 +179,8 @@ fn a_damaged_image_that_replaced_another_never_brings_that_one_back() {
     let mut region = open(&device, 0);
     let (old, new) = (position(1, 1, 1), position(1, 2, 9));
     region.append_entry(&update(Position::EMPTY, old, 10)).unwrap();
-    region.begin_checkpoint(old, image(old, 10)).unwrap();
-    while region.checkpoint_step().unwrap().is_none() {}
+    region.begin_image(old, image(old, 10)).unwrap();
+    while region.checkpoint_step().unwrap() != CheckpointStep::Done {}
     region.write_image_bytes(new, image(new, 10)).unwrap();
     let slot = region.superblock().geometry.slot(node(0), Slot::B);
     for block in [slot, slot + 1] {

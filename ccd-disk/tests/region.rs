@@ -13,6 +13,7 @@ use ccd_core::replica::{
 };
 use ccd_core::time::Date;
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice, Tear};
+use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{Blocks, ExpectedIdentity, Region, RegionError, ReplicaDriver, create};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -169,20 +170,15 @@ fn a_rollback_of_what_a_running_checkpoint_holds_gives_the_checkpoint_up() {
     let (second, two) = updated(&one, 2, 2);
     append(&mut region, &first).unwrap();
     append(&mut region, &second).unwrap();
-    assert!(
-        region
-            .begin(ReplicaOp::Checkpoint {
-                database: two.clone()
-            })
-            .unwrap()
-            .is_none()
-    );
+    let begun = region.begin_checkpoint(two.position(), two.image_len_bytes());
+    assert_eq!(begun.unwrap(), CheckpointBegun::ImageWanted, "there is none");
+    assert!(region.begin_image(two.position(), two.to_image()).unwrap());
     append(
         &mut region,
         &Arc::new(Record::rollback(two.position(), one.position())),
     )
     .unwrap();
-    while region.checkpoint_step().unwrap().is_none() {}
+    while region.checkpoint_step().unwrap() != CheckpointStep::Done {}
     let loaded = load(&mut open(&device, 0));
     assert_eq!(
         (loaded.position, loaded.checkpoint.position()),

@@ -13,14 +13,17 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
-//!   outbox, outlet, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, outlet, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!                       checkpoints: the database saved as a file every so often
 //!
 //!   demo           a whole cluster in one process tree, on files
+//!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
 //! ```
 //!
 //! Imports run downwards in this drawing. tokio is used here and in no other crate, on one thread.
 
 mod branches;
+mod checkpoints;
 pub mod cli;
 mod clients;
 mod clock;
@@ -29,10 +32,12 @@ mod daemon;
 mod decisions;
 mod demo;
 mod fences;
+mod gauge;
 mod history;
 mod nodes;
 mod outbox;
 mod outlet;
+pub mod pages;
 mod peers;
 mod quiet;
 mod replicas;

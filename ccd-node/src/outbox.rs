@@ -4,6 +4,7 @@
 //! stays here and is written by [`Outbox::drain`], which a task of the connection runs. A receiver that lets more
 //! than the limit pile up is disconnected.
 
+use crate::gauge::{Gauge, Held};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -40,6 +41,7 @@ impl Socket for OwnedWriteHalf {
 pub struct Outbox<S> {
     socket: Rc<S>,
     backlog: RefCell<Vec<u8>>,
+    held: RefCell<Held>,
     backlog_bytes_max: usize,
     /// The connection must end: the receiver is gone or too slow.
     broken: Cell<bool>,
@@ -51,9 +53,18 @@ impl<S: Socket> Outbox<S> {
         Self {
             socket,
             backlog: RefCell::default(),
+            held: RefCell::default(),
             backlog_bytes_max,
             broken: Cell::new(false),
             changed: Notify::new(),
+        }
+    }
+
+    /// As [`new`](Self::new), and what is not sent yet is counted by these gauges.
+    pub fn counted(socket: Rc<S>, backlog_bytes_max: usize, gauges: impl Into<Vec<Gauge>>) -> Self {
+        Self {
+            held: RefCell::new(Held::new(gauges)),
+            ..Self::new(socket, backlog_bytes_max)
         }
     }
 
@@ -94,7 +105,13 @@ impl<S: Socket> Outbox<S> {
             // One big message must not keep its memory for ever.
             backlog.shrink_to(1 << 16);
         }
+        self.held.borrow_mut().set(backlog.len());
         outcome
+    }
+
+    /// What the receiver has not taken yet.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog.borrow().len()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@ use ccd_core::ids::{DeviceRole, NodeId, Replica};
 use ccd_core::init::{ClusterInit, Fencing};
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_disk::driver::{BranchKeeper, Opener};
+use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{
     Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, RegionError, RegionId, ReplicaDriver,
 };
@@ -29,19 +30,16 @@ pub struct RegionStore {
 #[derive(Debug)]
 enum Checkpoint {
     None,
+    /// Begun, and nothing done.
+    Asked(Database),
     /// The image is made on a thread of its own, so that no append waits for it.
     Encoding {
         database: Database,
         image: Receiver<Vec<u8>>,
     },
-    Writing {
-        total_bytes: u64,
-        done_bytes: u64,
-    },
+    /// A segment, or the image. The database is there for a segment that cannot be made.
+    Writing(Database),
 }
-
-/// What one step of ccd-disk writes at most, for progress only.
-const STEP_BYTES: u64 = 256 << 10;
 
 impl RegionStore {
     /// The node's own copy.
@@ -82,6 +80,37 @@ impl RegionStore {
     }
 }
 
+impl RegionStore {
+    fn writing(
+        &mut self,
+        database: Database,
+        done_bytes: u64,
+        total_bytes: u64,
+    ) -> Result<StoreStep, ReplicaError> {
+        self.checkpoint = Checkpoint::Writing(database);
+        Ok(StoreStep::More {
+            done_bytes,
+            total_bytes,
+        })
+    }
+
+    fn encode(&mut self, database: Database) -> Result<StoreStep, ReplicaError> {
+        let (done, image) = sync_channel(1);
+        let copy = database.clone();
+        let encode = move || {
+            // Nobody waits any more if the checkpoint was given up.
+            let _ = done.send(copy.to_image());
+        };
+        let thread = std::thread::Builder::new().name("ccd-image".into()).spawn(encode);
+        thread.map_err(|error| ReplicaError {
+            kind: ReplicaErrorKind::Io,
+            text: format!("no thread for making an image: {error}"),
+        })?;
+        self.checkpoint = Checkpoint::Encoding { database, image };
+        Ok(StoreStep::NotYet)
+    }
+}
+
 impl Store for RegionStore {
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         self.driver.execute(op)
@@ -101,66 +130,48 @@ impl Store for RegionStore {
     }
 
     fn begin_checkpoint(&mut self, database: Database) -> Result<(), ReplicaError> {
-        let (done, image) = sync_channel(1);
-        let copy = database.clone();
-        let encode = move || {
-            // Nobody waits any more if the checkpoint was given up.
-            let _ = done.send(copy.to_image());
-        };
-        let thread = std::thread::Builder::new().name("ccd-image".into()).spawn(encode);
-        thread.map_err(|error| ReplicaError {
-            kind: ReplicaErrorKind::Io,
-            text: format!("no thread for making an image: {error}"),
-        })?;
-        self.checkpoint = Checkpoint::Encoding { database, image };
+        self.checkpoint = Checkpoint::Asked(database);
         Ok(())
     }
 
     fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError> {
-        match &mut self.checkpoint {
+        match std::mem::replace(&mut self.checkpoint, Checkpoint::None) {
             Checkpoint::None => Ok(StoreStep::Done),
-            Checkpoint::Encoding { database, image } => match image.try_recv() {
-                Err(TryRecvError::Empty) => Ok(StoreStep::NotYet),
-                Err(TryRecvError::Disconnected) => {
-                    self.checkpoint = Checkpoint::None;
-                    Err(ReplicaError {
-                        kind: ReplicaErrorKind::Damaged,
-                        text: "making an image of the database failed".into(),
-                    })
+            Checkpoint::Asked(database) => {
+                let image_len_bytes = database.image_len_bytes();
+                let begun = (self.driver.region()?).begin_checkpoint(database.position(), image_len_bytes)?;
+                match begun {
+                    CheckpointBegun::Nothing => Ok(StoreStep::Done),
+                    CheckpointBegun::Segment => self.writing(database, 0, 0),
+                    CheckpointBegun::ImageWanted => self.encode(database),
                 }
+            }
+            Checkpoint::Encoding { database, image } => match image.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    self.checkpoint = Checkpoint::Encoding { database, image };
+                    Ok(StoreStep::NotYet)
+                }
+                Err(TryRecvError::Disconnected) => Err(ReplicaError {
+                    kind: ReplicaErrorKind::Damaged,
+                    text: "making an image of the database failed".into(),
+                }),
                 Ok(image) => {
                     let total_bytes = image.len() as u64;
-                    let position = database.position();
-                    self.checkpoint = Checkpoint::None;
-                    if self.driver.region()?.begin_checkpoint(position, image)?.is_some() {
-                        return Ok(StoreStep::Done);
+                    if self.driver.region()?.begin_image(database.position(), image)? {
+                        self.writing(database, 0, total_bytes)
+                    } else {
+                        Ok(StoreStep::Done)
                     }
-                    let done_bytes = 0;
-                    self.checkpoint = Checkpoint::Writing {
-                        total_bytes,
-                        done_bytes,
-                    };
-                    Ok(StoreStep::More {
-                        done_bytes,
-                        total_bytes,
-                    })
                 }
             },
-            Checkpoint::Writing {
-                total_bytes,
-                done_bytes,
-            } => {
-                *done_bytes = (*done_bytes + STEP_BYTES).min(*total_bytes);
-                let step = StoreStep::More {
-                    done_bytes: *done_bytes,
-                    total_bytes: *total_bytes,
-                };
-                let done = self.driver.checkpoint_step().map(|answer| answer.is_some());
-                if !matches!(done, Ok(false)) {
-                    self.checkpoint = Checkpoint::None;
-                }
-                done.map(|done| if done { StoreStep::Done } else { step })
-            }
+            Checkpoint::Writing(database) => match self.driver.region()?.checkpoint_step()? {
+                CheckpointStep::More {
+                    done_bytes,
+                    total_bytes,
+                } => self.writing(database, done_bytes, total_bytes),
+                CheckpointStep::ImageWanted => self.encode(database),
+                CheckpointStep::Done => Ok(StoreStep::Done),
+            },
         }
     }
 

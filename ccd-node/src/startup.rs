@@ -79,7 +79,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let init = read_init(&places).map_err(StartupError::files)?;
     let keys = Authkeys::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
-    let rules = AccessRules::from_init(&init).map_err(StartupError::configuration)?;
+    let rules = AccessRules::new(init.access());
     fences::check(&init)?;
     for folder in [&places.state, &places.run] {
         make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;

@@ -43,6 +43,11 @@ fn ten_thousand_histories_are_sound() {
         report.counts.configurations > 2 * count,
         "hardly anything was reconfigured"
     );
+    let (segments, images) = (report.counts.segments, report.counts.images);
+    assert!(
+        3 * segments > count && 3 * images > count,
+        "{segments} segments and {images} images"
+    );
     assert!(
         report.counts.too_hard * 50 <= count,
         "the checker gave up on {} histories",

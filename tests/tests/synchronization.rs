@@ -164,7 +164,13 @@ fn a_refusal_on_any_node_is_what_the_client_hears_and_nothing_is_changed() {
             settle(&mut cluster);
             assert_eq!(position(&mut cluster, 0), before);
             for server in 0..shape.nodes {
-                assert_eq!(cluster.commands.keywords(server), ["pre_add", "post_rollback"]);
+                // Word of the refusal may overtake the request: a third node then runs neither.
+                let ran = cluster.commands.keywords(server);
+                let never_began = ran.is_empty() && ![0, refuses].contains(&server);
+                assert!(
+                    never_began || ran == ["pre_add", "post_rollback"],
+                    "{server}: {ran:?}"
+                );
             }
             // The cluster is as ready as before.
             cluster.commands.behave(refuses, "agrees", Behaviour::Agrees);

@@ -6,6 +6,7 @@
 //! address.rs     where a node listens, as people write it
 //! terminal.rs    output, colour, questions, closed pipes
 //! failure.rs     how a verb ends if not well: CCD-1042, what failed, why, what to try
+//! progress.rs    that work goes on, on a terminal
 //! table.rs       tables and dates for people
 //! ccdadm/        one file for each group of verbs
 //! ccdctl/        the same
@@ -18,6 +19,7 @@ mod arguments;
 pub mod ccdadm;
 pub mod ccdctl;
 mod failure;
+mod progress;
 mod table;
 mod terminal;
 
@@ -56,16 +58,25 @@ fn finish_parse(program: &'static str, error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return Exit::Usage.into();
     }
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = plain_words(&error.render().to_string());
     // A message that nobody can read is no reason to fail.
-    let _ = writeln!(
-        std::io::stderr(),
-        "{program}: {}: {}",
-        crate::messages::USAGE,
-        text.trim_end()
-    );
+    let _ = writeln!(std::io::stderr(), "{program}: {}: {text}", crate::messages::USAGE,);
     Exit::Usage.into()
+}
+
+/// What the parser says, without what nobody asked for: folders that only the environment names, and verbs that are hidden.
+fn plain_words(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered).trim_end();
+    let lines = text.lines().map(|line| {
+        if line.starts_with("Usage:") {
+            line.replace(" --etc <DIR> --state <DIR> --run <DIR>", " [OPTIONS]")
+        } else if line.trim_start().starts_with("[subcommands:") {
+            line.replace("completions, ", "").replace(", help]", "]")
+        } else {
+            line.to_owned()
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a completion script for a shell.

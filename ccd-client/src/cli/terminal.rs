@@ -4,6 +4,7 @@
 //! `NO_COLOR`; JSON is one document a line.
 
 use super::failure::{Failure, Stop};
+use super::progress::Progress;
 use crate::messages;
 use std::io::{self, BufRead, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -39,6 +40,10 @@ impl Terminal {
         }
     }
 
+    pub fn is_coloured(&self) -> bool {
+        self.colour
+    }
+
     /// The plain counterpart of [`Terminal::json`].
     pub fn line(&mut self, text: &str) -> Result<(), Stop> {
         writeln!(self.out, "{text}").map_err(|error| Stop::output(&error))
@@ -68,6 +73,11 @@ impl Terminal {
         } else {
             text.to_owned()
         }
+    }
+
+    /// Says that work goes on, until what comes back is dropped. `doing` completes "cannot …".
+    pub fn progress(&self, doing: &str) -> Progress {
+        Progress::of(doing, !self.quiet)
     }
 
     /// What someone who asked for it may want to know.

@@ -2,11 +2,13 @@
 //! two hexadecimal digits for each of their bytes. Everything else stands as it is.
 
 use super::error::{RowError, shortened};
-use super::row::SEPARATOR;
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+
+/// Stands between key and values; written `%3A` inside a value.
+pub const SEPARATOR: char = ':';
 
 /// Characters that are written as `%` and two hexadecimal digits for each byte.
 pub(super) fn is_encoded(c: char) -> bool {

@@ -3,6 +3,7 @@
 //! Clients, files and peers hand these in. A [`Key`] is checked when it is made, also when it is decoded. A
 //! [`Row`] holds plain values; whether it fits (columns, length) is checked against a format when it is added.
 
+pub use super::encoding::SEPARATOR;
 use super::encoding::{decoded, is_encoded, push_encoded};
 use super::error::{KeyError, RowError};
 use alloc::borrow::{Cow, ToOwned};
@@ -23,9 +24,6 @@ pub const FORMAT_SUFFIX: &str = "_fmt";
 
 /// The key of the consistency record.
 pub const RECORD_KEY: &str = "CCD_CHK";
-
-/// Stands between key and values; written `%3A` inside a value.
-pub const SEPARATOR: char = ':';
 
 /// The name of a kind of rows: `[A-Za-z][A-Za-z0-9_.-]*`, not ending in `_fmt`, not `CCD_CHK`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

@@ -110,7 +110,7 @@ pub struct OptionSpec {
 }
 
 /// Every numeric option.
-pub const OPTIONS: [OptionSpec; 10] = [
+pub const OPTIONS: [OptionSpec; 12] = [
     OptionSpec {
         name: "heartbeat_ms",
         min: 10,
@@ -183,6 +183,20 @@ pub const OPTIONS: [OptionSpec; 10] = [
         default: 64,
         about: "what the history of updates may take on each node's disk, in MiB; the oldest goes first",
     },
+    OptionSpec {
+        name: "checkpoint_interval_s",
+        min: 0,
+        max: 604_800,
+        default: 3_600,
+        about: "so often each node that serves saves its copy to a file, if it has changed, in seconds; 0: never",
+    },
+    OptionSpec {
+        name: "checkpoint_keep",
+        min: 1,
+        max: 1_000,
+        default: 8,
+        about: "so many automatic checkpoints are kept on each node; the oldest goes first",
+    },
 ];
 
 /// The options, all of them set and in range.
@@ -204,6 +218,10 @@ pub struct Options {
     pub image_mib: u32,
     pub journal_mib: u32,
     pub history_mib: u32,
+    /// Between two automatic checkpoints; `None`: there are none.
+    pub checkpoint_interval: Option<Duration>,
+    /// So many automatic checkpoints are kept.
+    pub checkpoint_keep: u32,
 }
 
 /// `OPTION` rows while they are read: line, name, value.
@@ -275,6 +293,11 @@ impl Given<'_> {
             image_mib: self.number("image_mib")? as u32,
             journal_mib: self.number("journal_mib")? as u32,
             history_mib: self.number("history_mib")? as u32,
+            checkpoint_interval: match self.number("checkpoint_interval_s")? {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
+            checkpoint_keep: self.number("checkpoint_keep")? as u32,
         })
     }
 

@@ -117,6 +117,15 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ("SITE_fmt:a:a", "names the column a twice"),
         ("SITE_fmt:a:", "\"\" is no column name"),
         ("X_fmt_fmt:a", "ends in _fmt, which marks format rows"),
+        (
+            "ACCESS:append:alice:*",
+            "line 11: the ACCESS row: its right \"append\" is none of read, write and admin",
+        ),
+        ("ACCESS:read::*", "it names nobody"),
+        ("ACCESS:read:@:*", "it names nobody"),
+        ("ACCESS:read:alice:", "its keys \"\" match none"),
+        ("ACCESS:read:alice:A?", "its keys \"A?\" match none"),
+        ("ACCESS:read:alice", "it has 2 columns, and its format 3"),
         ("CCD_CHK:a:b", "an init database has no consistency record"),
         ("1KEY:a", "must start with a letter"),
         ("just text", "only letters, digits"),
@@ -182,6 +191,20 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
             .to_string()
             .contains("are the same")
     );
+}
+
+#[test]
+fn rows_of_access_are_read_in_their_order_and_print_as_they_were() {
+    let rows = [
+        "ACCESS:write:balancer:BACK*",
+        "ACCESS:read:@ops:*",
+        "ACCESS:admin:*:APP",
+    ];
+    let init = ClusterInit::parse(&with(&rows.join("\n"))).expect("well-formed");
+    let found: Vec<String> = init.access().iter().map(ToString::to_string).collect();
+    assert_eq!(found, rows);
+    assert_eq!(init.access()[1].subject, AccessSubject::Group("ops".to_string()));
+    assert!(AccessRight::Read < AccessRight::Write && AccessRight::Write < AccessRight::Admin);
 }
 
 #[test]

@@ -25,11 +25,12 @@ use std::time::Instant;
 
 /// Measure durable writes, and what a region adds to them
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk bench /srv/a/scratch /srv/b/scratch     makes two scratch files, measures, removes them
-  ccd-disk bench --yes /dev/ccd/prod/primary       writes to a spare block of the region; its daemon must be stopped
+  ccd-disk bench --yes /dev/ccd/prod/primary       writes to a spare block of the region
 
-What exists and is no region is never written to.")]
+What exists and is no region is never written to. The daemon of a region must be stopped.")]
 pub struct BenchArgs {
     /// How often each thing is measured
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]

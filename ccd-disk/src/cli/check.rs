@@ -2,6 +2,7 @@
 //!
 //! What is to be done is decided first, as data; only then, and only with `--repair`, is anything written.
 
+use super::dump::replay;
 use super::output::Output;
 use super::{Failure, Global, exit, open_region};
 use crate::device::Access;
@@ -13,7 +14,9 @@ use crate::format::geometry::{
 };
 use crate::region::handle::Handle;
 use crate::region::label::Label;
+use crate::region::own::OwnArea;
 use crate::region::recovery::{self, RecoveredArea, Tail};
+use crate::region::slots::slot_place;
 use crate::region::survey;
 use ccd_core::ids::NodeId;
 use clap::Args;
@@ -23,13 +26,16 @@ use std::path::PathBuf;
 
 /// Look for damage, and repair what can be
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk check /dev/ccd/prod/primary
-  ccd-disk check --repair --dry-run /var/lib/ccd/region
-  ccd-disk check --repair --yes /var/lib/ccd/region
+  ccd-disk check --repair --dry-run /var/lib/ccd/local.region
+  ccd-disk check --repair --yes /var/lib/ccd/local.region
 
-Exit code 0: sound; 1: something can be repaired (--repair); 104: content is damaged, and comes back only from the other
-device or node: the daemon copies it when it starts. --repair needs the region for itself: stop the daemon first.")]
+--repair needs the region for itself: stop the daemon first. Content that is damaged comes back
+only from the other device or node: the daemon copies it when it starts.
+
+Exit codes: 0 sound, 1 something can be repaired (--repair), 104 content is damaged.")]
 pub struct CheckArgs {
     /// Write what can be repaired
     #[arg(long)]
@@ -61,6 +67,8 @@ enum Repair {
         slot: Slot,
         by_sequence: u64,
     },
+    /// The state of an area as a whole image, over checkpoint or segments that are damaged and that the journal makes up for.
+    Rewrite { node: NodeId },
 }
 
 #[derive(Debug, Serialize)]
@@ -99,8 +107,8 @@ pub fn run(global: &Global, args: &CheckArgs, output: &mut Output) -> Result<u8,
         }
         if writes {
             global.confirm(&format!(
-                "{} blocks of {} would be written",
-                repairs.len(),
+                "{} of {} would be written",
+                parts(&repairs),
                 args.path.display()
             ))?;
             for repair in &repairs {
@@ -248,11 +256,40 @@ fn decide_area(area: &RecoveredArea, findings: &mut Vec<Finding>) {
         );
         add(Severity::Repairable, text, Some(repair));
     }
-    if let Some(what) = &area.damage {
+    if let Some((block, fault)) = area.segments.unusable
+        && area.damage.is_none()
+    {
+        let text = format!(
+            "segment {} of the checkpoint is unusable (block {block}: {fault}), as a power cut while it was \
+             written leaves it; the journal holds what it would have held",
+            area.segments.count
+        );
+        add(Severity::Note, text, None);
+    }
+    if let Some(what) = area.damage.as_ref().filter(|_| area.is_complete) {
+        let text = format!(
+            "{what}. Nothing is missing: the journal still holds what was there, up to {}",
+            area.position
+        );
+        add(Severity::Repairable, text, Some(Repair::Rewrite { node }));
+    } else if let Some(what) = &area.damage {
         let text = format!(
             "{what}. It comes back by a full copy from the other device or node: start the daemon, or `ccdadm status` shows it"
         );
         add(Severity::Damage, text, None);
+    }
+}
+
+/// How much is written, for people.
+fn parts(repairs: &[Repair]) -> String {
+    let images = repairs
+        .iter()
+        .filter(|repair| matches!(repair, Repair::Rewrite { .. }))
+        .count();
+    match (repairs.len() - images, images) {
+        (blocks, 0) => format!("{blocks} blocks"),
+        (0, images) => format!("{images} checkpoints"),
+        (blocks, images) => format!("{blocks} blocks and {images} checkpoints"),
     }
 }
 
@@ -262,6 +299,7 @@ fn what(repair: Repair) -> String {
         Repair::Retire { node, slot, .. } => {
             format!("the retired mark in checkpoint slot {slot:?} of node {node}")
         }
+        Repair::Rewrite { node } => format!("the whole state of node {node} as a new checkpoint"),
     }
 }
 
@@ -274,8 +312,18 @@ fn apply(handle: &mut Handle, label: &Label, repair: Repair) -> Result<(), Regio
             slot,
             by_sequence,
         } => {
-            let place = recovery::slot_place(superblock, node, slot);
+            let place = slot_place(superblock, node, slot);
             handle.write_block(place.head_block, &place.encode_retired(by_sequence))
+        }
+        Repair::Rewrite { node } => {
+            let area = recovery::recover(handle, superblock, node, false)?;
+            let database = replay(&area).map_err(|what| RegionError::Damaged {
+                device: handle.name(),
+                node,
+                what,
+            })?;
+            let mut own = OwnArea::new(&area, superblock);
+            own.write_image(handle, database.position(), database.to_image())
         }
     }
 }

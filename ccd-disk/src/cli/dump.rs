@@ -16,12 +16,15 @@ use std::path::PathBuf;
 
 /// Print the database that a region holds
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  ccd-disk dump /dev/ccd/prod/primary > database.ccd     its newest state, in the form of Fig. 6 with its record
-  ccd-disk dump --area 1 /dev/ccd/prod/primary           what node 1 wrote
-  ccd-disk dump --blocks /var/lib/ccd/region             every block in use
+#[command(after_help = "\
+Examples:
+  ccd-disk dump /dev/ccd/prod/primary > database.ccd   its newest state, as text with its record
+  ccd-disk dump --area 1 /dev/ccd/prod/primary         what node 1 wrote
+  ccd-disk dump --blocks /var/lib/ccd/local.region     every block in use
 
-Reads only; works while a daemon runs. A damaged state is printed as far as it goes, with exit code 104.")]
+Reads only; works while a daemon runs.
+
+Exit codes: 0 done, 1 it holds no database, 104 damaged: printed as far as it goes.")]
 pub struct DumpArgs {
     /// Print every block in use instead: what it is, and whether it is whole
     #[arg(long)]
@@ -82,10 +85,15 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
         global.note(&format!("DAMAGE {what}"));
     }
     let Some(newest) = newest else {
-        let which = args.area.map_or("no area".to_owned(), |area| {
-            format!("the area of node {area} is missing or")
-        });
-        let text = format!("CCD-2090 {which} of {} holds a database", args.path.display());
+        let path = args.path.display();
+        let text = match args.area {
+            None => format!("CCD-2090 no area of {path} holds a database; see `ccd-disk show {path}`"),
+            Some(area) => {
+                format!(
+                    "CCD-2090 the area of node {area} of {path} is missing or holds no database; see `ccd-disk show {path}`"
+                )
+            }
+        };
         return Err(Failure::new(
             if damage.is_empty() {
                 exit::NO
@@ -120,7 +128,8 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
     })
 }
 
-fn replay(area: &RecoveredArea) -> Result<Database, String> {
+/// The state of an area: its image with every record that stands applied to it.
+pub fn replay(area: &RecoveredArea) -> Result<Database, String> {
     let mut database = match &area.checkpoint {
         Some(_) => Database::from_image(&area.image).map_err(|error| error.to_string())?,
         None => Database::default(),
@@ -225,5 +234,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Image => "image",
         Kind::Journal => "record",
         Kind::JournalPart => "part of record",
+        Kind::Segment => "segment",
+        Kind::SegmentPart => "part of segment",
     }
 }

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 /// Read the heartbeats twice and show which stand still
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk heartbeats /dev/ccd/prod/primary
   ccd-disk heartbeats --interval-ms 3000 /dev/ccd/prod/primary /dev/ccd/prod/secondary
 
-Reads only; works while daemons run. Exit code 0: some node's heartbeat moves; 1: none does.")]
+Reads only; works while daemons run.
+
+Exit codes: 0 some node's heartbeat moves, 1 none does.")]
 pub struct HeartbeatsArgs {
     /// How long to wait between the two readings; a lease (1000 ms by default) tells the living from the dead
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=600_000))]

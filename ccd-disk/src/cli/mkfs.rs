@@ -18,13 +18,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Make a region on a device or file
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  ccd-disk mkfs --role primary /dev/disk/by-id/scsi-3600a…
-  ccd-disk mkfs --role secondary --cluster-id 0123456789abcdef0123456789abcdef --nodes 2 /dev/loop0 --yes
+#[command(after_help = "\
+Examples:
+  ccd-disk mkfs --role primary /dev/disk/by-id/X
+  ccd-disk mkfs --role secondary --cluster-id 0123456789abcdef0123456789abcdef --nodes 2 /dev/loop0
   ccd-disk mkfs --role primary --size 64M /srv/ccd/primary       makes the file
 
-The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are given. A device that
-holds a file system, a partition table, another region and so on is refused; the message says what to add to override.")]
+The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are
+given. A device that holds a file system, a partition table, another region and so on is refused;
+the message says what to add to override.")]
 pub struct MkfsArgs {
     /// What the region is to be
     #[arg(long, value_enum)]
@@ -121,7 +123,7 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
         (len_bytes, None)
     };
     if args.image_mib.is_none() {
-        shrink_to_fit(&mut options, len_bytes);
+        shrink_to_fit(&mut options, len_bytes, args.journal_mib.is_none());
     }
     options.geometry(len_bytes / 4096, &path.display().to_string())?;
     if !global.dry_run {
@@ -283,10 +285,15 @@ fn options(global: &Global, args: &MkfsArgs) -> Result<MkfsOptions, Failure> {
     Ok(options)
 }
 
-/// Without `--image-mib`, images get what a smaller device has room for.
-fn shrink_to_fit(options: &mut MkfsOptions, len_bytes: u64) {
+/// Without `--image-mib`, images get what a smaller device has room for, and without `--journal-mib` the journal, and the room for
+/// segments with it, goes down to a quarter of that.
+fn shrink_to_fit(options: &mut MkfsOptions, len_bytes: u64, with_journal: bool) {
     while options.image_bytes_max > MIB && options.len_bytes().is_ok_and(|needed| needed > len_bytes) {
         options.image_bytes_max -= MIB;
+        if with_journal {
+            let quarter = (options.image_bytes_max / 4).next_multiple_of(MIB);
+            options.journal_bytes = options.journal_bytes.min(quarter);
+        }
     }
 }
 
@@ -367,8 +374,20 @@ mod tests {
     fn a_small_device_gets_room_for_smaller_images() {
         let replica = Replica::Device(DeviceRole::Primary);
         let mut options = MkfsOptions::device(ClusterId([1; 16]), RegionId([2; 16]), replica, 2);
-        shrink_to_fit(&mut options, 64 << 20);
+        shrink_to_fit(&mut options, 64 << 20, true);
         assert!(options.len_bytes().unwrap() <= 64 << 20);
         assert!(options.image_bytes_max >= 10 << 20);
+        assert!(options.journal_bytes >= 2 << 20);
+        let mut fixed = MkfsOptions::device(ClusterId([1; 16]), RegionId([2; 16]), replica, 2);
+        shrink_to_fit(&mut fixed, 64 << 20, false);
+        assert_eq!(fixed.journal_bytes, JOURNAL_BYTES_DEFAULT);
+        assert!(fixed.len_bytes().unwrap() <= 64 << 20);
+        // The whole size for two nodes, which README.md names.
+        let mut whole = MkfsOptions::device(ClusterId([1; 16]), RegionId([2; 16]), replica, 2);
+        shrink_to_fit(&mut whole, 200 << 20, true);
+        assert_eq!(
+            (whole.image_bytes_max, whole.journal_bytes),
+            (IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT)
+        );
     }
 }

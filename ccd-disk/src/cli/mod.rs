@@ -27,6 +27,7 @@ use crate::device::{Access, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::region::handle::Handle;
 use crate::region::label::Label;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use output::Output;
 use std::ffi::OsString;
@@ -55,9 +56,9 @@ pub mod exit {
     pub const UNKNOWN: u8 = 111;
 }
 
-/// Makes, shows, checks and measures one region of ccd: a shared device or a node's local copy. No daemon is needed.
+/// Make, show, check and measure one region, a shared device or a node's local copy, with no daemon
 #[derive(Debug, Parser)]
-#[command(name = "ccd-disk", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "ccd-disk", version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -65,15 +66,18 @@ struct Cli {
     command: Command,
 }
 
-const EXAMPLES: &str = "Examples:
-  ccd-disk mkfs --role primary /dev/disk/by-id/scsi-3600a…   make the primary device of the cluster in /etc/ccd/init.ccd
-  ccd-disk show /dev/disk/by-id/scsi-3600a…                  whose it is, and what each node has stored there
-  ccd-disk check /var/lib/ccd/region                         look for damage
-  ccd-disk dump /dev/ccd/prod/primary                        the database it holds, as text
-  ccd-disk fence status                                      who may write to the devices, and who holds them
+const EXAMPLES: &str = "\
+Examples:
+  ccd-disk mkfs --role primary /dev/disk/by-id/X   the primary of the cluster in /etc/ccd/init.ccd
+  ccd-disk show /dev/ccd/prod/primary              whose it is, what each node has stored there
+  ccd-disk check /var/lib/ccd/local.region         look for damage
+  ccd-disk dump /dev/ccd/prod/primary              the database it holds, as text
+  ccd-disk fence status                            who may write to the devices, who holds them
 
-Exit codes: 0 done, 1 answered no, 64 usage, 65 not a region, 66 no such file, 73 cannot create, 74 I/O error,
-  77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy, 110 fenced, 111 outcome unknown";
+Exit codes:
+  0 done, 1 answered \"no\", 64 usage, 65 not a region, 66 no such file, 73 cannot create,
+  74 I/O error, 77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy,
+  110 fenced, 111 outcome unknown";
 
 /// Flags that every verb takes.
 #[derive(Debug, Args)]
@@ -84,7 +88,9 @@ struct Global {
         global = true,
         env = "CCD_ETC",
         default_value = "/etc/ccd",
-        value_name = "DIR"
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Folders"
     )]
     etc: PathBuf,
     /// Folder with the local copy (taken for the sake of scripts; no verb needs it yet)
@@ -93,7 +99,9 @@ struct Global {
         global = true,
         env = "CCD_STATE",
         default_value = "/var/lib/ccd",
-        value_name = "DIR"
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Folders"
     )]
     state: PathBuf,
     /// Folder with the sockets (taken for the sake of scripts; no verb needs it yet)
@@ -102,23 +110,31 @@ struct Global {
         global = true,
         env = "CCD_RUN",
         default_value = "/run/ccd",
-        value_name = "DIR"
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Folders"
     )]
     run: PathBuf,
     /// Print JSON instead of a table
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
     /// Do not ask before destroying or changing something
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     yes: bool,
     /// Say what would be done, and do nothing
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     dry_run: bool,
     /// Print no notes, only results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Everywhere"
+    )]
     quiet: bool,
     /// Print more about what is done
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
     verbose: bool,
 }
 
@@ -169,12 +185,14 @@ impl From<RegionError> for Failure {
             | RegionError::OtherRole { .. }
             | RegionError::NoArea { .. }
             | RegionError::TooNew { .. }
+            | RegionError::TooOld { .. }
             | RegionError::NoBranches { .. } => exit::BAD_DATA,
             RegionError::Shrunk { .. } | RegionError::Damaged { .. } => exit::INTEGRITY,
             RegionError::NotNext { .. } => exit::STALE,
             RegionError::ImageTooLarge { .. }
             | RegionError::RecordTooLarge { .. }
             | RegionError::JournalFull { .. }
+            | RegionError::BehindRefused { .. }
             | RegionError::Geometry { .. } => exit::CANNOT_CREATE,
         };
         Self {
@@ -199,7 +217,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(refused) => {
-            let _ = refused.print();
+            if refused.use_stderr() && refused.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let text = refused.render().to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                // There is nobody to tell if standard error is gone.
+                let _ = writeln!(io::stderr(), "ccd-disk: CCD-2073 {}", text.trim_end());
+            } else {
+                let _ = refused.print();
+            }
             return ExitCode::from(if refused.use_stderr() {
                 exit::USAGE
             } else {
@@ -310,5 +335,19 @@ mod tests {
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stands_below_the_options_fits_a_terminal() {
+        fn too_wide(command: &clap::Command) -> Vec<String> {
+            let below = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let own = below.lines().filter(|line| line.chars().count() > 100);
+            let own = own.map(|line| format!("{}: {line}", command.get_name()));
+            own.chain(command.get_subcommands().flat_map(too_wide)).collect()
+        }
+        assert_eq!(too_wide(&super::command()), Vec::<String>::new());
     }
 }

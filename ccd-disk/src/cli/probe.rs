@@ -14,12 +14,15 @@ use std::path::PathBuf;
 
 /// Print whose region a device is as KEY=value lines, for udev
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk probe /dev/sdb
   IMPORT{program}=\"/usr/bin/ccd-disk probe $devnode\"       in a udev rule
 
-Reads two blocks, and nothing else. Prints nothing and exits with 1 if the device is no region. CCD_CLUSTER is there only if
-the cluster's name can be part of a path.")]
+Reads two blocks, and nothing else. CCD_CLUSTER is there only if the cluster's name can be part of
+a path.
+
+Exit codes: 0 it is a region, 1 it is none, and nothing is printed.")]
 pub struct ProbeArgs {
     /// Device or file
     path: PathBuf,

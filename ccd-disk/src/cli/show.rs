@@ -14,9 +14,10 @@ use std::path::PathBuf;
 
 /// Show whose region it is, and what each node has stored there
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk show /dev/ccd/prod/primary
-  ccd-disk show --json /var/lib/ccd/region | jq '.areas[].position'
+  ccd-disk show --json /var/lib/ccd/local.region | jq '.areas[].position'
 
 Reads only; works while a daemon runs.")]
 pub struct ShowArgs {
@@ -52,7 +53,11 @@ struct Area {
     node: u8,
     /// `epoch/generation.lineage`; none: never written to, or lost.
     position: Option<String>,
+    /// Of the newest image.
     checkpoint: Option<String>,
+    /// How many segments continue the image.
+    segments: u32,
+    /// That stand after the image, in segments and journal.
     records: usize,
     torn_tail_at_block: Option<u64>,
     damage: Option<String>,
@@ -98,7 +103,7 @@ impl Labelled {
         let journal_kib = self.journal_bytes >> 10;
         writeln!(
             to,
-            "  images up to {} KiB, journals of {journal_kib} KiB",
+            "  images up to {} KiB, journals and segments of {journal_kib} KiB",
             self.image_bytes_max >> 10
         )
     }
@@ -127,6 +132,7 @@ fn area(handle: &mut Handle, superblock: &Superblock, control: AreaControl) -> R
         node: control.node.into(),
         position: found.has_state().then(|| found.position.to_string()),
         checkpoint: found.checkpoint.map(|(_, head)| head.position.to_string()),
+        segments: found.segments.count,
         records: found.standing().len(),
         torn_tail_at_block: match found.tail {
             Tail::Torn { block } => Some(block),
@@ -163,12 +169,13 @@ fn area(handle: &mut Handle, superblock: &Superblock, control: AreaControl) -> R
 
 fn print(to: &mut dyn Write, shown: &Shown) -> io::Result<()> {
     shown.label.print(to, &shown.path)?;
-    let mut table = table(&["node", "state", "checkpoint", "records"]);
+    let mut table = table(&["node", "state", "checkpoint", "segments", "records"]);
     for area in &shown.areas {
         table.add_row(vec![
             area.node.to_string(),
             or_dash(area.position.as_ref()),
             or_dash(area.checkpoint.as_ref()),
+            area.segments.to_string(),
             area.records.to_string(),
         ]);
     }

@@ -42,3 +42,16 @@ pub use error::FenceError;
 pub use paths::{DeviceIdentity, DeviceKind, PathIdentity, identify};
 pub use prove::Enforcement;
 pub use step::{Fence, InspectedKey, Inspection};
+
+/// Everything that parses what a target sent, on the same bytes: for fuzzing, which must not need a target.
+pub fn read_what_a_target_sent(data: &[u8]) {
+    if let Ok(head) = readback::head(data) {
+        let _ = (
+            readback::keys(&head),
+            readback::holder(&head),
+            readback::full_status(&head),
+        );
+    }
+    let _ = (readback::persists(data), sense::Sense::parse(data));
+    let _ = (nvme::parse(data, false), nvme::parse(data, true));
+}

@@ -247,6 +247,11 @@ impl ImageBlocks {
     pub fn image_len_bytes(&self) -> u64 {
         self.image.len() as u64
     }
+
+    /// How much of the image has been returned.
+    pub fn done_bytes(&self) -> u64 {
+        (self.next_block * PAYLOAD_BYTES).min(self.image.len()) as u64
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! block 0                superblock; the rest of the first MiB stays free
 //! block 256              control blocks: 16 for each area, all areas one after the other
 //!                          0,1 heartbeat   2,3 ballot   4..12 configuration ring   12,13 last words   14 scratch   15 spare
-//! after them             for each area: checkpoint slot A, slot B (a head and image blocks each), journal ring
+//! after them             for each area: checkpoint slot A, slot B (a head, image blocks, segment blocks each), journal ring
 //! the last MiB           free but for the superblock in the region's last block
 //! ```
 
@@ -86,6 +86,7 @@ pub struct Geometry {
     pub areas: u32,
     /// Image blocks of one slot, its head not counted.
     pub image_blocks: u32,
+    /// Blocks of the ring, and of the room for segments behind the image blocks of each slot.
     pub journal_blocks: u32,
 }
 
@@ -171,13 +172,23 @@ impl Geometry {
         END_BLOCKS + self.area_index(node) * CONTROL_BLOCKS
     }
 
-    /// The head of a checkpoint slot; the image blocks follow it.
+    /// The head of a checkpoint slot; the image blocks follow it, and the room for segments follows them.
     pub fn slot(&self, node: NodeId, slot: Slot) -> u64 {
         let start = self.area_data(self.area_index(node));
         match slot {
             Slot::A => start,
             Slot::B => start + self.slot_blocks(),
         }
+    }
+
+    /// The first block of the room for a slot's segments. It is as large as the journal: whatever half a journal holds fits
+    /// there once at least, behind an image of any size.
+    pub fn segments(&self, node: NodeId, slot: Slot) -> u64 {
+        self.slot(node, slot) + 1 + u64::from(self.image_blocks)
+    }
+
+    pub fn segment_blocks(&self) -> u32 {
+        self.journal_blocks
     }
 
     /// The first block of a node's journal ring.
@@ -191,7 +202,7 @@ impl Geometry {
     }
 
     fn slot_blocks(&self) -> u64 {
-        1 + u64::from(self.image_blocks)
+        1 + u64::from(self.image_blocks) + u64::from(self.segment_blocks())
     }
 
     fn area_data(&self, index: u64) -> u64 {
@@ -223,8 +234,10 @@ mod tests {
                 .map(|n| geometry.control(n)..geometry.control(n) + CONTROL_BLOCKS),
         );
         for n in geometry.nodes() {
-            ends.push(geometry.slot(n, Slot::A)..geometry.slot(n, Slot::A) + 21);
-            ends.push(geometry.slot(n, Slot::B)..geometry.slot(n, Slot::B) + 21);
+            for slot in Slot::ALL {
+                ends.push(geometry.slot(n, slot)..geometry.slot(n, slot) + 21);
+                ends.push(geometry.segments(n, slot)..geometry.segments(n, slot) + 16);
+            }
             ends.push(geometry.journal(n)..geometry.journal(n) + 16);
         }
         for pair in ends.windows(2) {

@@ -13,8 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const HEADER_BYTES: usize = 128;
 /// Bytes of a block that are left for the payload.
 pub const PAYLOAD_BYTES: usize = BLOCK_BYTES - HEADER_BYTES;
-/// The only version so far. A change that an old program would misread raises it.
-pub const FORMAT_VERSION: u16 = 1;
+/// The only version that this program reads and writes. A change that another program would misread raises it.
+pub const FORMAT_VERSION: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"ccdblk\r\n";
 const CHECKSUM_BYTES: usize = 16;
@@ -57,10 +57,12 @@ pub enum Kind {
     Image = 8,
     Journal = 9,
     JournalPart = 10,
+    Segment = 11,
+    SegmentPart = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Superblock,
         Self::Heartbeat,
         Self::Ballot,
@@ -71,6 +73,8 @@ impl Kind {
         Self::Image,
         Self::Journal,
         Self::JournalPart,
+        Self::Segment,
+        Self::SegmentPart,
     ];
 
     fn from_number(number: u16) -> Option<Self> {

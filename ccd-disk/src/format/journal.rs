@@ -5,7 +5,7 @@
 
 use super::RawPosition;
 use super::header::{self, BlockFault, Checksum, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Tag};
-use crate::device::Buffer;
+use crate::device::{BLOCK_BYTES, Buffer};
 use ccd_core::database::{Record, RecordBody};
 use ccd_core::ids::{NodeId, Position};
 use zerocopy::little_endian::U32;
@@ -48,7 +48,7 @@ impl Step {
         }
     }
 
-    fn from_number(number: u8) -> Option<Self> {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
         [Self::Updates, Self::Rollback, Self::Open]
             .into_iter()
             .find(|step| *step as u8 == number)
@@ -154,7 +154,8 @@ impl Ring {
 
     /// What ring index `at` holds, if it is the head of a record.
     pub fn head(&self, ring: &Buffer, at: u32) -> Result<Head, BlockFault> {
-        self.head_and_bytes(ring, at).map(|(head, _)| head)
+        self.head_and_bytes(ring.block(at as usize), at)
+            .map(|(head, _)| head)
     }
 
     /// Whether the block at ring index `at` is whole and in its place, whatever it belongs to.
@@ -165,12 +166,21 @@ impl Ring {
 
     /// The whole record whose head is at ring index `at`.
     pub fn record(&self, ring: &Buffer, at: u32) -> Result<(Head, Entry), BlockFault> {
-        let (head, in_head) = self.head_and_bytes(ring, at)?;
+        self.record_in(ring, 0, at)
+    }
+
+    /// The same, of the blocks from ring index `first` on only.
+    pub fn record_in(&self, window: &Buffer, first: u32, at: u32) -> Result<(Head, Entry), BlockFault> {
+        let index = |at: u32| (at - first) as usize;
+        let (head, in_head) = self.head_and_bytes(window.block(index(at)), at)?;
+        if index(at + head.blocks) > window.blocks() {
+            return Err(BlockFault::Payload);
+        }
         let mut payload = in_head.to_vec();
         let mut digest = blake3::Hasher::new();
         for part in 1..head.blocks {
             let number = self.first_block + u64::from(at + part);
-            let sealed = header::unseal(ring.block((at + part) as usize), &self.identity, number)?;
+            let sealed = header::unseal(window.block(index(at + part)), &self.identity, number)?;
             let tag = sealed.tag;
             if tag.kind != Kind::JournalPart || tag.part != part || tag.sequence != head.sequence {
                 return Err(BlockFault::Kind);
@@ -195,9 +205,13 @@ impl Ring {
         ))
     }
 
-    fn head_and_bytes<'a>(&self, ring: &'a Buffer, at: u32) -> Result<(Head, &'a [u8]), BlockFault> {
+    fn head_and_bytes<'a>(
+        &self,
+        block: &'a [u8; BLOCK_BYTES],
+        at: u32,
+    ) -> Result<(Head, &'a [u8]), BlockFault> {
         let number = self.first_block + u64::from(at);
-        let sealed = header::unseal(ring.block(at as usize), &self.identity, number)?;
+        let sealed = header::unseal(block, &self.identity, number)?;
         if sealed.tag.kind != Kind::Journal {
             return Err(BlockFault::Kind);
         }

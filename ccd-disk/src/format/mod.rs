@@ -1,4 +1,4 @@
-//! Region format, version 1: what every byte of a block means. Pure: bytes in, checked types out, and back.
+//! Region format, version 2: what every byte of a block means. Pure: bytes in, checked types out, and back.
 //!
 //! ```text
 //! header.rs       the 128 bytes that begin every block: who wrote it, where it belongs, checksum
@@ -6,6 +6,7 @@
 //! superblock.rs   identity and geometry, at both ends
 //! control.rs      heartbeat, ballot, configuration, last words
 //! checkpoint.rs   a whole database image in a slot
+//! segment.rs      records packed behind an image
 //! journal.rs      one record of the ring
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod control;
 pub mod geometry;
 pub mod header;
 pub mod journal;
+pub mod segment;
 pub mod superblock;
 
 use ccd_core::ids::{Epoch, Generation, Lineage, Position, Stamp};

@@ -3,7 +3,7 @@
 use super::handle::Handle;
 use crate::device::BLOCK_BYTES;
 use crate::error::RegionError;
-use crate::format::header::BlockFault;
+use crate::format::header::{BlockFault, FORMAT_VERSION};
 use crate::format::superblock::{Superblock, SuperblockError};
 
 /// What the two superblocks say.
@@ -75,16 +75,23 @@ impl Label {
             }),
             (Err(what), Err(_)) if is_too_new(&what) => Err(RegionError::TooNew { device, what }),
             (Err(_), Err(what)) if is_too_new(&what) => Err(RegionError::TooNew { device, what }),
+            (Err(what), Err(_)) if is_too_old(&what) => Err(RegionError::TooOld { device, what }),
+            (Err(_), Err(what)) if is_too_old(&what) => Err(RegionError::TooOld { device, what }),
             (Err(first), Err(last)) => Err(RegionError::NoRegion { device, first, last }),
         }
     }
 }
 
 fn is_too_new(what: &SuperblockError) -> bool {
-    matches!(
-        what,
-        SuperblockError::Features(_) | SuperblockError::Block(BlockFault::Version(_))
-    )
+    match what {
+        SuperblockError::Features(_) => true,
+        SuperblockError::Block(BlockFault::Version(version)) => *version > FORMAT_VERSION,
+        _ => false,
+    }
+}
+
+fn is_too_old(what: &SuperblockError) -> bool {
+    matches!(what, SuperblockError::Block(BlockFault::Version(version)) if *version < FORMAT_VERSION)
 }
 
 /// An unreadable block counts as a bad copy as long as the other one is good.

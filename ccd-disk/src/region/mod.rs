@@ -7,17 +7,28 @@
 //! label.rs      the two superblocks: which to believe
 //! mkfs.rs       makes a region
 //! survey.rs     control blocks: heartbeats, ballots, configurations
-//! recovery.rs   what an area holds after a crash
-//! own.rs        the area that this node writes: append, checkpoint, image
+//! slots.rs      what the checkpoint slots hold: images, and the segments that continue them
+//! recovery.rs   what an area holds after a crash: a slot, and the journal after it
+//! replay.rs     from its bytes to a database and records
+//! own.rs        the area that this node writes: append, whole image
+//! checkpoint.rs its checkpoints, in steps
+//! choice.rs     what a checkpoint is written as: a segment or an image (pure)
+//! packing.rs    a segment that is being written
 //! ```
 
+mod checkpoint;
+mod choice;
 pub mod handle;
 pub mod label;
 pub mod mkfs;
 pub mod own;
+mod packing;
 pub mod recovery;
+mod replay;
+pub mod slots;
 pub mod survey;
 
+pub use checkpoint::{CheckpointBegun, CheckpointStep};
 pub use mkfs::{MkfsOptions, create, create_in_file, create_with_progress};
 
 use crate::device::Blocks;
@@ -128,19 +139,6 @@ impl Region {
     /// `Open` answers as `Survey` does (opening anew is [`crate::driver::ReplicaDriver`]'s work), and `KeepBranch` is
     /// refused: a region keeps none.
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
-        if let Some(answer) = self.begin(op)? {
-            return Ok(answer);
-        }
-        loop {
-            if let Some(answer) = self.checkpoint_step()? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Does one thing, but of a checkpoint only the beginning: `None` means that [`Region::checkpoint_step`] is to be called
-    /// until it answers, with other operations in between as they come.
-    pub fn begin(&mut self, op: ReplicaOp) -> Result<Option<ReplicaAnswer>, ReplicaError> {
         let answer = match op {
             ReplicaOp::Open | ReplicaOp::Survey => self.survey()?,
             ReplicaOp::Load => ReplicaAnswer::Loaded(self.load()?),
@@ -151,8 +149,8 @@ impl Region {
                 ReplicaAnswer::Written
             }
             ReplicaOp::Checkpoint { database } => {
-                let image = database.to_image();
-                return Ok(self.begin_checkpoint(database.position(), image)?);
+                self.checkpoint(&database)?;
+                ReplicaAnswer::Written
             }
             ReplicaOp::WriteConfiguration { configuration } => {
                 self.write_control(&configuration, |turns| &mut turns.configuration)?;
@@ -183,18 +181,44 @@ impl Region {
                 .into());
             }
         };
-        Ok(Some(answer))
+        Ok(answer)
     }
 
-    /// Starts a checkpoint from an image that was made elsewhere (`Database::to_image`), so that making it delays no append.
-    /// Answers as [`Region::begin`] does.
+    fn checkpoint(&mut self, database: &Database) -> Result<(), RegionError> {
+        let position = database.position();
+        match self.begin_checkpoint(position, database.image_len_bytes())? {
+            CheckpointBegun::Nothing => return Ok(()),
+            CheckpointBegun::Segment => {}
+            CheckpointBegun::ImageWanted => {
+                self.begin_image(position, database.to_image())?;
+            }
+        }
+        loop {
+            match self.checkpoint_step()? {
+                CheckpointStep::More { .. } => {}
+                CheckpointStep::ImageWanted => {
+                    self.begin_image(position, database.to_image())?;
+                }
+                CheckpointStep::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Starts a checkpoint of a position that the journal has reached, an image of which would take so many bytes; to be
+    /// followed by [`Region::checkpoint_step`], or by [`Region::begin_image`] if an image is wanted, with other operations in
+    /// between as they come.
     pub fn begin_checkpoint(
         &mut self,
         position: Position,
-        image: Vec<u8>,
-    ) -> Result<Option<ReplicaAnswer>, RegionError> {
-        let started = self.with_own(|own, handle| own.begin_checkpoint(handle, position, image))?;
-        Ok((!started).then_some(ReplicaAnswer::Written))
+        image_len_bytes: u64,
+    ) -> Result<CheckpointBegun, RegionError> {
+        self.with_own(|own, handle| own.begin_checkpoint(handle, position, image_len_bytes))
+    }
+
+    /// Starts a checkpoint as a whole image, which was made elsewhere (`Database::to_image`), so that making it delays no append.
+    /// `false`: there is nothing to do.
+    pub fn begin_image(&mut self, position: Position, image: Vec<u8>) -> Result<bool, RegionError> {
+        self.with_own(|own, handle| own.begin_image(handle, position, image))
     }
 
     /// Whether a checkpoint waits for [`Region::checkpoint_step`].
@@ -202,12 +226,11 @@ impl Region {
         self.own.as_ref().is_some_and(OwnArea::is_checkpointing)
     }
 
-    /// Writes up to 256 KiB of the running checkpoint; answers when it is done and the journal is trimmed.
+    /// Writes up to 256 KiB of the running checkpoint.
     ///
-    /// A checkpoint that a whole image or a rollback made pointless answers `Written` without having been written.
-    pub fn checkpoint_step(&mut self) -> Result<Option<ReplicaAnswer>, ReplicaError> {
-        let done = self.with_own(OwnArea::checkpoint_step)?;
-        Ok(done.then_some(ReplicaAnswer::Written))
+    /// One that a whole image or a rollback made pointless is `Done` without having been written.
+    pub fn checkpoint_step(&mut self) -> Result<CheckpointStep, RegionError> {
+        self.with_own(OwnArea::checkpoint_step)
     }
 
     /// Writes this node's last words: its recent events, for the survivor to read. At most 3,960 bytes are kept.
@@ -237,6 +260,11 @@ impl Region {
     /// Where this node's own area stands.
     pub fn own_position(&mut self) -> Result<Position, RegionError> {
         self.with_own(|own, _| Ok(own.position()))
+    }
+
+    /// How many segments continue the newest image of this node's own area.
+    pub fn own_segments(&mut self) -> Result<u32, RegionError> {
+        self.with_own(|own, _| Ok(own.segments()))
     }
 
     fn survey(&mut self) -> Result<ReplicaAnswer, RegionError> {
@@ -351,7 +379,11 @@ impl Region {
                 damage,
             });
         };
-        let (checkpoint, records) = self.decode(&newest)?;
+        let (checkpoint, records) = replay::replay(&newest).map_err(|what| RegionError::Damaged {
+            device: self.handle.name(),
+            node: newest.node,
+            what,
+        })?;
         Ok(Loaded {
             area: newest.node,
             checkpoint,
@@ -360,37 +392,6 @@ impl Region {
             heads,
             damage,
         })
-    }
-
-    /// Decodes a state. What does not decode although its checksums are right was written wrong, or by another version.
-    fn decode(&self, area: &RecoveredArea) -> Result<(Database, Vec<Record>), RegionError> {
-        let damaged = |what: String| RegionError::Damaged {
-            device: self.handle.name(),
-            node: area.node,
-            what,
-        };
-        let checkpoint = match &area.checkpoint {
-            Some(_) => Database::from_image(&area.image).map_err(|error| damaged(error.to_string()))?,
-            None => Database::default(),
-        };
-        if checkpoint.position() != area.base() {
-            let (expected, got) = (area.base(), checkpoint.position());
-            return Err(damaged(format!(
-                "the image says it is at {got}, its checkpoint's head at {expected}"
-            )));
-        }
-        let mut records = Vec::new();
-        for entry in area.standing() {
-            let record = Record::decode(&entry.payload).map_err(|error| damaged(error.to_string()))?;
-            if (record.prev, record.next) != (entry.prev, entry.next) {
-                return Err(damaged(format!(
-                    "the record that leads to {} says it leads to {}",
-                    entry.next, record.next
-                )));
-            }
-            records.push(record);
-        }
-        Ok((checkpoint, records))
     }
 }
 

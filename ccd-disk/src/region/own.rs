@@ -1,65 +1,61 @@
 //! The area that this node writes: appends to its journal, checkpoints beside them, whole images over it.
 //!
-//! Holds in memory only where things lie, never content. Always holds: `position` is where checkpoint and journal on the
-//! device lead, if every write so far succeeded; after a failed one the handle is poisoned and this is thrown away.
+//! Holds in memory only where things lie, never content. Always holds: `position` is where checkpoint, segments and journal on
+//! the device lead, if every write so far succeeded; after a failed one the handle is poisoned and this is thrown away.
 
+use super::checkpoint::{CHECKPOINT_STEP_BLOCKS, Running};
 use super::handle::Handle;
-use super::recovery::{RecoveredArea, slot_place};
+use super::packing::Source;
+use super::recovery::{RecoveredArea, restart_after};
+use super::slots::{segment_room, slot_place};
 use crate::device::Buffer;
 use crate::error::RegionError;
-use crate::format::checkpoint::{CheckpointHead, ImageBlocks, JournalPoint, SlotPlace, SlotState};
+use crate::format::checkpoint::{JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
 use crate::format::journal::{Entry, Ring, Step, blocks_for};
+use crate::format::segment::SegmentRoom;
 use crate::format::superblock::Superblock;
 use ccd_core::ids::{NodeId, Position};
 use std::collections::VecDeque;
 
-/// Image blocks written between two looks at what else is to be done: 256 KiB.
-const CHECKPOINT_STEP_BLOCKS: usize = 64;
-
 /// A record of the journal, without its content.
 #[derive(Clone, Copy, Debug)]
-struct Placed {
-    point: JournalPoint,
-    blocks: u32,
-    step: Step,
-    prev: Position,
-    next: Position,
+pub(super) struct Placed {
+    pub source: Source,
+    pub step: Step,
 }
 
 /// The writing side of a node's own area.
 #[derive(Debug)]
 pub struct OwnArea {
-    node: NodeId,
-    ring: Ring,
-    places: [SlotPlace; 2],
-    /// The slot of the newest checkpoint; `None`: there is none yet.
-    slot: Option<Slot>,
-    checkpoint_sequence: u64,
-    /// What the newest checkpoint holds, and where the journal continues it.
-    base: Position,
-    replay_from: JournalPoint,
-    journal: VecDeque<Placed>,
-    next: JournalPoint,
-    position: Position,
-    restart_sequence: u64,
+    pub(super) node: NodeId,
+    pub(super) ring: Ring,
+    pub(super) places: [SlotPlace; 2],
+    pub(super) rooms: [SegmentRoom; 2],
+    /// The slot of the newest image; `None`: there is none yet.
+    pub(super) slot: Option<Slot>,
+    pub(super) checkpoint_sequence: u64,
+    pub(super) image_len_bytes: u64,
+    /// How many segments continue it, where the next one goes in the room, and whether one may.
+    pub(super) segments: u32,
+    pub(super) segments_at: u32,
+    pub(super) segments_closed: bool,
+    /// What image and segments hold, and where the journal continues them.
+    pub(super) base: Position,
+    pub(super) replay_from: JournalPoint,
+    pub(super) journal: VecDeque<Placed>,
+    pub(super) next: JournalPoint,
+    pub(super) position: Position,
+    pub(super) restart_sequence: u64,
     /// Only a whole image can be written until one has been.
-    damage: Option<String>,
-    running: Option<Running>,
+    pub(super) damage: Option<String>,
+    pub(super) running: Option<Running>,
+    /// Where the last record would have led that found no room, until something else is written.
+    pub(super) refused: Option<Position>,
     /// Where records become blocks.
-    blocks: Buffer,
+    pub(super) blocks: Buffer,
     /// A crash left the old checkpoint beside the image that replaced it: it is retired before the next write.
-    retire: Option<Slot>,
-}
-
-/// A checkpoint that is being written.
-#[derive(Debug)]
-struct Running {
-    slot: Slot,
-    position: Position,
-    sequence: u64,
-    replay_from: JournalPoint,
-    blocks: ImageBlocks,
+    pub(super) retire: Option<Slot>,
 }
 
 impl OwnArea {
@@ -79,26 +75,26 @@ impl OwnArea {
             node: area.node,
             ring: area.ring,
             places: Slot::ALL.map(|slot| slot_place(superblock, area.node, slot)),
+            rooms: Slot::ALL.map(|slot| segment_room(superblock, area.node, slot)),
             slot: area.checkpoint.map(|(slot, _)| slot),
             checkpoint_sequence: area.slots.iter().map(highest).max().unwrap_or(0),
-            base: area.base(),
-            replay_from: area.replay_from,
+            image_len_bytes: area.checkpoint.map_or(0, |(_, head)| head.image_len_bytes),
+            segments: area.segments.count,
+            segments_at: area.segments.next_at,
+            segments_closed: area.segments.unusable.is_some(),
+            base: area.segments.position,
+            replay_from: area.segments.replay_from,
             journal: area
                 .journal
                 .iter()
-                .map(|placed| Placed {
-                    point: placed.point,
-                    blocks: placed.blocks,
-                    step: placed.entry.step,
-                    prev: placed.entry.prev,
-                    next: placed.entry.next,
-                })
+                .map(|placed| placed_of(&placed.entry, placed.point, placed.blocks))
                 .collect(),
             next: area.next,
             position: area.position,
             restart_sequence: area.restart_sequence,
             damage: area.damage.clone(),
             running: None,
+            refused: None,
             blocks: Buffer::zeroed(1),
             retire,
         }
@@ -107,6 +103,11 @@ impl OwnArea {
     /// Where the area stands.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// How many segments continue the newest image.
+    pub fn segments(&self) -> u32 {
+        self.segments
     }
 
     pub fn is_checkpointing(&self) -> bool {
@@ -121,6 +122,13 @@ impl OwnArea {
     /// Appends one record, durable on return: one write.
     pub fn append(&mut self, handle: &mut Handle, entry: &Entry) -> Result<(), RegionError> {
         self.refuse_if_damaged(handle)?;
+        let behind_refused = self.refused.take().is_some_and(|refused| refused == entry.prev);
+        if behind_refused && entry.prev != self.position {
+            // Asked for before it was known that the one before finds no room: neither is damage.
+            self.refused = Some(entry.next);
+            let device = handle.name();
+            return Err(RegionError::BehindRefused { device });
+        }
         if entry.prev != self.position {
             let (expected, got) = (entry.prev.into(), self.position.into());
             return Err(RegionError::NotNext {
@@ -134,7 +142,8 @@ impl OwnArea {
             self.check_rollback(handle, entry)?;
         }
         let blocks = blocks_for(entry.payload.len());
-        let at = self.place(handle, blocks, entry.payload.len())?;
+        let place = self.place(handle, blocks, entry.payload.len());
+        let at = place.inspect_err(|_| self.refused = Some(entry.next))?;
         self.retire_left_over(handle)?;
         self.ring
             .encode_into(&mut self.blocks, entry, at, self.next.sequence);
@@ -147,18 +156,11 @@ impl OwnArea {
             sequence: self.next.sequence,
             at,
         };
-        self.journal.push_back(Placed {
-            point,
-            blocks,
-            step: entry.step,
-            prev: entry.prev,
-            next: entry.next,
-        });
+        self.journal.push_back(placed_of(entry, point, blocks));
         self.next = after(&self.ring, point, blocks);
         self.position = entry.next;
-        self.restart_sequence = self
-            .restart_sequence
-            .max(self.next.sequence.saturating_add(self.lap()));
+        self.restart_sequence =
+            (self.restart_sequence).max(restart_after(self.next.sequence, self.ring.blocks));
         Ok(())
     }
 
@@ -173,112 +175,21 @@ impl OwnArea {
         image: Vec<u8>,
     ) -> Result<(), RegionError> {
         self.refuse_if_too_large(handle, &image)?;
-        self.running = None;
-        let slot = self.slot.map_or(Slot::A, Slot::other);
+        (self.running, self.refused) = (None, None);
         let replay_from = JournalPoint {
             sequence: self.restart_sequence,
             at: 0,
         };
-        let mut running = self.start(slot, position, replay_from, image);
+        let mut running = self.start_image(position, replay_from, image);
         while let Some((block, blocks)) = running.blocks.next(CHECKPOINT_STEP_BLOCKS * 4) {
             handle.write_unflushed(block, &blocks)?;
         }
-        self.finish(handle, running, true)?;
+        self.finish_image(handle, running, true)?;
         self.journal.clear();
         self.next = replay_from;
         self.position = position;
-        self.restart_sequence = replay_from.sequence.saturating_add(self.lap());
+        self.restart_sequence = restart_after(replay_from.sequence, self.ring.blocks);
         self.damage = None;
-        Ok(())
-    }
-
-    /// Starts a checkpoint of `position`, which the journal has reached; [`OwnArea::checkpoint_step`] writes it. One that is
-    /// still running is given up for it. Returns `false` if there is nothing to do: it is the newest checkpoint's own.
-    pub fn begin_checkpoint(
-        &mut self,
-        handle: &mut Handle,
-        position: Position,
-        image: Vec<u8>,
-    ) -> Result<bool, RegionError> {
-        self.refuse_if_damaged(handle)?;
-        self.refuse_if_too_large(handle, &image)?;
-        let reached = self.journal.iter().rev().find(|placed| placed.next == position);
-        let replay_from = match reached {
-            Some(placed) => after(&self.ring, placed.point, placed.blocks),
-            None if position == self.base && self.slot.is_some() => return Ok(false),
-            None if position == self.base => self.replay_from,
-            None => {
-                let (expected, got) = (position.into(), self.position.into());
-                return Err(RegionError::NotNext {
-                    device: handle.name(),
-                    what: "the checkpoint",
-                    expected,
-                    got,
-                });
-            }
-        };
-        self.retire_left_over(handle)?;
-        let slot = self.slot.map_or(Slot::A, Slot::other);
-        self.running = Some(self.start(slot, position, replay_from, image));
-        Ok(true)
-    }
-
-    /// Writes a bounded part of the running checkpoint. `true`: it is done (or was given up, because a whole image or a
-    /// rollback made it pointless), and the journal is trimmed.
-    pub fn checkpoint_step(&mut self, handle: &mut Handle) -> Result<bool, RegionError> {
-        let Some(mut running) = self.running.take() else {
-            return Ok(true);
-        };
-        if let Some((block, blocks)) = running.blocks.next(CHECKPOINT_STEP_BLOCKS) {
-            handle.write_unflushed(block, &blocks)?;
-            self.running = Some(running);
-            return Ok(false);
-        }
-        self.finish(handle, running, false)?;
-        Ok(true)
-    }
-
-    fn start(&self, slot: Slot, position: Position, replay_from: JournalPoint, image: Vec<u8>) -> Running {
-        let sequence = self.checkpoint_sequence.saturating_add(1);
-        let blocks = ImageBlocks::new(self.places[slot as usize], image, position, sequence);
-        Running {
-            slot,
-            position,
-            sequence,
-            replay_from,
-            blocks,
-        }
-    }
-
-    /// All image blocks are written: makes them durable, then the head, which is the moment the checkpoint counts.
-    fn finish(&mut self, handle: &mut Handle, running: Running, replaces: bool) -> Result<(), RegionError> {
-        handle.flush()?;
-        let head = CheckpointHead {
-            sequence: running.sequence,
-            position: running.position,
-            image_len_bytes: running.blocks.image_len_bytes(),
-            replay_from: running.replay_from,
-            replaces,
-            digest: running.blocks.digest(),
-        };
-        let place = self.places[running.slot as usize];
-        handle.write_block(place.head_block, &place.encode_head(&head))?;
-        if replaces {
-            let old = self.places[running.slot.other() as usize];
-            handle.write_block(old.head_block, &old.encode_retired(head.sequence))?;
-        }
-        self.retire = None;
-        self.slot = Some(running.slot);
-        self.checkpoint_sequence = head.sequence;
-        self.base = head.position;
-        self.replay_from = head.replay_from;
-        while self
-            .journal
-            .front()
-            .is_some_and(|first| first.point.sequence < head.replay_from.sequence)
-        {
-            self.journal.pop_front();
-        }
         Ok(())
     }
 
@@ -318,11 +229,11 @@ impl OwnArea {
     fn check_rollback(&mut self, handle: &Handle, entry: &Entry) -> Result<(), RegionError> {
         let standing = |from: u64| {
             let mut standing = Vec::new();
-            for placed in self.journal.iter().filter(|placed| placed.point.sequence >= from) {
+            for placed in (self.journal.iter()).filter(|placed| placed.source.point.sequence >= from) {
                 if placed.step == Step::Rollback {
                     standing.pop();
                 } else {
-                    standing.push((placed.prev, placed.next));
+                    standing.push((placed.source.prev, placed.source.next));
                 }
             }
             standing.pop()
@@ -341,14 +252,14 @@ impl OwnArea {
         if self
             .running
             .as_ref()
-            .is_some_and(|running| !undoes(standing(running.replay_from.sequence)))
+            .is_some_and(|running| !undoes(standing(running.replay_from().sequence)))
         {
             self.running = None;
         }
         Ok(())
     }
 
-    fn retire_left_over(&mut self, handle: &mut Handle) -> Result<(), RegionError> {
+    pub(super) fn retire_left_over(&mut self, handle: &mut Handle) -> Result<(), RegionError> {
         let Some(slot) = self.retire else { return Ok(()) };
         let place = self.places[slot as usize];
         handle.write_block(place.head_block, &place.encode_retired(self.checkpoint_sequence))?;
@@ -356,7 +267,7 @@ impl OwnArea {
         Ok(())
     }
 
-    fn refuse_if_damaged(&self, handle: &Handle) -> Result<(), RegionError> {
+    pub(super) fn refuse_if_damaged(&self, handle: &Handle) -> Result<(), RegionError> {
         match &self.damage {
             Some(what) => Err(RegionError::Damaged {
                 device: handle.name(),
@@ -367,7 +278,7 @@ impl OwnArea {
         }
     }
 
-    fn refuse_if_too_large(&self, handle: &Handle, image: &[u8]) -> Result<(), RegionError> {
+    pub(super) fn refuse_if_too_large(&self, handle: &Handle, image: &[u8]) -> Result<(), RegionError> {
         let max_bytes = self.places[0].image_bytes_max();
         if image.len() as u64 > max_bytes {
             let device = handle.name();
@@ -379,13 +290,22 @@ impl OwnArea {
         }
         Ok(())
     }
+}
 
-    fn lap(&self) -> u64 {
-        u64::from(self.ring.blocks)
+fn placed_of(entry: &Entry, point: JournalPoint, blocks: u32) -> Placed {
+    Placed {
+        source: Source {
+            point,
+            blocks,
+            len_bytes: entry.payload.len(),
+            prev: entry.prev,
+            next: entry.next,
+        },
+        step: entry.step,
     }
 }
 
-fn after(ring: &Ring, point: JournalPoint, blocks: u32) -> JournalPoint {
+pub(super) fn after(ring: &Ring, point: JournalPoint, blocks: u32) -> JournalPoint {
     JournalPoint {
         sequence: point.sequence.saturating_add(1),
         at: (point.at + blocks) % ring.blocks,

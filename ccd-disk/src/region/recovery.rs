@@ -1,5 +1,5 @@
-//! What one area holds after whatever happened to it: the newest checkpoint that is whole, the journal after it, and
-//! whether the journal ends in a torn tail or in damage.
+//! What one area holds after whatever happened to it: the newest checkpoint that is whole, its segments, the journal after
+//! them, and whether the journal ends in a torn tail or in damage.
 //!
 //! The argument, in short (docs/format.md has it in full): a record is written only when the one before it is durable, so
 //! a valid record with a *higher* sequence number than the one that is missing proves that the missing one was durable
@@ -7,12 +7,14 @@
 //! numbers are never used twice across a restart of the journal, so no leftover of an earlier lap can be such a proof.
 
 use super::handle::Handle;
+use super::slots::{Segments, Slots};
 use crate::device::Buffer;
 use crate::error::RegionError;
-use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotPlace, SlotState};
+use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotState};
 use crate::format::geometry::Slot;
-use crate::format::header::{self, BlockFault, PAYLOAD_BYTES};
+use crate::format::header::{self, BlockFault};
 use crate::format::journal::{Entry, Ring, Step};
+use crate::format::segment::SEGMENTS_MAX;
 use crate::format::superblock::Superblock;
 use ccd_core::ids::{NodeId, Position, Stamp};
 use std::collections::BTreeSet;
@@ -44,25 +46,27 @@ pub struct Placed {
 pub struct RecoveredArea {
     pub node: NodeId,
     pub ring: Ring,
-    /// The checkpoint that the journal continues, and its slot; `None`: the area was never written to, or it is lost.
+    /// The checkpoint that counts, and its slot; `None`: the area was never written to, or it is lost.
     pub checkpoint: Option<(Slot, CheckpointHead)>,
     /// The bytes of that checkpoint's image.
     pub image: Vec<u8>,
+    /// The segments that continue it.
+    pub segments: Segments,
     /// What the two slots hold.
     pub slots: [SlotState; 2],
-    /// The journal after the checkpoint, undone records and rollbacks included.
+    /// The journal after the segments, undone records and rollbacks included.
     pub journal: Vec<Placed>,
-    /// Where the replay started.
-    pub replay_from: JournalPoint,
     /// Where the next record goes.
     pub next: JournalPoint,
-    /// Where checkpoint and journal lead.
+    /// Where checkpoint, segments and journal lead.
     pub position: Position,
     /// Higher than every sequence number that the ring can hold.
     pub restart_sequence: u64,
     pub tail: Tail,
-    /// What is missing although it was durable once. The state is then older than the area's last ack.
+    /// What is missing although it was durable once.
     pub damage: Option<String>,
+    /// With damage: everything that is missing is elsewhere, too, and `position` is the newest that the area ever acked.
+    pub is_complete: bool,
     /// With damage: nothing that is missing was newer than this; `None`: nobody knows.
     pub damage_newest: Option<Stamp>,
     /// There was a checkpoint and there is none: `position` means nothing.
@@ -75,9 +79,9 @@ impl RecoveredArea {
         !self.lost && (self.checkpoint.is_some() || !self.journal.is_empty())
     }
 
-    /// The records that stand, in order: without those undone and the rollbacks that undid them.
+    /// The records that stand, in order, of segments and journal: without those undone and the rollbacks that undid them.
     pub fn standing(&self) -> Vec<&Entry> {
-        let mut standing = Vec::new();
+        let mut standing: Vec<&Entry> = self.segments.entries.iter().collect();
         for placed in &self.journal {
             if placed.entry.step == Step::Rollback {
                 standing.pop();
@@ -88,6 +92,7 @@ impl RecoveredArea {
         standing
     }
 
+    /// Of the image.
     pub fn base(&self) -> Position {
         self.checkpoint.map_or(Position::EMPTY, |(_, head)| head.position)
     }
@@ -110,16 +115,6 @@ pub fn recover(
     Ok(area)
 }
 
-/// Where a slot lies.
-pub fn slot_place(superblock: &Superblock, node: NodeId, slot: Slot) -> SlotPlace {
-    SlotPlace {
-        identity: superblock.identity,
-        node,
-        head_block: superblock.geometry.slot(node, slot),
-        image_blocks: superblock.geometry.image_blocks,
-    }
-}
-
 /// Where a ring lies.
 pub fn ring_of(superblock: &Superblock, node: NodeId) -> Ring {
     Ring {
@@ -138,19 +133,20 @@ fn recover_once(
     let ring = ring_of(superblock, node);
     let slots = Slots::read(handle, superblock, node)?;
     let (blocks, unreadable) = handle.read_readable(ring.first_block, ring.blocks as usize)?;
-    let replay_from = match &slots.chosen {
-        Some((_, head, _)) => head.replay_from,
-        None => JournalPoint { sequence: 1, at: 0 },
-    };
-    let base = slots
-        .chosen
-        .as_ref()
-        .map_or(Position::EMPTY, |(_, head, _)| head.position);
-    let walk = Walk::new(&ring, &blocks, replay_from, base).run();
+    let segments = slots.segments;
+    let walk = Walk::new(&ring, &blocks, segments.replay_from, segments.position).run();
     let scan = Scan::of(&ring, &blocks, &walk, &unreadable);
     let mut damage = slots.damage;
     damage.extend(walk.broken.clone());
     if let Some(later) = scan.later_sequence {
+        if let (Some((block, fault)), true) =
+            (segments.unusable, walk.journal.is_empty() && damage.is_empty())
+        {
+            damage.push(format!(
+                "segment {} of its checkpoint (block {block}) is damaged: {fault}",
+                segments.count
+            ));
+        }
         damage.push(format!(
             "record {} of the journal (block {}) is missing or damaged, though record {later} after it is there: the state ends \
              at {}",
@@ -172,7 +168,8 @@ fn recover_once(
             SlotState::Head(head) => Some(head.position.stamp),
             _ => None,
         });
-        heads.fold(scan.newest.max(walk.position.stamp), Ord::max)
+        let newest = scan.newest.max(walk.position.stamp).max(slots.damage_newest);
+        heads.fold(newest, Ord::max)
     });
     let lost = slots.lost;
     let (checkpoint, image) = match slots.chosen {
@@ -184,98 +181,20 @@ fn recover_once(
         ring,
         checkpoint,
         image,
+        segments,
         slots: slots.states,
         journal: walk.journal,
-        replay_from,
         next: walk.next,
         position: walk.position,
         restart_sequence: scan.restart_sequence,
+        is_complete: !lost
+            && walk.broken.is_none()
+            && scan.later_sequence.is_none()
+            && scan.tail_unreadable.is_none(),
         tail: scan.tail,
         damage: (!damage.is_empty()).then(|| damage.join("; ")),
         damage_newest,
         lost,
-    })
-}
-
-/// What the checkpoint slots hold and which of them counts.
-struct Slots {
-    states: [SlotState; 2],
-    chosen: Option<(Slot, CheckpointHead, Vec<u8>)>,
-    damage: Vec<String>,
-    lost: bool,
-}
-
-impl Slots {
-    fn read(handle: &mut Handle, superblock: &Superblock, node: NodeId) -> Result<Self, RegionError> {
-        let mut states = [SlotState::Empty; 2];
-        let mut heads = Vec::new();
-        let mut retired_by = 0;
-        for (state, slot) in states.iter_mut().zip(Slot::ALL) {
-            let place = slot_place(superblock, node, slot);
-            let (block, unreadable) = handle.read_readable(place.head_block, 1)?;
-            *state = match unreadable.is_empty() {
-                true => place.decode_head(block.block(0), superblock.geometry.journal_blocks),
-                false => SlotState::Bad(BlockFault::Unreadable),
-            };
-            match *state {
-                SlotState::Head(head) => heads.push((slot, head)),
-                SlotState::Retired { by_sequence } => retired_by = by_sequence,
-                SlotState::Empty | SlotState::Bad(_) => {}
-            }
-        }
-        heads.sort_by_key(|(_, head)| std::cmp::Reverse(head.sequence));
-        let newest_sequence = heads.first().map(|(_, head)| head.sequence);
-        let mut damage = Vec::new();
-        let mut chosen = None;
-        for (slot, head) in heads {
-            match read_image(handle, &slot_place(superblock, node, slot), &head)? {
-                Ok(image) => {
-                    chosen = Some((slot, head, image));
-                    break;
-                }
-                // The image of an older head is being overwritten whenever a checkpoint is: no damage.
-                Err((block, fault)) if Some(head.sequence) == newest_sequence => damage.push(format!(
-                    "block {block} of checkpoint {} (slot {slot:?}) is damaged: {fault}",
-                    head.sequence
-                )),
-                Err(_) => {}
-            }
-        }
-        let bad = states
-            .iter()
-            .filter(|state| matches!(state, SlotState::Bad(_)))
-            .count();
-        let chosen_sequence = chosen.as_ref().map_or(0, |(_, head, _)| head.sequence);
-        // A torn head spoils one slot at most, and never the only one that counted.
-        let lost = match chosen {
-            Some(_) => chosen_sequence < retired_by,
-            None => bad == 2 || retired_by > 0 || newest_sequence.is_some(),
-        };
-        if lost {
-            damage.push(match retired_by {
-                0 => "neither checkpoint is whole".to_owned(),
-                by => format!("checkpoint {by}, which replaced the one before, is damaged"),
-            });
-        }
-        Ok(Self {
-            states,
-            chosen: chosen.filter(|_| !lost),
-            damage,
-            lost,
-        })
-    }
-}
-
-fn read_image(
-    handle: &mut Handle,
-    place: &SlotPlace,
-    head: &CheckpointHead,
-) -> Result<Result<Vec<u8>, (u64, BlockFault)>, RegionError> {
-    let count = (head.image_len_bytes as usize).div_ceil(PAYLOAD_BYTES);
-    let (blocks, unreadable) = handle.read_readable(place.head_block + 1, count)?;
-    Ok(match unreadable.first() {
-        Some(index) => Err((place.head_block + 1 + u64::from(*index), BlockFault::Unreadable)),
-        None => place.decode_image(head, &blocks),
     })
 }
 
@@ -418,9 +337,15 @@ impl Scan {
         Self {
             later_sequence: (highest > missing).then_some(highest),
             newest,
-            restart_sequence: highest.saturating_add(u64::from(ring.blocks)),
+            restart_sequence: restart_after(highest, ring.blocks),
             tail: torn_at.map_or(Tail::Clean, |at| Tail::Torn { block: number(at) }),
             tail_unreadable: unreadable.contains(&here).then(|| number(here)),
         }
     }
+}
+
+/// Higher than the sequence of every record that a ring can hold, if `highest` is the highest that is seen there: what cannot be
+/// seen was written after it, or after segments that cannot be seen, none of which took more than a lap of the ring.
+pub(super) fn restart_after(highest: u64, ring_blocks: u32) -> u64 {
+    highest.saturating_add(u64::from(ring_blocks) * u64::from(SEGMENTS_MAX + 2))
 }

@@ -6,6 +6,7 @@ use ccd_core::ids::{ClusterId, DeviceRole, NodeSet, Replica, RequestId};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::time::Date;
 use ccd_disk::device::{Access, RawDevice};
+use ccd_disk::format::geometry::Slot;
 use ccd_disk::{ExpectedIdentity, Region};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -102,6 +103,43 @@ pub fn append(path: &Path, count: u64) {
             .unwrap();
         database = next;
     }
+}
+
+/// Defines 100 keys, which an image holds, and 15 that are in two segments behind it; so many more follow in the journal. Returns
+/// the first block of the segments.
+pub fn with_a_segment(path: &Path, behind: u64) -> u64 {
+    let mut region = region(path, 0);
+    let mut database = Database::default();
+    for sequence in 1..=115 + behind {
+        let op = Op::Format {
+            key: Key::new(&format!("KEY{sequence}")).unwrap(),
+            columns: (0..20).map(|column| format!("column_number_{column}")).collect(),
+        };
+        let update = Update {
+            request: RequestId { client: 1, sequence },
+            who: Who::default(),
+            date: Date(sequence),
+            reason: None,
+            preconditions: Vec::new(),
+            ops: vec![op],
+        };
+        let (admitted, _) = database.admit(&update).unwrap();
+        let epoch = database.position().stamp.epoch;
+        let (record, next) = Record::updates(&database, epoch, admitted, vec![update], NodeSet::from_bits(3));
+        database = next;
+        let record = Arc::new(record);
+        let append = ReplicaOp::Append {
+            record,
+            then_survey: false,
+        };
+        region.execute(append).unwrap();
+        if [100, 110, 115].contains(&sequence) {
+            let database = database.clone();
+            region.execute(ReplicaOp::Checkpoint { database }).unwrap();
+        }
+    }
+    assert_eq!(region.own_segments().unwrap(), 2);
+    region.superblock().geometry.segments(node(0), Slot::A)
 }
 
 pub fn flip(path: &Path, offset: u64) {

@@ -9,8 +9,9 @@ use ccd_core::database::{Key, Op, Pattern, Row};
 /// Updates in each measurement, in turns of so many with as many of the floor's: what else the machine does hits both.
 const TURNS: u32 = 20;
 pub const UPDATES_PER_TURN: u32 = 200;
-/// Updates whose bytes are counted, window by window: several checkpoints fall into all of them, none into most.
-const COUNTED_WINDOWS: u32 = 200;
+/// Updates whose bytes are counted, window by window: several whole images fall into all of them, also of a large database, and no
+/// checkpoint into most.
+const COUNTED_WINDOWS: u32 = 900;
 const UPDATES_PER_WINDOW: u32 = 50;
 /// Rows of the small and of the large database, and in one transaction while they are filled.
 pub const ROWS_SMALL: usize = 1_000;

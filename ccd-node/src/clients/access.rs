@@ -1,110 +1,83 @@
-//! Who may ask for what.
+//! Who may ask for what: rules and callers to rights. What each request needs is in `needs.rs`.
 //!
 //! Root and the daemon's own user may do everything. Members of the group `ccd` may read. `ACCESS` rows of the init
-//! database add to that: `ACCESS:read|write:SUBJECT:KEYS`, where SUBJECT is a user's name or number, `@` and a group's,
-//! or `*` for everybody, and KEYS matches keys with `*` for any run of characters.
+//! database add to that, and nothing takes away: see docs/access.md. Called by `serve.rs`, once for each connection and
+//! once for each request; looks names up when it is made, and never again.
 
-use ccd_client::wire::{Ask, ChangesAsk, HistoryAsk, Service};
-use ccd_core::client::RequestBody;
-use ccd_core::database::{Key, Op};
-use ccd_core::init::ClusterInit;
-use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
-use std::ffi::CString;
+use super::needs::{Need, Object, needs};
+use ccd_client::wire::{Ask, Service};
+use ccd_core::init::{AccessInit, AccessRight, AccessSubject};
+use nix::unistd::{Gid, Group, User, geteuid};
+use std::fmt;
 
 /// Whose members may read without any rule.
 pub const READERS_GROUP: &str = "ccd";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Right {
-    Read,
-    Write,
-}
+/// Rows that a refusal names.
+const ROWS_NAMED_MAX: usize = 4;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Everybody,
     User(u32),
     Group(u32),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
-    right: Right,
-    subject: Subject,
-    keys: String,
-}
-
-/// An `ACCESS` row that cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
-    #[error("ACCESS row: right {0:?} is neither read nor write; correct it in init.ccd")]
-    Right(String),
-    #[error("ACCESS row: there is no user {0:?} on this machine; create it, or correct init.ccd")]
-    NoUser(String),
-    #[error("ACCESS row: there is no group {0:?} on this machine; create it, or correct init.ccd")]
-    NoGroup(String),
+    /// There is no such user or group on this machine: the row grants nothing.
+    Nobody,
 }
 
 /// All rules of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessRules {
-    rules: Vec<Rule>,
+    rules: Vec<(Subject, AccessInit)>,
     readers: Option<u32>,
     /// The user that the daemon runs as.
     own_uid: u32,
 }
 
-/// Whoever is at the other end of a socket.
+/// Whoever is at the other end of a socket, by the kernel's word when it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub uid: u32,
     pub pid: u32,
-    /// All groups of the user, the effective one too.
+    /// All groups of the process, the effective one too.
     pub gids: Vec<u32>,
 }
 
 /// What one caller may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
+    uid: u32,
     everything: bool,
-    read: Vec<String>,
-    write: Vec<String>,
+    /// A member of the readers' group.
+    reader: bool,
+    rows: Vec<AccessInit>,
 }
 
 impl AccessRules {
-    /// Reads the rows and looks up their names.
-    ///
-    /// # Errors
-    /// When a row names no right, or nobody.
-    pub fn from_init(init: &ClusterInit) -> Result<Self, AccessError> {
-        let rows = init.rows().iter().filter(|row| row.key.as_str() == "ACCESS");
-        let rules = rows
-            .map(|row| {
-                let [right, subject, keys] = &row.values[..] else {
-                    return Err(AccessError::Right(row.to_text()));
-                };
-                Ok(Rule {
-                    right: match right.as_str() {
-                        "read" => Right::Read,
-                        "write" => Right::Write,
-                        other => return Err(AccessError::Right(other.to_owned())),
-                    },
-                    subject: subject_named(subject)?,
-                    keys: keys.clone(),
-                })
-            })
-            .collect::<Result<_, _>>()?;
+    /// Looks up the names in the rows; one that is not known on this machine is warned about, and grants nothing.
+    pub fn new(rows: &[AccessInit]) -> Self {
+        let rules: Vec<_> = (rows.iter())
+            .map(|row| (subject_of(&row.subject), row.clone()))
+            .collect();
+        for (subject, row) in &rules {
+            if *subject == Subject::Nobody {
+                tracing::warn!(
+                    "{row} in init.ccd grants nothing: there is no such user or group on this machine; create it and \
+                     restart ccdd, or correct the row"
+                );
+            }
+        }
         let readers = Group::from_name(READERS_GROUP).ok().flatten();
-        Ok(Self {
+        Self {
             rules,
             readers: readers.map(|group| group.gid.as_raw()),
             own_uid: geteuid().as_raw(),
-        })
+        }
     }
 
-    /// Whether somebody other than root and the readers' group may have a right, and so must reach the socket.
-    pub fn has_rules(&self) -> bool {
-        !self.rules.is_empty()
+    /// Whether somebody other than root and the readers' group may have this right, and so must reach a socket.
+    pub fn grants_any(&self, right: AccessRight) -> bool {
+        (self.rules.iter()).any(|(subject, row)| *subject != Subject::Nobody && row.right >= right)
     }
 
     pub fn readers_gid(&self) -> Option<Gid> {
@@ -117,250 +90,128 @@ impl AccessRules {
     }
 
     pub fn rights_of(&self, caller: &Caller) -> Rights {
-        let mut rights = Rights {
-            everything: self.is_trusted(caller.uid),
-            ..Rights::default()
+        let applies = |subject| match subject {
+            Subject::Everybody => true,
+            Subject::User(uid) => uid == caller.uid,
+            Subject::Group(gid) => caller.gids.contains(&gid),
+            Subject::Nobody => false,
         };
-        if self.readers.is_some_and(|gid| caller.gids.contains(&gid)) {
-            rights.read.push("*".to_owned());
+        let rows = self.rules.iter().filter(|(subject, _)| applies(*subject));
+        Rights {
+            uid: caller.uid,
+            everything: self.is_trusted(caller.uid),
+            reader: self.readers.is_some_and(|gid| caller.gids.contains(&gid)),
+            rows: rows.map(|(_, row)| row.clone()).collect(),
         }
-        for rule in &self.rules {
-            let applies = match rule.subject {
-                Subject::Everybody => true,
-                Subject::User(uid) => uid == caller.uid,
-                Subject::Group(gid) => caller.gids.contains(&gid),
-            };
-            if applies {
-                rights.read.push(rule.keys.clone());
-                if rule.right == Right::Write {
-                    rights.write.push(rule.keys.clone());
-                }
-            }
-        }
-        rights
     }
 }
 
 impl Rights {
-    /// Whether this may be asked; if not, why. `control` says which socket it came through.
+    /// Whether this may be asked; if not, why, and what would allow it. `control` says which socket it came through.
+    ///
+    /// # Errors
+    /// With what the caller is told.
     pub fn check(&self, ask: &Ask, control: bool) -> Result<(), String> {
-        let service = ask.service();
-        if service == Service::Control && !control {
-            return Err("membership is changed through control.sock; use ccdctl as root".to_owned());
+        if ask.service() == Service::Control && !control {
+            return Err("this goes through control.sock; use ccdctl or ccdadm of this version".to_owned());
         }
         if self.everything {
             return Ok(());
         }
-        let (granted, verb) = match service {
-            Service::Control => return Err("only root may change membership; use sudo".to_owned()),
-            Service::Read => (&self.read, "read"),
-            Service::Write => (&self.write, "write"),
+        match needs(ask).into_iter().find(|need| !self.grants(need)) {
+            None => Ok(()),
+            Some(need) => Err(self.refusal(&need)),
+        }
+    }
+
+    /// Whether any update may be asked for.
+    pub fn may_write(&self) -> bool {
+        self.everything || self.rows.iter().any(|row| row.right >= AccessRight::Write)
+    }
+
+    fn grants(&self, need: &Need<'_>) -> bool {
+        let covers = |row: &AccessInit| match need.object {
+            Object::Anything => true,
+            Object::Key(key) => row.covers(Some(key)),
+            Object::Database | Object::Cluster => row.covers(None),
         };
-        for key in keys_of(ask) {
-            let allowed = granted.iter().any(|pattern| match key {
-                Some(key) => matches(pattern, key),
-                None => pattern == "*",
-            });
-            if !allowed {
-                let what = key.map_or_else(|| "the whole database".to_owned(), |key| format!("key {key}"));
-                return Err(format!(
-                    "this user may not {verb} {what}; ask root, or an ACCESS row in init.ccd can allow it"
-                ));
+        (self.reader && need.right == AccessRight::Read)
+            || (self.rows.iter()).any(|row| row.right >= need.right && covers(row))
+    }
+
+    fn refusal(&self, need: &Need<'_>) -> String {
+        let uid = self.uid;
+        let keys = match need.object {
+            Object::Key(key) => key,
+            Object::Anything | Object::Database | Object::Cluster => "*",
+        };
+        format!(
+            "user {uid} lacks the right {need}: {}; root may grant it by the row ACCESS:{}:{uid}:{keys} in init.ccd on every node \
+             (ccdadm edit-init)",
+            self.grounds(),
+            need.right.name(),
+        )
+    }
+
+    /// What was looked at, and grants less.
+    fn grounds(&self) -> String {
+        let group = format!("as a member of group {READERS_GROUP} it may read");
+        let rows: Vec<String> = (self.rows.iter().take(ROWS_NAMED_MAX))
+            .map(ToString::to_string)
+            .collect();
+        let more = self.rows.len().saturating_sub(ROWS_NAMED_MAX);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        match (self.reader, rows.is_empty()) {
+            (false, true) => {
+                format!(
+                    "no ACCESS row is for this user or its groups, and it is not in group {READERS_GROUP}"
+                )
             }
+            (true, true) => format!("{group}, and no ACCESS row is for it"),
+            (false, false) => format!("the rows for it grant only {}{more}", rows.join(", ")),
+            (true, false) => format!(
+                "{group}, and the rows for it grant only {}{more}",
+                rows.join(", ")
+            ),
         }
-        Ok(())
     }
 }
 
-/// The keys that a request touches; `None` stands for all of them.
-fn keys_of(ask: &Ask) -> Vec<Option<&str>> {
-    let request = match ask {
-        Ask::Request(request) => request,
-        // For whoever may read anything.
-        Ask::Status | Ask::Why { .. } => return Vec::new(),
-        Ask::History(HistoryAsk { key, .. }) | Ask::Changes(ChangesAsk { key, .. }) => {
-            return vec![key.as_ref().map(Key::as_str)];
+impl fmt::Display for Need<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let right = self.right.name();
+        match self.object {
+            Object::Anything => write!(f, "to {right} anything"),
+            Object::Key(key) => write!(f, "{right} on key {key}"),
+            Object::Database => write!(f, "{right} on the whole database"),
+            Object::Cluster => write!(f, "{right} on the cluster"),
         }
-        Ask::Branches | Ask::Branch { .. } => return vec![None],
-    };
-    match &request.body {
-        RequestBody::Query { pattern, .. } => vec![Some(pattern.key.as_str())],
-        RequestBody::Update(update) => update
-            .ops
-            .iter()
-            .map(|op| match op {
-                Op::Add(row) => Some(row.key.as_str()),
-                Op::Remove(pattern) => Some(pattern.key.as_str()),
-                Op::Format { key, .. } | Op::RemoveFormat(key) | Op::ReplaceKey { key, .. } => {
-                    Some(key.as_str())
-                }
-                Op::ReplaceAll { .. } | Op::Purify => None,
-            })
-            .collect(),
-        RequestBody::Outcome { .. } => Vec::new(),
-        _ => vec![None],
     }
 }
 
-/// `*` stands for any run of characters.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
-            (0..=tail.len()).any(|at| tail.is_char_boundary(at) && matches(rest, &tail[at..]))
-        }),
-    }
-}
-
-fn subject_named(subject: &str) -> Result<Subject, AccessError> {
-    if subject == "*" {
-        return Ok(Subject::Everybody);
-    }
-    if let Some(name) = subject.strip_prefix('@') {
-        if let Ok(gid) = name.parse() {
-            return Ok(Subject::Group(gid));
+fn subject_of(subject: &AccessSubject) -> Subject {
+    match subject {
+        AccessSubject::Everybody => Subject::Everybody,
+        AccessSubject::User(name) => {
+            let found = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+            (name.parse().ok().or_else(found)).map_or(Subject::Nobody, Subject::User)
         }
-        let group = Group::from_name(name).ok().flatten();
-        let group = group.ok_or_else(|| AccessError::NoGroup(name.to_owned()))?;
-        return Ok(Subject::Group(group.gid.as_raw()));
+        AccessSubject::Group(name) => {
+            let found = || {
+                Group::from_name(name)
+                    .ok()
+                    .flatten()
+                    .map(|group| group.gid.as_raw())
+            };
+            (name.parse().ok().or_else(found)).map_or(Subject::Nobody, Subject::Group)
+        }
     }
-    if let Ok(uid) = subject.parse() {
-        return Ok(Subject::User(uid));
-    }
-    let user = User::from_name(subject).ok().flatten();
-    let user = user.ok_or_else(|| AccessError::NoUser(subject.to_owned()))?;
-    Ok(Subject::User(user.uid.as_raw()))
-}
-
-/// All groups of a user. May ask name services, so not on the event loop.
-pub fn groups_of(uid: u32, gid: u32) -> Vec<u32> {
-    let mut gids = vec![gid];
-    if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
-        && let Ok(name) = CString::new(user.name)
-        && let Ok(groups) = getgrouplist(&name, Gid::from_raw(gid))
-    {
-        gids.extend(groups.into_iter().map(Gid::as_raw));
-    }
-    gids
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ccd_core::client::Request;
-    use ccd_core::database::{Key, Pattern};
-    use std::time::Duration;
-
-    fn rules() -> AccessRules {
-        let rule = |right, subject, keys: &str| Rule {
-            right,
-            subject,
-            keys: keys.to_owned(),
-        };
-        AccessRules {
-            rules: vec![
-                rule(Right::Read, Subject::Group(50), "NET_*"),
-                rule(Right::Write, Subject::User(1000), "APP"),
-            ],
-            readers: Some(40),
-            own_uid: 77,
-        }
-    }
-
-    fn caller(uid: u32, gids: &[u32]) -> Caller {
-        let gids = gids.to_vec();
-        Caller { uid, pid: 1, gids }
-    }
-
-    fn request(body: RequestBody) -> Ask {
-        Ask::Request(Request {
-            timeout: Duration::from_secs(1),
-            body,
-        })
-    }
-
-    fn query(key: &str) -> Ask {
-        request(RequestBody::Query {
-            pattern: Pattern {
-                key: Key::new(key).unwrap(),
-                columns: Vec::new(),
-                named: Vec::new(),
-                wildcard: None,
-            },
-            stale: false,
-        })
-    }
-
-    fn write(op: Op) -> Ask {
-        request(RequestBody::Update(ccd_core::client::UpdateRequest {
-            request: ccd_core::ids::RequestId::default(),
-            who: ccd_core::database::Who::default(),
-            date: ccd_core::time::Date(0),
-            reason: None,
-            preconditions: Vec::new(),
-            ops: vec![op],
-            no_wait: false,
-            dry_run: false,
-            no_sync: false,
-        }))
-    }
-
-    #[test]
-    fn each_caller_may_do_what_the_rules_say() {
-        let app = || write(Op::RemoveFormat(Key::new("APP").unwrap()));
-        let table = [
-            (caller(0, &[0]), write(Op::Purify), true, true),
-            (caller(77, &[]), write(Op::Purify), true, true),
-            (caller(77, &[]), request(RequestBody::Leave), true, true),
-            (caller(0, &[0]), request(RequestBody::Leave), false, false),
-            (caller(5, &[40]), request(RequestBody::Leave), true, false),
-            (caller(5, &[40]), query("ANY"), false, true),
-            (
-                caller(5, &[40]),
-                request(RequestBody::Keys { stale: false }),
-                false,
-                true,
-            ),
-            (caller(5, &[40]), app(), false, false),
-            (caller(5, &[50]), query("NET_A"), false, true),
-            (caller(5, &[50]), query("ANY"), false, false),
-            (
-                caller(5, &[50]),
-                request(RequestBody::Keys { stale: false }),
-                false,
-                false,
-            ),
-            (caller(5, &[]), query("NET_A"), false, false),
-            (caller(1000, &[]), app(), false, true),
-            (caller(1000, &[]), query("APP"), false, true),
-            (caller(1000, &[]), write(Op::Purify), false, false),
-            (
-                caller(1000, &[]),
-                write(Op::RemoveFormat(Key::new("APPS").unwrap())),
-                false,
-                false,
-            ),
-            (caller(5, &[]), Ask::Status, false, true),
-        ];
-        for (caller, ask, control, expected) in table {
-            let verdict = rules().rights_of(&caller).check(&ask, control);
-            assert_eq!(verdict.is_ok(), expected, "{caller:?} {ask:?} {verdict:?}");
-        }
-    }
-
-    #[test]
-    fn patterns_match_any_run() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("*", "abc", true),
-            ("a*c", "abc", true),
-            ("a*c", "ac", true),
-            ("a*c", "acd", false),
-            ("*b*", "abc", true),
-            ("abc", "abcd", false),
-            ("", "", true),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

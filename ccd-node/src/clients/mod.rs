@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! access.rs    who may ask for what (pure, but for looking up names once)
+//! needs.rs     what right each request needs, and on what
+//! groups.rs    the groups of whoever connected, by the kernel's word
+//! limits.rs    what one user may take of the daemon
 //! serve.rs     the sockets and one task for each connection
 //! ```
 //!
@@ -9,15 +12,20 @@
 //! straight from there.
 
 mod access;
+mod groups;
+mod limits;
+mod needs;
 mod serve;
 
 pub use access::AccessRules;
 pub use serve::{Sockets, bind, serve, today};
 
+use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
+use limits::{Seat, Turn};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,22 +58,25 @@ pub enum FromClient {
     },
 }
 
-/// Requests of one connection that may wait at once; more are answered `Overloaded`.
-const WAITING_PER_CONNECTION_MAX: usize = 256;
-/// Requests of all connections together.
-const WAITING_MAX: usize = 16_384;
-/// So much may wait for a client that does not read; more, and it is disconnected.
+/// So much may wait for a client that does not read; more, and it is disconnected. Before that comes what its user may have.
 const BACKLOG_BYTES_MAX: usize = wire::REPLY_BYTES_MAX + wire::FRAME_PREFIX_BYTES;
+/// An answer or a request that is not larger is small, and taken also when its user has no room left.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// One connection, as the way back.
 #[derive(Debug)]
 struct Connection {
     outbox: Outbox<OwnedWriteHalf>,
-    waiting: Cell<usize>,
+    seat: Seat,
 }
 
 impl Connection {
     fn tell(&self, id: u64, body: Told) {
+        let crowded = !self.seat.has_room();
+        if crowded && self.outbox.backlog_bytes() > SMALL_BYTES {
+            tracing::debug!(uid = self.seat.uid(), "a client does not read its answers");
+            return self.outbox.end();
+        }
         let reply = FromDaemon { id, body };
         let frame = wire::encode_reply(&reply).or_else(|error| {
             let fault = match error {
@@ -77,6 +88,14 @@ impl Connection {
             let body = Told::Failed(fault);
             wire::encode_reply(&FromDaemon { id, body })
         });
+        // Only questions have large answers, so nothing was changed.
+        let frame = match frame {
+            Ok(frame) if crowded && frame.len() > SMALL_BYTES => {
+                let body = Told::Failed(Fault::Overloaded);
+                wire::encode_reply(&FromDaemon { id, body })
+            }
+            other => other,
+        };
         match frame {
             Ok(frame) => {
                 self.outbox.append(|out| out.extend_from_slice(&frame));
@@ -90,10 +109,20 @@ impl Connection {
     }
 }
 
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Waiting {
+    connection: Rc<Connection>,
+    id: u64,
+    /// What it takes meanwhile.
+    _held: Held,
+    _turn: Turn,
+}
+
 /// Every request that waits for its answer.
 #[derive(Debug, Default)]
 pub struct Clients {
-    waiting: RefCell<BTreeMap<ClientToken, (Rc<Connection>, u64)>>,
+    waiting: RefCell<BTreeMap<ClientToken, Waiting>>,
     last_token: Cell<u64>,
 }
 
@@ -101,22 +130,45 @@ impl Clients {
     /// Answers a request. Nothing happens if its client is gone.
     pub fn reply(&self, client: ClientToken, told: Told) {
         let found = self.waiting.borrow_mut().remove(&client);
-        if let Some((connection, id)) = found {
-            connection.waiting.set(connection.waiting.get() - 1);
+        if let Some(Waiting { connection, id, .. }) = found {
+            connection.seat.end_to_wait();
             connection.tell(id, told);
         }
     }
 
-    /// Remembers the way back; `None` if too many wait already.
-    fn register(&self, connection: &Rc<Connection>, id: u64) -> Option<ClientToken> {
-        let mut waiting = self.waiting.borrow_mut();
-        if connection.waiting.get() >= WAITING_PER_CONNECTION_MAX || waiting.len() >= WAITING_MAX {
+    /// Whether a large answer can be held for this client. One that cannot need not be made.
+    pub fn has_room(&self, client: ClientToken) -> bool {
+        let waiting = self.waiting.borrow();
+        (waiting.get(&client)).is_some_and(|waiting| waiting.connection.seat.has_room())
+    }
+
+    /// Remembers the way back of a request that takes so many bytes; `None` if too many wait already.
+    fn register(
+        &self,
+        connection: &Rc<Connection>,
+        id: u64,
+        bytes: usize,
+        turn: Turn,
+    ) -> Option<ClientToken> {
+        let seat = &connection.seat;
+        let fits = bytes <= SMALL_BYTES || seat.has_room();
+        if !fits || !seat.begin_to_wait() {
             return None;
         }
         let token = ClientToken(self.last_token.get() + 1);
         self.last_token.set(token.0);
-        connection.waiting.set(connection.waiting.get() + 1);
-        waiting.insert(token, (connection.clone(), id));
+        let mut held = Held::default();
+        if bytes > SMALL_BYTES {
+            held = Held::new(seat.gauges());
+            held.set(bytes);
+        }
+        let waiting = Waiting {
+            connection: connection.clone(),
+            id,
+            _held: held,
+            _turn: turn,
+        };
+        self.waiting.borrow_mut().insert(token, waiting);
         Some(token)
     }
 
@@ -125,11 +177,12 @@ impl Clients {
         let mut waiting = self.waiting.borrow_mut();
         let gone: Vec<ClientToken> = waiting
             .iter()
-            .filter(|(_, (owner, _))| Rc::ptr_eq(owner, connection))
+            .filter(|(_, waiting)| Rc::ptr_eq(&waiting.connection, connection))
             .map(|(token, _)| *token)
             .collect();
         for token in &gone {
             waiting.remove(token);
+            connection.seat.end_to_wait();
         }
         gone
     }

@@ -1,28 +1,37 @@
 //! The sockets that clients connect to, and one task for each connection.
 
-use super::access::{AccessRules, Caller, READERS_GROUP, Rights, groups_of};
-use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient};
+use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
+use super::groups::peer_groups;
+use super::limits::{Accounts, Seat, Turn, raise_descriptors};
+use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
+use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
 use crate::outlet::Outlet;
-use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told};
+use crate::quiet::Quiet;
+use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told};
 use ccd_core::client::RequestBody;
 use ccd_core::ids::NodeId;
+use ccd_core::init::AccessRight;
 use ccd_core::time::Date;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 
-/// Connections at once; who comes when it is full is hung up on.
-const CONNECTIONS_MAX: usize = 4096;
+/// A preamble or request that has begun must be whole in this time: nobody needs longer who is not stopped or hostile.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Requests are not read as long as a client has so much to read itself.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
+/// A decoded operation takes at most so many times its bytes on the wire.
+const DECODED_TIMES: usize = 24;
 /// No client waits longer, whatever it asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Of the program's name that a client gives.
@@ -40,14 +49,15 @@ pub struct Sockets {
 /// # Errors
 /// When the folder cannot be written.
 pub fn bind(client_path: &Path, control_path: &Path, rules: &AccessRules) -> io::Result<Sockets> {
-    let open = if rules.has_rules() { 0o666 } else { 0o660 };
-    let clients = bind_one(client_path, open)?;
+    // Whom a row names must reach the socket; what they may ask is then looked at for each request.
+    let mode = |right, otherwise| if rules.grants_any(right) { 0o666 } else { otherwise };
+    let clients = bind_one(client_path, mode(AccessRight::Read, 0o660))?;
     if let Some(gid) = rules.readers_gid()
         && let Err(error) = std::os::unix::fs::chown(client_path, None, Some(gid.as_raw()))
     {
         tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", client_path.display());
     }
-    let control = bind_one(control_path, 0o600)?;
+    let control = bind_one(control_path, mode(AccessRight::Admin, 0o600))?;
     Ok(Sockets { clients, control })
 }
 
@@ -73,7 +83,17 @@ struct Shared {
     rules: AccessRules,
     clients: Rc<Clients>,
     to_core: Outlet<FromClient>,
-    connections: Cell<usize>,
+    accounts: Rc<Accounts>,
+    quiet: RefCell<Quiet>,
+}
+
+impl Shared {
+    /// Whoever can make this happen can make it happen often.
+    fn warn(&self, what: &str) {
+        if let Some(repeated) = self.quiet.borrow_mut().admit(Instant::now(), what) {
+            tracing::warn!(repeated, "{what}");
+        }
+    }
 }
 
 /// Starts to serve. `to_core` is bounded: when it is full, clients' sockets are not read until there is room.
@@ -89,7 +109,8 @@ pub fn serve(
         rules,
         clients,
         to_core,
-        connections: Cell::new(0),
+        accounts: Rc::new(Accounts::new(raise_descriptors())),
+        quiet: RefCell::default(),
     });
     spawn_local(accept(sockets.clients, shared.clone(), false));
     spawn_local(accept(sockets.control, shared, true));
@@ -98,20 +119,33 @@ pub fn serve(
 async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
     loop {
         match listener.accept().await {
-            Ok(_) if shared.connections.get() >= CONNECTIONS_MAX => {}
             Ok((stream, _)) => {
-                let shared = shared.clone();
-                shared.connections.set(shared.connections.get() + 1);
-                spawn_local(async move {
-                    // How a connection ended is the client's affair.
-                    if let Err(error) = converse(stream, &shared, control).await {
-                        tracing::debug!(%error, "a client's connection ended");
+                // One that is gone already is no news.
+                let Ok(caller) = caller(&stream) else { continue };
+                let trusted = shared.rules.is_trusted(caller.uid);
+                let seat = match shared.accounts.enter(caller.uid, trusted) {
+                    Ok(seat) => seat,
+                    Err(full) => {
+                        shared.warn(&full.to_string());
+                        continue;
                     }
-                    shared.connections.set(shared.connections.get() - 1);
+                };
+                let shared = shared.clone();
+                spawn_local(async move {
+                    let uid = caller.uid;
+                    // How a connection ended is mostly the client's affair.
+                    if let Err(error) = converse(stream, caller, seat, &shared, control).await {
+                        match error.downcast_ref::<Hostile>() {
+                            Some(hostile) => {
+                                shared.warn(&format!("a client of user {uid} was hung up on: {hostile}"))
+                            }
+                            None => tracing::debug!(%error, "a client's connection ended"),
+                        }
+                    }
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a client could not be accepted");
+                shared.warn(&format!("a client could not be accepted: {error}"));
                 // Out of descriptors: give others time to close theirs.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -119,25 +153,31 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
     }
 }
 
-async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow::Result<()> {
-    let credentials = stream.peer_cred()?;
-    let uid = credentials.uid();
-    let gid = credentials.gid();
-    let gids = if shared.rules.is_trusted(uid) {
-        Vec::new()
-    } else {
-        spawn_blocking(move || groups_of(uid, gid)).await?
-    };
-    let pid = credentials
-        .pid()
-        .and_then(|pid| u32::try_from(pid).ok())
-        .unwrap_or(0);
-    let caller = Caller { uid, pid, gids };
+/// What no client does that means well.
+#[derive(Debug, thiserror::Error)]
+enum Hostile {
+    #[error("a preamble or request that had begun was not whole after {} s", PATIENCE.as_secs())]
+    Slow,
+    #[error("a request of {bytes} bytes, and its user may write nothing")]
+    Large { bytes: usize },
+    #[error("too much is held for its user already, and it sends a large request")]
+    Crowded,
+    #[error(transparent)]
+    Nonsense(#[from] wire::WireError),
+}
+
+async fn converse(
+    stream: UnixStream,
+    caller: Caller,
+    seat: Seat,
+    shared: &Shared,
+    control: bool,
+) -> anyhow::Result<()> {
     let rights = shared.rules.rights_of(&caller);
     let (mut reader, writer) = stream.into_split();
     let connection = Rc::new(Connection {
-        outbox: Outbox::new(Rc::new(writer), BACKLOG_BYTES_MAX),
-        waiting: Cell::new(0),
+        outbox: Outbox::counted(Rc::new(writer), BACKLOG_BYTES_MAX, seat.gauges()),
+        seat,
     });
     connection.outbox.append(|out| out.extend_from_slice(&PREAMBLE));
     connection.outbox.flush();
@@ -151,6 +191,19 @@ async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow:
     outcome
 }
 
+/// Who connected, by the kernel's word.
+fn caller(stream: &UnixStream) -> io::Result<Caller> {
+    let credentials = stream.peer_cred()?;
+    let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+    let mut gids = peer_groups(stream).unwrap_or_default();
+    gids.push(credentials.gid());
+    Ok(Caller {
+        uid: credentials.uid(),
+        pid: pid.unwrap_or(0),
+        gids,
+    })
+}
+
 /// Takes requests until the client hangs up or makes no sense.
 async fn read(
     stream: &mut OwnedReadHalf,
@@ -160,45 +213,64 @@ async fn read(
     rights: &Rights,
     control: bool,
 ) -> anyhow::Result<()> {
-    let mut inbox = Inbox::default();
+    let mut inbox = Inbox {
+        bytes: Vec::new(),
+        held: Held::new(connection.seat.gauges()),
+        begun: None,
+    };
     let mut greeted = false;
     loop {
         if !greeted {
             if let Some(preamble) = inbox.bytes.first_chunk() {
-                wire::check_preamble(*preamble)?;
-                inbox.bytes.drain(..PREAMBLE.len());
+                wire::check_preamble(*preamble).map_err(Hostile::from)?;
+                inbox.took(PREAMBLE.len());
                 greeted = true;
                 continue;
             }
-        } else if let Some(frame) = inbox.frame()? {
-            let asked = match wire::decode_request(&inbox.bytes[frame.clone()]) {
-                Ok(asked) => asked,
-                Err(error) => {
-                    let why = error.to_string();
-                    connection.tell(0, Told::Failed(Fault::BadRequest { why }));
-                    return Err(error.into());
-                }
-            };
-            inbox.bytes.drain(..frame.end);
-            // One big request must not keep its memory for ever.
-            inbox.bytes.shrink_to(1 << 16);
+        } else if let Some(frame) = inbox.frame(rights).map_err(|error| refused(connection, error))? {
+            let bytes = frame.len();
+            let asked = wire::decode_request(&inbox.bytes[frame.clone()])
+                .map_err(|error| refused(connection, error.into()))?;
+            inbox.took(frame.end);
             if let Err(why) = rights.check(&asked.body, control) {
                 connection.tell(asked.id, Told::Failed(Fault::NotPermitted { why }));
-                continue;
-            }
-            match shared.clients.register(connection, asked.id) {
-                None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
-                Some(client) => {
-                    let event = from_client(client, asked.body, caller, shared.me);
-                    shared.to_core.send(event).await?;
+            } else {
+                let bytes = if bytes > SMALL_BYTES {
+                    bytes * DECODED_TIMES
+                } else {
+                    bytes
+                };
+                let turn = match asked.body.service() {
+                    Service::Read => connection.seat.turn().await,
+                    Service::Write | Service::Control => Turn::default(),
+                };
+                match shared.clients.register(connection, asked.id, bytes, turn) {
+                    None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
+                    Some(client) => {
+                        let event = from_client(client, asked.body, caller, shared.me);
+                        shared.to_core.send(event).await?;
+                    }
                 }
+            }
+            if connection.outbox.backlog_bytes() > UNREAD_BYTES_MAX {
+                connection.outbox.drained().await;
             }
             continue;
         }
-        if !inbox.fill(stream).await? {
+        if !inbox.fill(stream, greeted).await? {
             return Ok(());
         }
+        if inbox.bytes.len() > SMALL_BYTES && !connection.seat.has_room() {
+            return Err(Hostile::Crowded.into());
+        }
     }
+}
+
+/// The client is told why before it is hung up on.
+fn refused(connection: &Connection, error: Hostile) -> Hostile {
+    let why = error.to_string();
+    connection.tell(0, Told::Failed(Fault::BadRequest { why }));
+    error
 }
 
 /// Fills in what only the daemon knows.
@@ -240,26 +312,54 @@ pub fn today() -> Date {
 }
 
 /// What has come and is not yet a whole frame.
-#[derive(Default)]
 struct Inbox {
     bytes: Vec<u8>,
+    held: Held,
+    /// Since when there is something that is not whole.
+    begun: Option<Instant>,
 }
 
 impl Inbox {
     /// Where the body of the first frame is, if it is whole. Its length is checked before its bytes are waited for.
-    fn frame(&self) -> Result<Option<std::ops::Range<usize>>, wire::WireError> {
+    fn frame(&self, rights: &Rights) -> Result<Option<std::ops::Range<usize>>, Hostile> {
         let Some(prefix) = self.bytes.first_chunk() else {
             return Ok(None);
         };
-        let end = FRAME_PREFIX_BYTES + wire::request_len(*prefix)?;
+        let bytes = wire::request_len(*prefix)?;
+        // Only updates are large, and decoding one takes many times its bytes.
+        if bytes > SMALL_BYTES && !rights.may_write() {
+            return Err(Hostile::Large { bytes });
+        }
+        let end = FRAME_PREFIX_BYTES + bytes;
         Ok((self.bytes.len() >= end).then_some(FRAME_PREFIX_BYTES..end))
     }
 
+    fn took(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        // One big request must not keep its memory for ever.
+        self.bytes.shrink_to(SMALL_BYTES);
+        self.begun = None;
+        self.held.set(self.bytes.len());
+    }
+
     /// Waits for more bytes; `false` at the end of the stream.
-    async fn fill(&mut self, stream: &mut OwnedReadHalf) -> io::Result<bool> {
+    async fn fill(&mut self, stream: &mut OwnedReadHalf, greeted: bool) -> anyhow::Result<bool> {
         // More room than a usual request takes: a read that does not fill it tells that nothing is left, and the
         // socket is not asked in vain.
         self.bytes.reserve(8 << 10);
-        Ok(stream.read_buf(&mut self.bytes).await? > 0)
+        // A client may be silent between requests for as long as it likes, but not in the middle of one.
+        let read = if greeted && self.bytes.is_empty() {
+            stream.read_buf(&mut self.bytes).await?
+        } else {
+            let begun = *self.begun.get_or_insert_with(Instant::now);
+            let read = stream.read_buf(&mut self.bytes);
+            tokio::time::timeout_at((begun + PATIENCE).into(), read)
+                .await
+                .map_err(|_| Hostile::Slow)??
+        };
+        if self.bytes.len() > SMALL_BYTES {
+            self.held.set(self.bytes.len());
+        }
+        Ok(read > 0)
     }
 }

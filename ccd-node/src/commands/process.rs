@@ -3,8 +3,11 @@
 //!
 //! A thread looks at its standard error, its end and the word to stop at once; a second one waits for the end without
 //! taking the process away: so its number, which is that of the group, stays its own until the group was killed.
-//! Whatever is left of the group when the command ends is killed, too. Called by `mod.rs`.
+//! Whatever is left of the group when the command ends is killed, too, and so is what has left the group (`orphans.rs`). It runs
+//! with the priority of an ordinary process (`ordinary.rs`). Called by `mod.rs`.
 
+use super::ordinary::{ordinary_process, ordinary_thread};
+use super::orphans::{self, Started};
 use ccd_core::synchronization::STDERR_BYTES_MAX;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -73,7 +76,9 @@ impl Stopper {
 /// When it cannot be started.
 pub fn run(program: &Path, arguments: &[OsString], deadline: Instant, stopped: Stopped) -> io::Result<Ended> {
     let Stopped { mut words, mut ended } = stopped;
-    let mut child = Command::new(program)
+    ordinary_thread();
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
@@ -83,10 +88,9 @@ pub fn run(program: &Path, arguments: &[OsString], deadline: Instant, stopped: S
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    // The daemon is protected from the kernel's search for memory; what it runs is not. Fails only if it has ended already.
-    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
+        .stderr(Stdio::piped());
+    let (mut child, started) = orphans::start(&mut command)?;
+    ordinary_process(child.id());
     let group = Pid::from_raw(child.id().cast_signed());
     let waiter = std::thread::Builder::new()
         .name(String::from("sync-wait"))
@@ -108,7 +112,17 @@ pub fn run(program: &Path, arguments: &[OsString], deadline: Instant, stopped: S
     };
     // While the process has not been waited for, its number cannot be another's.
     let _ = killpg(group, Signal::SIGKILL);
-    let status = reap(child, &mut words, why);
+    let status = reap(child, started, &mut words, why);
+    let swept = orphans::sweep(Instant::now() + KILL_PATIENCE);
+    if swept != orphans::Swept::default() {
+        let (killed, left) = (swept.killed, swept.left);
+        tracing::warn!(
+            killed,
+            left,
+            "a synchronization command left processes behind outside of its group: {}",
+            program.display()
+        );
+    }
     if let Some(stderr) = &mut stderr {
         said.drain(stderr);
     }
@@ -198,7 +212,7 @@ fn watch(
 }
 
 /// Takes the process away once it has ended. One that does not although it was killed is left to a thread of its own.
-fn reap(mut child: Child, words: &mut PipeReader, why: Why) -> Option<ExitStatus> {
+fn reap(mut child: Child, started: Started, words: &mut PipeReader, why: Why) -> Option<ExitStatus> {
     if why == Why::Ended {
         return child.wait().ok();
     }
@@ -212,7 +226,10 @@ fn reap(mut child: Child, words: &mut PipeReader, why: Why) -> Option<ExitStatus
         let _ = poll(&mut fds, PollTimeout::from(10_u8));
     }
     tracing::warn!(process = child.id(), "killed, and does not end");
-    let waits = std::thread::Builder::new().spawn(move || child.wait());
+    let waits = std::thread::Builder::new().spawn(move || {
+        let _ended = child.wait();
+        drop(started);
+    });
     drop(waits);
     None
 }

@@ -83,6 +83,86 @@ fn what_a_command_leaves_behind_holds_up_nothing_and_is_killed() {
 }
 
 #[test]
+fn what_left_the_group_and_the_session_is_killed_with_the_rest() {
+    let folder = TempDir::new().expect("a folder");
+    let alive = |mark: &str| {
+        let text = fs::read_to_string(folder.path().join(mark)).unwrap_or_default();
+        let pids = text.split_ascii_whitespace().map(str::to_owned);
+        pids.filter(|pid| Path::new("/proc").join(pid).exists())
+            .collect::<Vec<_>>()
+    };
+    // Each writes the numbers of the processes that are to be gone.
+    let escape = |mark: &str| {
+        let path = folder.path().join(mark).display().to_string();
+        format!(
+            "setsid sh -c 'echo $$ >> {path}; trap \"\" TERM HUP INT; sleep 50 & echo $! >> {path}; sleep 60'"
+        )
+    };
+    let ready = |mark: &str, lines: usize| {
+        let path = folder.path().join(mark).display().to_string();
+        format!("until [ $(wc -l < {path} || echo 0) -ge {lines} ]; do sleep 0.01; done 2> /dev/null")
+    };
+    let long = Duration::from_secs(30);
+    let one = format!("{} & {}; exit 0", escape("one"), ready("one", 2));
+    assert_eq!(ends(&one, long).0, Ended::Agreed);
+    assert_eq!(alive("one"), Vec::<String>::new());
+    // One that hangs, and whose child does as well.
+    let hangs = format!("{} & {}; exec 2>&-; sleep 60", escape("hangs"), ready("hangs", 2));
+    let (ended, took) = ends(&hangs, Duration::from_secs(2));
+    assert!(matches!(ended, Ended::TimedOut { .. }), "{ended:?}");
+    assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
+    assert_eq!(alive("hangs"), Vec::<String>::new());
+    // Hundreds of them, in and out of the group.
+    let each = format!(
+        "setsid sh -c 'echo $$ >> {0}; sleep 60' & sleep 60 & echo $! >> {0}",
+        folder.path().join("many").display()
+    );
+    let many = format!(
+        "for i in $(seq 150); do {each}; done; {}; exit 5",
+        ready("many", 300)
+    );
+    let (ended, took) = ends(&many, long);
+    assert_eq!(ended, failed("exit code 5", ""));
+    assert!(took < long, "{took:?}");
+    // The machine may be slower than the daemon's patience; the next look finds the rest.
+    let until = Instant::now() + SLACK;
+    while !alive("many").is_empty() && Instant::now() < until {
+        super::orphans::sweep(Instant::now() + SLACK);
+    }
+    assert_eq!(alive("many"), Vec::<String>::new());
+}
+
+#[test]
+fn a_command_has_an_ordinary_priority_whatever_the_daemon_has() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("out");
+    // A thread's own, and inherited by what it starts; only root may have a better one.
+    let thread = std::thread::spawn({
+        let text = format!(
+            "{{ cut -d ' ' -f 19 /proc/$$/stat; cat /proc/$$/oom_score_adj; ulimit -S -n; }} > {}",
+            out.display()
+        );
+        move || {
+            // SAFETY: takes three numbers and touches no memory.
+            let nicer = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) };
+            assert_eq!(nicer, 0);
+            ends(&text, Duration::from_secs(30)).0
+        }
+    });
+    let ended = thread.join().expect("no panic");
+    let said = fs::read_to_string(&out).expect("it ran");
+    // Who is not root may not go back to a better one.
+    let nice = if nix::unistd::geteuid().is_root() {
+        "0"
+    } else {
+        "7"
+    };
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((ended, lines[0], lines[1]), (Ended::Agreed, nice, "0"));
+    assert!(lines[2].parse::<u64>().is_ok_and(|count| count <= 1024), "{said}");
+}
+
+#[test]
 fn a_flood_is_cut_off_and_what_is_told_of_it_is_bounded() {
     let (ended, took) = ends("yes flood >&2", Duration::from_secs(60));
     let Ended::Failed { how, stderr } = ended else {

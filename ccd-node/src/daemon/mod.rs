@@ -8,7 +8,7 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
-//! own.rs      what the daemon does by itself: scrub, leave at its end, authkey file read again, report
+//! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
@@ -17,6 +17,7 @@ mod signals;
 
 pub use run::run;
 
+use crate::checkpoints::{Checkpoints, Saved};
 use crate::clients::{Clients, FromClient, today};
 use crate::clock;
 use crate::commands::Commands;
@@ -30,13 +31,13 @@ use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use ccd_client::Places;
 use ccd_client::wire::{DatedDecision, Fault, Told};
-use ccd_core::client::{ClientToken, Reply};
+use ccd_core::client::{Answer, ClientToken, Reply};
 use ccd_core::ids::NodeId;
 use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
-use own::{OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use own::{OWN_CHECKPOINT, OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
 use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -46,6 +47,8 @@ use tokio::sync::mpsc;
 
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
+/// No more requests of clients in one turn after this time: large answers take a while to make, and peers' heartbeats wait.
+const CLIENTS_TURN_MAX: Duration = Duration::from_millis(5);
 /// How long the last messages may take to reach the kernel.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -68,6 +71,7 @@ struct Daemon {
     fences: Fences,
     commands: Commands,
     scrub: Scrub,
+    checkpoints: Checkpoints,
     init: ClusterInit,
     me: NodeId,
     started: Instant,
@@ -93,6 +97,7 @@ struct Inlets {
     /// Rings when something is on any of them, or a thread has finished something.
     bell: Bell,
     scrub: mpsc::Receiver<scrub::Outcome>,
+    checkpoints: mpsc::Receiver<Saved>,
     staged: mpsc::Receiver<Staged>,
     history: mpsc::UnboundedReceiver<Answered>,
     signals: mpsc::Receiver<Word>,
@@ -142,7 +147,9 @@ impl Daemon {
             self.handle(Event::Message { from, message });
             of_peers -= 1;
         }
+        let begun = Instant::now();
         while of_clients > 0
+            && begun.elapsed() < CLIENTS_TURN_MAX
             && let Ok(from_client) = inlets.clients.try_recv()
         {
             self.on_client(from_client);
@@ -151,6 +158,9 @@ impl Daemon {
         self.take_completions();
         if let Ok(outcome) = inlets.scrub.try_recv() {
             self.end_scrub(&outcome);
+        }
+        if let Ok(saved) = inlets.checkpoints.try_recv() {
+            self.checkpoints.end(saved);
         }
         if let Ok(Staged { digest, result }) = inlets.staged.try_recv() {
             self.end_staging(digest, result);
@@ -164,7 +174,7 @@ impl Daemon {
                 Word::Reload => self.reload(),
             }
         }
-        of_peers == 0 || of_clients == 0
+        of_peers == 0 || !inlets.clients.is_empty()
     }
 
     fn next_deadline(&self) -> Time {
@@ -174,6 +184,7 @@ impl Daemon {
             self.fences.next_deadline(),
             self.service.next_deadline(),
             self.scrub.next_deadline(),
+            self.checkpoints.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
         ];
         deadlines.into_iter().min().unwrap_or(Time::NEVER)
@@ -190,6 +201,9 @@ impl Daemon {
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
+        }
+        if self.checkpoints.next_deadline() <= now {
+            self.ask_for_checkpoint(now);
         }
     }
 
@@ -313,7 +327,15 @@ impl Daemon {
             self.begin_scrub(reply);
             return;
         }
-        self.clients.reply(client, reply.into());
+        if client == OWN_CHECKPOINT {
+            self.begin_checkpoint(reply);
+            return;
+        }
+        let told = match reply {
+            Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
+            reply => reply.into(),
+        };
+        self.clients.reply(client, told);
     }
 
     fn on_client(&mut self, from_client: FromClient) {

@@ -1,4 +1,4 @@
-//! What the daemon does by itself beside the protocol: the scrub, the leave at its end, the authkey file read again, and
+//! What the daemon does by itself beside the protocol: the scrub, automatic checkpoints, the leave at its end, the authkey file read again, and
 //! the report on itself. What it asks of its own node has tokens of its own, and no client waits for it.
 
 use super::Daemon;
@@ -10,6 +10,7 @@ use ccd_client::wire::{NodeName, StatusReport};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, Replica};
 use ccd_core::protocol::{Decision, DecisionKind, Event, Ticket};
+use ccd_core::time::Time;
 use ccd_mirror::Remedy;
 use std::time::Duration;
 
@@ -19,16 +20,17 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The daemon's own requests: no client ever gets these tokens, for they count from 1.
 pub(super) const OWN_LEAVE: ClientToken = ClientToken(0);
 pub(super) const OWN_SCRUB: ClientToken = ClientToken(u64::MAX);
+pub(super) const OWN_CHECKPOINT: ClientToken = ClientToken(u64::MAX - 1);
 /// The daemon's own repairs; the node counts its tickets from the other end.
 pub(super) const OWN_REPAIR: Ticket = Ticket(u64::MAX);
-/// The scrub waits no longer for its snapshot.
-const SCRUB_PATIENCE: Duration = Duration::from_secs(5);
+/// The scrub and a checkpoint wait no longer for their snapshot.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Daemon {
     pub(super) fn ask_for_scrub(&mut self) {
         self.scrub.asked();
         let request = Request {
-            timeout: SCRUB_PATIENCE,
+            timeout: SNAPSHOT_PATIENCE,
             body: RequestBody::Snapshot { stale: false },
         };
         self.handle(Event::Client {
@@ -50,6 +52,27 @@ impl Daemon {
                 self.scrub.begin(now, database, in_sync);
             }
             _ => self.scrub.put_off(now),
+        }
+    }
+
+    pub(super) fn ask_for_checkpoint(&mut self, now: Time) {
+        self.checkpoints.asked(now);
+        let request = Request {
+            timeout: SNAPSHOT_PATIENCE,
+            body: RequestBody::Snapshot { stale: false },
+        };
+        self.handle(Event::Client {
+            client: OWN_CHECKPOINT,
+            request,
+            date: today(),
+        });
+    }
+
+    /// The snapshot that is to be saved is there, or this node does not serve.
+    pub(super) fn begin_checkpoint(&mut self, reply: Reply) {
+        match reply {
+            Ok(Answer::Snapshot(database)) => self.checkpoints.begin(database, today()),
+            _ => self.checkpoints.put_off(clock::now()),
         }
     }
 

@@ -2,7 +2,8 @@
 //! and what a stopped daemon tidies away.
 
 use super::{Daemon, Inlets, signals};
-use crate::clients::{self, Clients, Sockets};
+use crate::checkpoints::Checkpoints;
+use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
 use crate::commands::Commands;
 use crate::fences::Fences;
@@ -93,6 +94,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
+    let options = init.options();
+    let (every, keep) = (options.checkpoint_interval, options.checkpoint_keep);
+    let (checkpoints, checkpoints_inlet) =
+        Checkpoints::new(&places, every, keep, clock::now(), today(), &woken);
     let mut daemon = Daemon {
         node,
         mirror,
@@ -109,6 +114,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         history,
         service: Service::new(),
         scrub,
+        checkpoints,
         init,
         me,
         started: Instant::now(),
@@ -117,13 +123,13 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         leave_by: None,
         left: false,
     };
-    daemon.service.ready();
-    tracing::info!(cluster = daemon.init.name(), node = %me, "ready");
+    tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
     let inlets = Inlets {
         peers: peers_inlet,
         clients: clients_inlet,
         bell: woken,
         scrub: scrub_inlet,
+        checkpoints: checkpoints_inlet,
         staged: staged_inlet,
         history: history_inlet,
         signals,

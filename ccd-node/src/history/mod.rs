@@ -15,6 +15,8 @@ mod segment;
 mod store;
 mod writer;
 
+pub use writer::be_nice;
+
 use crate::branches;
 use crate::outlet::Bell;
 use ccd_client::wire::{ChangesAsk, Fault, HistoryAsk, Told};

@@ -228,11 +228,11 @@ fn round(record: &Arc<Record>, effects: Vec<Difference>) -> Option<Frame> {
 }
 
 /// Whatever serves clients comes first.
-fn be_nice() {
+pub fn be_nice() {
     // SAFETY: takes three numbers and touches no memory. On Linux, process 0 means the calling thread alone.
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
     if done != 0 {
-        tracing::debug!("the history's thread keeps the usual priority");
+        tracing::debug!("a thread beside the loop keeps the usual priority");
     }
 }
 

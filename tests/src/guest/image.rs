@@ -17,11 +17,45 @@ const INSIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/inside");
 /// The rules under test.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../udev/61-ccd.rules");
 
+/// The unit under test and its companions, and where an administrator installs them (README).
+const UNIT: [(&str, &str); 3] = [
+    ("ccdd.service", "/usr/lib/systemd/system/ccdd.service"),
+    ("ccd.sysusers", "/usr/lib/sysusers.d/ccd.conf"),
+    ("ccd.tmpfiles", "/usr/lib/tmpfiles.d/ccd.conf"),
+];
+
+/// Their folder.
+const SYSTEMD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd");
+
+/// Of systemd's own units, those that an empty system needs.
+const TARGETS: [&str; 16] = [
+    "basic",
+    "sysinit",
+    "local-fs",
+    "local-fs-pre",
+    "swap",
+    "sockets",
+    "timers",
+    "paths",
+    "slices",
+    "shutdown",
+    "umount",
+    "network",
+    "network-online",
+    "multi-user",
+    "time-sync",
+    "remote-fs-pre",
+];
+
+/// What guests boot with: busybox's init, or a script that becomes systemd.
+const FIRST: &str = "/init";
+const FIRST_SYSTEMD: &str = "/etc/rc-systemd";
+
 /// The programs under test, and the agent.
 const BUILT: [&str; 5] = ["ccdd", "ccdadm", "ccdctl", "ccd-disk", "ccd-guest"];
 
 /// From Debian's packages.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 18] = [
     "grep",
     "ip",
     "losetup",
@@ -37,6 +71,9 @@ const PROGRAMS: [&str; 15] = [
     "systemd-udevd",
     "scsi_id",
     "lsblk",
+    "systemctl",
+    "systemd-sysusers",
+    "systemd-tmpfiles",
 ];
 
 /// Files that a program opens by itself: plugins, and rules of udev.
@@ -95,6 +132,8 @@ pub struct Image {
     pub kernel: PathBuf,
     pub release: String,
     pub initial: PathBuf,
+    /// The first process.
+    pub first: &'static str,
 }
 
 impl Image {
@@ -139,6 +178,7 @@ impl Image {
             0o644,
             &read(Path::new(RULES)),
         );
+        pack_systemd(&mut archive, &root, folder);
         // Where rules of udev look for programs.
         archive.link("/lib/udev/scsi_id", "../../usr/bin/scsi_id");
         archive.link("/sbin/dmsetup", "../usr/bin/dmsetup");
@@ -154,7 +194,14 @@ impl Image {
             kernel,
             release,
             initial,
+            first: FIRST,
         }
+    }
+
+    /// The same, with systemd as the first process.
+    pub fn with_systemd(mut self) -> Self {
+        self.first = FIRST_SYSTEMD;
+        self
     }
 }
 
@@ -174,6 +221,33 @@ fn pack_tree(archive: &mut Archive, folder: &Path, name: &str) {
             archive.file(&name, mode, &read(&path));
         }
     }
+}
+
+/// The service manager, the unit under test, and as much of a system as they need.
+fn pack_systemd(archive: &mut Archive, root: &Root, folder: &Path) {
+    let manager = root.program("systemd");
+    pack_program(archive, root, &manager, "/lib/systemd/systemd", folder);
+    for target in TARGETS {
+        let name = format!("lib/systemd/system/{target}.target");
+        let path = root
+            .file(&name)
+            .unwrap_or_else(|| panic!("guests need {name}, of the package systemd"));
+        archive.file(&format!("/{name}"), 0o644, &read(&path));
+    }
+    for (name, place) in UNIT {
+        archive.file(place, 0o644, &read(&Path::new(SYSTEMD).join(name)));
+    }
+    archive.link(
+        "/etc/systemd/system/default.target",
+        "../../../lib/systemd/system/multi-user.target",
+    );
+    // A unit is wanted by a link to it, not by a file.
+    archive.link(
+        "/etc/systemd/system/multi-user.target.wants/ccd-guest.service",
+        "../ccd-guest.service",
+    );
+    // Where the unit looks for the daemon.
+    archive.link("/usr/sbin/ccdd", "../bin/ccdd");
 }
 
 fn pack_busybox(archive: &mut Archive, root: &Root) {

@@ -290,10 +290,10 @@ fn command(recipe: &Recipe, image: &Image, folder: &Path, logs: &Path) -> Comman
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command.arg("-kernel").arg(&image.kernel);
     command.arg("-initrd").arg(&image.initial);
-    command.args([
-        "-append",
-        "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check loglevel=6",
-    ]);
+    command.arg("-append").arg(format!(
+        "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check loglevel=6 rdinit={}",
+        image.first
+    ));
     let console = logs.join(format!("{}.console", recipe.name));
     command
         .arg("-chardev")

@@ -101,7 +101,7 @@ impl Root {
         let path = path.trim_start_matches('/');
         [self.folder.as_path(), Path::new("/")]
             .into_iter()
-            .map(|root| root.join(path))
+            .map(|root| within(root, path))
             .find(|path| path.exists())
     }
 
@@ -122,5 +122,14 @@ impl Root {
     pub fn library_path(&self) -> String {
         let folders = LIBRARIES.map(|folder| self.folder.join(folder).display().to_string());
         folders.join(":")
+    }
+}
+
+/// Where a path of an unpacked system is. A link of it that begins with / means that system's root, not this machine's.
+fn within(root: &Path, path: &str) -> PathBuf {
+    let path = root.join(path);
+    match fs::read_link(&path) {
+        Ok(target) if target.is_absolute() => root.join(target.strip_prefix("/").unwrap_or(&target)),
+        _ => path,
     }
 }

@@ -12,10 +12,12 @@
 //!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
 //!   device      LoopDevice: a disk that can fail and come back
 //!   report      Report: what the status says
+//!   schema      what --json prints, by the schemas that ccd-pages writes
 //!   library     the C library installed, programs compiled against it, a daemon that answers by a script
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
 //!   clients     Clients: many at once through every node, and the check of what they heard
+//!   users       asking as somebody who is not root
 //!   chaos       faults at random
 //!   until       waiting for a condition, with a deadline; and that something never happens
 //! ```
@@ -33,10 +35,12 @@ pub mod node;
 pub mod programs;
 pub mod quorum;
 pub mod report;
+pub mod schema;
 pub mod second_network;
 pub mod stranger;
 pub mod switch;
 pub mod until;
+pub mod users;
 pub mod writer;
 
 pub use cluster::{Cluster, Shape};

@@ -13,6 +13,7 @@
 //! server, drive       a process; one replica's queue, thread and deadline
 //! reservations        a device's persistent reservation         fences    the way of a step with one
 //! store               ccd-disk's region on devices in memory, with faults of path and device
+//!                                                       checkpoints  how they were written, counted
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
@@ -28,6 +29,7 @@ mod actions;
 pub mod asks;
 mod brief;
 pub mod campaign;
+mod checkpoints;
 pub mod client;
 pub mod commands;
 mod disks;

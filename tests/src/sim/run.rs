@@ -42,6 +42,9 @@ pub struct Counts {
     pub operations: u64,
     pub acked: u64,
     pub configurations: u64,
+    /// Checkpoints written as segments, and as whole images.
+    pub segments: u64,
+    pub images: u64,
     /// The checker gave up on it.
     pub too_hard: u64,
 }
@@ -53,6 +56,8 @@ impl Counts {
         self.operations += other.operations;
         self.acked += other.acked;
         self.configurations += other.configurations;
+        self.segments += other.segments;
+        self.images += other.images;
         self.too_hard += other.too_hard;
     }
 }
@@ -74,6 +79,8 @@ pub fn run_seed(seed: Seed, recording: bool, sabotage: Option<Sabotage>) -> Outc
     counts.operations = world.workload.operations as u64;
     counts.acked = world.workload.acked;
     counts.configurations = world.ledger.latest_configuration().epoch.0;
+    counts.segments = world.media.checkpoints.segments();
+    counts.images = world.media.checkpoints.images();
     Outcome {
         seed,
         unsound: world.unsound.take(),

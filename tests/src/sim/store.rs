@@ -3,6 +3,7 @@
 //! A device is shared: every node that reaches it has an open region of its own on it, as on a real shared disk.
 //! Faults are those of the way (this node's path) or of the device (everybody's paths).
 
+use super::checkpoints::Checkpoints;
 use super::moment::Moment;
 use super::plan::Shape;
 use super::random::Random;
@@ -190,6 +191,7 @@ impl Blocks for PathBlocks {
 pub struct Store {
     driver: ReplicaDriver,
     path: Path,
+    checkpoints: Checkpoints,
 }
 
 impl Store {
@@ -206,7 +208,12 @@ impl Store {
     }
 
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
-        self.driver.execute(op)
+        let is_checkpoint = matches!(op, ReplicaOp::Checkpoint { .. });
+        let answer = self.driver.execute(op)?;
+        if is_checkpoint {
+            self.checkpoints.note(self.driver.region()?.own_segments()?);
+        }
+        Ok(answer)
     }
 }
 
@@ -230,6 +237,7 @@ pub struct Media {
     initiators: Vec<Vec<Initiator>>,
     /// Kept aside by each node.
     branches: Vec<Branches>,
+    pub checkpoints: Checkpoints,
 }
 
 impl Media {
@@ -259,6 +267,7 @@ impl Media {
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
+            checkpoints: Checkpoints::default(),
         }
     }
 
@@ -303,6 +312,7 @@ impl Media {
         Some(Store {
             driver: ReplicaDriver::new(identity, Box::new(opener), Box::new(keeper)),
             path,
+            checkpoints: self.checkpoints.clone(),
         })
     }
 

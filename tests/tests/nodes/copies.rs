@@ -2,6 +2,7 @@
 
 use super::{A, B, C, D, E, FIVE};
 use ccd_core::init::Propagation;
+use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::{HEARTBEAT, LEASE};
 use core::time::Duration;
@@ -93,6 +94,31 @@ fn a_source_that_dies_does_not_keep_the_others_from_their_copy() {
         assert!(cluster.serves_within(server, SETTLED), "n{server}");
         assert_eq!(cluster.rows(server).unwrap().len(), 5);
     }
+}
+
+#[test]
+fn a_tail_that_the_journal_has_no_room_for_ends_in_an_image_and_is_no_damage() {
+    let mut cluster = Cluster::serving_by(FIVE, Propagation::Forward, Propagation::Broadcast);
+    cluster.crash(E, false);
+    let before = cluster.rows(A).unwrap().len();
+    // More records than the 16 blocks of a journal; the others still hold all of them.
+    for count in 0..40 {
+        assert!(cluster.add_within(A, &format!("row {count}"), SETTLED));
+    }
+    let begun = cluster.now;
+    cluster.start(E);
+    assert!(cluster.serves_within(E, SETTLED));
+    assert_eq!(cluster.rows(E).unwrap().len(), before + 40);
+    let damage = cluster.decisions(E, DecisionKind::Damage);
+    assert!(damage.is_empty(), "{damage:?}");
+    let took = cluster.now.since(begun);
+    assert!(took < 3 * LEASE, "nothing was opened again: {took:?}");
+    // And its copy is what it says.
+    cluster.crash(E, false);
+    cluster.start(E);
+    assert!(cluster.serves_within(E, SETTLED));
+    assert_eq!(cluster.rows(E).unwrap().len(), before + 40);
+    assert!(cluster.decisions(E, DecisionKind::Damage).is_empty());
 }
 
 #[test]

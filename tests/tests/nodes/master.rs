@@ -5,8 +5,9 @@ use super::{A, B, C, D, E, FIVE, THREE, THREE_WITH_DEVICES, node, nodes};
 use ccd_core::client::{Refusal, RequestBody};
 use ccd_core::ids::NodeId;
 use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
-use ccd_tests::sim::world::LEASE;
+use ccd_tests::sim::world::{HEARTBEAT, LEASE};
 use core::time::Duration;
 
 fn designate(cluster: &mut Cluster, server: usize, master: Option<NodeId>) {
@@ -121,7 +122,7 @@ fn a_node_that_is_not_of_the_cluster_is_no_master() {
 /// Fig. 5: nodes A to C serve, D joins with an empty copy and gets theirs.
 #[test]
 fn a_node_with_an_empty_copy_joins_and_gets_the_copy_of_one_that_serves() {
-    let mut cluster = Cluster::serving(ccd_tests::sim::plan::Shape { nodes: 4, devices: 0 });
+    let mut cluster = Cluster::serving(Shape { nodes: 4, devices: 0 });
     cluster.add(A, "first").unwrap();
     cluster.crash(D, false);
     cluster.wipe_local(D);
@@ -140,6 +141,26 @@ fn a_node_with_an_empty_copy_joins_and_gets_the_copy_of_one_that_serves() {
     assert_eq!(cluster.rows(D), cluster.rows(A));
     assert!(cluster.rows(D).unwrap().contains(&"first".to_owned()));
     assert!(load.check(&mut cluster, D) > 0);
+}
+
+/// Whoever is heard for the first time is greeted, so nothing in a join waits for a heartbeat that is due.
+#[test]
+fn a_node_that_comes_back_joins_before_its_second_heartbeat() {
+    for (shape, comes) in [(FIVE, C), (Shape::PAIR, B)] {
+        let mut cluster = Cluster::serving(shape);
+        assert!(matches!(
+            cluster.command(comes, RequestBody::Leave),
+            AskEnd::Reply(Ok(_))
+        ));
+        cluster.crash(comes, false);
+        assert!(cluster.add_within(A, "without it", LEASE));
+        cluster.settle();
+        let begun = cluster.now;
+        cluster.start(comes);
+        assert!(cluster.serves_within(comes, SETTLED));
+        let took = cluster.now.since(begun);
+        assert!(took < HEARTBEAT, "the join took {took:?}");
+    }
 }
 
 #[test]

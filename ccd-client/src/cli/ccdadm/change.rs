@@ -58,7 +58,10 @@ pub(super) fn commit(
     terminal: &mut Terminal,
     doing: &str,
 ) -> Result<Exit, Stop> {
-    match client.update(transaction).doing(doing)? {
+    let progress = terminal.progress(doing);
+    let applied = client.update(transaction);
+    drop(progress);
+    match applied.doing(doing)? {
         Applied::Committed { generation, removed } => {
             if terminal.json {
                 terminal.document(&json!({
@@ -258,6 +261,15 @@ impl Apply {
         })?;
         let mut transaction = self.change.transaction(parsed.ops);
         transaction.preconditions.extend(parsed.preconditions);
+        if transaction.ops.is_empty() && transaction.preconditions.is_empty() {
+            // An update that changes nothing would be a generation all the same.
+            terminal.note("there is nothing to apply");
+            if terminal.json {
+                let dry_run = transaction.dry_run;
+                terminal.document(&json!({ "committed": false, "dry_run": dry_run, "same": true }))?;
+            }
+            return Ok(Exit::Done);
+        }
         let client = common.attach(PROGRAM, &doing)?;
         commit(&client, transaction, terminal, &doing)
     }

@@ -15,7 +15,6 @@ use crate::wire::ChangesAsk;
 use ccd_core::database::{Content, Difference, Key, ParsedText, Pattern, RecordCheck};
 use ccd_core::ids::Generation;
 use serde_json::json;
-use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -54,13 +53,14 @@ enum State {
 }
 
 impl FromStr for State {
-    type Err = Infallible;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.parse::<u64>() {
             Ok(number) => Self::Generation(Generation(number)),
             Err(_) if text == "now" => Self::Now,
             Err(_) => match text.strip_prefix("branch:") {
+                Some("") => return Err("a branch has a name; ccdadm branches lists them"),
                 Some(name) => Self::Branch(name.to_owned()),
                 None => Self::File(text.into()),
             },

@@ -36,7 +36,10 @@ impl Drill {
         let doing = "drill";
         let client = common.attach(PROGRAM, doing)?;
         let status = client.status().doing(doing)?;
-        let report = client.drill().doing(doing)?;
+        let progress = terminal.progress(doing);
+        let report = client.drill();
+        drop(progress);
+        let report = report.doing(doing)?;
         if terminal.json {
             terminal.document(&document(&status, &report))?;
         } else {

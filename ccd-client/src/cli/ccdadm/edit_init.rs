@@ -34,7 +34,7 @@ Examples:
   ccdadm edit-init
   ccdadm edit-init --options                what options there are, and what they are set to
   ccdadm edit-init --check                  is the file in order?
-  ccdadm edit-init --dry-run --from new.ccd what would change
+  ccdadm edit-init --dry-run --from new.ccd  what would change
   ssh beta cat /etc/ccd/init.ccd | ccdadm edit-init --from -
 
 Exit codes: 65 a row is wrong, 107 it would be another cluster or have other nodes,

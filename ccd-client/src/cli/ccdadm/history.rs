@@ -163,7 +163,7 @@ fn user(uid: u32) -> Option<String> {
 }
 
 /// One update a line.
-fn document(update: &HistoryUpdate) -> Value {
+pub(super) fn document(update: &HistoryUpdate) -> Value {
     let keys: Vec<Value> = update
         .keys
         .iter()

@@ -4,6 +4,7 @@
 //! query.rs     query, keys
 //! change.rs    add, remove, format, remove-format, apply
 //! backup.rs    checkpoint, restore
+//! checkpoints.rs  checkpoints
 //! offline.rs   convert, purify
 //! verify.rs    verify
 //! drill.rs     drill
@@ -11,6 +12,7 @@
 //! sync_command.rs  sync-command
 //! status.rs    status
 //! why.rs       why, explain
+//! report.rs    report
 //! history.rs   history
 //! diff.rs      diff
 //! rollback.rs  rollback
@@ -24,6 +26,7 @@ mod authkey;
 mod backup;
 mod branches;
 mod change;
+mod checkpoints;
 mod devices;
 mod diff;
 mod drill;
@@ -32,6 +35,7 @@ mod history;
 mod offline;
 mod query;
 mod quorum;
+mod report;
 mod rollback;
 mod setup;
 pub(super) mod status;
@@ -48,7 +52,7 @@ pub(super) const PROGRAM: &str = "ccdadm";
 
 /// Administrate the cluster configuration database
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = PROGRAM, version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Ccdadm {
     #[command(flatten)]
     common: Common,
@@ -81,6 +85,7 @@ enum Verb {
     RemoveFormat(change::RemoveFormat),
     Apply(change::Apply),
     Checkpoint(backup::Checkpoint),
+    Checkpoints(checkpoints::Checkpoints),
     Restore(backup::Restore),
     Verify(verify::Verify),
     Drill(drill::Drill),
@@ -94,6 +99,7 @@ enum Verb {
     Branches(branches::Branches),
     Why(why::Why),
     Explain(why::Explain),
+    Report(report::Report),
     Setup(setup::Setup),
     EditInit(edit_init::EditInit),
     Authkey(authkey::AuthkeyVerb),
@@ -126,6 +132,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::RemoveFormat(verb) => verb.run(&common, &mut terminal),
         Verb::Apply(verb) => verb.run(&common, &mut terminal),
         Verb::Checkpoint(verb) => verb.run(&common, &mut terminal),
+        Verb::Checkpoints(verb) => verb.run(&common, &mut terminal),
         Verb::Restore(verb) => verb.run(&common, &mut terminal),
         Verb::Verify(verb) => verb.run(&common, &mut terminal),
         Verb::Drill(verb) => verb.run(&common, &mut terminal),
@@ -139,6 +146,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Branches(verb) => verb.run(&common, &mut terminal),
         Verb::Why(verb) => verb.run(&common, &mut terminal),
         Verb::Explain(verb) => verb.run(&mut terminal),
+        Verb::Report(verb) => verb.run(&common, &mut terminal),
         Verb::Setup(verb) => verb.run(&common, &mut terminal),
         Verb::EditInit(verb) => verb.run(&common, &mut terminal),
         Verb::Authkey(verb) => verb.run(&common, &mut terminal),

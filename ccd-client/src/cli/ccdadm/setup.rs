@@ -29,20 +29,16 @@ Examples:
          --primary /dev/disk/by-id/scsi-1 --secondary /dev/disk/by-id/scsi-2 --this alpha
   ccdadm setup --this beta          on the other node, after copying init.ccd and authkey there
   ccdadm setup --cluster prod --node alpha=10.0.0.1 --node alpha=10.1.0.1 --node beta=10.0.0.2 \\
-         --node beta=10.1.0.2 ...   two networks
+         --node beta=10.1.0.2       two networks
   ccdadm setup --cluster lab --node a=127.0.0.1:7001 --node b=127.0.0.1:7002 \\
          --primary /tmp/p --secondary /tmp/s --fencing lease --option lease_ms=2000
   ccdadm setup --cluster web --node a=10.0.0.1 --node b=10.0.0.2 --node c=10.0.0.3
                                     three nodes, no devices: by quorum
-  ccdadm setup --force --cluster prod ...
+  ccdadm setup --force --cluster prod --node alpha=10.0.0.1 --node beta=10.0.0.7
                                     new rows; id, key and your own rows stay
 
-Options of the cluster (--option NAME=VALUE):
-  heartbeat_ms (100), lease_ms (1000), request_timeout_ms (5000), disk_deadline_ms (2000),
-  port (5640), port_range (4), image_mib (32), journal_mib (8),
-  history_mib (64): what the history of updates may take on each node,
-  propagation (forward): how copies travel when nodes join, forward or broadcast,
-  update_propagation (broadcast): how updates do, broadcast or forward
+Options of the cluster (--option NAME=VALUE) are in ccd-init(5), and ccdadm edit-init --options
+lists them with their ranges.
 
 Exit codes: 64 the options describe no cluster, 65 a device or file is unfit,
 108 a cluster is set up here already.")]

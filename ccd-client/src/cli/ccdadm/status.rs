@@ -1,10 +1,22 @@
 //! `ccdadm status`: what this node is and sees, and which single loss the cluster would survive now.
+//!
+//! ```text
+//! status/picture.rs   nodes, links, devices, and which way data flows
+//! status/live.rs      the live view of --watch, as it is drawn
+//! status/watch.rs     --watch: asks again and again, on a terminal or not
+//! ```
+
+#[cfg(test)]
+mod fixture;
+mod live;
+mod picture;
+mod watch;
 
 use super::PROGRAM;
-use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::table::table;
 use crate::cli::terminal::{Terminal, Tone};
+use crate::cli::{Common, parse_duration};
 use crate::exit::Exit;
 use crate::wire::{LinkReport, LinkState, StatusReport};
 use ccd_core::configuration::{Mode, Quorum};
@@ -13,20 +25,52 @@ use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
 use ccd_core::reservation::{KeyOwner, ReservationKey};
 use serde_json::{Map, Value, json};
+use std::io::IsTerminal;
+use std::time::Duration;
 
 /// Show the state of the cluster as this node sees it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ccdadm status
+  ccdadm status --picture never             the tables alone, on a terminal, too
+  ccdadm status --watch                     a live view; q quits
+  ccdadm status --watch | tee log           the status anew at each change
   ccdadm status --json | jq .cluster.state
   ccdadm status -q; case $? in 0) ;; 1) echo degraded ;; *) echo down ;; esac
 
 Exit codes: 0 all redundant, 1 serving but degraded, 2 not serving.")]
-pub(super) struct Status {}
+pub(super) struct Status {
+    /// Draw which way data flows, below the tables
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "always",
+        num_args = 0..=1
+    )]
+    picture: When,
+    /// Show it again and again, until q or a signal
+    #[arg(short, long)]
+    watch: bool,
+    /// How often it is looked at with --watch
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration, requires = "watch")]
+    interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    /// On a terminal
+    Auto,
+    Always,
+    Never,
+}
 
 impl Status {
     pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
+        if self.watch {
+            return watch::run(common, self.interval, terminal);
+        }
         let doing = "show the status";
         let client = common.attach(PROGRAM, doing)?;
         let report = client.status().doing(doing)?;
@@ -35,12 +79,16 @@ impl Status {
             terminal.document(&document(&report, health))?;
         } else {
             print(&report, health, terminal)?;
+            let drawn = match self.picture {
+                When::Auto => std::io::stdout().is_terminal(),
+                When::Always => true,
+                When::Never => false,
+            };
+            if drawn {
+                print_picture(&report, terminal)?;
+            }
         }
-        Ok(match health {
-            Health::Redundant => Exit::Done,
-            Health::Degraded => Exit::No,
-            Health::NotServing => Exit::NotServing,
-        })
+        Ok(health.exit())
     }
 }
 
@@ -73,6 +121,22 @@ impl Health {
                 .iter()
                 .all(|device| device.usable && device.in_sync);
         if whole { Self::Redundant } else { Self::Degraded }
+    }
+
+    fn exit(self) -> Exit {
+        match self {
+            Self::Redundant => Exit::Done,
+            Self::Degraded => Exit::No,
+            Self::NotServing => Exit::NotServing,
+        }
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::Redundant => Tone::Good,
+            Self::Degraded => Tone::Worrying,
+            Self::NotServing => Tone::Bad,
+        }
     }
 
     fn name(self) -> &'static str {
@@ -148,7 +212,7 @@ fn part_name(part: Part) -> String {
     }
 }
 
-fn document(report: &StatusReport, health: Health) -> Value {
+pub(super) fn document(report: &StatusReport, health: Health) -> Value {
     let status = &report.status;
     let configuration = status.configuration.as_ref();
     let mode = configuration.map(|configuration| match configuration.mode {
@@ -268,22 +332,40 @@ fn links(report: &StatusReport) -> Vec<Vec<String>> {
     report.links.iter().map(row).collect()
 }
 
-fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
+/// The verdict in a few words, and why it is so.
+fn verdict(report: &StatusReport, health: Health) -> (String, String) {
     let status = &report.status;
-    let (verdict, tone) = match health {
-        Health::Redundant => ("serving, all redundant".to_owned(), Tone::Good),
-        Health::Degraded if status.state == ServingState::Closed => {
-            ("QUERIES ONLY".to_owned(), Tone::Worrying)
-        }
-        Health::Degraded => ("serving, degraded".to_owned(), Tone::Worrying),
-        Health::NotServing => (format!("NOT SERVING, {}", status.state.name()), Tone::Bad),
+    let verdict = match health {
+        Health::Redundant => "serving, all redundant".to_owned(),
+        Health::Degraded if status.state == ServingState::Closed => "QUERIES ONLY".to_owned(),
+        Health::Degraded => "serving, degraded".to_owned(),
+        Health::NotServing => format!("NOT SERVING, {}", status.state.name()),
     };
     let why = match status.verdict.as_str() {
         "" if health == Health::Degraded => degraded_by(report),
         why => why.to_owned(),
     };
+    (verdict, why)
+}
+
+fn print_picture(report: &StatusReport, terminal: &mut Terminal) -> Result<(), Stop> {
+    terminal.line("")?;
+    for line in picture::picture(report, picture::Pen::of_locale()) {
+        let pieces = line.iter().map(|piece| match piece.tone {
+            Some(tone) => terminal.toned(&piece.text, tone),
+            None => piece.text.clone(),
+        });
+        let line: String = pieces.collect();
+        terminal.line(&line)?;
+    }
+    Ok(())
+}
+
+fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
+    let status = &report.status;
+    let (verdict, why) = verdict(report, health);
     let colon = if why.is_empty() { "" } else { ": " };
-    let verdict = terminal.toned(&verdict, tone);
+    let verdict = terminal.toned(&verdict, health.tone());
     terminal.line(&format!("{}: {verdict}{colon}{why}", report.cluster_name))?;
     if let Some(configuration) = &status.configuration {
         let (how, node) = match configuration.mode {

@@ -36,7 +36,10 @@ impl Verify {
     pub fn run(&self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
         let doing = "verify the copies";
         let client = common.attach(PROGRAM, doing)?;
-        let copies = client.verify(!self.dry_run).doing(doing)?;
+        let progress = terminal.progress(doing);
+        let copies = client.verify(!self.dry_run);
+        drop(progress);
+        let copies = copies.doing(doing)?;
         let found = flaw(&copies);
         if terminal.json {
             terminal.document(&document(&copies, found.is_none()))?;

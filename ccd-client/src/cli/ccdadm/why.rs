@@ -48,7 +48,7 @@ impl Why {
 }
 
 /// One decision a line.
-fn document(dated: &DatedDecision) -> Value {
+pub(super) fn document(dated: &DatedDecision) -> Value {
     let configuration = dated.decision.configuration.as_ref();
     json!({
         "date": date_text(dated.date),
@@ -73,6 +73,7 @@ fn kind(dated: &DatedDecision) -> String {
 #[command(after_help = "\
 Examples:
   ccdadm explain CCD-1101
+  ccdadm explain 2002                       of ccd-disk
   ccdadm explain                            all messages")]
 pub(super) struct Explain {
     /// CCD-1101, or 1101; without it, all messages
@@ -82,7 +83,7 @@ pub(super) struct Explain {
 impl Explain {
     pub fn run(&self, terminal: &mut Terminal) -> Result<Exit, Stop> {
         let wanted: Vec<_> = match &self.id {
-            None => messages::ALL.to_vec(),
+            None => messages::every().collect(),
             Some(id) => messages::find(id).into_iter().collect(),
         };
         if wanted.is_empty() {

@@ -22,7 +22,7 @@ const PROGRAM: &str = "ccdctl";
 
 /// Control which nodes take part in the cluster
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = PROGRAM, version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Ccdctl {
     #[command(flatten)]
     common: Common,
@@ -184,6 +184,7 @@ Examples:
 
 Exit codes: 2 a member is not heard, 106 the votes do not allow it, 111 it may still be decided.")]
 struct Maintenance {
+    /// Whether it begins or ends
     switch: OnOff,
     #[command(flatten)]
     change: Change,
@@ -350,7 +351,10 @@ impl Asked<'_> {
             ));
             return Ok(());
         }
-        request(client).asking(self.doing)
+        let progress = terminal.progress(self.doing);
+        let asked = request(client);
+        drop(progress);
+        asked.asking(self.doing)
     }
 
     fn done(&self, terminal: &mut Terminal, more: &[(&str, Value)]) -> Result<Exit, Stop> {

@@ -8,8 +8,8 @@ use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
-use crate::protocol::replicas::Purpose;
 use crate::protocol::replicas::loading::Replayed;
+use crate::protocol::replicas::{Brought, Purpose};
 use crate::replica::{ReplicaError, ReplicaOp};
 use crate::time::Time;
 use alloc::format;
@@ -285,18 +285,23 @@ impl Node {
         position: Position,
         error: Option<ReplicaError>,
     ) {
+        let next = self.catch_up.as_ref().and_then(|catch_up| catch_up.next.as_ref());
+        let Some((next, _)) = next.filter(|(next, _)| next.position() == position).cloned() else {
+            self.catch_up = None;
+            return;
+        };
+        let purpose = Purpose::CatchUp { position };
+        match self.on_brought(Replica::Local, error.as_ref(), &next, purpose) {
+            Brought::Done => {}
+            Brought::Anew => return,
+            Brought::Failed => {
+                self.catch_up = None;
+                return;
+            }
+        }
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
-        if error.is_some()
-            || !catch_up
-                .next
-                .as_ref()
-                .is_some_and(|(next, _)| next.position() == position)
-        {
-            self.catch_up = None;
-            return;
-        }
         catch_up.storing -= 1;
         if catch_up.storing > 0 {
             return;

@@ -2,12 +2,13 @@
 
 use crate::database::{Record, RecordBody};
 use crate::ids::Position;
+use crate::replica::RECORDS_LOADED_MAX;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// How many records are kept at most.
-const RECORDS_MAX: usize = 4096;
+const RECORDS_MAX: usize = RECORDS_LOADED_MAX;
 
 /// How many updates the kept records hold at most; bounds the memory together with the limit on a row.
 const UPDATES_MAX: usize = 16384;
@@ -77,6 +78,11 @@ impl History {
         // What opened a configuration on that content changes nothing: the last record that starts from it is enough.
         let start = (0..=end).rev().find(|at| is_there(self.records[*at].prev))?;
         Some(self.records.range(start..=end).cloned().collect())
+    }
+
+    /// Where the oldest record starts from.
+    pub fn begins(&self) -> Option<Position> {
+        self.records.front().map(|oldest| oldest.prev)
     }
 
     /// Oldest first.

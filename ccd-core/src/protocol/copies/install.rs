@@ -10,7 +10,7 @@ use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
-use crate::protocol::replicas::{Attempt, Purpose};
+use crate::protocol::replicas::{Attempt, Brought, Purpose};
 use crate::replica::ReplicaError;
 use crate::time::Time;
 use alloc::collections::BTreeMap;
@@ -153,12 +153,21 @@ impl Node {
         }
     }
 
-    pub(in crate::protocol) fn on_install_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
-        let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) else {
+    pub(in crate::protocol) fn on_install_stored(
+        &mut self,
+        replica: Replica,
+        epoch: Epoch,
+        error: Option<ReplicaError>,
+    ) {
+        let install = self.install.as_ref().filter(|install| install.epoch() == epoch);
+        let Some((target, _)) = install.and_then(|install| install.target.clone()) else {
             return;
         };
-        install.outstanding -= 1;
-        install.failed |= error.is_some();
+        let brought = self.on_brought(replica, error.as_ref(), &target, Purpose::Install { epoch });
+        if let Some(install) = self.install.as_mut().filter(|_| brought != Brought::Anew) {
+            install.outstanding -= 1;
+            install.failed |= brought == Brought::Failed;
+        }
     }
 
     pub(in crate::protocol) fn on_installed(&mut self, from: NodeId, epoch: Epoch) {
@@ -296,6 +305,8 @@ impl Node {
         self.lease_lost = None;
         self.look = true;
         self.impatient = false;
+        // Whoever decided it has installed it: what comes next need not wait for that any more.
+        self.back_off_until = self.now;
         self.warn_of_waived_quorum();
     }
 
@@ -404,10 +415,15 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_member_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
-        let Some(member) = self.member.as_mut().filter(|member| member.epoch() == epoch) else {
+        let member = self.member.as_ref().filter(|member| member.epoch() == epoch);
+        let Some((target, _)) = member.and_then(|member| member.target.clone()) else {
             return;
         };
-        if error.is_some() {
+        let brought = self.on_brought(Replica::Local, error.as_ref(), &target, Purpose::Member { epoch });
+        let Some(member) = self.member.as_mut().filter(|_| brought != Brought::Anew) else {
+            return;
+        };
+        if brought == Brought::Failed {
             self.member = None;
             return;
         }

@@ -4,7 +4,7 @@
 //! the round under way end first; what waits is asked of the new master. A designated node that is no member is
 //! designated all the same: the lowest-numbered member is master until it is back.
 //!
-//! Owns `designation`. Called by `requests`, `operator.rs` and `status.rs`.
+//! Owns `designation`. Called by `requests`, `operator.rs`, `learn.rs` and `status.rs`.
 
 use super::operator::Wish;
 use crate::ids::{Epoch, NodeId};
@@ -29,6 +29,13 @@ impl Node {
         self.designation
             .filter(|designation| self.now < designation.until && designation.node != self.known.designated)
             .map(|designation| designation.node)
+    }
+
+    /// A wish that a configuration has fulfilled is over: else it would come up again as soon as somebody wishes otherwise.
+    pub(in crate::protocol) fn note_designation(&mut self) {
+        let designated = self.known.designated;
+        self.designation
+            .take_if(|designation| designation.node == designated);
     }
 
     /// At once, and at every heartbeat: what clients of this node ask for is handed to the master.

@@ -10,13 +10,9 @@ use crate::configuration::Configuration;
 use crate::ids::{NodeId, NodeSet};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
-use crate::protocol::plan::Facts;
+use crate::protocol::plan::{CALLED_GONE, Facts};
 use alloc::format;
 use alloc::string::{String, ToString};
-
-/// Why this node serves nothing, although it is willing.
-pub(in crate::protocol) const CALLED_GONE: &str =
-    "the external membership monitor says that this node is gone";
 
 /// What a plan takes for true of a node, given what the external monitor says (`None`: there is none).
 pub(in crate::protocol) fn corrected(

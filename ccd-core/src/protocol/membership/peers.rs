@@ -141,11 +141,22 @@ impl Node {
     }
 
     pub(in crate::protocol) fn heard(&mut self, from: NodeId) {
+        let is_news = !self.hears(from);
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.heard = Some(now);
             peer.alive_at = now;
+            if is_news {
+                self.greet(from);
+            }
         }
+    }
+
+    /// A heartbeat out of turn, to a node that has come or can be reached again: two nodes know that each hears the other
+    /// after a round trip, and not after two heartbeats. It answers news only, so greetings do not answer each other without end.
+    pub(in crate::protocol) fn greet(&mut self, node: NodeId) {
+        let state = self.own_state();
+        self.send(node, Message::Heartbeat(state));
     }
 
     pub(in crate::protocol) fn on_heartbeat(&mut self, from: NodeId, state: PeerState) {
@@ -180,8 +191,13 @@ impl Node {
                 )
                 || !self.known.members.contains(from) && last.position != state.position
         });
+        // Its earlier run had heard this node; this one may not yet.
+        let is_new_run = (peer.state.as_ref()).is_some_and(|last| last.incarnation != state.incarnation);
         peer.state = Some(state);
         peer.state_at = now;
+        if is_new_run {
+            self.greet(from);
+        }
         self.send(
             from,
             Message::HeartbeatAck {

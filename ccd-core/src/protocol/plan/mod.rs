@@ -12,12 +12,14 @@ mod improve;
 
 use crate::configuration::{Configuration, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
-use crate::protocol::membership::external::CALLED_GONE;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use go_on::{first, go_on};
 use improve::improve;
+
+/// Why this node serves nothing, although it is willing.
+pub(super) const CALLED_GONE: &str = "the external membership monitor says that this node is gone";
 
 /// What a node sees of another one.
 #[derive(Clone, Debug, Default)]

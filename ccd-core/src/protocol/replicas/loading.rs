@@ -147,13 +147,15 @@ impl Node {
             if self.blank { ": it is new" } else { "" },
         );
         self.record(DecisionKind::Start, text);
+        // The others may have waited for this: they need not wait for the next heartbeat as well.
+        self.next_beat = self.now;
     }
 }
 
 /// What was found on a replica.
 #[derive(Debug)]
 pub(in crate::protocol) struct Replayed {
-    /// The version that its journal begins with.
+    /// The version that the history begins with.
     pub base: Database,
     pub head: Database,
     /// What leads from the one to the other.
@@ -161,7 +163,7 @@ pub(in crate::protocol) struct Replayed {
 }
 
 pub(in crate::protocol) fn replay(loaded: &Loaded) -> Replayed {
-    let base = loaded.checkpoint.clone();
+    let mut base = loaded.checkpoint.clone();
     let mut head = base.clone();
     let mut history = History::default();
     for record in &loaded.records {
@@ -172,6 +174,13 @@ pub(in crate::protocol) fn replay(loaded: &Loaded) -> Replayed {
             }
             // The region has checked the chain; what does not apply ends it here.
             Err(_) => break,
+        }
+    }
+    // What a history has no room for is part of the version that it begins with.
+    for record in &loaded.records {
+        match base.apply(record) {
+            Ok(next) if history.begins().is_some_and(|begins| begins != base.position()) => base = next,
+            Ok(_) | Err(_) => break,
         }
     }
     Replayed { base, head, history }

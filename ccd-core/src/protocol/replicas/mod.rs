@@ -53,6 +53,8 @@ pub(in crate::protocol) struct ReplicaView {
     leads_to: Position,
     /// A record did not fit its journal: the next write there is a whole image.
     pub journal_full: bool,
+    /// One of the records that were to bring it to a state did not fit: an image of that state is asked for instead.
+    image_instead: bool,
     /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
@@ -89,6 +91,7 @@ impl ReplicaView {
             writes_in_flight: 0,
             leads_to: Position::EMPTY,
             journal_full: false,
+            image_instead: false,
             clean_beat: None,
             beat_in_flight: false,
             looked_at: None,
@@ -200,6 +203,15 @@ pub(in crate::protocol) enum Purpose {
     },
 }
 
+/// How one of the writes went that bring a replica to a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Brought {
+    Done,
+    /// Another write was asked for in its place.
+    Anew,
+    Failed,
+}
+
 /// A tail of so few records is always brought record by record.
 const TAIL_RECORDS_SURE: usize = 8;
 
@@ -229,6 +241,7 @@ impl Node {
         let view = self.replica_mut(replica);
         view.writes_in_flight -= 1;
         view.journal_full &= !done;
+        view.image_instead &= !done;
         view.own = (done && view.writes_in_flight == 0).then_some(view.leads_to);
     }
 
@@ -381,7 +394,7 @@ impl Node {
             Purpose::Evidence(attempt) => self.on_evidence(replica, attempt, result),
             Purpose::Accept(attempt) => self.on_accept_stored(replica, attempt, result),
             Purpose::Recorded(attempt) => self.on_decision_recorded(attempt),
-            Purpose::Install { epoch } => self.on_install_stored(epoch, result.err()),
+            Purpose::Install { epoch } => self.on_install_stored(replica, epoch, result.err()),
             Purpose::Member { epoch } => self.on_member_stored(epoch, result.err()),
             Purpose::CatchUp { position } => self.on_catch_up_stored(position, result.err()),
             Purpose::Round { position } => self.on_round_stored(replica, position, result),
@@ -406,6 +419,7 @@ impl Node {
         };
         // What the area holds after a failed write is not known until it is read again.
         view.own = None;
+        view.image_instead = false;
         view.clean_beat = None;
         view.loaded = false;
         // A device that is away is opened again and again: said once, until the reason changes.
@@ -456,6 +470,35 @@ impl Node {
         self.replica_mut(replica).checkpoint_in_flight = true;
         let database = self.committed.clone();
         self.ask(replica, ReplicaOp::Checkpoint { database }, Purpose::Checkpoint);
+    }
+
+    /// One of the writes that bring a replica to `target` was answered. A record that found no room in the journal is followed by
+    /// others that were asked for with it and find none either; an image behind them holds them all.
+    pub(in crate::protocol) fn on_brought(
+        &mut self,
+        replica: Replica,
+        error: Option<&ReplicaError>,
+        target: &Database,
+        purpose: Purpose,
+    ) -> Brought {
+        match error {
+            None => return Brought::Done,
+            Some(error) if error.kind != ReplicaErrorKind::Full => return Brought::Failed,
+            Some(_) => {}
+        }
+        let view = self.replica_mut(replica);
+        if !view.image_instead {
+            view.image_instead = true;
+            let database = target.clone();
+            self.ask(replica, ReplicaOp::WriteImage { database }, purpose);
+            return Brought::Anew;
+        }
+        if view.writes_in_flight > 0 {
+            return Brought::Done;
+        }
+        // The image itself.
+        view.image_instead = false;
+        Brought::Failed
     }
 
     /// Makes this node's own area of a replica hold `target`, which follows `base` by `records` (the last one opens the

@@ -80,6 +80,7 @@ impl Node {
         };
         self.back_off_until = self.now + turn;
         self.note_override();
+        self.note_designation();
         self.look = true;
         // A blank node must not look as if it had voted with what it was told: it stays blank until it is installed
         // as a member of a configuration that was decided without its vote.

@@ -21,7 +21,8 @@ use std::path::PathBuf;
 
 /// Show or change who may write to a device (persistent reservations)
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk fence status
   ccd-disk fence preempt --victim beta /dev/ccd/prod/primary /dev/ccd/prod/secondary")]
 pub struct FenceArgs {
@@ -39,11 +40,14 @@ enum Verb {
 
 /// Show who is registered and who holds the reservation
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk fence status                                  both devices of /etc/ccd/init.ccd
   ccd-disk fence status --json /dev/mapper/ccd-p | jq '.[0].holder'
 
-Changes nothing. Exit code 0: every device can be fenced, and only this cluster's nodes are registered; 1: not so.")]
+Changes nothing.
+
+Exit codes: 0 every device can be fenced, and only this cluster's nodes are registered, 1 not so.")]
 struct StatusArgs {
     /// Devices (default: those of init.ccd)
     devices: Vec<PathBuf>,
@@ -51,10 +55,14 @@ struct StatusArgs {
 
 /// Let this server write to a device, as a node of the cluster
 #[derive(Debug, Args)]
-#[command(
-    after_help = "For repair, with no ccdd running here: ccdd registers by itself, where the cluster lets it. Whoever is registered can
-write, so this takes back what another node did when it fenced this one."
-)]
+#[command(after_help = "\
+Examples:
+  ccd-disk fence register --dry-run /dev/ccd/prod/primary
+  ccd-disk fence register /dev/ccd/prod/primary /dev/ccd/prod/secondary
+
+For repair, with no ccdd running here: ccdd registers by itself, where the cluster lets it.
+Whoever is registered can write, so this takes back what another node did when it fenced this
+one.")]
 struct RegisterArgs {
     #[command(flatten)]
     common: Common,
@@ -65,12 +73,13 @@ struct RegisterArgs {
 
 /// Take the right to write from a node, or from a foreign key
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   ccd-disk fence preempt --victim beta /dev/ccd/prod/primary /dev/ccd/prod/secondary
   ccd-disk fence preempt --victim 0x123abc --force prod /dev/ccd/prod/primary
 
-Its writes in flight are aborted. If this server is not registered, it is registered first; it stays registered, and holds
-the reservation if nobody else does.")]
+Its writes in flight are aborted. If this server is not registered, it is registered first; it
+stays registered, and holds the reservation if nobody else does.")]
 struct PreemptArgs {
     #[command(flatten)]
     common: Common,
@@ -84,9 +93,12 @@ struct PreemptArgs {
 
 /// Remove every registration and the reservation: then anybody can write
 #[derive(Debug, Args)]
-#[command(
-    after_help = "For disks that leave the cluster, and for what another program left behind. A cluster that serves notices and registers again."
-)]
+#[command(after_help = "\
+Examples:
+  ccd-disk fence clear --yes --force prod /dev/ccd/prod/secondary
+
+For disks that leave the cluster, and for what another program left behind. A cluster that
+serves notices and registers again.")]
 struct ClearArgs {
     #[command(flatten)]
     common: Common,

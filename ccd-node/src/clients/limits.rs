@@ -1,0 +1,349 @@
+//! What one user may take of the daemon, so that nobody can keep it from the others, root above all.
+//!
+//! Every user that is connected has an account: connections, requests that wait, and bytes that are held for it (what came and
+//! is no whole request yet, requests that wait, answers that were not read yet). Users that are not trusted share limits, too,
+//! that leave room for root. Called by `serve.rs` and `mod.rs`; pure but for asking the kernel how many descriptors there are.
+
+use crate::gauge::Gauge;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Connections at once, if there are descriptors for them.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Descriptors for everything else: devices, files, peers, commands.
+const DESCRIPTORS_RESERVED: usize = 512;
+/// Of these, one user that is not trusted has at most.
+const CONNECTIONS_PER_USER_MAX: usize = 1024;
+/// What all who are not trusted leave to root, as a share of everything.
+const SHARE_RESERVED: usize = 4;
+
+/// Requests of one connection that may wait at once; more are answered `Overloaded`.
+const WAITING_PER_CONNECTION_MAX: usize = 256;
+/// Of one user.
+const WAITING_PER_USER_MAX: usize = 4096;
+/// Of everybody.
+const WAITING_MAX: usize = 16_384;
+
+/// Questions of one user that is not trusted that are with the event loop at once; the next waits here, and its connection is
+/// not read meanwhile. A question about a large database takes milliseconds, and whoever asks thousands must not make root wait
+/// for all of them.
+const QUESTIONS_PER_USER_MAX: usize = 16;
+/// For all who are not trusted.
+const QUESTIONS_OTHERS_MAX: usize = 64;
+
+/// Bytes held for one user that is not trusted. An answer goes out as long as less than this is held before it, so one
+/// large answer more may be held.
+pub const HELD_BYTES_PER_USER_MAX: usize = 64 << 20;
+/// For one that is.
+const HELD_BYTES_TRUSTED_MAX: usize = 512 << 20;
+/// For all who are not trusted.
+const HELD_BYTES_OTHERS_MAX: usize = 256 << 20;
+
+/// Why a connection or a request is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    #[error("user {uid} has {got} connections, the most that one user may have; a new one is hung up on")]
+    User { uid: u32, got: usize },
+    #[error(
+        "there are {got} connections of clients, the most that are taken from user {uid}; a new one is hung up on"
+    )]
+    Everybody { uid: u32, got: usize },
+}
+
+/// The accounts of all who are connected.
+#[derive(Debug)]
+pub struct Accounts {
+    connections_max: usize,
+    by_user: RefCell<BTreeMap<u32, Rc<Account>>>,
+    connections: Cell<usize>,
+    waiting: Cell<usize>,
+    held_for_others: Gauge,
+    questions_of_others: Arc<Semaphore>,
+}
+
+/// Of one user.
+#[derive(Debug)]
+pub struct Account {
+    uid: u32,
+    trusted: bool,
+    connections: Cell<usize>,
+    waiting: Cell<usize>,
+    held: Gauge,
+    questions: Arc<Semaphore>,
+}
+
+/// The place of one connection. Given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    accounts: Rc<Accounts>,
+    account: Rc<Account>,
+    waiting: Cell<usize>,
+}
+
+/// A question's turn with the event loop. Given back when it is dropped.
+#[derive(Debug, Default)]
+pub struct Turn {
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Accounts {
+    /// For a process with so many descriptors.
+    pub fn new(descriptors: usize) -> Self {
+        Self {
+            connections_max: descriptors
+                .saturating_sub(DESCRIPTORS_RESERVED)
+                .clamp(16, CONNECTIONS_MAX),
+            by_user: RefCell::default(),
+            connections: Cell::new(0),
+            waiting: Cell::new(0),
+            held_for_others: Gauge::default(),
+            questions_of_others: Arc::new(Semaphore::new(QUESTIONS_OTHERS_MAX)),
+        }
+    }
+
+    /// Takes a place for a connection of this user.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn enter(self: &Rc<Self>, uid: u32, trusted: bool) -> Result<Seat, Full> {
+        let got = self.connections.get();
+        let reserved = if trusted {
+            0
+        } else {
+            self.connections_max / SHARE_RESERVED
+        };
+        if got >= self.connections_max - reserved {
+            return Err(Full::Everybody { uid, got });
+        }
+        let mut by_user = self.by_user.borrow_mut();
+        let account = by_user
+            .entry(uid)
+            .or_insert_with(|| Rc::new(Account::new(uid, trusted)));
+        let own = account.connections.get();
+        if !trusted && own >= CONNECTIONS_PER_USER_MAX.min(self.connections_max / 2) {
+            return Err(Full::User { uid, got: own });
+        }
+        account.connections.set(own + 1);
+        self.connections.set(got + 1);
+        Ok(Seat {
+            accounts: self.clone(),
+            account: account.clone(),
+            waiting: Cell::new(0),
+        })
+    }
+}
+
+impl Account {
+    fn new(uid: u32, trusted: bool) -> Self {
+        Self {
+            uid,
+            trusted,
+            connections: Cell::new(0),
+            waiting: Cell::new(0),
+            held: Gauge::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_PER_USER_MAX)),
+        }
+    }
+}
+
+impl Seat {
+    /// Where bytes are counted that are held for this user.
+    pub fn gauges(&self) -> [Gauge; 2] {
+        let shared = if self.account.trusted {
+            Gauge::default()
+        } else {
+            self.accounts.held_for_others.clone()
+        };
+        [self.account.held.clone(), shared]
+    }
+
+    /// Whether something large may be held for this user besides what is.
+    pub fn has_room(&self) -> bool {
+        let max = if self.account.trusted {
+            HELD_BYTES_TRUSTED_MAX
+        } else {
+            HELD_BYTES_PER_USER_MAX
+        };
+        let others_full = self.accounts.held_for_others.bytes() >= HELD_BYTES_OTHERS_MAX;
+        self.account.held.bytes() < max && (self.account.trusted || !others_full)
+    }
+
+    /// Takes a place for a request that waits; `false` if there is none.
+    pub fn begin_to_wait(&self) -> bool {
+        let trusted = self.account.trusted;
+        let reserved = if trusted { 0 } else { WAITING_MAX / SHARE_RESERVED };
+        let full = self.waiting.get() >= WAITING_PER_CONNECTION_MAX
+            || (!trusted && self.account.waiting.get() >= WAITING_PER_USER_MAX)
+            || self.accounts.waiting.get() >= WAITING_MAX - reserved;
+        if full {
+            return false;
+        }
+        for count in [&self.waiting, &self.account.waiting, &self.accounts.waiting] {
+            count.set(count.get() + 1);
+        }
+        true
+    }
+
+    pub fn end_to_wait(&self) {
+        for count in [&self.waiting, &self.account.waiting, &self.accounts.waiting] {
+            count.set(count.get() - 1);
+        }
+    }
+
+    /// Waits until one more question of this user may be asked. Questions of the trusted wait for nothing.
+    pub async fn turn(&self) -> Turn {
+        let mut permits = Vec::new();
+        if !self.account.trusted {
+            for semaphore in [&self.account.questions, &self.accounts.questions_of_others] {
+                // Nobody closes them.
+                permits.extend(semaphore.clone().acquire_owned().await);
+            }
+        }
+        Turn { _permits: permits }
+    }
+
+    pub fn uid(&self) -> u32 {
+        self.account.uid
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let count = &self.accounts.connections;
+        count.set(count.get() - 1);
+        let own = &self.account.connections;
+        own.set(own.get() - 1);
+        if own.get() == 0 {
+            self.accounts.by_user.borrow_mut().remove(&self.account.uid);
+        }
+    }
+}
+
+/// Lets this process have as many descriptors as it may, and returns how many that are. Without it a service manager gives
+/// a thousand, for programs that use select().
+pub fn raise_descriptors() -> usize {
+    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok(limits) => limits,
+        Err(error) => {
+            tracing::warn!(%error, "how many descriptors there are cannot be asked");
+            return 1024;
+        }
+    };
+    let wanted = hard.min((CONNECTIONS_MAX + DESCRIPTORS_RESERVED) as u64);
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
+        return wanted as usize;
+    }
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_cannot_take_the_places_of_another_and_all_others_not_those_of_root() {
+        let accounts = Rc::new(Accounts::new(1 << 20));
+        let mut seats: Vec<Seat> = (0..CONNECTIONS_PER_USER_MAX)
+            .map(|_| accounts.enter(1000, false).expect("there is room"))
+            .collect();
+        let full = accounts.enter(1000, false).expect_err("it has enough");
+        assert!(
+            full.to_string().contains("user 1000 has 1024 connections"),
+            "{full}"
+        );
+        seats.pop();
+        seats.push(accounts.enter(1000, false).expect("one was given back"));
+        for uid in 1001.. {
+            match accounts.enter(uid, false) {
+                Ok(seat) => seats.push(seat),
+                Err(Full::Everybody { .. }) => break,
+                Err(full) => panic!("{full}"),
+            }
+        }
+        for _ in 0..CONNECTIONS_MAX / SHARE_RESERVED {
+            seats.push(accounts.enter(0, true).expect("root has places of its own"));
+        }
+        assert!(accounts.enter(0, true).is_err(), "everything is bounded");
+        assert_eq!(seats.len(), CONNECTIONS_MAX);
+        drop(seats);
+        assert_eq!(accounts.connections.get(), 0);
+        assert!(
+            accounts.by_user.borrow().is_empty(),
+            "nothing is remembered of who is gone"
+        );
+    }
+
+    #[test]
+    fn few_descriptors_make_few_places_and_root_has_some_of_them() {
+        let accounts = Rc::new(Accounts::new(1024));
+        let mut seats = Vec::new();
+        for uid in 1..10_000 {
+            seats.extend(accounts.enter(uid % 7 + 1, false));
+        }
+        assert_eq!(seats.len(), 512 - 128);
+        seats.push(accounts.enter(0, true).expect("for root there is one"));
+    }
+
+    #[test]
+    fn questions_of_one_user_take_turns_and_leave_some_to_others_and_all_to_root() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let accounts = Rc::new(Accounts::new(1 << 20));
+            let seat = accounts.enter(1000, false).expect("there is room");
+            let mut turns = Vec::new();
+            for _ in 0..QUESTIONS_PER_USER_MAX {
+                turns.push(seat.turn().await);
+            }
+            let full = tokio::task::unconstrained(seat.turn());
+            tokio::pin!(full);
+            assert!(futures_ready(full.as_mut()).is_none(), "one more waits");
+            let other = accounts.enter(1001, false).expect("there is room");
+            turns.push(other.turn().await);
+            let root = accounts.enter(0, true).expect("there is room");
+            for _ in 0..1000 {
+                turns.push(root.turn().await);
+            }
+            turns.clear();
+            assert!(futures_ready(full).is_some(), "it was given back");
+        });
+    }
+
+    /// What a future gives at once, if it does.
+    fn futures_ready<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn bytes_and_requests_are_bounded_for_each_user_and_for_all_others() {
+        let accounts = Rc::new(Accounts::new(1 << 20));
+        let seat = accounts.enter(1000, false).expect("there is room");
+        let waiting = (0..).take_while(|_| seat.begin_to_wait()).count();
+        assert_eq!(waiting, WAITING_PER_CONNECTION_MAX);
+        seat.end_to_wait();
+        assert!(seat.begin_to_wait());
+        for gauge in seat.gauges() {
+            gauge.add(HELD_BYTES_PER_USER_MAX);
+        }
+        assert!(!seat.has_room());
+        let root = accounts.enter(0, true).expect("there is room");
+        let other = accounts.enter(1001, false).expect("there is room");
+        assert!(other.has_room() && root.has_room());
+        other.gauges()[1].add(HELD_BYTES_OTHERS_MAX - HELD_BYTES_PER_USER_MAX);
+        assert!(!other.has_room(), "all others together have enough");
+        assert!(root.has_room());
+        for gauge in seat.gauges() {
+            gauge.subtract(HELD_BYTES_PER_USER_MAX);
+        }
+        assert!(other.has_room());
+    }
+}
