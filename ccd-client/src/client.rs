@@ -327,10 +327,14 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         // Set once an earlier attempt may have reached the database.
         let mut doubt: Option<String> = None;
+        let mut ask = Ask::Request(Request {
+            timeout: self.timeout,
+            body: RequestBody::Update(self.update_request(request, transaction)),
+        });
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let body = RequestBody::Update(self.update_request(request, &transaction));
-            let ask = Ask::Request(Request { timeout: left, body });
+            if let Ask::Request(request) = &mut ask {
+                request.timeout = deadline.saturating_duration_since(Instant::now());
+            }
             // Why this attempt did not succeed, and its error if it changed nothing.
             let (why, harmless) = match self.ask_once(&ask, deadline + GRACE) {
                 Ok(Told::Committed { position, removed }) => {
@@ -392,7 +396,7 @@ impl Client {
         self.retry && error.is_worth_retrying() && Instant::now() + RETRY_PAUSE < deadline
     }
 
-    fn update_request(&self, request: RequestId, transaction: &Transaction) -> UpdateRequest {
+    fn update_request(&self, request: RequestId, transaction: Transaction) -> UpdateRequest {
         UpdateRequest {
             request,
             // The daemon fills in the rest from the socket.
@@ -401,9 +405,9 @@ impl Client {
                 ..Who::default()
             },
             date: now(),
-            reason: transaction.reason.clone(),
-            preconditions: transaction.preconditions.clone(),
-            ops: transaction.ops.clone(),
+            reason: transaction.reason,
+            preconditions: transaction.preconditions,
+            ops: transaction.ops,
             no_wait: transaction.no_wait,
             dry_run: transaction.dry_run,
             no_sync: transaction.no_sync,

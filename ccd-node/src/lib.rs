@@ -13,7 +13,7 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
-//!   outbox, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, outlet, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   demo           a whole cluster in one process tree, on files
@@ -36,6 +36,7 @@ mod gauge;
 mod history;
 mod nodes;
 mod outbox;
+mod outlet;
 pub mod pages;
 mod peers;
 mod quiet;

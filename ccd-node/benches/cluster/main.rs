@@ -3,6 +3,7 @@
 //! ```text
 //! pair.rs      two nodes and two devices
 //! many.rs      three and five nodes without devices
+//! updates.rs   one update of each kind alone: `-- paired`, `-- solo`, `-- three`
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
 //! rig.rs       daemons on files             samples.rs   percentiles
@@ -18,6 +19,7 @@ mod pair;
 mod rig;
 mod ring;
 mod samples;
+mod updates;
 
 use anyhow::Result;
 use std::time::Duration;
@@ -34,16 +36,13 @@ fn main() -> Result<()> {
         // What `cargo bench` itself passes does not matter.
         _ => {}
     }
-    let wanted = |name: &str| {
-        let mut named = args
-            .iter()
-            .filter(|word| ["pair", "many"].contains(&word.as_str()));
-        named.clone().next().is_none() || named.any(|word| word == name)
-    };
-    if wanted("pair") {
+    let named = |name: &str| args.iter().any(|word| word == name);
+    let all = !["pair", "many", "paired", "solo", "three"].into_iter().any(named);
+    updates::run(named)?;
+    if all || named("pair") {
         pair::run()?;
     }
-    if wanted("many") {
+    if all || named("many") {
         many::run()?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
+use crate::outlet::Outlet;
 use crate::quiet::Quiet;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told};
 use ccd_core::client::RequestBody;
@@ -23,7 +24,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 /// A preamble or request that has begun must be whole in this time: nobody needs longer who is not stopped or hostile.
@@ -82,7 +82,7 @@ struct Shared {
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    to_core: Outlet<FromClient>,
     accounts: Rc<Accounts>,
     quiet: RefCell<Quiet>,
 }
@@ -102,7 +102,7 @@ pub fn serve(
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    to_core: Outlet<FromClient>,
 ) {
     let shared = Rc::new(Shared {
         me,

@@ -18,6 +18,7 @@ mod writer;
 pub use writer::be_nice;
 
 use crate::branches;
+use crate::outlet::Bell;
 use ccd_client::wire::{ChangesAsk, Fault, HistoryAsk, Told};
 use ccd_core::client::ClientToken;
 use ccd_core::ids::{ClusterId, Position};
@@ -54,13 +55,29 @@ pub struct Answered {
     pub told: Told,
 }
 
+/// The way of answers to the event loop. Bounded by the questions, of which so many wait.
+#[derive(Clone, Debug)]
+struct Answers {
+    sender: mpsc::UnboundedSender<Answered>,
+    bell: Bell,
+}
+
+impl Answers {
+    fn send(&self, answered: Answered) {
+        // The daemon may be gone.
+        if self.sender.send(answered).is_ok() {
+            self.bell.notify_one();
+        }
+    }
+}
+
 /// The event loop's hold on it.
 #[derive(Debug)]
 pub struct History {
     desk: Arc<Desk>,
     head: Position,
     asks: SyncSender<(ClientToken, Ask, Position)>,
-    answers: mpsc::UnboundedSender<Answered>,
+    answers: Answers,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -73,12 +90,15 @@ impl History {
         folder: &Path,
         cluster: ClusterId,
         budget_bytes: u64,
+        bell: &Bell,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Answered>)> {
         let store = Store::open(folder, cluster, budget_bytes)?;
         let head = store.head();
         let reader = Reader::new(store.folder(), cluster);
         // At most one for each question, of which there are few.
-        let (answers, inlet) = mpsc::unbounded_channel();
+        let (sender, inlet) = mpsc::unbounded_channel();
+        let bell = bell.clone();
+        let answers = Answers { sender, bell };
         let (asks, waiting) = sync_channel::<(ClientToken, Ask, Position)>(ASKS_MAX);
         let outlet = answers.clone();
         // Ends when the last question is answered that the writer may still hand on.
@@ -87,8 +107,7 @@ impl History {
             .spawn(move || {
                 for (client, ask, head) in waiting {
                     let told = answer(&reader, &ask, head);
-                    // The daemon may be gone.
-                    let _ = outlet.send(Answered { client, told });
+                    outlet.send(Answered { client, told });
                 }
             })?;
         let desk = Arc::new(Desk::default());
@@ -122,8 +141,7 @@ impl History {
         self.desk.then(Box::new(move |head| {
             if let Err(TrySendError::Full(_)) = asks.try_send((client, ask, head)) {
                 let told = Told::Failed(Fault::Overloaded);
-                // The daemon may be gone.
-                let _ = answers.send(Answered { client, told });
+                answers.send(Answered { client, told });
             }
         }));
     }

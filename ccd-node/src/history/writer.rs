@@ -76,8 +76,9 @@ impl Desk {
         self.bell.notify_one();
     }
 
-    /// What there is to do; `None` when it is closed and nothing is left. Waits no longer than until `wake_at`.
-    fn take(&self, wake_at: Option<Instant>) -> Option<(VecDeque<Committed>, Vec<Then>)> {
+    /// What there is to do: what was told is put into `told`, which is empty. `None` when it is closed and nothing is left.
+    /// Waits no longer than until `wake_at`.
+    fn take(&self, wake_at: Option<Instant>, told: &mut VecDeque<Committed>) -> Option<Vec<Then>> {
         let mut state = self.state();
         loop {
             let idle = state.told.is_empty() && state.then.is_empty();
@@ -86,7 +87,9 @@ impl Desk {
             }
             let left = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
             if !idle || left.is_some_and(|left| left.is_zero()) {
-                return Some((std::mem::take(&mut state.told), std::mem::take(&mut state.then)));
+                // Both keep their memory: telling must not allocate.
+                std::mem::swap(&mut state.told, told);
+                return Some(std::mem::take(&mut state.then));
             }
             state.dozing = true;
             state = match left {
@@ -125,13 +128,14 @@ pub fn run(desk: &Desk, mut store: Store) {
     be_nice();
     let mut sync_at: Option<Instant> = None;
     let mut complaint: Option<Instant> = None;
-    while let Some((told, then)) = desk.take(sync_at) {
+    let mut told = VecDeque::new();
+    while let Some(then) = desk.take(sync_at, &mut told) {
         let worked = !told.is_empty();
         let mut outcome = Ok(());
         if worked {
             let mut frames = Vec::new();
             let mut head = store.head();
-            for committed in told {
+            for committed in told.drain(..) {
                 head = follow(head, committed, &mut frames);
             }
             outcome = store.append(frames);
@@ -170,12 +174,20 @@ fn follow(head: Position, committed: Committed, frames: &mut Vec<Frame>) -> Posi
         bridge(reached, before.position(), frames);
         reached = before.position();
         let mut now = before;
-        for record in records {
-            match now.effects(&record) {
-                Ok((effects, next)) => {
+        let mut records = records.into_iter().peekable();
+        while let Some(record) = records.next() {
+            let effects = if records.peek().is_some() {
+                (now.effects(&record)).map(|(effects, next)| {
+                    now = next;
+                    effects
+                })
+            } else {
+                now.last_effects(&record)
+            };
+            match effects {
+                Ok(effects) => {
                     frames.extend(round(&record, effects));
                     reached = record.next;
-                    now = next;
                 }
                 // It does not fit, which is the protocol's affair; here it is a gap.
                 Err(error) => {
