@@ -13,6 +13,8 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
+//!                          ↓
+//!                       watch: those who are told of each, on threads of their own
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
 //!   demo           a whole cluster in one process tree, on files
@@ -38,3 +40,4 @@ mod replicas;
 mod scrub;
 mod service;
 mod startup;
+mod watch;

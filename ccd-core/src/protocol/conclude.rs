@@ -30,6 +30,11 @@ pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
     Epoch(first + node.index() as u64 * OVERRIDE_EPOCH_STEP_PER_NODE)
 }
 
+/// Whether an operator has overruled the votes on the way from one epoch to a later one: the only way to lose a branch.
+pub fn is_overruled(from: Epoch, to: Epoch) -> bool {
+    from.0 / OVERRIDE_EPOCH_STEP != to.0 / OVERRIDE_EPOCH_STEP
+}
+
 /// A reason as configurations hold it: cut to what replicas store.
 fn bounded(mut reason: String) -> String {
     if reason.len() > REASON_BYTES_MAX {

@@ -4,7 +4,8 @@
 //! database add to that: `ACCESS:read|write:SUBJECT:KEYS`, where SUBJECT is a user's name or number, `@` and a group's,
 //! or `*` for everybody, and KEYS matches keys with `*` for any run of characters.
 
-use ccd_client::wire::{Ask, ChangesAsk, HistoryAsk, Service};
+use crate::watch::Sight;
+use ccd_client::wire::{Ask, ChangesAsk, HistoryAsk, Service, WatchAsk};
 use ccd_core::client::RequestBody;
 use ccd_core::database::{Key, Op};
 use ccd_core::init::ClusterInit;
@@ -170,6 +171,32 @@ impl Rights {
         }
         Ok(())
     }
+
+    /// What of the database a watcher sees; if it may not see what it asks for, which rule it would take.
+    pub fn sight(&self, ask: &WatchAsk, uid: u32) -> Result<Sight, String> {
+        let sees = |key: &str| self.everything || self.read.iter().any(|pattern| matches(pattern, key));
+        for pattern in &ask.patterns {
+            let key = &pattern.key;
+            if !sees(key.as_str()) {
+                return Err(format!(
+                    "user {uid} may not read key {key}: it is not root, not in the group {READERS_GROUP}, and no ACCESS row of \
+                     init.ccd gives it the key; ACCESS:read:{uid}:{key} would"
+                ));
+            }
+        }
+        if ask.patterns.is_empty() && !self.everything && self.read.is_empty() {
+            return Err(format!(
+                "user {uid} may not read any key: it is not root, not in the group {READERS_GROUP}, and no ACCESS row of \
+                 init.ccd names it; ACCESS:read:{uid}:* would give it all of them"
+            ));
+        }
+        let keys = if self.everything {
+            vec!["*".to_owned()]
+        } else {
+            self.read.clone()
+        };
+        Ok(Sight::new(ask.patterns.clone(), keys))
+    }
 }
 
 /// The keys that a request touches; `None` stands for all of them.
@@ -182,6 +209,12 @@ fn keys_of(ask: &Ask) -> Vec<Option<&str>> {
             return vec![key.as_ref().map(Key::as_str)];
         }
         Ask::Branches | Ask::Branch { .. } => return vec![None],
+        Ask::Watch(WatchAsk { patterns, .. }) => {
+            return patterns
+                .iter()
+                .map(|pattern| Some(pattern.key.as_str()))
+                .collect();
+        }
     };
     match &request.body {
         RequestBody::Query { pattern, .. } => vec![Some(pattern.key.as_str())],
@@ -346,6 +379,41 @@ mod tests {
             let verdict = rules().rights_of(&caller).check(&ask, control);
             assert_eq!(verdict.is_ok(), expected, "{caller:?} {ask:?} {verdict:?}");
         }
+    }
+
+    #[test]
+    fn a_watcher_sees_the_keys_that_it_may_read_and_a_refusal_names_the_rule() {
+        let ask = |keys: &[&str]| WatchAsk {
+            patterns: keys
+                .iter()
+                .map(|key| Pattern::all(Key::new(key).unwrap()))
+                .collect(),
+            from: ccd_client::wire::WatchFrom::Now,
+            timeout: Duration::from_secs(1),
+        };
+        let all = |uid, gids: &[u32]| rules().rights_of(&caller(uid, gids)).sight(&ask(&[]), uid);
+        let names =
+            |uid, gids: &[u32], key: &str| all(uid, gids).unwrap().view().names(&Key::new(key).unwrap());
+        for (uid, gids, key, expected) in [
+            (0, &[][..], "ANY", true),
+            (77, &[], "ANY", true),
+            (5, &[40], "ANY", true),
+            (5, &[50], "NET_A", true),
+            (5, &[50], "ANY", false),
+            (1000, &[], "APP", true),
+            (1000, &[], "APPS", false),
+        ] {
+            assert_eq!(names(uid, gids, key), expected, "{uid} {gids:?} {key}");
+        }
+        let refused = all(5, &[]).unwrap_err();
+        assert!(refused.contains("ACCESS:read:5:* would"), "{refused}");
+        let rights = rules().rights_of(&caller(5, &[50]));
+        rights.sight(&ask(&["NET_A", "NET_B"]), 5).unwrap();
+        let refused = rights.sight(&ask(&["NET_A", "APP"]), 5).unwrap_err();
+        assert!(
+            refused.contains("key APP") && refused.contains("ACCESS:read:5:APP would"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! access.rs    who may ask for what (pure, but for looking up names once)
 //! serve.rs     the sockets and one task for each connection
+//! watching.rs  a connection that becomes a watcher's
 //! ```
 //!
 //! A request gets a [`ClientToken`] of its own and goes to the event loop; the answer is written to the socket
@@ -10,12 +11,14 @@
 
 mod access;
 mod serve;
+mod watching;
 
 pub use access::AccessRules;
 pub use serve::{Sockets, bind, serve, today};
 
 use crate::history;
 use crate::outbox::Outbox;
+use crate::watch;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
 use std::cell::{Cell, RefCell};
@@ -44,6 +47,11 @@ pub enum FromClient {
     Branches {
         client: ClientToken,
         name: Option<String>,
+    },
+    /// The connection goes with it.
+    Watch {
+        client: ClientToken,
+        start: Box<watch::Start>,
     },
     Gone {
         client: ClientToken,
@@ -113,11 +121,17 @@ impl Clients {
         if connection.waiting.get() >= WAITING_PER_CONNECTION_MAX || waiting.len() >= WAITING_MAX {
             return None;
         }
-        let token = ClientToken(self.last_token.get() + 1);
-        self.last_token.set(token.0);
+        let token = self.token();
         connection.waiting.set(connection.waiting.get() + 1);
         waiting.insert(token, (connection.clone(), id));
         Some(token)
+    }
+
+    /// One that nobody has had.
+    fn token(&self) -> ClientToken {
+        let token = ClientToken(self.last_token.get() + 1);
+        self.last_token.set(token.0);
+        token
     }
 
     /// The connection is gone; returns what it waited for.

@@ -4,7 +4,8 @@ use super::access::{AccessRules, Caller, READERS_GROUP, Rights, groups_of};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient};
 use crate::history;
 use crate::outbox::Outbox;
-use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told};
+use crate::watch::Seats;
+use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Told, WatchAsk};
 use ccd_core::client::RequestBody;
 use ccd_core::ids::NodeId;
 use ccd_core::time::Date;
@@ -68,12 +69,13 @@ fn bind_one(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-struct Shared {
+pub(super) struct Shared {
     me: NodeId,
-    rules: AccessRules,
-    clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    pub(super) rules: AccessRules,
+    pub(super) clients: Rc<Clients>,
+    pub(super) to_core: mpsc::Sender<FromClient>,
     connections: Cell<usize>,
+    pub(super) seats: Seats,
 }
 
 /// Starts to serve. `to_core` is bounded: when it is full, clients' sockets are not read until there is room.
@@ -83,6 +85,7 @@ pub fn serve(
     rules: AccessRules,
     clients: Rc<Clients>,
     to_core: mpsc::Sender<FromClient>,
+    seats: Seats,
 ) {
     let shared = Rc::new(Shared {
         me,
@@ -90,6 +93,7 @@ pub fn serve(
         clients,
         to_core,
         connections: Cell::new(0),
+        seats,
     });
     spawn_local(accept(sockets.clients, shared.clone(), false));
     spawn_local(accept(sockets.control, shared, true));
@@ -143,15 +147,18 @@ async fn converse(stream: UnixStream, shared: &Shared, control: bool) -> anyhow:
     connection.outbox.flush();
     let outcome = tokio::select! {
         outcome = read(&mut reader, shared, &connection, &caller, &rights, control) => outcome,
-        () = connection.outbox.drain() => Ok(()),
+        () = connection.outbox.drain() => Ok(None),
     };
     for client in shared.clients.forget(&connection) {
         shared.to_core.send(FromClient::Gone { client }).await?;
     }
-    outcome
+    match outcome? {
+        Some(ask) => super::watching::hand_over(shared, reader, connection, ask, &caller, &rights).await,
+        None => Ok(()),
+    }
 }
 
-/// Takes requests until the client hangs up or makes no sense.
+/// Takes requests until the client hangs up or makes no sense, or asks for something that takes the whole connection.
 async fn read(
     stream: &mut OwnedReadHalf,
     shared: &Shared,
@@ -159,7 +166,7 @@ async fn read(
     caller: &Caller,
     rights: &Rights,
     control: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<WatchAsk>> {
     let mut inbox = Inbox::default();
     let mut greeted = false;
     loop {
@@ -186,17 +193,25 @@ async fn read(
                 connection.tell(asked.id, Told::Failed(Fault::NotPermitted { why }));
                 continue;
             }
+            let body = match super::watching::taken(asked.body, connection, &inbox.bytes) {
+                Ok(body) => body,
+                Err(Ok(watch)) => return Ok(Some(watch)),
+                Err(Err(fault)) => {
+                    connection.tell(asked.id, Told::Failed(fault));
+                    return Ok(None);
+                }
+            };
             match shared.clients.register(connection, asked.id) {
                 None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
                 Some(client) => {
-                    let event = from_client(client, asked.body, caller, shared.me);
+                    let event = from_client(client, body, caller, shared.me);
                     shared.to_core.send(event).await?;
                 }
             }
             continue;
         }
         if !inbox.fill(stream).await? {
-            return Ok(());
+            return Ok(None);
         }
     }
 }
@@ -220,6 +235,7 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
             return FromClient::Branches { client, name };
         }
         Ask::Request(request) => request,
+        Ask::Watch(_) => unreachable!("it was taken before"),
     };
     request.timeout = request.timeout.min(TIMEOUT_MAX);
     if let RequestBody::Update(update) = &mut request.body {

@@ -8,12 +8,14 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
+//! watching.rs watchers on their way in
 //! own.rs      what the daemon does by itself: scrub, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
 mod signals;
+mod watching;
 
 pub use run::run;
 
@@ -64,6 +66,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     history: History,
+    watchers: watching::Watchers,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -171,6 +174,7 @@ impl Daemon {
         if self.service.next_deadline() <= now {
             let status = self.node.status(now);
             self.service.tell(now, &status);
+            self.watchers.note(&status);
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
@@ -227,6 +231,7 @@ impl Daemon {
         }
         self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
+        self.watchers.go_on(&self.history);
     }
 
     fn execute(&mut self, action: Action) {
@@ -295,7 +300,9 @@ impl Daemon {
             self.begin_scrub(reply);
             return;
         }
-        self.clients.reply(client, reply.into());
+        if let Some(reply) = self.watchers.take_reply(client, reply) {
+            self.clients.reply(client, reply.into());
+        }
     }
 
     fn on_client(&mut self, from_client: FromClient) {
@@ -316,6 +323,7 @@ impl Daemon {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
             }
+            FromClient::Watch { client, start } => self.ask_to_watch(client, *start),
             FromClient::History { client, ask } => self.history.ask(client, ask),
             FromClient::Branches { client, name } => {
                 self.history

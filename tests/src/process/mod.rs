@@ -15,6 +15,7 @@
 //!   library     the C library installed, programs compiled against it, a daemon that answers by a script
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
+//!   follower    Follower: watches, and checks what it is told
 //!   clients     Clients: many at once through every node, and the check of what they heard
 //!   chaos       faults at random
 //!   until       waiting for a condition, with a deadline; and that something never happens
@@ -27,6 +28,7 @@ pub mod chaos;
 pub mod clients;
 pub mod cluster;
 pub mod device;
+pub mod follower;
 pub mod library;
 pub mod network;
 pub mod node;

@@ -12,6 +12,7 @@
 //! status.rs    status
 //! why.rs       why, explain
 //! history.rs   history
+//! watch.rs     watch
 //! diff.rs      diff
 //! rollback.rs  rollback
 //! branches.rs  branches
@@ -37,6 +38,7 @@ mod setup;
 pub(super) mod status;
 mod sync_command;
 mod verify;
+mod watch;
 mod why;
 
 use super::{Common, completions, finish, finish_parse};
@@ -89,6 +91,7 @@ enum Verb {
     Purify(offline::Purify),
     Convert(offline::Convert),
     History(history::History),
+    Watch(watch::Watch),
     Diff(diff::Diff),
     Rollback(rollback::Rollback),
     Branches(branches::Branches),
@@ -134,6 +137,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::History(verb) => verb.run(&common, &mut terminal),
+        Verb::Watch(verb) => verb.run(&common, &mut terminal),
         Verb::Diff(verb) => verb.run(&common, &mut terminal),
         Verb::Rollback(verb) => verb.run(&common, &mut terminal),
         Verb::Branches(verb) => verb.run(&common, &mut terminal),
