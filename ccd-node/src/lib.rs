@@ -17,6 +17,7 @@
 //!                       watch: those who are told of each, on threads of their own
 //!   outbox, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!
+//!   measured       what the benchmark reaches of the insides
 //!   demo           a whole cluster in one process tree, on files
 //! ```
 //!
@@ -32,6 +33,8 @@ mod decisions;
 mod demo;
 mod fences;
 mod history;
+#[doc(hidden)]
+pub mod measured;
 mod nodes;
 mod outbox;
 mod peers;

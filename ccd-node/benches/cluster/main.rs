@@ -3,12 +3,13 @@
 //! ```text
 //! pair.rs      two nodes and two devices
 //! many.rs      three and five nodes without devices
+//! watchers.rs  ten thousand watchers; a query; a history of a million updates
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
 //! rig.rs       daemons on files             samples.rs   percentiles
 //! ```
 //!
-//! `cargo bench -p ccd-node -- pair` or `-- many` runs one of them. Only the ratios carry over from one machine to another.
+//! `cargo bench -p ccd-node -- pair`, `-- many`, `-- watch`, `-- query` or `-- history` runs one of them. Only the ratios carry over from one machine to another.
 //! Nothing here fails because it is slow.
 
 mod floors;
@@ -18,6 +19,7 @@ mod pair;
 mod rig;
 mod ring;
 mod samples;
+mod watchers;
 
 use anyhow::Result;
 use std::time::Duration;
@@ -30,6 +32,8 @@ fn main() -> Result<()> {
     match args.get(1).map(String::as_str) {
         Some(floors::SERVER) => return floors::serve(&args[2..]),
         Some(floors::PEER) => return floors::answer(&args[2..]),
+        Some(floors::ECHO) => return floors::echo(&args[2..]),
+        Some(watchers::WATCHERS) => return watchers::watch(&args[2..]),
         Some(floors::RECEIVER) => return floors::receive(&args[2..]),
         // What `cargo bench` itself passes does not matter.
         _ => {}
@@ -37,7 +41,7 @@ fn main() -> Result<()> {
     let wanted = |name: &str| {
         let mut named = args
             .iter()
-            .filter(|word| ["pair", "many"].contains(&word.as_str()));
+            .filter(|word| ["pair", "many", "watch", "query", "history"].contains(&word.as_str()));
         named.clone().next().is_none() || named.any(|word| word == name)
     };
     if wanted("pair") {
@@ -45,6 +49,15 @@ fn main() -> Result<()> {
     }
     if wanted("many") {
         many::run()?;
+    }
+    if wanted("watch") {
+        watchers::run()?;
+    }
+    if wanted("query") {
+        watchers::query()?;
+    }
+    if wanted("history") {
+        watchers::history()?;
     }
     Ok(())
 }

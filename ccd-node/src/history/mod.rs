@@ -24,7 +24,7 @@ pub use writer::be_nice;
 use crate::branches;
 use ccd_client::wire::{self, ChangesAsk, Fault, HistoryAsk};
 use ccd_core::client::ClientToken;
-use ccd_core::database::Database;
+use ccd_core::database::{Database, Key};
 use ccd_core::ids::{ClusterId, Position};
 use ccd_core::protocol::Committed;
 use read::{ReadError, Reader};
@@ -205,4 +205,48 @@ fn answer(reader: &Reader, ask: &Ask, head: Position) -> wire::Told {
             },
         })
     })
+}
+
+/// For `measured.rs` alone: the store of a history, with no threads around it.
+pub struct Writer(Store);
+
+impl Writer {
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(folder: &Path, cluster: ClusterId, budget_bytes: u64) -> io::Result<Self> {
+        Store::open(folder, cluster, budget_bytes).map(Self)
+    }
+
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn append(&mut self, updates: impl Iterator<Item = (Position, Kept)>) -> io::Result<()> {
+        let frames = updates.map(|(next, kept)| frame::Frame::Round {
+            next,
+            updates: vec![kept],
+        });
+        self.0.append(frames.collect())
+    }
+
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// For `measured.rs` alone: how many updates `history KEY` is told of.
+///
+/// # Errors
+/// When the history cannot be read.
+pub fn count(folder: &Path, cluster: ClusterId, key: Key, last: u32) -> io::Result<usize> {
+    let ask = HistoryAsk {
+        key: Some(key),
+        last,
+        before: None,
+        rows: true,
+    };
+    let told = Reader::new(folder, cluster)
+        .history(&ask)
+        .map_err(io::Error::other)?;
+    Ok(told.items.len())
 }
