@@ -135,6 +135,15 @@ fn what_comes_is_given_out_in_order_and_a_round_is_several_updates() {
                 up_to,
             },
             round(&[10]),
+            WatchItem::NotServing {
+                why: "waiting".into(),
+            },
+            WatchItem::NotServing {
+                why: "waiting".into(),
+            },
+            WatchItem::Progress {
+                position: position(10),
+            },
         ],
     );
     let mut watch = watch(&fake);
@@ -149,6 +158,9 @@ fn what_comes_is_given_out_in_order_and_a_round_is_several_updates() {
         "up to 12",
         "diverged 12..9",
         "10@10",
+        "away",
+        "back",
+        "up to 10",
     ];
     assert_eq!(told(&mut watch, expected.len()), expected);
     assert_eq!(watch.place(), Some(WatchPlace::at(position(10))));

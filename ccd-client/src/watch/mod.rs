@@ -94,7 +94,8 @@ impl WatchBuilder {
             place: None,
             given: None,
             rows_left: self.from == WatchFrom::Rows,
-            away: None,
+            lost: None,
+            is_away: false,
             pause: PAUSE_MIN,
             attempt_at: None,
             began: false,
@@ -108,7 +109,7 @@ impl WatchBuilder {
             }
             let why = match outcome {
                 Err(error) => error,
-                Ok(()) => match watch.away.take() {
+                Ok(()) => match watch.lost.take() {
                     Some(error) if !(retry && error.is_worth_retrying()) => error,
                     _ => {
                         let now = Instant::now();
@@ -151,8 +152,10 @@ pub struct Watch {
     given: Option<WatchPlace>,
     /// The rows of the start have not all come.
     rows_left: bool,
-    /// Why the daemon is away; said once.
-    away: Option<CcdError>,
+    /// Why there is no connection.
+    lost: Option<CcdError>,
+    /// That the daemon is away was said, and not that it is back.
+    is_away: bool,
     pause: Duration,
     /// When it is tried again.
     attempt_at: Option<Instant>,
@@ -265,11 +268,18 @@ impl Watch {
         self.attempt_at = Some(Instant::now() + self.pause);
         self.bell.ring_within(self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        if self.began && self.away.is_none() {
-            let why = error.to_string();
+        if self.began {
+            self.say_away(error.to_string());
+        }
+        self.lost = Some(error);
+    }
+
+    /// Once, until it is back.
+    fn say_away(&mut self, why: String) {
+        if !self.is_away {
+            self.is_away = true;
             self.ready.push_back(WatchEvent::Away { why });
         }
-        self.away = Some(error);
     }
 
     fn receive(&mut self) -> Result<(), CcdError> {
@@ -331,7 +341,18 @@ impl Watch {
     }
 
     fn take(&mut self, item: WatchItem) {
-        let was_away = self.away.take().is_some();
+        let item = match item {
+            WatchItem::NotServing { why } => return self.say_away(why),
+            // Rows of which a part came are void.
+            WatchItem::Began { .. } if self.began && self.rows_left => {
+                self.ready.push_back(WatchEvent::RowsAnew);
+                item
+            }
+            item => item,
+        };
+        if std::mem::take(&mut self.is_away) {
+            self.ready.push_back(WatchEvent::Back);
+        }
         match item {
             WatchItem::Began { position, absent } => {
                 self.pause = PAUSE_MIN;
@@ -342,13 +363,6 @@ impl Watch {
                         self.come_to(position);
                     }
                     self.ready.push_back(WatchEvent::Began { position, absent });
-                } else {
-                    if self.rows_left {
-                        self.ready.push_back(WatchEvent::RowsAnew);
-                    }
-                    if was_away {
-                        self.ready.push_back(WatchEvent::Back);
-                    }
                 }
             }
             WatchItem::Rows { formats, rows } => self.ready.push_back(WatchEvent::Rows { formats, rows }),
@@ -383,9 +397,7 @@ impl Watch {
                 let place = self.come_to(up_to);
                 self.ready.push_back(WatchEvent::Diverged { after, place });
             }
-            WatchItem::NotServing { why } => {
-                self.ready.push_back(WatchEvent::Away { why });
-            }
+            WatchItem::NotServing { .. } => {}
         }
     }
 }

@@ -203,10 +203,11 @@ impl Trail {
     /// Where the way last led through this place.
     fn find(&self, place: &WatchPlace) -> io::Result<Option<Footing>> {
         let round = place.round;
-        for (serial, begins) in self.files()?.into_iter().rev() {
-            if begins.stamp.generation > round.stamp.generation {
-                continue;
-            }
+        // Those that begin later hold it only if a branch was replaced in them: they are looked at last.
+        let files = self.files()?.into_iter().rev();
+        let (first, last): (Vec<_>, Vec<_>) =
+            files.partition(|(_, begins)| begins.stamp.generation <= round.stamp.generation);
+        for (serial, begins) in first.into_iter().chain(last) {
             let Some(segment) = self.segment(serial)? else {
                 continue;
             };

@@ -62,6 +62,8 @@ pub struct Hub {
     version: Option<Database>,
     not_serving: Option<String>,
     held_bytes: usize,
+    /// Those that wait for the ring to go on where the disk ends.
+    between: Vec<Name>,
 }
 
 fn name(serial: u32, index: u32) -> Name {
@@ -90,6 +92,7 @@ impl Hub {
             version: None,
             not_serving: None,
             held_bytes: 0,
+            between: Vec::new(),
         })
     }
 
@@ -535,6 +538,9 @@ impl Hub {
             Outcome::End(place) => {
                 watcher.place = place;
                 watcher.stage = in_ring.map_or(Stage::Between(now), Stage::Ring);
+                if in_ring.is_none() {
+                    self.between.push(name);
+                }
                 return self.pump(index, now);
             }
         };
@@ -544,20 +550,22 @@ impl Hub {
 
     /// Those who were told what is on the disk, and whom the ring does not reach back to.
     fn look_between(&mut self, now: Instant) {
-        for index in 0..self.watchers.len() as u32 {
+        for name in std::mem::take(&mut self.between) {
+            let Some(index) = self.index_of(name) else {
+                continue;
+            };
             let Some(watcher) = self.watcher(index) else {
                 continue;
             };
             let Stage::Between(since) = watcher.stage else {
                 continue;
             };
-            if watcher.is_blocked() {
-                continue;
-            }
-            let place = watcher.place;
+            let (place, is_blocked) = (watcher.place, watcher.is_blocked());
             if let Some(number) = self.ring.after(place.round) {
                 self.go_on(index, Stage::Ring(number), now);
-            } else if now.duration_since(since) > DISK_PATIENCE {
+            } else if is_blocked || now.duration_since(since) <= DISK_PATIENCE {
+                self.between.push(name);
+            } else {
                 let base = self.ring.base();
                 let number = self.ring.first();
                 let item = match trail::gap(place.seen, place.round, base) {
@@ -598,8 +606,8 @@ impl Hub {
         let head = self.ring.head();
         let generation = head.stamp.generation.0;
         let mut alive: Option<Arc<[u8]>> = None;
+        let serves = self.not_serving.is_none();
         for index in 0..self.watchers.len() as u32 {
-            let not_serving = self.not_serving.clone();
             let Some(watcher) = self.watcher(index) else {
                 continue;
             };
@@ -611,12 +619,13 @@ impl Hub {
                 continue;
             }
             let quiet = now.duration_since(watcher.told_at);
-            let news = watcher.told != generation && not_serving.is_none();
+            let news = watcher.told != generation && serves;
             let due = quiet > ALIVE_AFTER || news && quiet > PROGRESS_AFTER;
             if due && !watcher.is_blocked() && matches!(watcher.stage, Stage::Live) {
                 watcher.told = generation;
+                let not_serving = &self.not_serving;
                 let bytes = alive.get_or_insert_with(|| {
-                    let item = match not_serving {
+                    let item = match not_serving.clone() {
                         Some(why) => WatchItem::NotServing { why },
                         None => WatchItem::Progress { position: head },
                     };

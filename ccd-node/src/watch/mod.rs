@@ -25,6 +25,8 @@ mod inlet;
 mod past;
 mod ring;
 mod seats;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use group::Sight;
