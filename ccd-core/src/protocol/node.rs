@@ -2,27 +2,27 @@
 //!
 //! The parts, one file each, are all `impl Node`; each owns the fields that its header names.
 
-use super::catch_up::CatchUp;
-use super::commands::Commands;
-use super::designation::Designation;
-use super::drill::Drill;
+use super::copies::catch_up::CatchUp;
+use super::copies::history::History;
+use super::copies::install::{Install, Member};
+use super::copies::spread::Spread;
 use super::fencing::Fence;
-use super::freeze::FreezeDriven;
-use super::history::History;
-use super::install::{Install, Member};
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
-use super::last_words::LastWords;
+use super::membership::designation::Designation;
+use super::membership::nodes::NodeChanges;
+use super::membership::peers::Peer;
 use super::message::Message;
-use super::nodes::NodeChanges;
-use super::peers::Peer;
-use super::prepared::Prepared;
-use super::propose::Proposal;
+use super::replicas::last_words::LastWords;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
-use super::settled::Settled;
-use super::spread::Spread;
-use super::telling::Told;
-use super::update::Round;
+use super::requests::drill::Drill;
+use super::updates::commands::Commands;
+use super::updates::freeze::FreezeDriven;
+use super::updates::prepared::Prepared;
+use super::updates::round::Round;
+use super::updates::settled::Settled;
+use super::updates::telling::Told;
+use super::voting::propose::Proposal;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};

@@ -1,8 +1,8 @@
 //! What the node tells people, and the view that its plans are made from.
 
 use super::Node;
-use super::external::corrected;
 use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
+use super::membership::external::corrected;
 use super::plan::{Facts, Plan, View, plan};
 use super::replicas::Purpose;
 use crate::configuration::votes::{self, Lost, Voters};
@@ -153,7 +153,7 @@ impl Node {
             Some(want) => Plan::Propose(want),
             None => {
                 let found = plan(&self.view());
-                super::maintenance::kept_to(found, &self.known, present, self.ends_maintenance())
+                super::membership::maintenance::kept_to(found, &self.known, present, self.ends_maintenance())
             }
         };
         if let Plan::Propose(want) = &mut found

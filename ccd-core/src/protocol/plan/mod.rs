@@ -10,9 +10,9 @@
 mod go_on;
 mod improve;
 
-use super::external::CALLED_GONE;
 use crate::configuration::{Configuration, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
+use crate::protocol::membership::external::CALLED_GONE;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};

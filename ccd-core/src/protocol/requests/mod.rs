@@ -6,20 +6,22 @@
 //! ```text
 //! reads.rs     queries and the like, and their deadlines
 //! updates.rs   updates: to the master, into a round, and the word on them
+//! drill.rs     a rehearsal of losses on today's state, and a test of the devices
 //! ```
 //!
 //! Owns `requests`.
 
+pub(super) mod drill;
 mod reads;
 mod updates;
 
 use super::Node;
 use super::interface::Action;
 use super::message::ForwardOutcome;
-use super::operator::{Operator, Wish};
-use super::verification::Verification;
 use crate::client::{ClientToken, Refusal, Reply, Request, RequestBody};
 use crate::ids::RequestId;
+use crate::protocol::copies::verification::Verification;
+use crate::protocol::membership::operator::{Operator, Wish};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;

@@ -1,0 +1,356 @@
+//! Getting the database from another node: the missing tail of the journal if the histories agree, else a whole image.
+//!
+//! Owns `catch_up` and, while not serving, `head`.
+
+use super::incoming::Incoming;
+use crate::database::{Database, Record};
+use crate::ids::{Epoch, NodeId, Position, Replica};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::Message;
+use crate::protocol::replicas::Purpose;
+use crate::protocol::replicas::loading::Replayed;
+use crate::replica::{ReplicaError, ReplicaOp};
+use crate::time::Time;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Most bytes of an image that is accepted from a peer; bounds what a wrong length can make this node allocate.
+const IMAGE_BYTES_MAX: u64 = 1 << 30;
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(in crate::protocol) struct CatchUp {
+    from: NodeId,
+    /// It is the base of this epoch that is wanted, and not just whatever is newer.
+    base: Option<Epoch>,
+    /// When something last came, and whether something did since that was told.
+    moved_at: Time,
+    moved: bool,
+    asked: bool,
+    image: Option<Incoming>,
+    /// Operations on the local copy not yet answered, and what it holds after them.
+    storing: usize,
+    next: Option<(Database, Vec<Arc<Record>>)>,
+}
+
+impl Node {
+    pub(in crate::protocol) fn catch_up_storing(&self) -> bool {
+        self.catch_up
+            .as_ref()
+            .is_some_and(|catch_up| catch_up.storing > 0)
+    }
+
+    /// The node that something is being got from, and since when nothing new has come.
+    pub(in crate::protocol) fn fetching(&self) -> Option<(NodeId, Time)> {
+        self.catch_up
+            .as_ref()
+            .map(|catch_up| (catch_up.from, catch_up.moved_at))
+    }
+
+    /// Asks `from` for what this copy lacks (with `base`, of the base of this epoch), unless that is under way.
+    pub(in crate::protocol) fn fetch_from(&mut self, from: NodeId, base: Option<Epoch>) {
+        let under_way =
+            |catch_up: &CatchUp| catch_up.from == from && catch_up.base == base || catch_up.storing > 0;
+        if self.catch_up.as_ref().is_some_and(under_way) {
+            return;
+        }
+        self.catch_up = Some(CatchUp {
+            from,
+            base,
+            moved_at: self.now,
+            moved: false,
+            asked: false,
+            image: None,
+            storing: 0,
+            next: None,
+        });
+        self.ask_for_more();
+    }
+
+    /// A learner gets what it lacks from one of those that serve, and from another one only if that one is stuck.
+    pub(in crate::protocol) fn learn_from(&mut self, from: NodeId) {
+        let stuck = |(source, moved_at): (NodeId, Time)| {
+            !self.hears(source) || self.now.since(moved_at) > self.settings.lease
+        };
+        if self.fetching().is_none_or(stuck) {
+            self.fetch_from(from, None);
+        }
+    }
+
+    fn ask_for_more(&mut self) {
+        let have = self.head.position();
+        let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) else {
+            return;
+        };
+        catch_up.asked = true;
+        let (from, base) = (catch_up.from, catch_up.base);
+        let wanted: Vec<Option<(Position, u64)>> = match &mut catch_up.image {
+            None => alloc::vec![None],
+            Some(incoming) => {
+                let position = incoming.position;
+                let offsets = incoming.wanted();
+                offsets
+                    .into_iter()
+                    .map(|offset| Some((position, offset)))
+                    .collect()
+            }
+        };
+        for image in wanted {
+            self.send(from, Message::Fetch { have, image, base });
+        }
+    }
+
+    /// Something came of what is waited for, if only word that it is on its way.
+    fn note_moved(&mut self) {
+        let now = self.now;
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.moved_at = now;
+            catch_up.moved = true;
+        }
+    }
+
+    /// Whether something came since this was last asked.
+    pub(in crate::protocol) fn take_moved(&mut self) -> bool {
+        // What is being written has a deadline of its own.
+        (self.catch_up.as_mut())
+            .is_some_and(|catch_up| core::mem::take(&mut catch_up.moved) || catch_up.storing > 0)
+    }
+
+    /// The source waits for its own copy, and that is coming.
+    pub(in crate::protocol) fn on_source_installing(&mut self, from: NodeId) {
+        if self.fetching().is_some_and(|(source, _)| source == from) {
+            self.note_moved();
+        }
+    }
+
+    /// At every heartbeat: an answer that did not come is asked for again, from a node that is still there.
+    pub(in crate::protocol) fn repeat_catch_up(&mut self) {
+        let heartbeat = self.settings.heartbeat;
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        let (from, storing) = (catch_up.from, catch_up.storing);
+        if storing == 0 && core::mem::replace(&mut catch_up.asked, false) {
+            // Asked within the last interval: the answer may be on its way.
+            return;
+        }
+        if storing == 0 && (!self.hears(from) || self.is_open()) {
+            self.catch_up = None;
+            return;
+        }
+        let now = self.now;
+        if let Some(catch_up) = &mut self.catch_up
+            && let Some(incoming) = &mut catch_up.image
+            && now.since(catch_up.moved_at) >= heartbeat
+        {
+            incoming.forget_asked();
+        }
+        self.ask_for_more();
+    }
+
+    /// Whether what a peer sends was asked for and can be taken now.
+    fn expects(&self, from: NodeId) -> bool {
+        !self.is_open()
+            && self.ready()
+            && (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0)
+    }
+
+    pub(in crate::protocol) fn on_tail(&mut self, from: NodeId, have: Position, records: Vec<Arc<Record>>) {
+        if !self.expects(from) || have != self.head.position() {
+            return;
+        }
+        if records.is_empty() {
+            self.catch_up = None;
+            // Whoever lets this node in need not wait for its next heartbeat.
+            self.beat();
+            return;
+        }
+        let mut next = self.head.clone();
+        let mut tail = Vec::new();
+        for record in records {
+            match next.apply(&record) {
+                Ok(database) => next = database,
+                Err(error) => {
+                    let text = format!("node {from} sent a record that does not apply: {error}");
+                    self.record(DecisionKind::Damage, text);
+                    self.catch_up = None;
+                    return;
+                }
+            }
+            tail.push(record);
+        }
+        self.note_moved();
+        let purpose = Purpose::CatchUp {
+            position: next.position(),
+        };
+        let storing = if self.replica(Replica::Local).own == Some(have) {
+            for record in &tail {
+                let op = ReplicaOp::Append {
+                    record: Arc::clone(record),
+                    then_survey: false,
+                };
+                self.ask(Replica::Local, op, purpose.clone());
+            }
+            tail.len()
+        } else {
+            self.ask(
+                Replica::Local,
+                ReplicaOp::WriteImage {
+                    database: next.clone(),
+                },
+                purpose,
+            );
+            1
+        };
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.storing = storing;
+            catch_up.image = None;
+            catch_up.next = Some((next, tail));
+        }
+    }
+
+    pub(in crate::protocol) fn on_image_chunk(
+        &mut self,
+        from: NodeId,
+        position: Position,
+        total: u64,
+        offset: u64,
+        bytes: Vec<u8>,
+        ancestor: bool,
+    ) {
+        if !self.expects(from) || total > IMAGE_BYTES_MAX {
+            return;
+        }
+        // What this copy holds may have been acked with its help: it never goes back, unless to the base that was decided
+        // on with every acked update in it.
+        let is_base = self
+            .member
+            .as_ref()
+            .is_some_and(|member| member.awaited_base() == Some(position));
+        if position.stamp <= self.head.position().stamp && !is_base {
+            self.catch_up = None;
+            return;
+        }
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        let incoming = match &mut catch_up.image {
+            Some(incoming) if incoming.position == position => incoming,
+            // Another one than before: from the start.
+            other => other.insert(Incoming::new(position, total)),
+        };
+        if !incoming.take(offset, bytes) {
+            return;
+        }
+        self.note_moved();
+        let image = self
+            .catch_up
+            .as_ref()
+            .and_then(|catch_up| catch_up.image.as_ref());
+        let Some(image) = image.and_then(Incoming::whole) else {
+            self.ask_for_more();
+            return;
+        };
+        match Database::from_image(image) {
+            Ok(database) if database.position() == position => {
+                let why = format!("replaced by the database of node {from} at {position}");
+                if !ancestor {
+                    self.keep_branch(&why);
+                }
+                let purpose = Purpose::CatchUp { position };
+                let op = ReplicaOp::WriteImage {
+                    database: database.clone(),
+                };
+                self.ask(Replica::Local, op, purpose);
+                if let Some(catch_up) = &mut self.catch_up {
+                    catch_up.storing = 1;
+                    catch_up.image = None;
+                    catch_up.next = Some((database, Vec::new()));
+                }
+            }
+            Ok(_) | Err(_) => {
+                self.record(
+                    DecisionKind::Damage,
+                    format!("node {from} sent an image that does not decode"),
+                );
+                self.catch_up = None;
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn on_catch_up_stored(
+        &mut self,
+        position: Position,
+        error: Option<ReplicaError>,
+    ) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        if error.is_some()
+            || !catch_up
+                .next
+                .as_ref()
+                .is_some_and(|(next, _)| next.position() == position)
+        {
+            self.catch_up = None;
+            return;
+        }
+        catch_up.storing -= 1;
+        if catch_up.storing > 0 {
+            return;
+        }
+        if let Some((next, tail)) = catch_up.next.take() {
+            if tail.is_empty() {
+                self.history.clear();
+            }
+            for record in tail {
+                self.history.push(record);
+            }
+            self.head = next.clone();
+            self.committed = next;
+            self.prepared = None;
+            self.rolled_back = None;
+            self.damaged = None;
+            self.ask_for_more();
+        }
+    }
+
+    /// Takes the state found on a device as this node's own.
+    pub(in crate::protocol) fn adopt_head(&mut self, found: Replayed, from: &str) {
+        let Replayed {
+            base,
+            head: database,
+            history,
+        } = found;
+        let here = self.head.position();
+        if here != Position::EMPTY && !history.has(here) {
+            self.keep_branch(&format!(
+                "replaced by the state on {from} at {}",
+                database.position()
+            ));
+        }
+        self.note_told_version(base, &history);
+        self.head = database.clone();
+        self.committed = database;
+        self.history = history;
+        self.prepared = None;
+        self.rolled_back = None;
+        self.damaged = None;
+    }
+
+    /// What is about to be replaced may be a branch that lost: an operator can look at it later.
+    pub(in crate::protocol) fn keep_branch(&mut self, why: &str) {
+        let here = self.head.position();
+        if here == Position::EMPTY || !self.replica(Replica::Local).usable() {
+            return;
+        }
+        self.record(DecisionKind::BranchKept, format!("kept {here} aside: {why}"));
+        let op = ReplicaOp::KeepBranch {
+            database: self.head.clone(),
+            reason: why.into(),
+        };
+        self.ask(Replica::Local, op, Purpose::Unattended);
+    }
+}

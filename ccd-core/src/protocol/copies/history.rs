@@ -1,0 +1,93 @@
+//! The last records of this copy: what a node that was away needs to catch up without a whole image.
+
+use crate::database::{Record, RecordBody};
+use crate::ids::Position;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// How many records are kept at most.
+const RECORDS_MAX: usize = 4096;
+
+/// How many updates the kept records hold at most; bounds the memory together with the limit on a row.
+const UPDATES_MAX: usize = 16384;
+
+/// The records that led to a head, oldest first, without gaps.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct History {
+    records: VecDeque<Arc<Record>>,
+    updates_count: usize,
+}
+
+fn updates_in(record: &Record) -> usize {
+    match &record.body {
+        RecordBody::Updates { updates, .. } => updates.iter().map(|update| update.ops.len().max(1)).sum(),
+        RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => 1,
+    }
+}
+
+impl History {
+    /// Adds the record that was appended. One that does not continue the newest starts the history anew.
+    pub fn push(&mut self, record: Arc<Record>) {
+        if self.records.back().is_some_and(|last| last.next != record.prev) {
+            self.clear();
+        }
+        self.updates_count += updates_in(&record);
+        self.records.push_back(record);
+        while self.records.len() > RECORDS_MAX || self.updates_count > UPDATES_MAX && self.records.len() > 1 {
+            if let Some(oldest) = self.records.pop_front() {
+                self.updates_count -= updates_in(&oldest);
+            }
+        }
+    }
+
+    /// Takes back the newest record, which was rolled back.
+    pub fn pop(&mut self) -> Option<Arc<Record>> {
+        let record = self.records.pop_back()?;
+        self.updates_count -= updates_in(&record);
+        Some(record)
+    }
+
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.updates_count = 0;
+    }
+
+    /// The records from `have` to `until`, or `None` if `have` is not known to lie on the way there.
+    pub fn between(&self, have: Position, until: Position) -> Option<Vec<Arc<Record>>> {
+        if have == until {
+            return Some(Vec::new());
+        }
+        let start = self.records.iter().position(|record| record.prev == have)?;
+        let mut tail = Vec::new();
+        for record in self.records.iter().skip(start) {
+            tail.push(Arc::clone(record));
+            if record.next == until {
+                return Some(tail);
+            }
+        }
+        None
+    }
+
+    /// As [`History::between`], looked for from the newest, and whatever the epoch in which the content at `have` was opened.
+    pub fn since(&self, have: Position, until: Position) -> Option<Vec<Arc<Record>>> {
+        let is_there =
+            |prev: Position| prev.lineage == have.lineage && prev.stamp.generation == have.stamp.generation;
+        let end = self.records.iter().rposition(|record| record.next == until)?;
+        // What opened a configuration on that content changes nothing: the last record that starts from it is enough.
+        let start = (0..=end).rev().find(|at| is_there(self.records[*at].prev))?;
+        Some(self.records.range(start..=end).cloned().collect())
+    }
+
+    /// Oldest first.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.records.iter()
+    }
+
+    /// Whether `position` is one that this history went through.
+    pub fn has(&self, position: Position) -> bool {
+        self.records
+            .iter()
+            .any(|record| record.prev == position || record.next == position)
+    }
+}

@@ -1,0 +1,478 @@
+//! From decided to open: the state is made ready on every replica that the configuration writes, leases of those left out
+//! run down, and then all members serve (Fig. 4, steps 414 to 420).
+//!
+//! Owns `install` (at the proposer), `member` (at the others), `serving` and `opened`.
+
+use super::milestones::Milestones;
+use crate::configuration::{Configuration, Mode};
+use crate::database::{Database, Record};
+use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::Message;
+use crate::protocol::replicas::{Attempt, Purpose};
+use crate::replica::ReplicaError;
+use crate::time::Time;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::sync::Arc;
+use core::time::Duration;
+
+/// The proposer's side.
+#[derive(Debug)]
+pub(in crate::protocol) struct Install {
+    configuration: Configuration,
+    attempt: Attempt,
+    /// Devices that have not yet recorded the decision.
+    recording: usize,
+    /// Operations on this node's replicas not yet answered.
+    outstanding: usize,
+    installed: NodeSet,
+    /// Until when a node that is left out may still serve.
+    lease_until: Time,
+    begun: Time,
+    /// When each member that is not ready yet last came nearer to it.
+    progress: BTreeMap<NodeId, Time>,
+    target: Option<(Database, Arc<Record>)>,
+    failed: bool,
+    milestones: Milestones,
+}
+
+impl Install {
+    pub fn new(
+        configuration: Configuration,
+        attempt: Attempt,
+        recording: usize,
+        lease_until: Time,
+        milestones: Milestones,
+        now: Time,
+    ) -> Self {
+        Self {
+            configuration,
+            attempt,
+            recording,
+            outstanding: 0,
+            installed: NodeSet::EMPTY,
+            lease_until,
+            begun: now,
+            progress: BTreeMap::new(),
+            target: None,
+            failed: false,
+            milestones,
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.configuration.epoch
+    }
+
+    /// Members that are not ready, and have not come nearer to it for so long.
+    fn late(&self, now: Time, patience: Duration) -> NodeSet {
+        let since = |node: &NodeId| *self.progress.get(node).unwrap_or(&self.begun);
+        (self.configuration.members.minus(self.installed).iter())
+            .filter(|node| now.since(since(node)) > patience)
+            .collect()
+    }
+}
+
+/// A member's side.
+#[derive(Debug)]
+pub(in crate::protocol) struct Member {
+    configuration: Configuration,
+    coordinator: NodeId,
+    /// The member before this one in the circle is stuck: the base is got from the coordinator.
+    direct: bool,
+    outstanding: usize,
+    target: Option<(Database, Arc<Record>)>,
+    done: bool,
+}
+
+impl Member {
+    pub fn epoch(&self) -> Epoch {
+        self.configuration.epoch
+    }
+
+    /// What it still has to go to, also back to; once the configuration is being opened on it, nothing leads back there.
+    pub fn awaited_base(&self) -> Option<Position> {
+        self.target.is_none().then_some(self.configuration.base)
+    }
+
+    pub fn coordinator(&self) -> NodeId {
+        self.coordinator
+    }
+}
+
+impl Node {
+    /// The database as it will be once the configuration is open, and the record that leads there.
+    fn target(&self) -> Option<(Database, Arc<Record>)> {
+        let open = Record::opening(self.head.position(), &self.known);
+        let database = self.head.apply(&open).ok()?;
+        Some((database, Arc::new(open)))
+    }
+
+    pub(in crate::protocol) fn begin_install(&mut self, mut install: Install) {
+        let epoch = install.epoch();
+        self.blank = false;
+        self.store_configuration(Replica::Local, install.configuration.clone());
+        let Some((database, open)) = self.target() else {
+            return;
+        };
+        let replicas: alloc::vec::Vec<Replica> = match install.configuration.mode {
+            Mode::Paired => alloc::vec![Replica::Local],
+            Mode::Solo(_) => install
+                .configuration
+                .devices
+                .iter()
+                .map(Replica::Device)
+                .collect(),
+        };
+        let purpose = Purpose::Install { epoch };
+        for replica in replicas {
+            if self.replica(replica).usable() {
+                install.outstanding += self.bring(replica, &database, &open, &purpose);
+            } else {
+                install.failed = true;
+            }
+        }
+        install.target = Some((database, open));
+        let others = install.configuration.members.without(self.me());
+        for node in others.iter() {
+            self.send(node, Message::Install(install.configuration.clone()));
+        }
+        self.install = Some(install);
+        self.give_to_waiting();
+        // So that the leases of the new configuration are there when it opens.
+        self.beat();
+    }
+
+    pub(in crate::protocol) fn on_decision_recorded(&mut self, attempt: Attempt) {
+        // A device that could not record it has failed, and is dropped when the state is written to it or, in
+        // paired mode, when its heartbeat is missed: either way before anything depends on it.
+        if let Some(install) = self.install.as_mut().filter(|install| install.attempt == attempt) {
+            install.recording = install.recording.saturating_sub(1);
+        }
+    }
+
+    pub(in crate::protocol) fn on_install_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
+        let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) else {
+            return;
+        };
+        install.outstanding -= 1;
+        install.failed |= error.is_some();
+    }
+
+    pub(in crate::protocol) fn on_installed(&mut self, from: NodeId, epoch: Epoch) {
+        if let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) {
+            install.installed.insert(from);
+        } else if self.serving == Some(epoch) {
+            self.send(from, Message::Open { epoch });
+        }
+    }
+
+    pub(in crate::protocol) fn on_installing(&mut self, from: NodeId, epoch: Epoch) {
+        let now = self.now;
+        if let Some(install) = self.install.as_mut().filter(|install| install.epoch() == epoch) {
+            install.progress.insert(from, now);
+        } else if self.known.epoch == epoch {
+            self.on_source_installing(from);
+        }
+    }
+
+    pub(in crate::protocol) fn install_deadline(&self) -> Time {
+        self.install
+            .as_ref()
+            .map_or(Time::NEVER, |install| install.lease_until)
+    }
+
+    pub(in crate::protocol) fn repeat_install(&mut self) {
+        if let Some(install) = &self.install {
+            let missing = install
+                .configuration
+                .members
+                .without(self.me())
+                .minus(install.installed);
+            let configuration = install.configuration.clone();
+            for node in missing.iter() {
+                self.send(node, Message::Install(configuration.clone()));
+            }
+        }
+        let mut comes_nearer = None;
+        if let Some(member) = &self.member {
+            let (epoch, to, done) = (member.epoch(), member.coordinator, member.done);
+            let writes = member.outstanding > 0;
+            if done && self.serving != Some(epoch) {
+                self.send(to, Message::Installed { epoch });
+            } else if !done && (writes || self.take_moved()) {
+                comes_nearer = Some(epoch);
+                self.send(to, Message::Installing { epoch });
+            }
+        }
+        self.tend_spread(comes_nearer);
+    }
+
+    pub(in crate::protocol) fn drive_install(&mut self) {
+        let Some(install) = &self.install else {
+            return;
+        };
+        let epoch = install.epoch();
+        if self.sealed() || self.known.epoch != epoch {
+            self.install = None;
+            return;
+        }
+        let others = install.configuration.members.without(self.me());
+        let silent = others.iter().find(|node| self.silent(*node));
+        let late = install
+            .late(self.now, self.install_patience())
+            .intersection(others);
+        if install.failed || silent.is_some() || !late.is_empty() {
+            let why = match silent {
+                _ if install.failed => "a replica could not be written".into(),
+                Some(node) => format!("node {node} went silent"),
+                None => format!("node {late} does not get ready"),
+            };
+            self.record(
+                DecisionKind::Refused,
+                format!("epoch {epoch} was not opened: {why}"),
+            );
+            self.waiting = (format!("epoch {epoch} was not opened: {why}"), self.now);
+            self.install = None;
+            if silent.is_none() {
+                self.note_slow(late);
+            }
+            return;
+        }
+        let lease_until = install.lease_until;
+        let ready =
+            install.recording == 0 && install.outstanding == 0 && install.installed.is_superset(others);
+        if ready && let Some(install) = &mut self.install {
+            install.milestones.note("written", self.now);
+        }
+        if ready && self.now >= lease_until {
+            let Some(install) = self.install.take() else {
+                return;
+            };
+            let Some((database, open)) = install.target else {
+                return;
+            };
+            let took = install.milestones.told(self.now);
+            for node in others.iter() {
+                self.send(node, Message::Open { epoch });
+            }
+            self.open(database, &open, &took);
+        }
+    }
+
+    /// Serves the configuration from now on.
+    fn open(&mut self, database: Database, open: &Arc<Record>, took: &str) {
+        if self.head.position() == open.prev {
+            self.history.push(Arc::clone(open));
+        }
+        self.head = database.clone();
+        self.committed = database;
+        self.rolled_back = None;
+        self.prepared = None;
+        self.round = None;
+        self.damaged = None;
+        self.catch_up = None;
+        self.serving = Some(self.known.epoch);
+        self.opened = Some(self.known.epoch);
+        self.opening_done();
+        let text = format!(
+            "opened {} at {}: {}; {took}",
+            self.known,
+            self.head.position(),
+            self.known.reason
+        );
+        self.record(DecisionKind::Opened, text);
+        self.beat();
+        self.requests_after_opening();
+    }
+
+    fn opening_done(&mut self) {
+        self.waiting = (alloc::string::String::new(), self.now);
+        self.opened_at = self.now;
+        self.take_in_members();
+        self.last_proposed.clear();
+        self.lease_lost = None;
+        self.look = true;
+        self.impatient = false;
+        self.warn_of_waived_quorum();
+    }
+
+    /// A member of a decided configuration is told to make itself ready.
+    pub(in crate::protocol) fn on_install(&mut self, from: NodeId, configuration: Configuration) {
+        if configuration.epoch < self.known.epoch {
+            self.send(from, Message::Decided(self.known.clone()));
+            return;
+        }
+        self.learn(configuration.clone());
+        if self.known.epoch != configuration.epoch
+            || self.sealed()
+            || !configuration.members.contains(self.me())
+            || !self.ready()
+            || self.serving == Some(configuration.epoch)
+        {
+            return;
+        }
+        if self
+            .member
+            .as_ref()
+            .is_some_and(|member| member.epoch() == configuration.epoch)
+        {
+            return;
+        }
+        if self.blank {
+            self.blank = false;
+            self.store_configuration(Replica::Local, configuration.clone());
+        }
+        self.member = Some(Member {
+            configuration,
+            coordinator: from,
+            direct: false,
+            outstanding: 0,
+            target: None,
+            done: false,
+        });
+    }
+
+    /// A member first gets the base, if it does not have it, then records the opening.
+    pub(in crate::protocol) fn drive_member(&mut self) {
+        let Some(member) = &self.member else {
+            return;
+        };
+        let (epoch, base) = (member.epoch(), member.configuration.base);
+        if self.sealed() || self.known.epoch != epoch || !self.ready() {
+            self.member = None;
+            return;
+        }
+        if member.target.is_some() {
+            return;
+        }
+        let here = self.head.position();
+        let opened_before = here.stamp.epoch == epoch && here.stamp.generation == base.stamp.generation;
+        if here != base && !opened_before {
+            self.fetch_base();
+            return;
+        }
+        if self.catch_up_storing() {
+            return;
+        }
+        if opened_before {
+            // It was ready before it restarted.
+            let open = Arc::new(Record::opening(base, &self.known));
+            let database = self.head.clone();
+            let coordinator = self.member.as_ref().map(Member::coordinator);
+            if let Some(member) = &mut self.member {
+                member.target = Some((database, open));
+                member.done = true;
+            }
+            if let Some(to) = coordinator {
+                self.send(to, Message::Installed { epoch });
+            }
+            self.give_to_waiting();
+            return;
+        }
+        let Some((database, open)) = self.target() else {
+            return;
+        };
+        let outstanding = self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
+        if let Some(member) = &mut self.member {
+            member.outstanding = outstanding;
+            member.target = Some((database, open));
+        }
+        self.give_to_waiting();
+    }
+
+    /// The base comes from the member before this one, or from the coordinator if that one is gone or stuck.
+    fn fetch_base(&mut self) {
+        let Some(member) = &self.member else {
+            return;
+        };
+        let (epoch, members, coordinator) =
+            (member.epoch(), member.configuration.members, member.coordinator);
+        let stuck = |(_, moved_at): (NodeId, Time)| self.now.since(moved_at) > self.settings.lease;
+        let direct = member.direct || self.fetching().is_some_and(stuck) && !self.catch_up_storing();
+        let source = if direct {
+            coordinator
+        } else {
+            self.base_source(members, coordinator)
+        };
+        if let Some(member) = &mut self.member {
+            member.direct = direct;
+        }
+        self.fetch_from(source, Some(epoch));
+    }
+
+    pub(in crate::protocol) fn on_member_stored(&mut self, epoch: Epoch, error: Option<ReplicaError>) {
+        let Some(member) = self.member.as_mut().filter(|member| member.epoch() == epoch) else {
+            return;
+        };
+        if error.is_some() {
+            self.member = None;
+            return;
+        }
+        member.outstanding -= 1;
+        if member.outstanding > 0 {
+            return;
+        }
+        member.done = true;
+        let (to, target) = (member.coordinator, member.target.clone());
+        if let Some((database, open)) = target {
+            // From here on this copy says that it is of the new epoch, as its disk does.
+            if self.head.position() == open.prev {
+                self.history.push(open);
+            }
+            self.head = database.clone();
+            self.committed = database;
+            self.rolled_back = None;
+            self.prepared = None;
+            self.damaged = None;
+        }
+        self.send(to, Message::Installed { epoch });
+        self.beat();
+    }
+
+    pub(in crate::protocol) fn on_open(&mut self, epoch: Epoch) {
+        if self.sealed() || self.known.epoch != epoch {
+            return;
+        }
+        if let Some(member) = self
+            .member
+            .take_if(|member| member.epoch() == epoch && member.done)
+            && let Some((_, open)) = member.target
+        {
+            // Rounds may have been prepared since: the coordinator opens first.
+            self.serving = Some(epoch);
+            self.opened = Some(epoch);
+            self.opening_done();
+            let text = format!("opened {} at {} as member", self.known, open.next);
+            self.record(DecisionKind::Opened, text);
+            self.beat();
+            self.requests_after_opening();
+        }
+    }
+
+    /// A heartbeat says that a peer serves what this node knows.
+    pub(in crate::protocol) fn on_peer_serves(&mut self, from: NodeId, position: Position) {
+        if self.known.members.contains(self.me())
+            && self.known.members.contains(from)
+            && self.serving != Some(self.known.epoch)
+        {
+            // The word to open may have been lost.
+            self.on_open(self.known.epoch);
+        }
+        if self.serving.is_some() {
+            self.on_master_position(from, position);
+        } else if self.member.is_none()
+            && self.proposal.is_none()
+            && self.willing
+            && self.ready()
+            // A member's damaged copy may have helped to ack what the master has not committed yet: it is replaced when a
+            // successor is installed, which does not count it as evidence.
+            && (self.damaged.is_none() || !self.known.members.contains(self.me()))
+            && self.head.position() != position
+        {
+            self.learn_from(from);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! How every member comes to hold the same database (DESIGN §8, Figs. 4 and 5).
+//!
+//! ```text
+//! install.rs     from decided to open                 spread.rs        whom a copy is got from
+//! catch_up.rs    getting the database from a node     history.rs       the records for a tail
+//! incoming.rs    an image in pieces                   verification.rs  comparing copies, and replacing a wrong one
+//! milestones.rs  where the time of a reconfiguration went
+//! ```
+
+pub(super) mod catch_up;
+pub(super) mod history;
+pub(super) mod incoming;
+pub(super) mod install;
+pub(super) mod milestones;
+pub(super) mod spread;
+pub(super) mod verification;

@@ -1,0 +1,211 @@
+//! How copies and updates travel among the members: what this copy gives to others, whom a member gets its copy from
+//! (Fig. 4, step 416), and to whom an update is passed on (Fig. 3, the nearest-neighbour scheme).
+//!
+//! With *forward*, the members stand in a circle by their numbers that begins at the coordinator (or the master): each has
+//! it from the next lower-numbered one, as soon as that one holds it. Nothing depends on the circle being whole: a copy
+//! that does not come is asked of the coordinator, and an update that is not acked is sent by the master itself at the
+//! next heartbeat.
+//!
+//! Owns `spread`. Called by `install.rs`, `catch_up.rs`, `round.rs` and `prepared.rs`.
+
+use crate::database::Record;
+use crate::ids::{Epoch, NodeId, NodeSet, Position};
+use crate::init::Propagation;
+use crate::protocol::Node;
+use crate::protocol::message::{IMAGE_CHUNK_BYTES, Message};
+use crate::time::Time;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Most records in one [`Message::Tail`].
+const TAIL_RECORDS_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Spread {
+    /// The image that is being sent: made once for a position, then cut into pieces.
+    snapshot: Option<Snapshot>,
+    /// Who waits here for the base of this epoch, and what was asked last.
+    waiting: BTreeMap<NodeId, (Epoch, Asked)>,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    position: Position,
+    bytes: Vec<u8>,
+    /// When a piece of it was last asked for.
+    used_at: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    have: Position,
+    image: Option<(Position, u64)>,
+}
+
+/// The member before `node` in the circle, and the one after it.
+fn before(members: NodeSet, node: NodeId) -> Option<NodeId> {
+    let others = members.without(node);
+    let lower = others.iter().filter(|other| *other < node).last();
+    lower.or(others.iter().last())
+}
+
+fn after(members: NodeSet, node: NodeId) -> Option<NodeId> {
+    let others = members.without(node);
+    let higher = others.iter().find(|other| *other > node);
+    higher.or(others.lowest())
+}
+
+impl Node {
+    /// Whom a member of a decided configuration gets its base from.
+    pub(in crate::protocol) fn base_source(&self, members: NodeSet, coordinator: NodeId) -> NodeId {
+        match self.settings.propagation {
+            Propagation::Broadcast => coordinator,
+            Propagation::Forward => before(members, self.me())
+                .filter(|source| self.hears(*source))
+                .unwrap_or(coordinator),
+        }
+    }
+
+    /// To whom the master sends an update itself.
+    pub(in crate::protocol) fn first_receivers(&self) -> NodeSet {
+        match self.settings.update_propagation {
+            Propagation::Broadcast => self.other_members(),
+            Propagation::Forward => after(self.known.members, self.me())
+                .map(NodeSet::of)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// An update has come for the first time: the next member gets it before this node writes it.
+    pub(in crate::protocol) fn pass_on(&mut self, epoch: Epoch, record: &Arc<Record>) {
+        if self.settings.update_propagation == Propagation::Broadcast {
+            return;
+        }
+        let next = after(self.known.members, self.me()).filter(|next| self.known.master() != Some(*next));
+        if let Some(next) = next {
+            let record = Arc::clone(record);
+            self.send(next, Message::UpdateReq { epoch, record });
+        }
+    }
+
+    /// Whether this copy has reached the base of the configuration of this epoch.
+    fn holds_base(&self, epoch: Epoch) -> bool {
+        self.known.epoch == epoch
+            && (self.serving == Some(epoch)
+                || (self.install.as_ref()).is_some_and(|install| install.epoch() == epoch)
+                || (self.member.as_ref()).is_some_and(|member| member.awaited_base().is_none())
+                || self.head.position() == self.known.base)
+    }
+
+    pub(in crate::protocol) fn on_fetch(
+        &mut self,
+        from: NodeId,
+        have: Position,
+        image: Option<(Position, u64)>,
+        base: Option<Epoch>,
+    ) {
+        let asked = Asked { have, image };
+        match base {
+            Some(epoch) if epoch < self.known.epoch => {
+                self.send(from, Message::Decided(self.known.clone()));
+            }
+            Some(epoch) if !self.holds_base(epoch) => {
+                self.spread.waiting.insert(from, (epoch, asked));
+            }
+            _ => self.give(from, asked),
+        }
+    }
+
+    /// This copy has reached the base: those who wait for it get it.
+    pub(in crate::protocol) fn give_to_waiting(&mut self) {
+        let waiting = core::mem::take(&mut self.spread.waiting);
+        for (node, (epoch, asked)) in waiting {
+            self.on_fetch(node, asked.have, asked.image, Some(epoch));
+        }
+    }
+
+    /// At every heartbeat: those who wait here hear that it goes on; an image that nobody asks for any more is dropped.
+    pub(in crate::protocol) fn tend_spread(&mut self, epoch: Option<Epoch>) {
+        let oldest = self.now.since(Time::ZERO).saturating_sub(self.settings.lease);
+        let known = self.known.epoch;
+        let idle = |snapshot: &Snapshot| snapshot.used_at.since(Time::ZERO) < oldest;
+        self.spread.snapshot.take_if(|snapshot| idle(snapshot));
+        self.spread.waiting.retain(|_, (epoch, _)| *epoch >= known);
+        if let Some(epoch) = epoch {
+            let waiting: Vec<NodeId> = self.spread.waiting.keys().copied().collect();
+            for node in waiting {
+                self.send(node, Message::Installing { epoch });
+            }
+        }
+    }
+
+    fn give(&mut self, to: NodeId, asked: Asked) {
+        let Asked { have, image } = asked;
+        let until = self.offered_position();
+        if image.is_none() && have.stamp > until.stamp && self.history.has(have) {
+            // It holds a round that is prepared here too: it must not go back behind it.
+            let records = Vec::new();
+            self.send(to, Message::Tail { have, records });
+            return;
+        }
+        if image.is_none()
+            && let Some(mut records) = self.history.between(have, until)
+        {
+            records.truncate(TAIL_RECORDS_MAX);
+            self.send(to, Message::Tail { have, records });
+            return;
+        }
+        let database = if self.is_open() {
+            &self.committed
+        } else {
+            &self.head
+        };
+        let now = self.now;
+        let offset = match (&self.spread.snapshot, image) {
+            (Some(snapshot), Some((wanted, offset))) if snapshot.position == wanted => offset,
+            // An image already made is good for a first piece too: what came after it is in the journal.
+            (Some(snapshot), _) if self.history.has(snapshot.position) => 0,
+            _ => {
+                self.spread.snapshot = Some(Snapshot {
+                    position: database.position(),
+                    bytes: database.to_image(),
+                    used_at: now,
+                });
+                0
+            }
+        };
+        let ancestor = have == Position::EMPTY || self.history.has(have);
+        if let Some(snapshot) = &mut self.spread.snapshot {
+            snapshot.used_at = now;
+            let bytes = &snapshot.bytes;
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            let end = start.saturating_add(IMAGE_CHUNK_BYTES).min(bytes.len());
+            let chunk = Message::ImageChunk {
+                position: snapshot.position,
+                total: bytes.len() as u64,
+                offset: start as u64,
+                bytes: bytes[start..end].to_vec(),
+                ancestor,
+            };
+            self.send(to, chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_circle_goes_to_the_next_higher_numbered_member_and_round_to_the_lowest() {
+        let node = |number| NodeId::new(number).unwrap();
+        let members: NodeSet = [1, 3, 4, 31].into_iter().map(node).collect();
+        for (one, next) in [(1, 3), (3, 4), (4, 31), (31, 1)] {
+            assert_eq!(after(members, node(one)), Some(node(next)));
+            assert_eq!(before(members, node(next)), Some(node(one)));
+        }
+        assert_eq!(after(NodeSet::of(node(2)), node(2)), None);
+        assert_eq!(before(NodeSet::of(node(2)), node(2)), None);
+    }
+}

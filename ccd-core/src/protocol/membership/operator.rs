@@ -1,0 +1,196 @@
+//! What operators wait for: leave, join, takeover, maintenance, and the view of an external membership monitor.
+
+use crate::client::{Answer, ClientToken, Refusal};
+use crate::configuration::{Configuration, Quorum};
+use crate::ids::{NodeId, NodeSet};
+use crate::protocol::Node;
+use crate::time::Time;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+#[derive(Debug)]
+pub(in crate::protocol) struct Operator {
+    pub client: ClientToken,
+    pub deadline: Time,
+    pub wish: Wish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Wish {
+    Out,
+    In,
+    Serve,
+    /// The configuration matches this view.
+    Match(Option<NodeSet>),
+    Maintenance(bool),
+    Quorum(Quorum),
+    /// This node is to be master, or the lowest-numbered one.
+    Master(Option<NodeId>),
+}
+
+impl Node {
+    pub(in crate::protocol) fn drive_operator(&mut self) {
+        if self.requests.operator.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let waiting = core::mem::take(&mut self.requests.operator);
+        for operator in waiting {
+            let late = now >= operator.deadline;
+            let open = self.is_open() && self.lease_holds();
+            let reply = match operator.wish {
+                Wish::Out => {
+                    let member = self.known.members.contains(self.me()) && self.serving.is_some();
+                    // During maintenance nobody takes over: the others wait for this node.
+                    let alone = self.known.members.count() <= 1 || self.known.maintenance;
+                    if member && (alone || late) {
+                        // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
+                        self.stop_serving("left by request; `ccdctl join` takes part again");
+                    }
+                    (!member || alone || late).then_some(Ok(Answer::Done))
+                }
+                Wish::Match(view) if self.matches_view(view) => Some(Ok(Answer::Done)),
+                Wish::Match(view) if view != self.external => {
+                    let why = "another view came from the external membership monitor".to_string();
+                    Some(Err(Refusal::Unsafe { why }))
+                }
+                Wish::Match(view) if late => Some(Err(self.why_no_match(view))),
+                Wish::Maintenance(on) if self.known.maintenance == on && open => Some(Ok(Answer::Done)),
+                Wish::Maintenance(on) if late => {
+                    self.maintenance_wish = None;
+                    let says = |configuration: &Configuration| configuration.maintenance == on;
+                    let refusal = self
+                        .undecided(says)
+                        .unwrap_or_else(|| self.why_no_maintenance(on));
+                    Some(Err(refusal))
+                }
+                Wish::Match(_) | Wish::Maintenance(_) => None,
+                Wish::In if open => Some(Ok(Answer::Done)),
+                // A member that is open beside a silent peer has not taken over yet.
+                Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
+                    Some(Ok(Answer::Done))
+                }
+                Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),
+                Wish::Master(node) if late => {
+                    let says = |configuration: &Configuration| configuration.designated == node;
+                    let refusal = self.undecided(says).unwrap_or_else(|| self.not_serving());
+                    Some(Err(refusal))
+                }
+                Wish::In if late => Some(Err(self.not_serving())),
+                Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
+                    Some(Err(Refusal::NoQuorum {
+                        why: self.obstacle_text(),
+                    }))
+                }
+                Wish::Quorum(wanted) if open && self.known.quorum == wanted => {
+                    self.quorum_wish = None;
+                    Some(Ok(Answer::Done))
+                }
+                Wish::Quorum(wanted) if late => {
+                    self.quorum_wish = None;
+                    let says = |configuration: &Configuration| configuration.quorum == wanted;
+                    let refusal = self.undecided(says).unwrap_or_else(|| self.refuse_quorum_wish());
+                    Some(Err(refusal))
+                }
+                Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
+            };
+            match reply {
+                Some(reply) => self.reply(operator.client, reply),
+                None => self.requests.operator.push(operator),
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn reconfigure(
+        &mut self,
+        client: ClientToken,
+        view: Option<NodeSet>,
+        deadline: Time,
+    ) {
+        let unknown = view.unwrap_or_default().minus(self.cluster_nodes());
+        if view.is_some_and(NodeSet::is_empty) || !unknown.is_empty() {
+            let why = if unknown.is_empty() {
+                "a view names at least one node".to_string()
+            } else {
+                format!(
+                    "node {unknown} of the view is none of the nodes {{{}}} of the cluster",
+                    self.cluster_nodes()
+                )
+            };
+            self.reply(client, Err(Refusal::Unsafe { why }));
+            return;
+        }
+        self.take_view(view);
+        self.back_off_until = self.now;
+        self.requests.operator.push(Operator {
+            client,
+            deadline,
+            wish: Wish::Match(view),
+        });
+        self.beat();
+    }
+
+    fn why_no_match(&self, view: Option<NodeSet>) -> Refusal {
+        if !self.is_open() || !self.lease_holds() {
+            return Refusal::NoQuorum {
+                why: self.obstacle_text(),
+            };
+        }
+        let (view, members) = (view.unwrap_or_default(), self.known.members);
+        let mut why = String::new();
+        for (nodes, text) in [
+            (view.minus(members), "is in the view and has not joined"),
+            (members.minus(view), "is not in the view and still a member"),
+        ] {
+            if !nodes.is_empty() {
+                let separator = if why.is_empty() { "" } else { ", " };
+                why = format!("{why}{separator}node {nodes} {text}");
+            }
+        }
+        Refusal::NotServing {
+            why: format!("the view is taken, but the configuration is another: {why}"),
+        }
+    }
+
+    fn why_no_maintenance(&self, on: bool) -> Refusal {
+        let absent = self
+            .other_members()
+            .iter()
+            .filter(|node| !self.linked(*node))
+            .collect::<NodeSet>();
+        if on && self.is_open() && !absent.is_empty() {
+            return Refusal::NotServing {
+                why: format!("maintenance begins with all members present, and node {absent} is not heard"),
+            };
+        }
+        Refusal::NoQuorum {
+            why: self.obstacle_text(),
+        }
+    }
+
+    /// To an operator whose time is over: what was asked for is decided and not open here, or was voted for by this node and
+    /// may still be decided. `says`: a configuration is as was asked for.
+    fn undecided(&self, says: impl Fn(&Configuration) -> bool) -> Option<Refusal> {
+        let voted = self.accepted_in(self.known.epoch);
+        let voted = voted.is_some_and(|(_, configuration)| says(&configuration));
+        self.not_known_yet(says(&self.known), voted)
+    }
+
+    /// The same, of what is `decided`, or was `voted` for.
+    pub(in crate::protocol) fn not_known_yet(&self, decided: bool, voted: bool) -> Option<Refusal> {
+        let what = if decided {
+            "it is decided, but not open here yet"
+        } else if voted {
+            "it was put to the vote, and may still be decided"
+        } else {
+            return None;
+        };
+        let why = format!("{what}: {}", self.obstacle_text());
+        Some(Refusal::Unknown { why })
+    }
+
+    /// Becoming part of a configuration, or about to be.
+    fn busy(&self) -> bool {
+        self.install.is_some() || self.member.is_some() || self.serving.is_some() || !self.ready()
+    }
+}

@@ -1,0 +1,99 @@
+//! Last words: this node's recent decisions, written to the devices for whoever goes on without it to read (DESIGN §9,
+//! `ccd-disk show`).
+//!
+//! Nothing waits for them; written with the next heartbeat after something was decided.
+//!
+//! Owns `last_words`.
+
+use super::Purpose;
+use crate::ids::Replica;
+use crate::protocol::Node;
+use crate::replica::ReplicaOp;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+
+/// What a region keeps of them.
+const BYTES_MAX: usize = 3_900;
+
+/// The newest decisions, and whether the devices have them.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct LastWords {
+    lines: VecDeque<String>,
+    bytes: usize,
+    due: bool,
+}
+
+impl LastWords {
+    pub fn add(&mut self, text: &str) {
+        let mut end = text.len().min(BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = String::from(&text[..end]);
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.bytes > BYTES_MAX && self.lines.len() > 1 {
+            let oldest = self.lines.pop_front().map_or(0, |line| line.len() + 1);
+            self.bytes -= oldest;
+        }
+        self.due = true;
+    }
+
+    /// Oldest first, one a line, if there is something new.
+    fn take(&mut self) -> Option<String> {
+        if !core::mem::take(&mut self.due) {
+            return None;
+        }
+        let mut text = String::with_capacity(self.bytes);
+        for line in &self.lines {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(line);
+        }
+        Some(text)
+    }
+}
+
+impl Node {
+    pub(in crate::protocol) fn write_last_words(&mut self) {
+        let able = |role: &crate::ids::DeviceRole| {
+            self.replica(Replica::Device(*role)).usable() && self.registered_on(*role)
+        };
+        let roles: alloc::vec::Vec<_> = self.device_roles().into_iter().filter(able).collect();
+        if roles.is_empty() {
+            return;
+        }
+        let Some(text) = self.last_words.take() else {
+            return;
+        };
+        let epoch = self.known.epoch;
+        for role in roles {
+            let text = text.clone();
+            let op = ReplicaOp::WriteLastWords { epoch, text };
+            self.ask(Replica::Device(role), op, Purpose::Unattended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_within_the_block_and_told_once() {
+        let mut words = LastWords::default();
+        assert_eq!(words.take(), None);
+        words.add("first");
+        words.add("second");
+        assert_eq!(words.take().unwrap(), "first\nsecond");
+        assert_eq!(words.take(), None);
+        for number in 0..1_000 {
+            words.add(&alloc::format!("decision {number}"));
+        }
+        let text = words.take().unwrap();
+        assert!(text.len() <= BYTES_MAX && text.ends_with("decision 999"));
+        words.add(&"é".repeat(BYTES_MAX));
+        assert!(words.take().unwrap().len() <= BYTES_MAX);
+    }
+}

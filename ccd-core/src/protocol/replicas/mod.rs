@@ -1,0 +1,509 @@
+//! This node's replicas: opening and loading them, what their control blocks say, and which part of the node an
+//! answer is for.
+//!
+//! ```text
+//! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
+//! survey.rs      what other nodes' control blocks say
+//! ```
+//!
+//! Owns `replicas`, `pending` and `ticket_last`.
+
+pub(super) mod last_words;
+pub(super) mod loading;
+mod survey;
+
+use crate::configuration::{Ballot, Configuration};
+use crate::database::Database;
+use crate::ids::{Epoch, NodeId, Position, Replica, Stamp};
+use crate::protocol::Node;
+use crate::protocol::interface::{Action, DecisionKind, Ticket};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
+use crate::time::Time;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How long after a failure a replica is opened again.
+const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
+
+/// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
+const CHECKPOINT_AT_PERCENT: u8 = 50;
+
+/// How many heartbeats' durations are remembered, for people.
+const BEATS_KEPT: usize = 64;
+
+/// What is known of one replica.
+#[derive(Debug)]
+pub(in crate::protocol) struct ReplicaView {
+    state: State,
+    /// The last failure that was recorded, until it works again.
+    recorded: Option<String>,
+    /// When it became usable, or stopped being so.
+    pub since: Time,
+    /// The newest control blocks read from it.
+    pub survey: Survey,
+    /// Local copy: its content has been read.
+    pub loaded: bool,
+    /// The durable position of this node's own area; `None` while it is not known.
+    pub own: Option<Position>,
+    /// Writes of state under way, and where the last one leads.
+    pub writes_in_flight: usize,
+    leads_to: Position,
+    /// A record did not fit its journal: the next write there is a whole image.
+    pub journal_full: bool,
+    /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
+    /// node's control blocks spoke of then: a solo owner's lease.
+    pub clean_beat: Option<(Time, Epoch)>,
+    pub beat_in_flight: bool,
+    /// When the last look at all control blocks that succeeded was begun.
+    pub looked_at: Option<Time>,
+    /// How long the last heartbeats took, the newest last.
+    beats: VecDeque<Duration>,
+    beat_sequence: u64,
+    checkpoint_in_flight: bool,
+    /// A whole image is being written to a device that is to come back.
+    pub prewrite_in_flight: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { open_at: Time, error: Option<String> },
+    Opening,
+    Open,
+}
+
+impl ReplicaView {
+    pub fn new(now: Time) -> Self {
+        Self {
+            state: State::Closed {
+                open_at: now,
+                error: None,
+            },
+            recorded: None,
+            since: now,
+            survey: Survey::default(),
+            loaded: false,
+            own: None,
+            writes_in_flight: 0,
+            leads_to: Position::EMPTY,
+            journal_full: false,
+            clean_beat: None,
+            beat_in_flight: false,
+            looked_at: None,
+            beats: VecDeque::new(),
+            beat_sequence: 0,
+            checkpoint_in_flight: false,
+            prewrite_in_flight: false,
+        }
+    }
+
+    /// A heartbeat has been written, and what the others wrote read.
+    pub fn note_beat(&mut self, took: Duration) {
+        if self.beats.len() == BEATS_KEPT {
+            self.beats.pop_front();
+        }
+        self.beats.push_back(took);
+    }
+
+    pub fn beats_took(&self) -> Vec<Duration> {
+        self.beats.iter().copied().collect()
+    }
+
+    pub fn usable(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// It has not been tried yet, so whether it is there is not known.
+    pub fn untried(&self) -> bool {
+        matches!(self.state, State::Opening | State::Closed { error: None, .. })
+    }
+
+    pub fn error(&self) -> Option<&str> {
+        match &self.state {
+            State::Closed { error, .. } => error.as_deref(),
+            State::Opening | State::Open => None,
+        }
+    }
+}
+
+/// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::protocol) struct Attempt(pub u64);
+
+/// Which part of the node asked for an operation, and what for.
+#[derive(Clone, Debug)]
+pub(in crate::protocol) enum Purpose {
+    Open,
+    Load,
+    Heartbeat {
+        begun: Time,
+    },
+    /// A write of a drill, to see how long it takes.
+    DrillWrite {
+        serial: u64,
+        begun: Time,
+    },
+    /// A write of a drill without registration: it should be refused.
+    DrillProof,
+    /// The local copy is told which rounds are known to be committed.
+    Mark(Stamp),
+    /// In place of a heartbeat, where this node cannot write.
+    Survey {
+        begun: Time,
+    },
+    /// Nothing waits for it; a failure closes the replica all the same.
+    Unattended,
+    Checkpoint,
+    Prewrite,
+    /// A vote for a proposal of another node.
+    Vote {
+        to: NodeId,
+        instance: Epoch,
+        ballot: Ballot,
+        accept: bool,
+    },
+    /// This node's own proposal.
+    Promise(Attempt),
+    Evidence(Attempt),
+    Accept(Attempt),
+    Recorded(Attempt),
+    /// State of the configuration that this node installs, as its coordinator.
+    Install {
+        epoch: Epoch,
+    },
+    /// The same, as a member.
+    Member {
+        epoch: Epoch,
+    },
+    CatchUp {
+        position: Position,
+    },
+    /// The round that this node drives.
+    Round {
+        position: Position,
+    },
+    /// The same after its record did not fit the journal: the image has been written, the claim check comes next.
+    RoundImage {
+        position: Position,
+    },
+    RolledBack {
+        position: Position,
+    },
+    /// A round that another node drives.
+    Prepare {
+        position: Position,
+    },
+    UndoPrepared {
+        position: Position,
+    },
+}
+
+/// A tail of so few records is always brought record by record.
+const TAIL_RECORDS_SURE: usize = 8;
+
+impl Node {
+    /// Asks for an operation on a replica.
+    pub(in crate::protocol) fn ask(&mut self, replica: Replica, op: ReplicaOp, purpose: Purpose) -> Ticket {
+        self.ticket_last += 1;
+        let ticket = Ticket(self.ticket_last);
+        let leads_to = match &op {
+            ReplicaOp::Append { record, .. } => Some(record.next),
+            ReplicaOp::WriteImage { database } => Some(database.position()),
+            _ => None,
+        };
+        if let Some(leads_to) = leads_to {
+            let view = self.replica_mut(replica);
+            view.own = None;
+            view.writes_in_flight += 1;
+            view.leads_to = leads_to;
+        }
+        self.pending
+            .insert(ticket, (replica, leads_to.is_some(), purpose));
+        self.actions.push(Action::Replica { ticket, replica, op });
+        ticket
+    }
+
+    /// An operation that changes the state of an area is answered: once all are, its position is known again.
+    fn on_state_written(&mut self, replica: Replica, done: bool) {
+        let view = self.replica_mut(replica);
+        view.writes_in_flight -= 1;
+        view.journal_full &= !done;
+        view.own = (done && view.writes_in_flight == 0).then_some(view.leads_to);
+    }
+
+    pub(in crate::protocol) fn store_configuration(
+        &mut self,
+        replica: Replica,
+        configuration: Configuration,
+    ) {
+        if self.replica(replica).usable() {
+            self.ask(
+                replica,
+                ReplicaOp::WriteConfiguration { configuration },
+                Purpose::Unattended,
+            );
+        }
+    }
+
+    /// Opens what is closed and due; called at every heartbeat.
+    pub(in crate::protocol) fn re_open_replicas(&mut self) {
+        let due: alloc::vec::Vec<Replica> = (self.replicas.iter())
+            .filter(|(_, view)| matches!(view.state, State::Closed { open_at, .. } if open_at <= self.now))
+            .map(|(replica, _)| *replica)
+            .collect();
+        for replica in due {
+            self.replica_mut(replica).state = State::Opening;
+            self.ask(replica, ReplicaOp::Open, Purpose::Open);
+        }
+    }
+
+    /// Writes this node's heartbeat to every device that has none in flight.
+    pub(in crate::protocol) fn beat_devices(&mut self) {
+        // A node that left must look as if it were down.
+        if !self.willing && self.serving.is_none() {
+            return;
+        }
+        for role in self.device_roles() {
+            let replica = Replica::Device(role);
+            let view = self.replica_mut(replica);
+            if !view.usable() || view.beat_in_flight {
+                continue;
+            }
+            view.beat_in_flight = true;
+            if !self.registered_on(role) {
+                // It can still read what the others write.
+                let begun = self.now;
+                self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
+                continue;
+            }
+            let view = self.replica_mut(replica);
+            view.beat_sequence += 1;
+            let sequence = view.beat_sequence;
+            let heartbeat = crate::replica::Heartbeat {
+                incarnation: self.settings.incarnation,
+                sequence,
+                stamp: self.committed.position().stamp,
+                serving: self.is_open() && self.lease_holds(),
+                hears: self.heard_nodes(),
+            };
+            let begun = self.now;
+            self.ask(
+                replica,
+                ReplicaOp::WriteHeartbeat { heartbeat },
+                Purpose::Heartbeat { begun },
+            );
+        }
+    }
+
+    pub(in crate::protocol) fn on_replica(
+        &mut self,
+        ticket: Ticket,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        self.spent = None;
+        let Some((replica, writes_state, purpose)) = self.pending.remove(&ticket) else {
+            return;
+        };
+        if writes_state {
+            self.on_state_written(replica, result.is_ok());
+        }
+        if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
+            let view = self.replica_mut(replica);
+            view.beat_in_flight = false;
+            if result.is_ok() {
+                view.looked_at = Some(begun);
+                // What stands still is seen now.
+                self.look = true;
+            }
+        }
+        if let Ok(
+            ReplicaAnswer::Survey(survey)
+            | ReplicaAnswer::Appended {
+                survey: Some(survey), ..
+            },
+        ) = &result
+        {
+            self.on_survey(replica, survey);
+        }
+        match &result {
+            Ok(ReplicaAnswer::Appended {
+                journal_used_percent, ..
+            }) => {
+                self.checkpoint_if_due(replica, *journal_used_percent);
+            }
+            // A record that does not fit leaves the replica as it was.
+            // What a proof is for.
+            Err(error)
+                if matches!(purpose, Purpose::DrillProof) && error.kind == ReplicaErrorKind::Fenced => {}
+            Err(error) if error.kind != ReplicaErrorKind::Full => self.on_failure(replica, &purpose, error),
+            Err(_) => self.replica_mut(replica).journal_full = true,
+            Ok(_) => {}
+        }
+        self.dispatch(replica, purpose, result);
+    }
+
+    fn dispatch(&mut self, replica: Replica, purpose: Purpose, result: Result<ReplicaAnswer, ReplicaError>) {
+        match purpose {
+            Purpose::Open => self.on_opened(replica, result),
+            Purpose::Load => self.on_loaded(replica, result),
+            Purpose::Heartbeat { begun } => {
+                if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
+                    self.on_taken_write(role);
+                    self.on_device_beat(role, begun, &survey);
+                }
+            }
+            Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
+            Purpose::Unattended | Purpose::Survey { .. } => {}
+            Purpose::DrillWrite { serial, begun } => {
+                if let Replica::Device(role) = replica {
+                    self.on_drill_write(role, serial, begun, result.as_ref().err());
+                }
+            }
+            Purpose::DrillProof => {
+                if let Replica::Device(role) = replica {
+                    self.on_proof_write(role, result.err());
+                }
+            }
+            Purpose::Checkpoint => self.replica_mut(replica).checkpoint_in_flight = false,
+            Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
+            Purpose::Vote {
+                to,
+                instance,
+                ballot,
+                accept,
+            } => {
+                self.on_vote_stored(to, instance, ballot, accept, result.err());
+            }
+            Purpose::Promise(attempt) => self.on_promise_stored(replica, attempt, result),
+            Purpose::Evidence(attempt) => self.on_evidence(replica, attempt, result),
+            Purpose::Accept(attempt) => self.on_accept_stored(replica, attempt, result),
+            Purpose::Recorded(attempt) => self.on_decision_recorded(attempt),
+            Purpose::Install { epoch } => self.on_install_stored(epoch, result.err()),
+            Purpose::Member { epoch } => self.on_member_stored(epoch, result.err()),
+            Purpose::CatchUp { position } => self.on_catch_up_stored(position, result.err()),
+            Purpose::Round { position } => self.on_round_stored(replica, position, result),
+            Purpose::RoundImage { position } => self.on_round_image_stored(replica, position, result.err()),
+            Purpose::RolledBack { position } => self.on_rollback_stored(position, result.err()),
+            Purpose::Prepare { position } => self.on_prepared_stored(position, result.err()),
+            Purpose::UndoPrepared { position } => self.on_undo_stored(position, result.err()),
+        }
+    }
+
+    fn on_failure(&mut self, replica: Replica, purpose: &Purpose, error: &ReplicaError) {
+        let now = self.now;
+        self.look = true;
+        if error.kind == ReplicaErrorKind::Fenced {
+            self.on_refused_write(replica);
+        }
+        let was_usable = self.replica(replica).usable();
+        let view = self.replica_mut(replica);
+        view.state = State::Closed {
+            open_at: now + RE_OPEN_AFTER,
+            error: Some(error.text.clone()),
+        };
+        // What the area holds after a failed write is not known until it is read again.
+        view.own = None;
+        view.clean_beat = None;
+        view.loaded = false;
+        // A device that is away is opened again and again: said once, until the reason changes.
+        let is_news = view.recorded.as_ref() != Some(&error.text);
+        if is_news && !was_usable {
+            view.recorded = Some(error.text.clone());
+            let text = alloc::format!("the {replica} cannot be used: {error}");
+            self.record(DecisionKind::Damage, text);
+            return;
+        }
+        if was_usable {
+            view.since = now;
+            view.recorded = Some(error.text.clone());
+            let text = alloc::format!("the {replica} failed ({purpose:?}): {error}");
+            self.record(DecisionKind::Damage, text);
+            if replica == Replica::Local && !self.solo() {
+                self.stop_serving("the local copy cannot be written");
+            }
+        }
+    }
+
+    /// Opens a replica that is closed without waiting any longer.
+    pub(in crate::protocol) fn re_open_now(&mut self, replica: Replica) {
+        if let State::Closed { open_at, .. } = &mut self.replica_mut(replica).state {
+            *open_at = Time::ZERO;
+            self.re_open_replicas();
+        }
+    }
+
+    fn on_opened(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
+        if result.is_err() {
+            return;
+        }
+        let now = self.now;
+        let view = self.replica_mut(replica);
+        view.state = State::Open;
+        view.recorded = None;
+        view.since = now;
+        self.ask(replica, ReplicaOp::Load, Purpose::Load);
+    }
+
+    fn checkpoint_if_due(&mut self, replica: Replica, used_percent: u8) {
+        let view = self.replica(replica);
+        // Only a committed state is checkpointed: a prepared round may still be rolled back.
+        if used_percent < CHECKPOINT_AT_PERCENT || view.checkpoint_in_flight || self.serving.is_none() {
+            return;
+        }
+        self.replica_mut(replica).checkpoint_in_flight = true;
+        let database = self.committed.clone();
+        self.ask(replica, ReplicaOp::Checkpoint { database }, Purpose::Checkpoint);
+    }
+
+    /// Makes this node's own area of a replica hold `target`, which follows `base` by `records` (the last one opens the
+    /// configuration). Returns how many operations that takes, each answered with `purpose`.
+    pub(in crate::protocol) fn bring(
+        &mut self,
+        replica: Replica,
+        target: &Database,
+        open: &Arc<crate::database::Record>,
+        purpose: &Purpose,
+    ) -> usize {
+        let own = self.replica(replica).own;
+        if own == Some(target.position()) {
+            // Done before, by an attempt that was cut short; prove again that the replica can be written.
+            self.ask(replica, ReplicaOp::Survey, purpose.clone());
+            return 1;
+        }
+        // A long tail is slower than an image, and may not fit the journal; each record takes a block at least.
+        let blocks = |tail: &alloc::vec::Vec<Arc<crate::database::Record>>| tail.len() as u64 * 4096;
+        let tail = own
+            .and_then(|own| self.history.between(own, open.prev))
+            .filter(|tail| tail.len() <= TAIL_RECORDS_SURE || blocks(tail) <= target.image_len_bytes());
+        let mut operations = 0;
+        match tail {
+            Some(mut tail) => {
+                tail.push(Arc::clone(open));
+                for record in tail {
+                    self.ask(
+                        replica,
+                        ReplicaOp::Append {
+                            record,
+                            then_survey: false,
+                        },
+                        purpose.clone(),
+                    );
+                    operations += 1;
+                }
+            }
+            None => {
+                self.ask(
+                    replica,
+                    ReplicaOp::WriteImage {
+                        database: target.clone(),
+                    },
+                    purpose.clone(),
+                );
+                operations += 1;
+            }
+        }
+        operations
+    }
+}

@@ -1,0 +1,264 @@
+//! Updates at the members that do not drive them: prepared, then committed or rolled back as the master says (Fig. 3,
+//! steps 4 to 6), and which queries wait meanwhile.
+//!
+//! Owns `prepared`.
+
+use crate::database::{Key, Op, Record, RecordBody};
+use crate::ids::{Epoch, NodeId, Position, Replica};
+use crate::protocol::Node;
+use crate::protocol::message::Message;
+use crate::protocol::replicas::Purpose;
+use crate::replica::{ReplicaError, ReplicaErrorKind, ReplicaOp};
+use alloc::string::ToString;
+use alloc::sync::Arc;
+
+/// How many rounds that were rolled back are remembered: more than can overtake a copy of one of them.
+const UNDONE_MAX: usize = 1024;
+
+/// A round that another node drives: durable here, and waiting for its unfreeze.
+#[derive(Debug)]
+pub(in crate::protocol) struct Prepared {
+    record: Arc<Record>,
+    stored: bool,
+    undone: bool,
+}
+
+impl Prepared {
+    pub fn position(&self) -> Position {
+        self.record.next
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// Whether a query of this key must wait until the record is committed or rolled back.
+pub(in crate::protocol) fn affects(record: &Record, key: Option<&Key>) -> bool {
+    let RecordBody::Updates { updates, .. } = &record.body else {
+        return false;
+    };
+    updates
+        .iter()
+        .flat_map(|update| &update.ops)
+        .any(|op| match (op, key) {
+            (_, None) | (Op::ReplaceAll { .. } | Op::Purify, _) => true,
+            (Op::Add(row), Some(key)) => row.key == *key,
+            (Op::Remove(pattern), Some(key)) => pattern.key == *key,
+            (
+                Op::Format { key: of, .. } | Op::RemoveFormat(of) | Op::ReplaceKey { key: of, .. },
+                Some(key),
+            ) => of == key,
+        })
+}
+
+impl Node {
+    /// Whether a strict query of this key (of all keys, if `None`) can be answered now.
+    pub(in crate::protocol) fn can_read(&self, key: Option<&Key>) -> bool {
+        if self.is_open() {
+            self.read_lease_holds()
+                && !self
+                    .prepared
+                    .as_ref()
+                    .is_some_and(|prepared| affects(&prepared.record, key))
+        } else {
+            self.valid_by_half() && self.doubt().spares(key)
+        }
+    }
+
+    pub(in crate::protocol) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Arc<Record>) {
+        if epoch != self.known.epoch || self.sealed() || self.is_master() {
+            return;
+        }
+        // Only the master makes rounds; any member may pass them on.
+        let Some(master) = self.known.master().filter(|_| self.known.members.contains(from)) else {
+            return;
+        };
+        if self.serving != Some(epoch) {
+            // The master is open, so all members were ready.
+            self.on_open(epoch);
+        }
+        if !self.is_open() {
+            return;
+        }
+        let position = record.next;
+        if self.undone_unseen.contains(&position) {
+            return;
+        }
+        if position == self.committed.position() {
+            self.send(master, Message::UpdateAck { epoch, position });
+            return;
+        }
+        if let Some(prepared) = &self.prepared {
+            if prepared.record.next == position {
+                if prepared.stored && !prepared.undone {
+                    self.send(master, Message::UpdateAck { epoch, position });
+                }
+                return;
+            }
+            if prepared.record.next == record.prev && prepared.stored {
+                // The master goes on from it: it is committed.
+                self.commit_prepared();
+            }
+        }
+        match self.head.apply(&record) {
+            Ok(next) if self.prepared.is_none() => {
+                self.pass_on(epoch, &record);
+                self.head = next;
+                self.history.push(Arc::clone(&record));
+                self.rolled_back = None;
+                let op = ReplicaOp::Append {
+                    record: Arc::clone(&record),
+                    then_survey: false,
+                };
+                self.ask(Replica::Local, op, Purpose::Prepare { position });
+                self.prepared = Some(Prepared {
+                    record,
+                    stored: false,
+                    undone: false,
+                });
+            }
+            Ok(_) => {}
+            // A copy of an earlier round's message.
+            Err(_) if record.next.stamp <= self.committed.position().stamp => {}
+            Err(error) => {
+                let why = error.to_string();
+                self.send(master, Message::UpdateNack { epoch, position, why });
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn on_prepared_stored(
+        &mut self,
+        position: Position,
+        error: Option<ReplicaError>,
+    ) {
+        let (epoch, sealed, master) = (self.known.epoch, self.sealed(), self.known.master());
+        let Some(prepared) = self
+            .prepared
+            .as_mut()
+            .filter(|prepared| prepared.record.next == position)
+        else {
+            return;
+        };
+        let Some(master) = master else {
+            return;
+        };
+        match error {
+            None => {
+                prepared.stored = true;
+                if !sealed {
+                    self.send(master, Message::UpdateAck { epoch, position });
+                }
+            }
+            Some(error) if error.kind == ReplicaErrorKind::Full && !prepared.undone => {
+                let first = !self.journal_was_full;
+                self.journal_was_full = true;
+                if first {
+                    let op = ReplicaOp::WriteImage {
+                        database: self.head.clone(),
+                    };
+                    self.ask(Replica::Local, op, Purpose::Prepare { position });
+                } else {
+                    self.send(
+                        master,
+                        Message::UpdateNack {
+                            epoch,
+                            position,
+                            why: error.text,
+                        },
+                    );
+                }
+            }
+            // The copy cannot be written. That is no word against the update: this node has stopped serving, and the round
+            // ends in a successor without it.
+            Some(_) => {}
+        }
+    }
+
+    /// No late copy of its request may bring this round back. One that was committed since makes that impossible anyway.
+    pub(in crate::protocol) fn note_undone(&mut self, position: Position) {
+        if self.undone_unseen.contains(&position) {
+            return;
+        }
+        if self.undone_unseen.len() == UNDONE_MAX {
+            self.undone_unseen.pop_front();
+        }
+        self.undone_unseen.push_back(position);
+    }
+
+    fn commit_prepared(&mut self) {
+        if self.prepared.take().is_some() {
+            self.undone_unseen.clear();
+            self.committed = self.head.clone();
+            self.journal_was_full = false;
+        }
+    }
+
+    pub(in crate::protocol) fn on_unfreeze(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        position: Position,
+        commit: bool,
+    ) {
+        if epoch != self.known.epoch || self.sealed() || self.known.master() != Some(from) {
+            return;
+        }
+        let here = self
+            .prepared
+            .as_ref()
+            .is_some_and(|prepared| prepared.record.next == position);
+        if commit {
+            if here {
+                self.commit_prepared();
+            }
+            return;
+        }
+        if !here {
+            // It never came here, or is undone already. Should its request come yet, it comes too late.
+            self.note_undone(position);
+            if self.head.position() != position && self.prepared.is_none() {
+                self.send(from, Message::UnfreezeAck { epoch, position });
+            }
+            return;
+        }
+        let Some(prepared) = self.prepared.as_mut().filter(|prepared| !prepared.undone) else {
+            return;
+        };
+        prepared.undone = true;
+        self.note_undone(position);
+        let shadow = self.committed.clone();
+        let record = Arc::new(Record::rollback(position, shadow.position()));
+        self.history.pop();
+        self.head = shadow;
+        self.rolled_back = Some(position);
+        let op = ReplicaOp::Append {
+            record,
+            then_survey: false,
+        };
+        self.ask(Replica::Local, op, Purpose::UndoPrepared { position });
+    }
+
+    pub(in crate::protocol) fn on_undo_stored(&mut self, position: Position, error: Option<ReplicaError>) {
+        let undone = (self.prepared.as_ref())
+            .is_some_and(|prepared| prepared.undone && prepared.record.next == position);
+        if !undone || error.is_some() {
+            return;
+        }
+        self.prepared = None;
+        if let Some(master) = self.known.master().filter(|_| !self.sealed()) {
+            let epoch = self.known.epoch;
+            self.send(master, Message::UnfreezeAck { epoch, position });
+        }
+    }
+
+    /// The master's heartbeat says how far it has committed, in case an unfreeze was lost.
+    pub(in crate::protocol) fn on_master_position(&mut self, from: NodeId, position: Position) {
+        let committed = (self.prepared.as_ref())
+            .is_some_and(|prepared| prepared.stored && !prepared.undone && prepared.record.next == position);
+        if committed && self.known.master() == Some(from) && !self.sealed() {
+            self.commit_prepared();
+        }
+    }
+}

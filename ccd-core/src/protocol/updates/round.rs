@@ -1,0 +1,530 @@
+//! Updates at the node that drives them: two-phase commit among the members of a paired configuration (Fig. 3), and the
+//! claim check of a solo owner. The other members' side is `prepared.rs`.
+//!
+//! Owns `round`. One round at a time; what waits meanwhile goes into the next one together.
+
+use crate::client::{Refusal, UpdateRequest};
+use crate::configuration::Configuration;
+use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::Message;
+use crate::protocol::plan::{Settles, Want};
+use crate::protocol::replicas::Purpose;
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use crate::time::Time;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Most updates that travel in one round.
+const ROUND_UPDATES_MAX: usize = 256;
+
+/// Most operations that travel in one round, unless a single update has more.
+const ROUND_OPS_MAX: usize = 4096;
+
+/// A round that this node drives.
+#[derive(Debug)]
+pub(in crate::protocol) struct Round {
+    pub record: Arc<Record>,
+    database: Database,
+    /// What a rollback returns to.
+    shadow: Database,
+    requests: Vec<(RequestId, u64)>,
+    /// Since when the members are waited for: for their acks, or for their rollback.
+    waits_since: Time,
+    stored_locally: bool,
+    stored_on: DeviceSet,
+    /// Writing it there failed: it is acked in a successor configuration, or not at all.
+    failed_on: DeviceSet,
+    acked: NodeSet,
+    /// A member refused: every member returns to its shadow, and then the clients hear why.
+    rollback: Option<Rollback>,
+}
+
+#[derive(Debug)]
+struct Rollback {
+    why: String,
+    stored: bool,
+    acked: NodeSet,
+}
+
+impl Node {
+    pub(in crate::protocol) fn drive_updates(&mut self) {
+        self.commit_if_done();
+        self.finish_rollback_if_done();
+        self.degrade_if_stuck();
+        self.leave_out_the_slow();
+        self.drive_freeze();
+        if self.round.is_none() && !self.hold_rounds {
+            self.start_round();
+        }
+    }
+
+    /// As it becomes part of the database.
+    pub(in crate::protocol) fn update_of(
+        known: &Configuration,
+        id: RequestId,
+        request: &UpdateRequest,
+    ) -> Update {
+        Update {
+            request: id,
+            who: request.who.clone(),
+            date: request.date,
+            reason: request.reason.clone(),
+            preconditions: request.preconditions.clone(),
+            ops: Self::flagged(known, &request.ops),
+        }
+    }
+
+    /// Whether the replicas have room for this version.
+    pub(in crate::protocol) fn fits(&self, next: &Database) -> Result<(), Refusal> {
+        if next.image_len_bytes() <= self.settings.content_bytes_max {
+            return Ok(());
+        }
+        let why = format!(
+            "the database would have {} bytes, and the replicas hold {}",
+            next.image_len_bytes(),
+            self.settings.content_bytes_max
+        );
+        Err(Refusal::Full { why })
+    }
+
+    fn start_round(&mut self) {
+        if !self.is_open() || !self.is_master() || !self.lease_holds() || self.freeze_holds_rounds() {
+            return;
+        }
+        let shadow = self.committed.clone();
+        let mut admitted = shadow.clone();
+        let mut updates: Vec<Update> = Vec::new();
+        let mut requests = Vec::new();
+        let mut ops = 0;
+        let mut bytes = 0;
+        while updates.len() < ROUND_UPDATES_MAX
+            && let Some((id, request)) = self.requests.first_queued()
+        {
+            if let Some(generation) = self.committed.outcome(id) {
+                let _ = generation;
+                let position = self.committed.position();
+                self.finish_update(id, Ok((position, None)));
+                continue;
+            }
+            if updates.iter().any(|update| update.request == id) {
+                self.requests.take_queued();
+                continue;
+            }
+            let (dry_run, no_sync) = (request.dry_run, request.no_sync);
+            let update = Self::update_of(&self.known, id, request);
+            if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update) {
+                if !updates.is_empty() || self.begin_freeze(&update, summons, dry_run) {
+                    break;
+                }
+                continue;
+            }
+            ops += update.ops.len();
+            bytes += update.encoded_bytes_max();
+            if !updates.is_empty() && (ops > ROUND_OPS_MAX || bytes > RECORD_BATCH_BYTES_MAX) {
+                break;
+            }
+            match admitted.admit(&update) {
+                // What an update of this round made so is told only once the round is committed: the next
+                // round looks again.
+                Err(_) | Ok(_) if !updates.is_empty() && dry_run => break,
+                Err(_) if !updates.is_empty() => break,
+                Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
+                Ok((_, removed)) if dry_run => self.finish_dry_run(id, removed),
+                Ok((next, removed)) => {
+                    if let Err(refusal) = self.fits(&next) {
+                        if !updates.is_empty() {
+                            break;
+                        }
+                        self.finish_update(id, Err(refusal));
+                        continue;
+                    }
+                    self.requests.take_queued();
+                    requests.push((id, removed));
+                    updates.push(update);
+                    admitted = next;
+                    if self.is_frozen_for(id) {
+                        // Alone: what its commands see afterwards is what it did.
+                        self.freeze_enters_round();
+                        break;
+                    }
+                }
+            }
+        }
+        if updates.is_empty() {
+            return;
+        }
+        let epoch = self.known.epoch;
+        let (record, database) = Record::updates(&shadow, epoch, admitted, updates, self.known.members);
+        if self.undone_unseen.contains(&record.next) {
+            // Asked for again, under the same id, before anything else was committed: the members take no copy of it again.
+            let why = String::from("it was asked for again unchanged; ask under a new request id");
+            for (id, _) in requests {
+                self.finish_update(id, Err(Refusal::RolledBack { why: why.clone() }));
+            }
+            return;
+        }
+        let record = Arc::new(record);
+        self.requests.in_round(requests.iter().map(|(id, _)| *id));
+        self.head = database.clone();
+        self.history.push(Arc::clone(&record));
+        self.rolled_back = None;
+        let position = record.next;
+        let purpose = Purpose::Round { position };
+        if self.solo() {
+            for role in self.known.devices.iter() {
+                let op = ReplicaOp::Append {
+                    record: Arc::clone(&record),
+                    then_survey: true,
+                };
+                self.ask(Replica::Device(role), op, purpose.clone());
+            }
+        } else {
+            for to in self.first_receivers().iter() {
+                let record = Arc::clone(&record);
+                self.send(to, Message::UpdateReq { epoch, record });
+            }
+            let op = ReplicaOp::Append {
+                record: Arc::clone(&record),
+                then_survey: false,
+            };
+            self.ask(Replica::Local, op, purpose);
+        }
+        self.round = Some(Round {
+            record,
+            database,
+            shadow,
+            requests,
+            waits_since: self.now,
+            stored_locally: false,
+            stored_on: DeviceSet::EMPTY,
+            failed_on: DeviceSet::EMPTY,
+            acked: NodeSet::EMPTY,
+            rollback: None,
+        });
+    }
+
+    /// Since when the round under way waits for members, and who has answered.
+    pub(in crate::protocol) fn round_waits(&self) -> Option<(Time, NodeSet)> {
+        let round = self.round.as_ref()?;
+        let answered = round
+            .rollback
+            .as_ref()
+            .map_or(round.acked, |rollback| rollback.acked);
+        Some((round.waits_since, answered))
+    }
+
+    fn round_at(&mut self, position: Position) -> Option<&mut Round> {
+        self.round.as_mut().filter(|round| round.record.next == position)
+    }
+
+    pub(in crate::protocol) fn on_round_stored(
+        &mut self,
+        replica: Replica,
+        position: Position,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let epoch = self.known.epoch;
+        let Some(database) = self.round_at(position).map(|round| round.database.clone()) else {
+            return;
+        };
+        match (replica, result) {
+            (_, Err(error)) if error.kind == ReplicaErrorKind::Full => {
+                // The journal has no room until its checkpoint is done: an image holds the record as well.
+                let op = ReplicaOp::WriteImage { database };
+                self.ask(replica, op, Purpose::RoundImage { position });
+            }
+            (Replica::Device(role), Err(_)) => self.round_failed_on(position, role),
+            // The node has stopped serving, and starts over from what the local copy holds.
+            (Replica::Local, Err(_)) => {}
+            (Replica::Local, Ok(_)) => {
+                if let Some(round) = self.round_at(position) {
+                    round.stored_locally = true;
+                }
+            }
+            (
+                Replica::Device(role),
+                Ok(
+                    ReplicaAnswer::Appended {
+                        survey: Some(survey), ..
+                    }
+                    | ReplicaAnswer::Survey(survey),
+                ),
+            ) => {
+                let claimed = self.claimed_epoch(role, &survey);
+                self.note_damage(role, &survey);
+                if claimed >= epoch {
+                    self.on_claim(role);
+                    // If it cannot act on it now, the round is settled as if the device had failed.
+                    self.round_failed_on(position, role);
+                } else if let Some(round) = self.round_at(position) {
+                    round.stored_on = round.stored_on.with(role);
+                }
+            }
+            (Replica::Device(_), Ok(_)) => {}
+        }
+    }
+
+    fn round_failed_on(&mut self, position: Position, role: DeviceRole) {
+        if let Some(round) = self.round_at(position) {
+            round.failed_on = round.failed_on.with(role);
+        }
+    }
+
+    pub(in crate::protocol) fn on_round_image_stored(
+        &mut self,
+        replica: Replica,
+        position: Position,
+        error: Option<ReplicaError>,
+    ) {
+        match (replica, error) {
+            (_, Some(error)) => {
+                if error.kind == ReplicaErrorKind::Full {
+                    let text = format!("the {replica} has no room for the database: {error}");
+                    self.record(DecisionKind::Damage, text);
+                }
+                if let Replica::Device(role) = replica {
+                    self.round_failed_on(position, role);
+                }
+            }
+            (Replica::Local, None) => {
+                if let Some(round) = self.round_at(position) {
+                    round.stored_locally = true;
+                }
+            }
+            (Replica::Device(_), None) => {
+                self.ask(replica, ReplicaOp::Survey, Purpose::Round { position });
+            }
+        }
+    }
+
+    /// Another node means to decide the successor of this owner's configuration. Nothing is acked any more in this one:
+    /// the owner decides a successor itself, if it still can, and goes on in that.
+    pub(in crate::protocol) fn on_claim(&mut self, role: DeviceRole) {
+        if self.proposal.is_some() || self.install.is_some() || self.backing_off() || !self.is_open() {
+            return;
+        }
+        self.propose(Want {
+            members: self.known.members,
+            devices: self.known.devices,
+            why: format!("another node claimed the {role}, and this owner is still here"),
+            settles: Settles::default(),
+        });
+    }
+
+    /// A solo owner's update waits for a device that failed: the configuration goes on without it, and the update is
+    /// acked in that one.
+    fn degrade_if_stuck(&mut self) {
+        if !self.solo() || !self.is_open() || self.backing_off() || self.install.is_some() {
+            return;
+        }
+        let Some(role) = self
+            .round
+            .as_ref()
+            .and_then(|round| round.failed_on.iter().next())
+        else {
+            return;
+        };
+        // One that works again by now may stay: what it missed is brought to it before the successor opens.
+        let usable = self.usable_devices();
+        let devices: DeviceSet = self
+            .known
+            .devices
+            .iter()
+            .filter(|role| usable.contains(*role))
+            .collect();
+        if devices.is_empty() {
+            return;
+        }
+        let why = format!("the {role} failed under an update");
+        self.record(DecisionKind::Degraded, why.clone());
+        self.propose(Want {
+            members: self.known.members,
+            devices,
+            why,
+            settles: Settles::default(),
+        });
+    }
+
+    fn commit_if_done(&mut self) {
+        if !self.is_open() {
+            return;
+        }
+        let others = self.other_members();
+        let done = self.round.as_ref().is_some_and(|round| {
+            round.rollback.is_none()
+                && if self.solo() {
+                    round.stored_on == self.known.devices
+                } else {
+                    round.stored_locally && round.acked.is_superset(others)
+                }
+        });
+        if !done {
+            return;
+        }
+        let Some(round) = self.round.take() else {
+            return;
+        };
+        let (epoch, position) = (self.known.epoch, round.record.next);
+        // Dropped once nobody waits: that frees what the update replaced, piece by piece.
+        self.spent = Some(core::mem::replace(&mut self.committed, round.database));
+        self.undone_unseen.clear();
+        for (id, removed) in round.requests {
+            self.finish_update(id, Ok((position, Some(removed))));
+        }
+        if !self.hold_rounds {
+            self.start_round();
+        }
+        // The record of a round that follows at once says that this one is committed.
+        if self.round.is_none() {
+            for to in others.iter() {
+                self.send(
+                    to,
+                    Message::Unfreeze {
+                        epoch,
+                        position,
+                        commit: true,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn repeat_round(&mut self) {
+        let Some(round) = &self.round else {
+            return;
+        };
+        if !self.is_open() || self.solo() {
+            return;
+        }
+        let (epoch, record, acked) = (self.known.epoch, Arc::clone(&round.record), round.acked);
+        match &round.rollback {
+            None => {
+                for to in self.other_members().minus(acked).iter() {
+                    let record = Arc::clone(&record);
+                    self.send(to, Message::UpdateReq { epoch, record });
+                }
+            }
+            Some(rollback) => {
+                let waiting = self.other_members().minus(rollback.acked);
+                let position = record.next;
+                for to in waiting.iter() {
+                    self.send(
+                        to,
+                        Message::Unfreeze {
+                            epoch,
+                            position,
+                            commit: false,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn on_update_ack(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if epoch == self.known.epoch
+            && let Some(round) = self.round_at(position)
+        {
+            round.acked.insert(from);
+        }
+    }
+
+    /// A member could not do it: everybody returns to the shadow.
+    pub(in crate::protocol) fn on_update_nack(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        position: Position,
+        why: String,
+    ) {
+        if epoch != self.known.epoch || !self.is_open() {
+            return;
+        }
+        let (others, now) = (self.other_members(), self.now);
+        let Some(round) = self.round_at(position).filter(|round| round.rollback.is_none()) else {
+            return;
+        };
+        let (undone, shadow) = (round.record.next, round.shadow.clone());
+        let why = format!("node {from}: {why}");
+        round.waits_since = now;
+        round.rollback = Some(Rollback {
+            why,
+            stored: false,
+            acked: NodeSet::EMPTY,
+        });
+        self.note_undone(undone);
+        let record = Arc::new(Record::rollback(undone, shadow.position()));
+        self.history.pop();
+        self.head = shadow;
+        self.rolled_back = Some(undone);
+        let op = ReplicaOp::Append {
+            record,
+            then_survey: false,
+        };
+        self.ask(Replica::Local, op, Purpose::RolledBack { position });
+        for to in others.iter() {
+            self.send(
+                to,
+                Message::Unfreeze {
+                    epoch,
+                    position,
+                    commit: false,
+                },
+            );
+        }
+    }
+
+    pub(in crate::protocol) fn on_rollback_stored(
+        &mut self,
+        position: Position,
+        error: Option<ReplicaError>,
+    ) {
+        if error.is_none()
+            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
+        {
+            rollback.stored = true;
+        }
+    }
+
+    pub(in crate::protocol) fn on_unfreeze_ack(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if epoch == self.known.epoch
+            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
+        {
+            rollback.acked.insert(from);
+        }
+    }
+
+    fn finish_rollback_if_done(&mut self) {
+        let others = self.other_members();
+        let done = (self.round.as_ref().and_then(|round| round.rollback.as_ref()))
+            .is_some_and(|rollback| rollback.stored && rollback.acked.is_superset(others));
+        if done
+            && self.is_open()
+            && let Some(round) = self.round.take()
+            && let Some(rollback) = round.rollback
+        {
+            for (id, _) in round.requests {
+                self.finish_update(
+                    id,
+                    Err(Refusal::RolledBack {
+                        why: rollback.why.clone(),
+                    }),
+                );
+            }
+        }
+    }
+
+    /// Why the round that this request was part of was being rolled back when the configuration ended.
+    pub(in crate::protocol) fn rollback_under_way(&self, id: RequestId) -> Option<String> {
+        let round = self
+            .round
+            .as_ref()
+            .filter(|round| round.requests.iter().any(|(of, _)| *of == id))?;
+        round.rollback.as_ref().map(|rollback| rollback.why.clone())
+    }
+}

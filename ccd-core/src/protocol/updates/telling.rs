@@ -1,0 +1,99 @@
+//! Telling the driver of every committed update, once and in order: for histories and for those who watch.
+//!
+//! Nothing is told before it is known to be committed, which is known to whoever serves; so what a restart finds at the end
+//! of its journal, or a copy brings, is told when the configuration that decided on it is open here. Told is the way from
+//! what was told last to what is committed now; where this node does not have it (a whole image came), that there is a gap.
+//! Called at the end of every event; owns `told`.
+
+use crate::database::{Database, Record};
+use crate::ids::Position;
+use crate::protocol::Node;
+use crate::protocol::copies::history::History;
+use crate::protocol::interface::{Action, Committed};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Up to where the driver was told.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Told {
+    position: Position,
+    /// The version there. After a restart, until something is told: none, if no journal reaches back so far, or an earlier
+    /// one, which the local copy of an owner that wrote on its devices is at.
+    database: Option<Database>,
+}
+
+/// Whether two positions have the same content: a configuration that opens changes the epoch alone.
+fn is_same(one: Position, other: Position) -> bool {
+    one.lineage == other.lineage && one.stamp.generation == other.stamp.generation
+}
+
+impl Node {
+    /// What the driver keeps of earlier runs reaches to `position`: telling goes on from there. Called once, before the
+    /// first event.
+    pub fn tell_from(&mut self, position: Position) {
+        self.told = Told {
+            position,
+            database: None,
+        };
+    }
+
+    /// What was found on a replica is this node's copy from now on: it leads from `base` by this history. The version that was
+    /// told last may be on the way; or it comes later, and another copy leads on to it. Where all begins later, telling goes
+    /// on from there, after a gap.
+    pub(in crate::protocol) fn note_told_version(&mut self, base: Database, history: &History) {
+        let told = self.told.position;
+        if (self.told.database.as_ref()).is_some_and(|database| is_same(database.position(), told)) {
+            return;
+        }
+        let mut database = base;
+        for record in history.records() {
+            if database.position().stamp.generation >= told.stamp.generation {
+                break;
+            }
+            match database.apply(record) {
+                Ok(next) => database = next,
+                Err(_) => break,
+            }
+        }
+        let position = database.position();
+        if is_same(position, told) || position.stamp.generation < told.stamp.generation {
+            self.told.database = Some(database);
+        } else if position.stamp.generation > told.stamp.generation {
+            self.told = Told {
+                position,
+                database: Some(database),
+            };
+        }
+    }
+
+    pub(in crate::protocol) fn tell_committed(&mut self) {
+        let now = self.committed.position();
+        if now == self.told.position || self.serving != Some(self.known.epoch) {
+            return;
+        }
+        let before = self.told.database.replace(self.committed.clone());
+        let told = core::mem::replace(&mut self.told.position, now);
+        // Only a configuration was opened on what is known already.
+        if is_same(told, now) {
+            return;
+        }
+        let way = before.and_then(|before| self.way(before, told, now));
+        let after = self.committed.clone();
+        self.actions.push(Action::Committed(Committed { way, after }));
+    }
+
+    /// The version that was told last, reached from `version`, and what led on from it.
+    fn way(
+        &self,
+        mut version: Database,
+        told: Position,
+        now: Position,
+    ) -> Option<(Database, Vec<Arc<Record>>)> {
+        let mut records = self.history.since(version.position(), now)?.into_iter();
+        while !is_same(version.position(), told) {
+            let record = records.next()?;
+            version = version.effects(&record).ok()?.1;
+        }
+        Some((version, records.collect()))
+    }
+}

@@ -1,0 +1,367 @@
+//! The second half of a proposal: from enough promises to a decision. `propose.rs` is the first.
+
+use super::evidence::{Source, newest_state};
+use super::left_out::may_hold_leases;
+use super::propose::{Phase, Proposal};
+use crate::configuration::votes;
+use crate::configuration::{
+    Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
+};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Replica};
+use crate::protocol::Node;
+use crate::protocol::copies::install::Install;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::Message;
+use crate::protocol::replicas::{Attempt, Purpose};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use crate::time::Time;
+use alloc::format;
+use alloc::string::String;
+
+/// Overrides begin at multiples of this, and each node's so far from the next one's. So an override, and what is decided after
+/// it, has no epoch in common with what voters or the override of another node decide elsewhere at the same time.
+const OVERRIDE_EPOCH_STEP: u64 = 100_000;
+const OVERRIDE_EPOCH_STEP_PER_NODE: u64 = 1_000;
+const _: () = assert!(OVERRIDE_EPOCH_STEP > OVERRIDE_EPOCH_STEP_PER_NODE * 32);
+
+/// The epoch of an operator's override by this node, which knows this epoch.
+pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
+    let first = (known.0 / OVERRIDE_EPOCH_STEP + 1) * OVERRIDE_EPOCH_STEP;
+    Epoch(first + node.index() as u64 * OVERRIDE_EPOCH_STEP_PER_NODE)
+}
+
+/// Whether an operator has overruled the votes on the way from one epoch to a later one: the only way to lose a branch.
+pub fn is_overruled(from: Epoch, to: Epoch) -> bool {
+    from.0 / OVERRIDE_EPOCH_STEP != to.0 / OVERRIDE_EPOCH_STEP
+}
+
+/// A reason as configurations hold it: cut to what replicas store.
+fn bounded(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX)
+            .rev()
+            .find(|at| reason.is_char_boundary(*at))
+            .unwrap_or(0);
+        reason.truncate(end);
+    }
+    reason
+}
+
+impl Node {
+    /// Enough voters are sealed: the state to start from can be chosen, and fetched if it is elsewhere.
+    pub(in crate::protocol) fn choose(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        if let Some((_, configuration)) = &proposal.accepted
+            && !proposal.forced
+        {
+            // Somebody may have decided it already: it is voted for again, whatever this node would like.
+            let configuration = configuration.clone();
+            if !self.holds_init_of(&configuration) {
+                let digest = configuration.init_digest;
+                for node in self.heard_nodes().iter() {
+                    self.ask_for_init(node, digest);
+                }
+                self.abandon(
+                    "another set of nodes was voted for before, and its init database is not here yet",
+                );
+                return;
+            }
+            if let Some(proposal) = &mut self.proposal {
+                proposal.value = Some(configuration);
+            }
+            self.ask_for_votes();
+            return;
+        }
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let chosen = match newest_state(&self.known, &proposal.evidence) {
+            Ok(chosen) => chosen.clone(),
+            Err(_) => match proposal
+                .evidence
+                .iter()
+                .filter(|e| e.whole)
+                .max_by_key(|e| e.position.stamp)
+            {
+                Some(newest) => newest.clone(),
+                None => {
+                    self.abandon("not one whole replica could be read");
+                    return;
+                }
+            },
+        };
+        let head = self.head.position();
+        if chosen.position == head {
+            self.vote();
+            return;
+        }
+        match chosen.source {
+            Source::Device(role) => {
+                if let Some(found) = proposal.loaded.remove(&role) {
+                    self.adopt_head(found, &format!("the {role}"));
+                }
+                self.vote();
+            }
+            Source::Node(from) if from == self.settings.me => self.vote(),
+            Source::Node(from) => {
+                proposal.phase = Phase::Fetching {
+                    from,
+                    position: chosen.position,
+                };
+                self.fetch_from(from, None);
+            }
+        }
+    }
+
+    /// The state is here: builds the configuration and asks for votes.
+    pub(in crate::protocol) fn vote(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let known = &self.known;
+        let base = self.head.position();
+        let (failed, unclaimed) = (proposal.failed, proposal.claims);
+        let present = self.heard_nodes().with(self.me());
+        let members = proposal.want.members.intersection(present);
+        let settles = proposal.want.settles.clone();
+        let missing = if settles.nodes.is_some() {
+            proposal.want.members.minus(members)
+        } else if known.maintenance && settles.maintenance.is_none() && !proposal.forced {
+            known.members.minus(members)
+        } else {
+            NodeSet::EMPTY
+        };
+        let devices: DeviceSet = proposal
+            .want
+            .devices
+            .iter()
+            .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
+            .collect();
+        let alone = members.count() == 1 && !devices.is_empty();
+        let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);
+        let (nodes, init_digest) = match settles.nodes {
+            // After an override the others have no vote until they are members again.
+            _ if proposal.forced => (members, self.settings.init.digest),
+            Some(decided) => decided,
+            None => (self.cluster_nodes(), self.cluster_digest()),
+        };
+        // An override that was given up half-way may have left its vote: this one is another configuration.
+        let voted_for = (proposal.accepted.iter())
+            .chain(self.accepted_on_devices(known.epoch).iter())
+            .map(|(_, configuration)| configuration.epoch)
+            .fold(known.epoch, Epoch::max);
+        let configuration = Configuration {
+            epoch: if proposal.forced {
+                override_epoch(voted_for, self.me())
+            } else {
+                known.epoch.next()
+            },
+            mode: if alone {
+                Mode::Solo(self.me())
+            } else {
+                Mode::Paired
+            },
+            members,
+            nodes,
+            devices,
+            base,
+            base_writers: if base.stamp.epoch == known.epoch {
+                known.writers()
+            } else {
+                known.base_writers
+            },
+            restore: match (proposal.forced, members == all) {
+                (_, true) => RestoreFlag::AllActive,
+                (true, false) => RestoreFlag::NotAllActive,
+                (false, false) => known.restore,
+            },
+            quorum: self.quorum_wish.unwrap_or(known.quorum),
+            designated: (self.wanted_designation().unwrap_or(known.designated))
+                // One that an override goes on without is master again when it is back.
+                .filter(|node| all.contains(*node)),
+            maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
+            init_digest,
+            decider: if proposal.forced {
+                Decider::Operator
+            } else {
+                Decider::Votes
+            },
+            proposer: self.me(),
+            date: self.date,
+            reason: bounded(proposal.want.why.clone()),
+        };
+        if !missing.is_empty() {
+            self.abandon(&format!("node {missing} has gone silent, and this needs it"));
+            return;
+        }
+        if !votes::admissible(&configuration) && !proposal.forced {
+            self.abandon(&format!(
+                "too little is left to form a configuration ({configuration})"
+            ));
+            return;
+        }
+        if let Some(proposal) = &mut self.proposal {
+            proposal.value = Some(configuration);
+        }
+        self.ask_for_votes();
+    }
+
+    /// When nobody can hold a lease any more who is left out and has not promised.
+    fn leases_end(&self, next: &Configuration, proposal: &Proposal) -> Time {
+        let known = &self.known;
+        let served = self.opened == Some(known.epoch);
+        let holders = may_hold_leases(known, next, served).minus(proposal.promised.nodes);
+        // Who owned the devices before a configuration that perhaps never opened is not known here.
+        let maybe_owner = |node| !known.members.contains(node) || known.owner() == Some(node);
+        let ends = holders.iter().map(|node| {
+            let promised = self.promised_until(node);
+            if maybe_owner(node) || proposal.forced {
+                promised.max(proposal.claimed_at + self.settings.lease)
+            } else {
+                promised
+            }
+        });
+        // What this node itself has promised it keeps, whatever it was for.
+        let kept = (self.still_promised().minus(next.members)).minus(proposal.promised.nodes);
+        let ends = ends.chain(kept.iter().map(|node| self.promised_until(node)));
+        ends.fold(self.now, Time::max)
+    }
+
+    fn ask_for_votes(&mut self) {
+        let able = self.may_vote();
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let Some(configuration) = proposal.value.clone() else {
+            return;
+        };
+        let (instance, ballot, attempt) = (proposal.instance, proposal.ballot, proposal.attempt);
+        let nodes = proposal.promised.nodes.without(ballot.node);
+        let devices = proposal.promised.devices;
+        proposal.phase = Phase::Voting;
+        proposal.begun = self.now;
+        proposal.nodes_asked = nodes;
+        proposal.replicas_asked = devices.iter().map(Replica::Device).collect();
+        if able {
+            proposal.replicas_asked.insert(Replica::Local);
+        }
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: Some((ballot, configuration.clone())),
+        };
+        if able {
+            self.store_ballot(block.clone(), Purpose::Accept(attempt));
+        } else {
+            // Its own blocks on the devices must go on saying what it voted for there.
+            self.ballot = Some(block.clone());
+        }
+        for role in devices.iter() {
+            let op = ReplicaOp::WriteBallot {
+                ballot: block.clone(),
+            };
+            self.ask(Replica::Device(role), op, Purpose::Accept(attempt));
+        }
+        for node in nodes.iter() {
+            self.send(
+                node,
+                Message::Accept {
+                    instance,
+                    ballot,
+                    configuration: configuration.clone(),
+                },
+            );
+        }
+    }
+
+    pub(in crate::protocol) fn on_accept_stored(
+        &mut self,
+        replica: Replica,
+        attempt: Attempt,
+        result: Result<ReplicaAnswer, ReplicaError>,
+    ) {
+        let me = self.me();
+        let Some(proposal) = self.current(attempt) else {
+            return;
+        };
+        proposal.replicas_asked.remove(&replica);
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        match (replica, result) {
+            (Replica::Local, Ok(_)) => proposal.voted.nodes.insert(me),
+            (Replica::Device(role), Ok(ReplicaAnswer::Survey(survey))) => {
+                if let Some(conflict) = Self::conflict(&survey, me, instance, ballot) {
+                    self.abandon(&format!("on the {role}, {conflict}"));
+                    return;
+                }
+                proposal.voted.devices = proposal.voted.devices.with(role);
+            }
+            (_, Ok(_)) => {}
+            (replica, Err(error)) => proposal.obstacles.push(format!("the {replica} failed: {error}")),
+        }
+    }
+
+    pub(in crate::protocol) fn on_accepted(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        if let Some(proposal) = &mut self.proposal
+            && proposal.instance == instance
+            && proposal.ballot == ballot
+            && proposal.phase == Phase::Voting
+        {
+            proposal.nodes_asked.remove(from);
+            proposal.voted.nodes.insert(from);
+        }
+    }
+
+    /// The successor is decided. It is recorded on its voters and on every replica it will write, and installed.
+    pub(in crate::protocol) fn decided(&mut self) {
+        let Some(proposal) = self.proposal.take() else {
+            return;
+        };
+        let Some(configuration) = proposal.value.clone() else {
+            return;
+        };
+        let voters = self.known.devices;
+        let lease_until = self.leases_end(&configuration, &proposal);
+        let kind = if proposal.forced {
+            DecisionKind::Override
+        } else {
+            DecisionKind::Decided
+        };
+        let text = format!(
+            "decided {configuration} by {}: {}; starts from {}",
+            proposal.voted, configuration.reason, configuration.base
+        );
+        self.failures = 0;
+        self.learn(configuration.clone());
+        self.record(kind, text);
+        self.send_to_all(&Message::Decided(configuration.clone()));
+        let mut milestones = proposal.milestones;
+        milestones.note("decided", self.now);
+        let mut recording = 0;
+        for role in self.device_roles() {
+            let replica = Replica::Device(role);
+            let takes_part = voters.contains(role) || configuration.devices.contains(role);
+            if takes_part && self.replica(replica).usable() && self.registered_on(role) {
+                let op = ReplicaOp::WriteConfiguration {
+                    configuration: configuration.clone(),
+                };
+                self.ask(replica, op, Purpose::Recorded(proposal.attempt));
+                recording += 1;
+            }
+        }
+        let mine = configuration.proposer == self.me()
+            && configuration.members.contains(self.me())
+            && configuration.base == self.head.position();
+        if mine {
+            self.begin_install(Install::new(
+                configuration,
+                proposal.attempt,
+                recording,
+                lease_until,
+                milestones,
+                self.now,
+            ));
+        }
+    }
+}

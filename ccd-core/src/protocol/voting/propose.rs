@@ -1,0 +1,354 @@
+//! This node as a proposer: decides the successor of the configuration it knows, by Paxos among its voters.
+//!
+//! ```text
+//! fence the others on a device → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
+//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on)
+//!   → ready, and open                                                  (install.rs)
+//! ```
+//!
+//! Owns `proposal`, `attempt` and `back_off_until`.
+
+use super::evidence::{Evidence, Source, newest_state};
+use crate::configuration::votes::{self, Voters};
+use crate::configuration::{Ballot, BallotBlock, Configuration};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::protocol::Node;
+use crate::protocol::copies::milestones::Milestones;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::Message;
+use crate::protocol::plan::Want;
+use crate::protocol::replicas::loading::Replayed;
+use crate::protocol::replicas::{Attempt, Purpose};
+use crate::time::Time;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Once enough voters have promised, how many heartbeat intervals the others are waited for.
+const GRACE_BEATS: u32 = 2;
+
+/// Proposals that fail again and again are this many times further apart at most.
+const BACK_OFF_MAX: u32 = 5;
+
+#[derive(Debug)]
+pub(in crate::protocol) struct Proposal {
+    pub instance: Epoch,
+    pub ballot: Ballot,
+    pub attempt: Attempt,
+    pub want: Want,
+    pub begun: Time,
+    /// When enough voters had promised.
+    pub enough: Option<Time>,
+    pub phase: Phase,
+    /// What is still to be answered.
+    pub nodes_asked: NodeSet,
+    pub replicas_asked: BTreeSet<Replica>,
+    /// Devices still to be fenced and claimed, one after the other: the primary first. Of two nodes that take each other for
+    /// dead, the one that loses the primary does not touch the secondary.
+    pub claims: DeviceSet,
+    /// Whom to fence there.
+    pub victims: NodeSet,
+    pub may_register: bool,
+    pub promised: Voters,
+    pub voted: Voters,
+    pub failed: DeviceSet,
+    pub obstacles: Vec<String>,
+    pub evidence: Vec<Evidence>,
+    /// Nodes from which the state to start from did not come.
+    pub fetched_in_vain: NodeSet,
+    /// Content of devices that was read as evidence.
+    pub loaded: BTreeMap<DeviceRole, Replayed>,
+    pub accepted: Option<(Ballot, Configuration)>,
+    /// When each device was claimed: a solo owner cannot have renewed its lease after that.
+    pub claimed_at: Time,
+    pub value: Option<Configuration>,
+    pub forced: bool,
+    pub milestones: Milestones,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Phase {
+    Promising,
+    /// The state to start from is on another node.
+    Fetching {
+        from: NodeId,
+        position: Position,
+    },
+    Voting,
+}
+
+impl Proposal {
+    pub(in crate::protocol) fn is_voting(&self) -> bool {
+        matches!(self.phase, Phase::Voting)
+    }
+
+    fn all_answered(&self) -> bool {
+        self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.claims.is_empty()
+    }
+}
+
+impl Node {
+    pub(in crate::protocol) fn propose(&mut self, want: Want) {
+        let forced = core::mem::take(&mut self.force);
+        self.impatient = false;
+        self.attempt.0 += 1;
+        self.round_max += 1;
+        let instance = self.known.epoch;
+        let ballot = Ballot {
+            round: self.round_max,
+            node: self.me(),
+        };
+        let text = format!(
+            "proposes members {{{}}}, devices {:?} as successor of epoch {instance} (round {}): {}",
+            want.members, want.devices, ballot.round, want.why
+        );
+        if forced || self.last_proposed != want.why {
+            self.last_proposed = want.why.clone();
+            let kind = if forced {
+                DecisionKind::Override
+            } else {
+                DecisionKind::Propose
+            };
+            self.record(kind, text);
+        }
+        // Linked nodes that are no members yet are about to join.
+        let stay = want.members.union(self.let_in()).with(self.me());
+        let stay = match want.settles.nodes {
+            Some((nodes, _)) => stay.intersection(nodes),
+            None => stay,
+        };
+        // Whoever else is registered, of this cluster now or earlier.
+        let victims = NodeSet::ALL.minus(stay);
+        let may_register = !self.is_open();
+        let left_out = self.known.members.intersection(victims);
+        let silent_since = left_out
+            .iter()
+            .filter_map(|node| Some(self.peers.get(&node)?.alive_at))
+            .max();
+        let milestones = Milestones::new(self.now, silent_since);
+        self.member = None;
+        self.proposal = Some(Proposal {
+            instance,
+            ballot,
+            attempt: self.attempt,
+            want,
+            begun: self.now,
+            enough: None,
+            phase: Phase::Promising,
+            nodes_asked: NodeSet::EMPTY,
+            replicas_asked: BTreeSet::new(),
+            claims: DeviceSet::EMPTY,
+            victims,
+            may_register,
+            promised: Voters::NONE,
+            voted: Voters::NONE,
+            failed: DeviceSet::EMPTY,
+            obstacles: Vec::new(),
+            evidence: Vec::new(),
+            fetched_in_vain: NodeSet::EMPTY,
+            loaded: BTreeMap::new(),
+            accepted: None,
+            claimed_at: self.now,
+            value: None,
+            forced,
+            milestones,
+        });
+        self.ask_for_promises();
+    }
+
+    fn ask_for_promises(&mut self) {
+        let (instance, attempt) = (self.known.epoch, self.attempt);
+        let Some(ballot) = self.proposal.as_ref().map(|proposal| proposal.ballot) else {
+            return;
+        };
+        let block = BallotBlock {
+            instance,
+            promised: ballot,
+            accepted: self.accepted_in(instance),
+        };
+        let mut replicas = BTreeSet::new();
+        if self.may_vote() {
+            replicas.insert(Replica::Local);
+            self.store_ballot(block, Purpose::Promise(attempt));
+        } else if self.opened_as_owner() {
+            self.add_own_evidence();
+        }
+        let mut nodes = NodeSet::EMPTY;
+        for node in self
+            .settings
+            .nodes
+            .without(self.me())
+            .iter()
+            .filter(|node| self.hears(*node))
+        {
+            nodes.insert(node);
+        }
+        for node in nodes.iter() {
+            self.send(node, Message::Prepare { instance, ballot });
+        }
+        if let Some(proposal) = &mut self.proposal {
+            proposal.nodes_asked = nodes;
+            proposal.replicas_asked = replicas;
+        }
+        self.claim_devices(nodes);
+    }
+
+    /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.
+    pub(in crate::protocol) fn opened_as_owner(&self) -> bool {
+        self.opened == Some(self.known.epoch) && self.known.owner() == Some(self.me())
+    }
+
+    /// The devices that are still claimed for a proposal that goes on.
+    pub(in crate::protocol) fn current(&mut self, attempt: Attempt) -> Option<&mut Proposal> {
+        self.proposal
+            .as_mut()
+            .filter(|proposal| proposal.attempt == attempt)
+    }
+
+    pub(in crate::protocol) fn abandon(&mut self, why: &str) {
+        if let Some(proposal) = self.proposal.take() {
+            // Nodes back off for different times, the lower-numbered ones for shorter.
+            let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
+            self.failures += 1;
+            self.back_off_until = self.now + self.settings.heartbeat * step * self.failures.min(BACK_OFF_MAX);
+            let text = format!(
+                "gave up the proposal for epoch {}: {why}",
+                proposal.instance.next()
+            );
+            if self.waiting.0 != text {
+                self.record(DecisionKind::Refused, text.clone());
+            }
+            self.waiting = (text, self.now);
+        }
+    }
+
+    pub(in crate::protocol) fn proposal_deadline(&self) -> Time {
+        let grace = self.settings.heartbeat * GRACE_BEATS;
+        self.proposal
+            .as_ref()
+            .and_then(|p| p.enough)
+            .map_or(Time::NEVER, |enough| enough + grace)
+    }
+
+    pub(in crate::protocol) fn repeat_proposal(&mut self) {
+        let Some(proposal) = &self.proposal else {
+            return;
+        };
+        let (instance, ballot) = (proposal.instance, proposal.ballot);
+        let (phase, asked, value) = (proposal.phase, proposal.nodes_asked, proposal.value.clone());
+        for node in asked.iter() {
+            match (phase, &value) {
+                (Phase::Voting, Some(configuration)) => {
+                    let configuration = configuration.clone();
+                    self.send(
+                        node,
+                        Message::Accept {
+                            instance,
+                            ballot,
+                            configuration,
+                        },
+                    );
+                }
+                _ => self.send(node, Message::Prepare { instance, ballot }),
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn drive_proposal(&mut self) {
+        let grace = self.settings.heartbeat * GRACE_BEATS;
+        // Every operation has a deadline of its own; a proposal is several, and where devices are slow the next try gets
+        // more time than the one that was too short.
+        let patience =
+            (self.settings.disk_deadline * 2 + self.settings.lease) * (1 + self.failures.min(BACK_OFF_MAX));
+        let (now, head) = (self.now, self.head.position());
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        let late = now.since(proposal.begun) > patience;
+        match proposal.phase {
+            Phase::Promising => {
+                let decides = proposal.forced || votes::decide(&self.known, proposal.promised);
+                let state = newest_state(&self.known, &proposal.evidence);
+                let enough = decides && (state.is_ok() || proposal.forced);
+                if enough && proposal.enough.is_none() {
+                    proposal.enough = Some(now);
+                }
+                let waited = proposal.enough.is_some_and(|since| now >= since + grace);
+                if enough && (proposal.all_answered() || waited) {
+                    self.choose();
+                } else if proposal.all_answered() || late {
+                    let mut why = if decides {
+                        state.err().unwrap_or_default()
+                    } else {
+                        let missing = votes::missing(&self.known, proposal.promised);
+                        format!(
+                            "no quorum: {} cannot decide; missing: {missing}",
+                            proposal.promised
+                        )
+                    };
+                    for obstacle in &proposal.obstacles {
+                        why = format!("{why}; {obstacle}");
+                    }
+                    self.abandon(&why);
+                }
+            }
+            Phase::Fetching { position, .. } if head == position => self.vote(),
+            Phase::Fetching { position, from } => self.watch_fetch(from, position, patience),
+            Phase::Voting => {
+                if votes::decide(&self.known, proposal.voted) || proposal.forced && proposal.all_answered() {
+                    self.decided();
+                } else if proposal.all_answered() || late {
+                    let missing = votes::missing(&self.known, proposal.voted);
+                    let mut why = format!("too few votes: {}; missing: {missing}", proposal.voted);
+                    for obstacle in &proposal.obstacles {
+                        why = format!("{why}; {obstacle}");
+                    }
+                    self.abandon(&why);
+                }
+            }
+        }
+    }
+
+    /// The state to start from is on its way, however long it is; if nothing more comes, another node that showed the same
+    /// state is asked, and then the next.
+    fn watch_fetch(&mut self, from: NodeId, position: Position, patience: Duration) {
+        let moved_at = self.fetching().map(|(_, moved_at)| moved_at);
+        if self.catch_up_storing() || moved_at.is_some_and(|at| self.now.since(at) <= self.settings.lease) {
+            return;
+        }
+        let me = self.me();
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
+        proposal.fetched_in_vain.insert(from);
+        let next = proposal
+            .evidence
+            .iter()
+            .find_map(|evidence| match evidence.source {
+                Source::Node(node) => (node != me
+                    && evidence.whole
+                    && evidence.position == position
+                    && !proposal.fetched_in_vain.contains(node))
+                .then_some(node),
+                Source::Device(_) => None,
+            });
+        if let Some(next) = next {
+            proposal.phase = Phase::Fetching { from: next, position };
+            self.fetch_from(next, None);
+        } else if self.now.since(proposal.begun) > patience {
+            self.abandon(&format!("could not fetch the state {position} from node {from}"));
+        }
+    }
+
+    /// How long this node backs off after a failed proposal before it plans anew.
+    pub(in crate::protocol) fn backing_off(&self) -> bool {
+        self.now < self.back_off_until
+    }
+
+    /// What was last in the way of a configuration, for people.
+    pub(in crate::protocol) fn obstacle_text(&self) -> String {
+        self.waiting.0.to_string()
+    }
+}
