@@ -91,8 +91,8 @@ impl WatchBuilder {
             bell: Bell::new().map_err(|source| not_reachable(self.client.socket(), source))?,
             link: None,
             ready: VecDeque::new(),
+            heard: None,
             place: None,
-            given: None,
             rows_left: self.from == WatchFrom::Rows,
             lost: None,
             is_away: false,
@@ -147,9 +147,9 @@ pub struct Watch {
     /// What came and was not given out.
     ready: VecDeque<WatchEvent>,
     /// Up to where the daemon was heard.
-    place: Option<WatchPlace>,
+    heard: Option<WatchPlace>,
     /// That of the last event that was given out.
-    given: Option<WatchPlace>,
+    place: Option<WatchPlace>,
     /// The rows of the start have not all come.
     rows_left: bool,
     /// Why there is no connection.
@@ -195,7 +195,7 @@ impl Watch {
         }
         let event = self.ready.pop_front();
         if let Some(place) = event.as_ref().and_then(WatchEvent::place) {
-            self.given = Some(place);
+            self.place = Some(place);
         }
         self.hold_bell();
         Ok(event)
@@ -204,7 +204,7 @@ impl Watch {
     /// Behind the last event that was given out: a later watch with [`WatchFrom::Place`] goes on from here, in this process or
     /// another one. None before the first event that says where it is.
     pub fn place(&self) -> Option<WatchPlace> {
-        self.given
+        self.place
     }
 
     fn hold_bell(&self) {
@@ -242,7 +242,7 @@ impl Watch {
     }
 
     fn connect(&mut self) {
-        let from = match self.place {
+        let from = match self.heard {
             Some(place) if !self.rows_left => WatchFrom::Place(place),
             // Rows of which a part came are of no use: they come anew.
             _ => self.from,
@@ -336,7 +336,7 @@ impl Watch {
 
     fn come_to(&mut self, round: Position) -> WatchPlace {
         let place = WatchPlace::at(round);
-        self.place = Some(place);
+        self.heard = Some(place);
         place
     }
 

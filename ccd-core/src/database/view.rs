@@ -230,8 +230,8 @@ impl Difference {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FormatChange;
     use super::super::fixture::{any_history, figure_6, key, row, update};
-    use super::super::{FormatChange, Op};
     use super::*;
     use alloc::string::ToString;
     use alloc::vec;

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const QUEUE_MAX: usize = 4096;
 /// After work, it looks again so much later.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Before work after a rest: those who made the updates hear of them first, for watchers take the processors.
+const GATHER: Duration = Duration::from_millis(2);
 /// What was written is on the disk so much later; what a power cut takes is told again from the journal of the local copy.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Between two complaints about a disk.
@@ -85,7 +87,15 @@ impl Desk {
     /// What there is to do; `None` when it is closed and nothing is left. Waits no longer than until `wake_at`.
     fn take(&self, wake_at: Option<Instant>) -> Option<(VecDeque<Committed>, Vec<Then>)> {
         let mut state = self.state();
+        let mut dozed = false;
         loop {
+            if std::mem::take(&mut dozed) && state.then.is_empty() && !state.closed {
+                state = self
+                    .bell
+                    .wait_timeout(state, GATHER)
+                    .expect("no thread panics with the lock")
+                    .0;
+            }
             let idle = state.told.is_empty() && state.then.is_empty();
             if idle && state.closed {
                 return None;
@@ -105,6 +115,7 @@ impl Desk {
                 None => self.bell.wait(state).expect("no thread panics with the lock"),
             };
             state.dozing = false;
+            dozed = !state.told.is_empty();
         }
     }
 

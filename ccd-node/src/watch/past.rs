@@ -21,12 +21,15 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Or when so many steps were looked at, of which few were seen.
 const PIECE_STEPS: usize = 20_000;
 
+/// What was told last: a key, and a row of it.
+type LastRow = (Key, Option<Row>);
+
 /// What a watcher still has to be told of the past; goes between the hub and this thread.
 #[derive(Debug)]
 pub struct Past {
     view: View,
     /// Rows of this version come first, from behind this place.
-    rows: Option<(Database, Option<(Key, Option<Row>)>)>,
+    rows: Option<(Database, Option<LastRow>)>,
     from: WatchFrom,
     /// Where on the disk it is; not looked for yet.
     footing: Option<Footing>,
@@ -197,12 +200,7 @@ impl Past {
         Ok(Outcome::More)
     }
 
-    fn rows_of(
-        &mut self,
-        version: Database,
-        mut after: Option<(Key, Option<Row>)>,
-        piece: &mut Piece,
-    ) -> Outcome {
+    fn rows_of(&mut self, version: Database, mut after: Option<LastRow>, piece: &mut Piece) -> Outcome {
         let (mut formats, mut rows) = (Vec::new(), Vec::new());
         let (mut bytes, mut is_full) = (0, false);
         let before = after.clone();

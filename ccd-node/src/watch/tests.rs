@@ -323,14 +323,9 @@ fn many_rows_come_in_pieces_and_changes_from_there_on() {
     bench.add("K", ["new1", "x"]);
     let mut count = 0;
     let mut pieces = 0;
-    loop {
-        match watcher.next().split_once(" rows") {
-            Some((rows, _)) => {
-                count += rows.parse::<usize>().unwrap();
-                pieces += 1;
-            }
-            None => break,
-        }
+    while let Some((rows, _)) = watcher.next().split_once(" rows") {
+        count += rows.parse::<usize>().unwrap();
+        pieces += 1;
     }
     let wanted = (0..3_000)
         .filter(|number: &u32| number.to_string().contains('1'))

@@ -365,3 +365,21 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_is_told_from_reconfigurations_by_its_epoch() {
+        for number in [0, 1, 7, 99_999, 100_000, 131_007, 250_000] {
+            let known = Epoch(number);
+            for node in NodeId::all() {
+                let forced = override_epoch(known, node);
+                assert!(is_overruled(known, forced), "{known} {forced}");
+                assert!(!is_overruled(forced, forced.next()), "{forced}");
+            }
+        }
+        assert!(!is_overruled(Epoch(1), Epoch(900)));
+    }
+}
