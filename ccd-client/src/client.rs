@@ -11,6 +11,7 @@ use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
 use crate::files;
 use crate::places::Places;
+use crate::watch::WatchBuilder;
 use crate::wire::{
     Ask, BranchReport, ChangesAsk, DatedDecision, HistoryAsk, HistoryTold, Service, StatusReport, Told,
 };
@@ -263,6 +264,16 @@ impl Client {
             Told::Branch { text } => Ok(text),
             other => Err(self.other(other)),
         }
+    }
+
+    /// Watches for changes: see [`WatchBuilder`].
+    pub fn watch(&self) -> WatchBuilder {
+        WatchBuilder::new(self.clone())
+    }
+
+    /// Whether what is worth it is tried again.
+    pub(crate) fn retry(&self) -> bool {
+        self.retry
     }
 
     /// This node leaves the cluster, and stays out until [`Client::join`].

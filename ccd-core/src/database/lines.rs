@@ -165,6 +165,17 @@ impl Lines {
             .take_while(move |line| line.starts_with(prefix))
     }
 
+    /// The lines from this one on, in order.
+    pub fn from<'a>(&'a self, line: &'a str) -> impl Iterator<Item = &'a str> {
+        let first = self.chunk_for(line).map_or("", |(bound, _)| bound);
+        self.chunks
+            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
+            .flat_map(move |(_, chunk)| {
+                let from = find(chunk, line).unwrap_or_else(|at| at);
+                chunk[from..].lines_of()
+            })
+    }
+
     /// The text of all lines, in pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &str> {
         self.chunks.values().map(|chunk| &**chunk)

@@ -254,6 +254,17 @@ impl Rig {
         Ok(sum)
     }
 
+    /// What a node's daemon has had of the processors, in hundredths of a second: itself, and the kernel for it.
+    pub fn cpu_ticks(&self, node: usize) -> Result<[u64; 2]> {
+        let pid = self.daemons[node].as_ref().context("a running daemon")?.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat.rsplit_once(')').context("a name")?;
+        let mut fields = rest.split_whitespace().skip(11);
+        let user: u64 = fields.next().context("user time")?.parse()?;
+        let system: u64 = fields.next().context("system time")?.parse()?;
+        Ok([user, system])
+    }
+
     pub fn resident_mib(&self, node: usize) -> Result<u64> {
         let pid = self.daemons[node].as_ref().context("a running daemon")?.id();
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

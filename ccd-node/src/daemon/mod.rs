@@ -8,12 +8,14 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
+//! watching.rs watchers on their way in
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
 mod signals;
+mod watching;
 
 pub use run::run;
 
@@ -67,6 +69,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     history: History,
+    watchers: watching::Watchers,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -198,6 +201,7 @@ impl Daemon {
         if self.service.next_deadline() <= now {
             let status = self.node.status(now);
             self.service.tell(now, &status);
+            self.watchers.note(&status);
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
@@ -259,6 +263,7 @@ impl Daemon {
         }
         self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
+        self.watchers.go_on(&self.history);
     }
 
     fn execute(&mut self, action: Action) {
@@ -331,6 +336,9 @@ impl Daemon {
             self.begin_checkpoint(reply);
             return;
         }
+        let Some(reply) = self.watchers.take_reply(client, reply) else {
+            return;
+        };
         let told = match reply {
             Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
             reply => reply.into(),
@@ -356,6 +364,7 @@ impl Daemon {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
             }
+            FromClient::Watch { client, start } => self.ask_to_watch(client, *start),
             FromClient::History { client, ask } => self.history.ask(client, ask),
             FromClient::Branches { client, name } => {
                 self.history

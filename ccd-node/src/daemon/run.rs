@@ -1,7 +1,7 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
-use super::{Daemon, Inlets, signals};
+use super::{Daemon, Inlets, signals, watching};
 use crate::checkpoints::Checkpoints;
 use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
@@ -13,6 +13,7 @@ use crate::peers::{self, Pace, Peers};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
+use crate::watch::Watching;
 use ccd_client::Exit;
 use ccd_core::ids::NodeId;
 use ccd_core::init::ClusterInit;
@@ -79,18 +80,27 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let (staged, staged_inlet) = outlet::channel(STAGED_MAX, &woken);
     let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
-    clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
     let budget_bytes = u64::from(init.options().history_mib) << 20;
     let folder = places.history_dir();
-    let (history, history_inlet) =
-        History::open(&folder, init.id(), budget_bytes, &woken).map_err(|error| {
-            let text = format!(
-                "cannot use the history {}: {error}; check the folder and its file system",
-                folder.display()
-            );
-            StartupError::new(Exit::Io, text)
-        })?;
+    let watching = Watching::start(History::trail(&folder, init.id()))
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    clients::serve(
+        sockets,
+        me,
+        rules,
+        clients.clone(),
+        from_clients,
+        watching.seats(),
+    );
+    let opened = History::open(&folder, init.id(), budget_bytes, &woken, watching.listener());
+    let (history, history_inlet) = opened.map_err(|error| {
+        let text = format!(
+            "cannot use the history {}: {error}; check the folder and its file system",
+            folder.display()
+        );
+        StartupError::new(Exit::Io, text)
+    })?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
@@ -112,6 +122,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients,
         decisions,
         history,
+        watchers: watching::Watchers::new(watching),
         service: Service::new(),
         scrub,
         checkpoints,
