@@ -54,6 +54,10 @@ entries! {
         "The device or file is shorter than the region that was made on it.",
         "It is not used.",
         "restore its size, or make the region anew: it is filled by a full copy";
+    2016, BadData,
+        "The region was made by an earlier version, in a form that is not read any more.",
+        "It is not used, and nothing in it is changed.",
+        "save its database with that version (ccd-disk dump), make the region anew, and restore";
     2020, Integrity,
         "An area of the region does not hold what was written there.",
         "That area is not used; others are.",
@@ -74,6 +78,10 @@ entries! {
         "The journal has no room until a checkpoint is complete.",
         "The record was not written; the daemon writes the checkpoint and repeats it.",
         "none is needed unless it stays: then ccd-disk check";
+    2033, CannotCreate,
+        "A record continues one that found no room in the journal.",
+        "It was not written; the daemon writes a checkpoint and goes on behind it.",
+        "none is needed";
     2040, CannotCreate,
         "A region could not be made.",
         "The device or file holds no whole region.",
