@@ -34,7 +34,7 @@ const PROBE: &str = "#!/bin/sh
 [ $1 = post_add ] || exit 0
 {
     touch /etc/ccd/written && echo etc is written
-    : > /dev/ttyS0 && echo a terminal is opened
+    true > /dev/ttyS0 && echo a terminal is opened
     head -c 4096 /dev/disks/primary > /dev/null && echo the device is read
     echo > /dev/null && echo null is written
     echo nice $(cut -d ' ' -f 19 /proc/$$/stat)
@@ -136,7 +136,8 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
     unit.wait_until_redundant();
     beta.wait_until_redundant();
 
-    // Stopping is a graceful leave.
+    // Stopping is a graceful leave: the other node takes over at once, and waits for no lease.
+    let before = beta.log().lines().count();
     unit.systemctl(&["stop", "ccdd"]).done();
     assert_eq!(unit.property("Result"), "success", "{}", unit.log());
     beta.wait_for("serving solo");
@@ -145,6 +146,12 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
         log.contains("leaving") && !log.contains("not left gracefully"),
         "{log}"
     );
+    let log = beta.log();
+    let opened = log
+        .lines()
+        .skip(before)
+        .find(|line| line.contains("opened epoch"));
+    assert!(opened.is_some_and(|line| line.contains("node 0 leaves")), "{log}");
     unit.systemctl(&["start", "ccdd"]).done();
     unit.wait_until_redundant();
 
@@ -169,10 +176,12 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
         }
     });
     machine.put("/etc/ccd/authkey", "no key at all\n");
+    let daemon = unit.property("MainPID");
     let refused = unit.systemctl(&["reload", "ccdd"]);
     assert_ne!(refused.code, 0);
     assert!(unit.log().contains("/etc/ccd/authkey"), "{}", unit.log());
     assert_eq!(unit.state(), "active");
+    assert_eq!(unit.property("MainPID"), daemon);
     unit.wait_until_redundant();
     machine.put("/etc/ccd/authkey", &key);
     unit.systemctl(&["reload", "ccdd"]).done();
@@ -180,7 +189,10 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
     // What the hardening leaves to a command.
     machine.put("/etc/ccd/sync.d/probe", PROBE);
     machine.run(&["chmod", "755", "/etc/ccd/sync.d/probe"]).done();
-    machine.sh("mkdir -p /srv/beta/etc/sync.d && printf '#!/bin/sh\\n' > /srv/beta/etc/sync.d/probe && chmod 755 /srv/beta/etc /srv/beta/etc/sync.d /srv/beta/etc/sync.d/probe").done();
+    machine.put("/srv/beta/etc/sync.d/probe", "#!/bin/sh\n");
+    machine
+        .run(&["chmod", "755", "/srv/beta/etc/sync.d/probe"])
+        .done();
     machine
         .run(&["ccdadm", "sync-command", "set", "MY_KEY", "probe"])
         .done();
