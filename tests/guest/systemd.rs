@@ -85,6 +85,8 @@ impl Unit<'_> {
     }
 
     fn wait_until_redundant(&self) {
+        // The daemon can be asked before the service manager has heard that it serves.
+        self.wait_for("ActiveState", "active");
         until("alpha to be all redundant", || match self.status() {
             status if status.code == 0 => Ok(()),
             status => Err(status.out + &status.err + &self.log()),
@@ -163,6 +165,8 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
     // Hung: the watchdog kills it.
     unit.signal_main("STOP");
     unit.wait_for("NRestarts", "2");
+    let said = machine.sh("dmesg | grep ccdd.service").out;
+    assert!(said.contains("Watchdog timeout"), "{said}");
     unit.wait_until_redundant();
     beta.wait_until_redundant();
 
