@@ -217,6 +217,8 @@ fn the_unit_is_active_when_it_serves_leaves_when_stopped_and_comes_back_when_kil
         ("null is written", true),
         ("nice 0\n", true),
         ("oom 0\n", true),
+        // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SYS_RAWIO.
+        ("CapBnd:\t0000000000020003", true),
     ] {
         assert_eq!(probe.contains(words), expected, "{words}: {probe}");
     }
