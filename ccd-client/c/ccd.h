@@ -29,6 +29,7 @@ extern "C" {
 typedef struct ccd ccd_t;               /* attached to the daemon of this machine */
 typedef struct ccd_static ccd_static_t; /* the init database, as it was when it was attached */
 typedef struct ccd_rows ccd_rows_t;     /* what a query found */
+typedef struct ccd_watch ccd_watch_t;   /* every change from some moment on */
 
 /* One row. It and what it points at stay until ccd_free() of the rows that it is of. */
 typedef struct ccd_row {
@@ -42,6 +43,40 @@ typedef struct ccd_applied {
     uint64_t generation; /* the database holds it since then; 0 for a dry run */
     int64_t removed;     /* how many rows it removed; -1: not known, for the daemon was lost in between */
 } ccd_applied_t;
+
+/* What to watch: the rows of a key that match, as in ccd_query(). */
+typedef struct ccd_match {
+    const char *key;
+    const char *const *columns;
+    const char *const *patterns;
+    size_t count;
+} ccd_match_t;
+
+/* One thing that an update did to what is watched, or a row or key that is there at the start. */
+typedef struct ccd_effect {
+    int kind; /* CCD_EFFECT_ADDED and so on */
+    const char *key;
+    ccd_row_t row; /* the row, or the columns of the format; nothing with CCD_EFFECT_MANY */
+} ccd_effect_t;
+
+/* What comes of a watch. It and what it points at stay until ccd_watch_free(). What does not belong to its kind is 0, NULL, or
+ * -1 for the node. */
+typedef struct ccd_news {
+    int kind;                    /* CCD_NEWS_BEGAN and so on */
+    int node;                    /* of a change: the node whose client made it; -1: not known */
+    uint64_t generation;         /* of the change; or everything up to it has been told */
+    uint64_t after;              /* what is missed or void begins behind this generation */
+    uint64_t epoch;              /* of a change */
+    int64_t date_ms;             /* of a change: milliseconds since 1970, by the clock of its node */
+    uint32_t uid, pid;           /* of a change: who made it */
+    const char *program;         /* of a change: what made it */
+    const char *reason;          /* of a change: why, if it was said */
+    const char *why;             /* why the daemon is away */
+    const char *place;           /* what another watch takes as from, to go on behind this */
+    const ccd_effect_t *effects; /* of a change, or rows of the start */
+    size_t count;                /* how many */
+    void *held;                  /* the library's */
+} ccd_news_t;
 
 /* Most bytes of a key, a column, a value or a pattern; most columns of a row. */
 #define CCD_TEXT_MAX 4096
@@ -60,10 +95,34 @@ typedef struct ccd_applied {
 /* Flags of ccd_transact(). */
 #define CCD_DRY_RUN 1u /* say what would happen, change nothing */
 
+/* Flags of ccd_watch(), and the most keys of one watch. */
+#define CCD_WATCH_ROWS 1u /* the rows that there are first, then the changes from there on */
+#define CCD_WATCH_MAX 64
+
+/* Kinds of news. */
+#define CCD_NEWS_BEGAN 1     /* the first of all */
+#define CCD_NEWS_ROWS 2      /* rows of the start (CCD_WATCH_ROWS) */
+#define CCD_NEWS_ROWS_ANEW 3 /* the rows that came are void: the daemon was lost, and all come anew */
+#define CCD_NEWS_ROWS_END 4  /* that were all rows */
+#define CCD_NEWS_CHANGE 5    /* an update */
+#define CCD_NEWS_PROGRESS 6  /* nothing else that is watched has happened up to here */
+#define CCD_NEWS_MISSED 7    /* what came after `after`, up to here, is not known on this node */
+#define CCD_NEWS_DIVERGED 8  /* an operator overruled the votes: what came up to `after` may be of a branch that lost; read anew */
+#define CCD_NEWS_AWAY 9      /* the daemon is away or does not serve; what happens meanwhile comes later */
+#define CCD_NEWS_BACK 10     /* it is back */
+
+/* Kinds of effects. */
+#define CCD_EFFECT_ADDED 1          /* a row that is there now */
+#define CCD_EFFECT_REMOVED 2        /* a row that is gone; one that was changed is removed and added */
+#define CCD_EFFECT_FORMAT_MADE 3    /* a key that is there now */
+#define CCD_EFFECT_FORMAT_REMOVED 4 /* a key that is gone */
+#define CCD_EFFECT_FORMAT_CHANGED 5 /* a key that has these columns now */
+#define CCD_EFFECT_MANY 6           /* more rows of the key than are kept have changed: read it anew */
+
 /* Codes. Each has the number of its message: 1210 is CCD-1210 in ccd-messages(7) and `ccdadm explain`. A later library may
  * return others; ccd_perror() and ccd_retry_error() of that library know them. */
 #define CCD_OK 0
-#define CCD_END 1 /* ccd_query_next(): there is no further row */
+#define CCD_END 1 /* ccd_query_next(): there is no further row; ccd_watch_next(): nothing came within the time */
 
 #define CCD_E_CLUSTER_NAME 1003    /* turning quorum off wants the cluster's name, and this is not it */
 #define CCD_E_INTERNAL 1004        /* a bug in the library */
@@ -92,6 +151,7 @@ typedef struct ccd_applied {
 #define CCD_E_ANSWER_TOO_LARGE 1108 /* ask for less */
 #define CCD_E_PERMISSION 1109      /* this user may not do this */
 #define CCD_E_TOO_LARGE 1110       /* a transaction is larger than one can be */
+#define CCD_E_TOO_MANY_WATCHERS 1120 /* the node, or this user on it, has as many watchers as there may be */
 #define CCD_E_NOT_SERVING 1201     /* the node does not serve now */
 #define CCD_E_NO_QUORUM 1202       /* too few nodes are there */
 #define CCD_E_BUSY 1203            /* an update is under way (CCD_NO_WAIT) */
@@ -109,6 +169,7 @@ typedef struct ccd_applied {
 #define CCD_E_KEY_NOT_EMPTY 1215   /* the key still has rows */
 #define CCD_E_VETOED 1216          /* a synchronization command refused the update: ccd_error_detail() has its words */
 #define CCD_E_COMMAND_TIMED_OUT 1217 /* a synchronization command did not end in time */
+#define CCD_E_NOT_KEPT 1220        /* the generation to watch from has not been reached */
 
 /* The init database: the static rows, with nothing running. folder: NULL for CCD_ETC or /etc/ccd. */
 int ccd_attach_static(const char *folder, ccd_static_t **handle);
@@ -153,6 +214,20 @@ int ccd_restore(ccd_t *handle, const char *key, const char *file);
  * same text: then it is applied only if it was not. applied: what it did, if not NULL. */
 int ccd_transact(ccd_t *handle, const char *text, size_t length, unsigned int flags, const char *reason, char *request,
                  ccd_applied_t *applied);
+
+/* Watches: every committed change of what matches, once and in order, whatever becomes of the daemon meanwhile. matches: count
+ * of them; 0: every key that this user may read. from: NULL: from now; a generation in digits: what came after it; or the place
+ * of earlier news. End it with ccd_watch_end(). */
+int ccd_watch(ccd_t *handle, const ccd_match_t *matches, size_t count, const char *from, unsigned int flags,
+              ccd_watch_t **watch);
+/* A descriptor for poll(2): readable when there may be news. Always the same; only for waiting, and not to be closed. */
+int ccd_watch_fd(ccd_watch_t *watch, int *descriptor);
+/* The next news within timeout_ms (0: what is there now, -1: however long it takes), or CCD_END. Free it with ccd_watch_free(). */
+int ccd_watch_next(ccd_watch_t *watch, long timeout_ms, ccd_news_t *news);
+/* Frees what news points at, and makes it all zeros. */
+int ccd_watch_free(ccd_news_t *news);
+/* Ends a watch. News that came of it stay until they are freed. */
+int ccd_watch_end(ccd_watch_t *watch);
 
 /* What a code means: cause, effect, what to do. Never NULL; valid for ever. */
 const char *ccd_perror(int error);

@@ -11,6 +11,7 @@ use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
 use crate::files;
 use crate::places::Places;
+use crate::watch::WatchBuilder;
 use crate::wire::{
     Ask, BranchReport, ChangesAsk, DatedDecision, HistoryAsk, HistoryTold, Service, StatusReport, Told,
 };
@@ -265,6 +266,16 @@ impl Client {
         }
     }
 
+    /// Watches for changes: see [`WatchBuilder`].
+    pub fn watch(&self) -> WatchBuilder {
+        WatchBuilder::new(self.clone())
+    }
+
+    /// Whether what is worth it is tried again.
+    pub(crate) fn retry(&self) -> bool {
+        self.retry
+    }
+
     /// This node leaves the cluster, and stays out until [`Client::join`].
     pub fn leave(&self) -> Result<(), CcdError> {
         self.control(RequestBody::Leave)
@@ -327,10 +338,14 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         // Set once an earlier attempt may have reached the database.
         let mut doubt: Option<String> = None;
+        let mut ask = Ask::Request(Request {
+            timeout: self.timeout,
+            body: RequestBody::Update(self.update_request(request, transaction)),
+        });
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let body = RequestBody::Update(self.update_request(request, &transaction));
-            let ask = Ask::Request(Request { timeout: left, body });
+            if let Ask::Request(request) = &mut ask {
+                request.timeout = deadline.saturating_duration_since(Instant::now());
+            }
             // Why this attempt did not succeed, and its error if it changed nothing.
             let (why, harmless) = match self.ask_once(&ask, deadline + GRACE) {
                 Ok(Told::Committed { position, removed }) => {
@@ -392,7 +407,7 @@ impl Client {
         self.retry && error.is_worth_retrying() && Instant::now() + RETRY_PAUSE < deadline
     }
 
-    fn update_request(&self, request: RequestId, transaction: &Transaction) -> UpdateRequest {
+    fn update_request(&self, request: RequestId, transaction: Transaction) -> UpdateRequest {
         UpdateRequest {
             request,
             // The daemon fills in the rest from the socket.
@@ -401,9 +416,9 @@ impl Client {
                 ..Who::default()
             },
             date: now(),
-            reason: transaction.reason.clone(),
-            preconditions: transaction.preconditions.clone(),
-            ops: transaction.ops.clone(),
+            reason: transaction.reason,
+            preconditions: transaction.preconditions,
+            ops: transaction.ops,
             no_wait: transaction.no_wait,
             dry_run: transaction.dry_run,
             no_sync: transaction.no_sync,

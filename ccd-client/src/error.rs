@@ -111,6 +111,7 @@ impl CcdError {
                 Fault::NotKept { .. } => &m::NOT_KEPT,
                 Fault::Overloaded | Fault::Stopping => &m::DAEMON_OVERLOADED,
                 Fault::BadRequest { .. } | Fault::Internal { .. } => &m::DAEMON_FAULT,
+                Fault::TooManyWatchers { .. } => &m::TOO_MANY_WATCHERS,
             },
             Self::Image(_) => &m::IMAGE_DAMAGED,
             Self::Init { .. } => &m::INIT_BAD,

@@ -10,6 +10,7 @@
 //!   error              CcdError: everything that can go wrong, each with its message
 //!   connection         one blocking connection
 //!   client             Client: attach, query, update, status, control; from any thread
+//!   watch              WatchBuilder, Watch: every change, once and in order
 //!   static_database    the init database as a database, with nothing running
 //!   backup             database files, and restoring them
 //!   checkpoints        database files with a name in the state folder (shared with the daemon)
@@ -65,6 +66,7 @@ pub mod files;
 pub mod messages;
 pub mod places;
 pub mod static_database;
+pub mod watch;
 pub mod wire;
 
 pub use client::{Applied, Client, Freshness, Keys, Rows, Transaction};
@@ -72,3 +74,4 @@ pub use error::CcdError;
 pub use exit::Exit;
 pub use places::Places;
 pub use static_database::StaticDatabase;
+pub use watch::{Watch, WatchBuilder, WatchEvent};

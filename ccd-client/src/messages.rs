@@ -258,6 +258,10 @@ catalogue! {
         "A transaction is larger than one update can be.",
         "Nothing was changed.",
         "split it: ccdadm apply several smaller files";
+    TOO_MANY_WATCHERS = 1120, Busy,
+        "There are as many watchers on this node, or of this user on it, as there may be.",
+        "Nothing is watched.",
+        "end some, or watch several keys with one watcher; ss -xp | grep ccdd.sock shows who is connected";
 
     NOT_SERVING = 1201, NotServing,
         "The node has no configuration that it may serve.",
@@ -371,6 +375,10 @@ catalogue! {
         "A device took the write of a node that was not registered there.",
         "Reservations do not protect this device from a writer that is hung or wrong; votes and leases still do.",
         "check the target's settings for persistent reservations; else ccdadm setup --fencing lease for a new cluster";
+    WATCH_TIMED_OUT = 1320, TimedOut,
+        "A watch had a number of changes to wait for, and not so many came within its time-out.",
+        "Those that came were printed.",
+        "a longer --timeout; --from goes on behind the last one that was printed";
 }
 
 #[cfg(test)]

@@ -331,8 +331,47 @@ impl fmt::Debug for Stamp {
 }
 
 /// BLAKE3 chain over update records: equal stamp and lineage means equal content.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lineage(pub [u8; 32]);
+
+impl Serialize for Lineage {
+    /// In one piece: every message has some, and serde would take them number by number.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lineage {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(LineageBytes)
+    }
+}
+
+struct LineageBytes;
+
+impl<'de> serde::de::Visitor<'de> for LineageBytes {
+    type Value = Lineage;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("32 bytes")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Lineage, E> {
+        let hash = bytes.try_into();
+        hash.map(Lineage)
+            .map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
+
+    /// Text formats have no bytes but lists of numbers.
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Lineage, A::Error> {
+        let mut hash = [0; 32];
+        for (at, byte) in hash.iter_mut().enumerate() {
+            let next = items.next_element()?;
+            *byte = next.ok_or_else(|| serde::de::Error::invalid_length(at, &self))?;
+        }
+        Ok(Lineage(hash))
+    }
+}
 
 impl Lineage {
     /// The lineage of the empty database.

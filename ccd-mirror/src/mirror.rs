@@ -286,6 +286,11 @@ impl Mirror {
         });
     }
 
+    /// Whether [`next_completion`](Self::next_completion) has something to say at `now`: asked far more often than it has.
+    pub fn has_news(&self, now: Time) -> bool {
+        !self.ready.is_empty() || !self.results.is_empty() || now >= self.next_deadline()
+    }
+
     /// The next operation that has ended, or whose deadline is over at `now`. Call until it says `None`, after each
     /// wake-up, after each submission and at [`next_deadline`](Self::next_deadline).
     pub fn next_completion(&mut self, now: Time) -> Option<Completion> {

@@ -4,6 +4,7 @@
 //! heartbeats wait for nothing of it. What failed is tried again when the next one is due.
 
 use crate::history::be_nice;
+use crate::outlet::{self, Bell, Outlet};
 use ccd_client::Places;
 use ccd_client::checkpoints::{automatic_name, list, path_of, rotate, save};
 use ccd_core::database::Database;
@@ -35,7 +36,7 @@ pub struct Checkpoints {
     busy: bool,
     /// What the last one holds: the same is not saved again.
     saved: Option<Position>,
-    outlet: mpsc::Sender<Saved>,
+    outlet: Outlet<Saved>,
 }
 
 impl Checkpoints {
@@ -46,9 +47,10 @@ impl Checkpoints {
         keep: u32,
         now: Time,
         today: Date,
+        bell: &Bell,
     ) -> (Self, mpsc::Receiver<Saved>) {
         // One at a time, so there is always room for what came of it.
-        let (outlet, inlet) = mpsc::channel(1);
+        let (outlet, inlet) = outlet::channel(1, bell);
         let age = age_of_last(&places.checkpoints_dir(), today);
         // A clock that was set back makes it no later than one interval.
         let wait = every.unwrap_or_default().saturating_sub(age);
@@ -171,7 +173,8 @@ mod tests {
         let places = places(folder.path());
         let start = Time::ZERO + HOUR;
         let today = Date(HOUR.as_millis() as u64);
-        let (mut checkpoints, mut inlet) = Checkpoints::new(&places, Some(HOUR), 2, start, today);
+        let (mut checkpoints, mut inlet) =
+            Checkpoints::new(&places, Some(HOUR), 2, start, today, &Bell::default());
         assert_eq!(checkpoints.next_deadline(), start);
         checkpoints.asked(start);
         assert_eq!(checkpoints.next_deadline(), Time::NEVER);
@@ -192,16 +195,18 @@ mod tests {
     fn without_an_interval_there_is_none_and_one_of_an_earlier_run_counts() {
         let folder = tempfile::tempdir().expect("a folder");
         let places = places(folder.path());
-        let (none, _inlet) = Checkpoints::new(&places, None, 2, Time::ZERO, Date(0));
+        let (none, _inlet) = Checkpoints::new(&places, None, 2, Time::ZERO, Date(0), &Bell::default());
         assert_eq!(none.next_deadline(), Time::NEVER);
         let path = path_of(&places, &automatic_name(Date(0))).expect("it is a name");
         save(&path, &Database::default()).expect("it is saved");
         let saved = list(&places.checkpoints_dir()).expect("it is there")[0].saved;
         let later = Date(saved.0 + HOUR.as_millis() as u64 / 4);
-        let (checkpoints, _inlet) = Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, later);
+        let (checkpoints, _inlet) =
+            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, later, &Bell::default());
         assert_eq!(checkpoints.next_deadline(), Time::ZERO + HOUR / 4 * 3);
         // The clock was set back.
-        let (checkpoints, _inlet) = Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0));
+        let (checkpoints, _inlet) =
+            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0), &Bell::default());
         assert_eq!(checkpoints.next_deadline(), Time::ZERO + HOUR);
     }
 
@@ -210,7 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let places = places(folder.path());
         std::fs::write(places.checkpoints_dir(), "in the way").expect("the folder is ours");
-        let (mut checkpoints, mut inlet) = Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0));
+        let (mut checkpoints, mut inlet) =
+            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0), &Bell::default());
         checkpoints.asked(Time::ZERO);
         checkpoints.begin(Database::default(), Date(0));
         let saved = inlet.blocking_recv().expect("it was tried");

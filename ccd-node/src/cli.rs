@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 use tracing_subscriber::EnvFilter;
 
 /// The daemon of a node of a highly-available cluster configuration database
@@ -139,9 +139,11 @@ fn die_with_parent(with_parent: bool) -> Result<(), StartupError> {
 }
 
 fn run_daemon(startup: Startup) -> Result<(), StartupError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| StartupError::new(Exit::Internal, error))?;
-    let outcome = LocalSet::new().block_on(&runtime, daemon::run(startup));
+    let outcome = runtime.block_on(daemon::run(startup));
     // A thread that hangs in a lookup must not keep the process.
     runtime.shutdown_background();
     outcome

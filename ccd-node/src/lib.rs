@@ -13,9 +13,12 @@
 //!     ↓        ↓
 //!   commands: synchronization commands, a thread each
 //!                       history: what each update changed, on disk, by threads of its own
-//!   outbox, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!                          ↓
+//!                       watch: those who are told of each, on threads of their own
+//!   outbox, outlet, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
+//!   measured       what the benchmark reaches of the insides
 //!   demo           a whole cluster in one process tree, on files
 //!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
 //! ```
@@ -34,8 +37,11 @@ mod demo;
 mod fences;
 mod gauge;
 mod history;
+#[doc(hidden)]
+pub mod measured;
 mod nodes;
 mod outbox;
+mod outlet;
 pub mod pages;
 mod peers;
 mod quiet;
@@ -43,3 +49,4 @@ mod replicas;
 mod scrub;
 mod service;
 mod startup;
+mod watch;

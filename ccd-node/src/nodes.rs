@@ -9,17 +9,17 @@
 //! Called by the event loop, and by the start for what an earlier run left. Always holds: `init.ccd` is whole.
 
 use crate::daemon::Staged;
+use crate::outlet::Outlet;
 use ccd_client::Places;
 use ccd_client::files::{read_text, write_whole};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use std::fs::{self, File};
 use std::io;
-use tokio::sync::mpsc;
 
 const MODE: u32 = 0o644;
 
 /// Stores it on a thread of its own, and says so when it is durable.
-pub fn stage(places: &Places, init: InitFile, done: mpsc::Sender<Staged>) {
+pub fn stage(places: &Places, init: InitFile, done: Outlet<Staged>) {
     let path = places.init_next_path();
     tokio::task::spawn_blocking(move || {
         let result = write_whole(&path, init.text.as_bytes(), MODE)
@@ -73,6 +73,7 @@ pub fn left_over(places: &Places, init: &ClusterInit) -> Option<InitFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outlet::{self, Bell};
 
     const TEXT: &str = "CLUSTER:c:0123456789abcdef0123456789abcdef\nNODE:0:a\nADDRESS:a:10.0.0.1:\n";
 
@@ -93,7 +94,7 @@ mod tests {
         fs::write(places.init_path(), TEXT).unwrap();
         assert!(left_over(&places, &old.cluster_init()).is_none());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (done, mut inlet) = mpsc::channel(1);
+        let (done, mut inlet) = outlet::channel(1, &Bell::default());
         runtime.block_on(async {
             stage(&places, new.clone(), done);
             let staged = inlet.recv().await.unwrap();

@@ -114,6 +114,12 @@ impl<S: Socket> Outbox<S> {
         self.backlog.borrow().len()
     }
 
+    /// The socket, if nobody else has it and nothing is left to be sent.
+    pub fn into_socket(self) -> Option<S> {
+        let is_clean = self.is_empty() && !self.broken.get();
+        Rc::into_inner(self.socket).filter(|_| is_clean)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.backlog.borrow().is_empty()
     }

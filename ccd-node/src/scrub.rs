@@ -5,6 +5,7 @@
 //! only hangs the pass. What is found while somebody writes may be half-written: nothing is repaired before a second
 //! look, at a fresh snapshot, has found it again.
 
+use crate::outlet::{self, Bell, Outlet};
 use ccd_core::database::Database;
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, Replica};
 use ccd_core::init::ClusterInit;
@@ -39,7 +40,7 @@ pub struct Scrub {
     busy: bool,
     /// What the last pass found on each device and wants to see again.
     suspects: Vec<(DeviceRole, Remedy)>,
-    outcomes: mpsc::Sender<Outcome>,
+    outcomes: Outlet<Outcome>,
 }
 
 impl Scrub {
@@ -49,9 +50,10 @@ impl Scrub {
         me: NodeId,
         every: Duration,
         now: Time,
+        bell: &Bell,
     ) -> (Self, mpsc::Receiver<Outcome>) {
         // One pass at a time, so there is always room for its outcome.
-        let (outcomes, inlet) = mpsc::channel(1);
+        let (outcomes, inlet) = outlet::channel(1, bell);
         let devices = init
             .devices()
             .iter()
@@ -184,6 +186,7 @@ mod tests {
             NodeId::new(0).unwrap(),
             Duration::from_secs(3600),
             Time::ZERO,
+            &Bell::default(),
         )
         .0
     }

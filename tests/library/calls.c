@@ -1,6 +1,7 @@
 /* Every call of ccd.h and its errors against a running node: calls RUN ETC DAEMON-PID FOLDER. Run under valgrind. */
 #define _XOPEN_SOURCE 700
 #include "expect.h"
+#include "watch.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -468,6 +469,7 @@ int main(int argc, char **argv)
     stopped(ccd, daemon);
     options(ccd);
     synchronization(ccd);
+    watches(ccd);
     detached_by_another(run);
     EXPECT(CCD_OK, ccd_detach(ccd));
     puts("every call ended as expected");

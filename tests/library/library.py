@@ -5,6 +5,7 @@
 """
 
 import ctypes
+import select
 import sys
 import threading
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_long, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
@@ -23,6 +24,37 @@ class Applied(ctypes.Structure):
 
 
 STRINGS = POINTER(c_char_p)
+
+
+class Match(ctypes.Structure):
+    _fields_ = [("key", c_char_p), ("columns", STRINGS), ("patterns", STRINGS), ("count", c_size_t)]
+
+
+class Effect(ctypes.Structure):
+    _fields_ = [("kind", c_int), ("key", c_char_p), ("row", Row)]
+
+
+class News(ctypes.Structure):
+    _fields_ = [
+        ("kind", c_int),
+        ("node", c_int),
+        ("generation", c_uint64),
+        ("after", c_uint64),
+        ("epoch", c_uint64),
+        ("date_ms", c_int64),
+        ("uid", c_uint32),
+        ("pid", c_uint32),
+        ("program", c_char_p),
+        ("reason", c_char_p),
+        ("why", c_char_p),
+        ("place", c_char_p),
+        ("effects", POINTER(Effect)),
+        ("count", c_size_t),
+        ("held", c_void_p),
+    ]
+
+
+NEWS_CHANGE = 5
 PATTERNS = [c_char_p, STRINGS, STRINGS, c_size_t]
 CALLS = {
     "ccd_attach_static": (c_int, [c_char_p, POINTER(c_void_p)]),
@@ -42,6 +74,11 @@ CALLS = {
     "ccd_remove_fmt": (c_int, [c_void_p, c_char_p]),
     "ccd_restore": (c_int, [c_void_p, c_char_p, c_char_p]),
     "ccd_transact": (c_int, [c_void_p, c_char_p, c_size_t, c_uint, c_char_p, c_char_p, POINTER(Applied)]),
+    "ccd_watch": (c_int, [c_void_p, POINTER(Match), c_size_t, c_char_p, c_uint, POINTER(c_void_p)]),
+    "ccd_watch_fd": (c_int, [c_void_p, POINTER(c_int)]),
+    "ccd_watch_next": (c_int, [c_void_p, c_long, POINTER(News)]),
+    "ccd_watch_free": (c_int, [POINTER(News)]),
+    "ccd_watch_end": (c_int, [c_void_p]),
     "ccd_perror": (c_char_p, [c_int]),
     "ccd_error_detail": (c_char_p, []),
     "ccd_retry_error": (c_int, [c_int]),
@@ -115,6 +152,25 @@ def calls(library, run, etc):
     assert (applied.generation, applied.removed) == (generation, -1)
     expect(PRECONDITION, ccd.transact("if row absent PY:once:1\nadd PY:twice:1\n"))
 
+    watch, descriptor = c_void_p(), c_int()
+    matches = (Match * 1)(Match(b"PY", None, strings("thread*"), 1))
+    expect(OK, library.ccd_watch(handle, matches, 1, None, 0, byref(watch)))
+    expect(OK, library.ccd_watch_fd(watch, byref(descriptor)))
+    watched = []
+
+    def follow():
+        """Every row that the threads add, as it is told."""
+        news = News()
+        while len(watched) < 400:
+            select.select([descriptor.value], [], [], 20)
+            while library.ccd_watch_next(watch, 0, byref(news)) == OK:
+                if news.kind == NEWS_CHANGE:
+                    effects = [news.effects[i].row for i in range(news.count)]
+                    watched.extend((row.values[0], int(row.values[1])) for row in effects)
+                expect(OK, library.ccd_watch_free(byref(news)))
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
     failures = []
 
     def work(number):
@@ -134,6 +190,12 @@ def calls(library, run, etc):
     for thread in threads:
         thread.join()
     assert not failures, failures
+    follower.join(30)
+    for number in range(8):
+        own = [index for name, index in watched if name == f"thread{number}".encode()]
+        assert own == list(range(50)), own
+    expect(OK, library.ccd_watch_end(watch))
+    expect(HANDLE_BAD, library.ccd_watch_end(watch))
 
     removed = c_int64()
     expect(OK, library.ccd_control(handle, STALE, 1, None))

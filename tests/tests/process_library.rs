@@ -251,7 +251,7 @@ fn what_is_installed_is_what_the_header_declares_and_the_pages_describe() {
     let usr = library.root().join("usr");
     let header = fs::read_to_string(usr.join("include/ccd.h")).expect("it is installed");
     let declared = declared(&header);
-    assert_eq!(declared.len(), 21, "{declared:?}");
+    assert_eq!(declared.len(), 26, "{declared:?}");
 
     let path = text(&library.path()).to_owned();
     let symbols = run_command(&mut command("nm", &["-D", "--defined-only", &path])).done();

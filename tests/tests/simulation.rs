@@ -99,6 +99,10 @@ const FOUND: &[(u64, &str)] = &[
         9619,
         "a base was not found under the number of an epoch that never opened",
     ),
+    (
+        485,
+        "the refusal of an earlier master was taken for the word on a later one's round",
+    ),
 ];
 
 #[test]

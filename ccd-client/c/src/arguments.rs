@@ -142,6 +142,21 @@ pub(crate) unsafe fn texts(
         .collect()
 }
 
+/// So many structures, of which the caller knows how many are too many.
+///
+/// # Safety
+///
+/// If `count` is not 0, `pointer` must be one that [`check_pointer`] can tell to be wrong, or be readable for `count` elements
+/// until the call ends.
+pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T], Failure> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    check_pointer(pointer, name)?;
+    // SAFETY: the caller's promise; it is aligned and not null.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
 /// So many bytes.
 ///
 /// # Safety

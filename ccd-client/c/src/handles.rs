@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::initial::Initial;
+use crate::news::News;
 use crate::rows::Rows;
 use crate::session::Session;
+use crate::watch::Watching;
 
 /// What a handle stands for.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(crate) enum Held {
     Session(Arc<Session>),
     Initial(Arc<Initial>),
     Rows(Arc<Rows>),
+    Watching(Arc<Watching>),
+    News(Arc<News>),
 }
 
 /// A kind of thing that handles stand for.
@@ -77,10 +81,15 @@ fn registry() -> &'static Registry {
 
 /// A new handle.
 pub(crate) fn hold<K: Kind>(what: K) -> *mut c_void {
+    hold_shared(Arc::new(what))
+}
+
+/// A new handle for what the caller has, too.
+pub(crate) fn hold_shared<K: Kind>(what: Arc<K>) -> *mut c_void {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed) + 1;
     let number = serial.wrapping_mul(SPREAD);
     let mut held = registry().held.write().unwrap_or_else(PoisonError::into_inner);
-    held.insert(number, K::held(Arc::new(what)));
+    held.insert(number, K::held(what));
     ptr::without_provenance_mut(number)
 }
 

@@ -1,9 +1,11 @@
 //! Tests only: `ccd.h` says what the library does.
 
 use crate::arguments::{REQUEST_BYTES, TEXT_BYTES_MAX};
+use crate::news::{CcdEffect, CcdNews, effect, kind};
 use crate::requests::CcdApplied;
 use crate::rows::CcdRow;
 use crate::session::option;
+use crate::watch::{self, CcdMatch};
 use ccd_client::messages;
 use ccd_core::database::COLUMNS_MAX;
 use std::collections::BTreeMap;
@@ -43,6 +45,24 @@ fn constants_are_those_of_the_library() {
         ("CCD_NO_WAIT", option::NO_WAIT.to_string()),
         ("CCD_QUORUM", option::QUORUM.to_string()),
         ("CCD_NO_SYNC", option::NO_SYNC.to_string()),
+        ("CCD_WATCH_MAX", watch::MATCHES_MAX.to_string()),
+        ("CCD_WATCH_ROWS", format!("{}u", watch::ROWS)),
+        ("CCD_NEWS_BEGAN", kind::BEGAN.to_string()),
+        ("CCD_NEWS_ROWS", kind::ROWS.to_string()),
+        ("CCD_NEWS_ROWS_ANEW", kind::ROWS_ANEW.to_string()),
+        ("CCD_NEWS_ROWS_END", kind::ROWS_END.to_string()),
+        ("CCD_NEWS_CHANGE", kind::CHANGE.to_string()),
+        ("CCD_NEWS_PROGRESS", kind::PROGRESS.to_string()),
+        ("CCD_NEWS_MISSED", kind::MISSED.to_string()),
+        ("CCD_NEWS_DIVERGED", kind::DIVERGED.to_string()),
+        ("CCD_NEWS_AWAY", kind::AWAY.to_string()),
+        ("CCD_NEWS_BACK", kind::BACK.to_string()),
+        ("CCD_EFFECT_ADDED", effect::ADDED.to_string()),
+        ("CCD_EFFECT_REMOVED", effect::REMOVED.to_string()),
+        ("CCD_EFFECT_FORMAT_MADE", effect::FORMAT_MADE.to_string()),
+        ("CCD_EFFECT_FORMAT_REMOVED", effect::FORMAT_REMOVED.to_string()),
+        ("CCD_EFFECT_FORMAT_CHANGED", effect::FORMAT_CHANGED.to_string()),
+        ("CCD_EFFECT_MANY", effect::MANY.to_string()),
         ("CCD_INTERFACE", env!("CCD_INTERFACE").to_owned()),
         ("CCD_VERSION", format!("{:?}", env!("CARGO_PKG_VERSION"))),
     ] {
@@ -86,4 +106,9 @@ fn structures_are_laid_out_as_c_does_it() {
     // size_t, pointer, pointer; uint64_t, int64_t: no padding on any 64-bit machine.
     assert_eq!((size_of::<CcdRow>(), align_of::<CcdRow>()), (24, 8));
     assert_eq!((size_of::<CcdApplied>(), align_of::<CcdApplied>()), (16, 8));
+    assert_eq!((size_of::<CcdMatch>(), align_of::<CcdMatch>()), (32, 8));
+    // An int and four bytes of padding, a pointer, a row.
+    assert_eq!((size_of::<CcdEffect>(), align_of::<CcdEffect>()), (40, 8));
+    // Two ints, four numbers of 64 bits, two of 32, seven of the size of a pointer.
+    assert_eq!((size_of::<CcdNews>(), align_of::<CcdNews>()), (104, 8));
 }

@@ -10,6 +10,8 @@
 //!   initial      ccd_attach_static, ccd_detach_static, ccd_query_static, ccd_wildchar_static
 //!   session      ccd_attach, ccd_detach, ccd_control, ccd_wildchar
 //!   requests     ccd_query, ccd_add_unique, ccd_remove, ccd_format, ccd_remove_fmt, ccd_restore, ccd_transact
+//!   news         what comes of a watch, as C sees it
+//!   watch        ccd_watch, ccd_watch_fd, ccd_watch_next, ccd_watch_free, ccd_watch_end
 //! ```
 //!
 //! Always holds: no panic leaves a call; a handle is never dereferenced, so a wrong one is an error and no crash; what a
@@ -24,9 +26,11 @@ mod boundary;
 mod errors;
 mod handles;
 mod initial;
+mod news;
 mod requests;
 mod rows;
 mod session;
+mod watch;
 
 #[cfg(test)]
 mod header;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `ccd_row_t`
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct CcdRow {
     columns: usize,
@@ -26,9 +26,9 @@ pub(crate) struct Rows {
     next: AtomicUsize,
 }
 
-/// One row as C sees it.
+/// Values as C sees them: of a row, or the columns of a format.
 #[derive(Debug)]
-struct Values {
+pub(crate) struct Values {
     values: Vec<*const c_char>,
     lengths: Vec<usize>,
     /// What `values` point into: each value with a NUL behind it.
@@ -41,10 +41,10 @@ unsafe impl Send for Values {}
 unsafe impl Sync for Values {}
 
 impl Values {
-    fn of(row: &Row) -> Self {
-        let mut text = Vec::with_capacity(row.values.iter().map(|value| value.len() + 1).sum());
-        let mut starts = Vec::with_capacity(row.values.len());
-        for value in &row.values {
+    pub fn of(row: &[String]) -> Self {
+        let mut text = Vec::with_capacity(row.iter().map(|value| value.len() + 1).sum());
+        let mut starts = Vec::with_capacity(row.len());
+        for value in row {
             starts.push(text.len());
             text.extend_from_slice(value.as_bytes());
             text.push(0);
@@ -53,8 +53,17 @@ impl Values {
         let start = text.as_ptr().cast::<c_char>();
         Self {
             values: starts.iter().map(|offset| start.wrapping_add(*offset)).collect(),
-            lengths: row.values.iter().map(String::len).collect(),
+            lengths: row.iter().map(String::len).collect(),
             _text: text,
+        }
+    }
+
+    /// They point into this.
+    pub fn as_c(&self) -> CcdRow {
+        CcdRow {
+            columns: self.values.len(),
+            values: self.values.as_ptr(),
+            lengths: self.lengths.as_ptr(),
         }
     }
 }
@@ -62,7 +71,7 @@ impl Values {
 impl Rows {
     pub fn of(rows: &[Row]) -> Self {
         Self {
-            rows: rows.iter().map(Values::of).collect(),
+            rows: rows.iter().map(|row| Values::of(&row.values)).collect(),
             next: AtomicUsize::new(0),
         }
     }
@@ -107,11 +116,7 @@ pub unsafe extern "C" fn ccd_query_next(rows: *mut c_void, row: *mut CcdRow) -> 
         let Some(values) = rows.next() else {
             return Ok(END);
         };
-        place.store(CcdRow {
-            columns: values.values.len(),
-            values: values.values.as_ptr(),
-            lengths: values.lengths.as_ptr(),
-        });
+        place.store(values.as_c());
         Ok(OK)
     })
 }
@@ -125,6 +130,20 @@ pub extern "C" fn ccd_free(rows: *mut c_void) -> c_int {
         }
         Ok(OK)
     })
+}
+
+#[cfg(test)]
+impl CcdRow {
+    /// A value that has no NUL in it.
+    ///
+    /// # Safety
+    ///
+    /// It must be one that a library has given out, with so many columns.
+    pub(crate) unsafe fn text(&self, index: usize) -> String {
+        // SAFETY: the caller's promise.
+        let value = unsafe { std::ffi::CStr::from_ptr(*self.values.add(index)) };
+        value.to_str().expect("it is UTF-8").to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! answers by itself: status, decisions, permissions.
 
 use super::history::{ChangesAsk, HistoryAsk, HistoryTold};
+use super::watch::{WatchAsk, WatchItem};
 use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
 use ccd_core::database::{Difference, Key, Row};
 use ccd_core::drill::DrillReport;
@@ -47,6 +48,8 @@ pub enum Ask {
     Branches,
     /// The content of one of them; answered by [`Told::Branch`].
     Branch { name: String },
+    /// Changes, as they come; answered by [`Told::Watched`] again and again. The first and only request of its connection.
+    Watch(WatchAsk),
 }
 
 /// What a request does: which socket takes it, and who may ask.
@@ -128,6 +131,8 @@ pub enum Told {
     },
     /// The daemon did not take the request at all.
     Failed(Fault),
+    /// To a watcher; more follow.
+    Watched(WatchItem),
 }
 
 impl From<Reply> for Told {
@@ -173,6 +178,9 @@ pub enum Fault {
     /// Decision records could not be read, or the like.
     #[error("internal error: {why}")]
     Internal { why: String },
+    /// There are as many watchers as this node, or this user on it, may have.
+    #[error("{why}")]
+    TooManyWatchers { why: String },
 }
 
 /// What `ccdadm status` shows: the state machine's status, and the names that only the daemon knows.

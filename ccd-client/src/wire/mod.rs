@@ -4,6 +4,7 @@
 //! frame.rs     preamble, framing, limits: bytes <-> one message
 //! history.rs   what is asked of a node's history
 //! message.rs   the messages: ToDaemon { id, Ask }, FromDaemon { id, Told }
+//! watch.rs     what a watcher asks for and is told
 //! ```
 //!
 //! A connection starts with [`PREAMBLE`] each way: three letters and the version. Then frames follow: a length
@@ -15,6 +16,7 @@
 mod frame;
 mod history;
 mod message;
+mod watch;
 
 pub use frame::{
     FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, check_preamble,
@@ -24,4 +26,7 @@ pub use history::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, 
 pub use message::{
     Ask, BranchReport, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName,
     Service, StatusReport, ToDaemon, Told,
+};
+pub use watch::{
+    MalformedPlace, WATCH_PATTERNS_MAX, WatchAsk, WatchChange, WatchEffects, WatchFrom, WatchItem, WatchPlace,
 };

@@ -19,7 +19,7 @@ pub use bench::{Bench, LEASE};
 pub use programs::{Ran, run};
 
 use ccd_client::Places;
-use ccd_client::wire::{self, Ask, FromDaemon, HistoryUpdate, Service, StatusReport, Told};
+use ccd_client::wire::{self, Ask, FromDaemon, HistoryUpdate, Service, StatusReport, Told, WatchItem};
 use ccd_core::client::{Refusal, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::database::{Database, OpError, Record, Update};
 use ccd_core::drill::DrillReport;
@@ -60,6 +60,8 @@ pub struct State {
     /// Every update with its rows, and the branches that are kept.
     pub history: Vec<HistoryUpdate>,
     pub branches: Vec<(String, String)>,
+    /// What each watcher that comes is told, besides that it began.
+    pub watched: VecDeque<Vec<WatchItem>>,
     /// Everything that was asked, in order.
     pub asked: Vec<Ask>,
     connections: Vec<UnixStream>,
@@ -83,6 +85,7 @@ impl Fake {
             },
             history: Vec::new(),
             branches: Vec::new(),
+            watched: VecDeque::new(),
             asked: Vec::new(),
             connections: Vec::new(),
         }));
@@ -165,6 +168,18 @@ fn serve(mut stream: UnixStream, state: &Mutex<State>, service: Service) -> Opti
         let mut state = state.lock().expect("no panic");
         state.asked.push(request.body.clone());
         let told = match state.tricks.pop_front() {
+            None if matches!(request.body, Ask::Watch(_)) => {
+                let position = state.database.position();
+                let absent = Vec::new();
+                let mut items = vec![WatchItem::Began { position, absent }];
+                items.extend(state.watched.pop_front().unwrap_or_default());
+                for item in items {
+                    let body = Told::Watched(item);
+                    let frame = wire::encode_reply(&FromDaemon { id: 0, body }).expect("it is small");
+                    stream.write_all(&frame).ok()?;
+                }
+                continue;
+            }
             None => state.answer(&request.body),
             Some(Trick::Say(told)) => told,
             Some(Trick::Hang) => continue,
@@ -200,7 +215,7 @@ impl State {
         let request = match ask {
             Ask::Status => return Told::Status(Box::new(self.status.clone())),
             Ask::Why { count } => return Told::Decisions(vec![decision(); (*count).min(2) as usize]),
-            Ask::History(_) | Ask::Changes(_) | Ask::Branches | Ask::Branch { .. } => {
+            Ask::History(_) | Ask::Changes(_) | Ask::Branches | Ask::Branch { .. } | Ask::Watch(_) => {
                 return past::answer(self, ask);
             }
             Ask::Request(request) => request,

@@ -83,6 +83,8 @@ pub fn answer(state: &State, ask: &Ask) -> Told {
             },
             None => not_kept("no such branch"),
         },
-        Ask::Status | Ask::Why { .. } | Ask::Request(_) => not_kept("it is no question about the past"),
+        Ask::Status | Ask::Why { .. } | Ask::Request(_) | Ask::Watch(_) => {
+            not_kept("it is no question about the past")
+        }
     }
 }

@@ -137,6 +137,11 @@ impl Database {
         self.tables.get(key).map(|table| &*table.columns)
     }
 
+    /// The same, to be kept.
+    pub fn shared_columns(&self, key: &Key) -> Option<Arc<[String]>> {
+        self.tables.get(key).map(|table| table.columns.clone())
+    }
+
     /// The generation at which an update was applied, if it is one of the last [`OUTCOMES_MAX`](super::OUTCOMES_MAX).
     pub fn outcome(&self, request: RequestId) -> Option<Generation> {
         self.outcomes.generation(request, self.position.stamp.generation)

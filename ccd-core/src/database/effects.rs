@@ -39,8 +39,22 @@ impl Database {
     /// that opens), and the formats and rows after it, for the record that follows. An error means that the record was not
     /// made on this version.
     pub fn effects(&self, record: &Record) -> Result<(Vec<Difference>, Self), OpError> {
-        let mut now = self.clone();
-        now.position = record.next;
+        let (effects, mut now) = self.noted(record)?;
+        now.catch_up()?;
+        Ok((effects, now.database))
+    }
+
+    /// As [`effects`](Self::effects), where no record follows: what nothing looks at is not worked out.
+    pub fn last_effects(&self, record: &Record) -> Result<Vec<Difference>, OpError> {
+        Ok(self.noted(record)?.0)
+    }
+
+    fn noted<'a>(&self, record: &'a Record) -> Result<(Vec<Difference>, Noted<'a>), OpError> {
+        let mut now = Noted {
+            database: self.clone(),
+            due: Vec::new(),
+        };
+        now.database.position = record.next;
         let RecordBody::Updates { updates, .. } = &record.body else {
             return Ok((Vec::new(), now));
         };
@@ -48,29 +62,49 @@ impl Database {
         for update in updates {
             let mut net = Net::default();
             for op in &update.ops {
-                now.run_noting(op, &mut net)?;
+                now.note(op, &mut net)?;
             }
             effects.push(net.finish());
         }
         Ok((effects, now))
     }
+}
 
-    fn run_noting(&mut self, op: &Op, net: &mut Net) -> Result<(), OpError> {
+/// A version, and what is still to be done to it: only what looks at rows needs them up to date.
+struct Noted<'a> {
+    database: Database,
+    due: Vec<&'a Op>,
+}
+
+impl<'a> Noted<'a> {
+    fn catch_up(&mut self) -> Result<&mut Database, OpError> {
+        for op in self.due.drain(..) {
+            self.database.run(op)?;
+        }
+        Ok(&mut self.database)
+    }
+
+    fn note(&mut self, op: &'a Op, net: &mut Net) -> Result<(), OpError> {
         match op {
             Op::Add(row) => net.add(row.clone()),
-            Op::Remove(pattern) => self.query(pattern)?.into_iter().for_each(|row| net.remove(row)),
-            Op::Format { key, columns } => net.format(key, self.columns(key), Some(columns)),
-            Op::RemoveFormat(key) => net.format(key, self.columns(key), None),
+            Op::Remove(pattern) => {
+                let gone = self.catch_up()?.query(pattern)?;
+                gone.into_iter().for_each(|row| net.remove(row));
+            }
+            Op::Format { key, columns } => net.format(key, self.catch_up()?.columns(key), Some(columns)),
+            Op::RemoveFormat(key) => net.format(key, self.catch_up()?.columns(key), None),
             Op::ReplaceKey { .. } | Op::ReplaceAll { .. } => {
-                let before = self.clone();
-                self.run(op)?;
+                let now = self.catch_up()?;
+                let before = now.clone();
+                now.run(op)?;
                 // Whatever the two versions still share in memory costs nothing here.
-                net.then(before.difference(self));
+                net.then(before.difference(now));
                 return Ok(());
             }
-            Op::Purify => {}
+            Op::Purify => return Ok(()),
         }
-        self.run(op).map(drop)
+        self.due.push(op);
+        Ok(())
     }
 }
 
@@ -350,6 +384,8 @@ mod tests {
                 let after = before.apply(record).expect("it applies");
                 let (effects, rows) = before.effects(record).expect("it applies");
                 prop_assert!(rows.difference(&after).is_empty());
+                let last = before.last_effects(record);
+                prop_assert_eq!(last.as_ref(), Ok(&effects));
                 prop_assert_eq!(effects.len(), 1);
                 prop_assert_eq!(&effects[0], &before.difference(&after));
                 prop_assert_eq!(effects[0].clone().inverse(), after.difference(&before));

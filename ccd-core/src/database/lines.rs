@@ -1,6 +1,6 @@
 //! A sorted set of text lines, persistent: the rows of one key, as the text form writes them.
 //!
-//! Lines are packed into chunks of a few KiB, and a red-black tree finds a chunk by its lower bound. A clone shares
+//! Lines are packed into chunks of some 1 KiB, and a red-black tree finds a chunk by its lower bound. A clone shares
 //! all of it and costs nothing; inserting or removing a line copies one chunk and the path to it, so the cost grows
 //! with the logarithm of the number of rows; writing the text form is copying the chunks in order. A hundred
 //! thousand rows of 100 bytes take little more than those ten million bytes.
@@ -14,12 +14,12 @@ use alloc::string::String;
 use core::ops::Bound;
 use rpds::RedBlackTreeMapSync;
 
-/// A chunk is split when it has more bytes than this: the bytes copied by an update.
-const CHUNK_BYTES_MAX: usize = 4096;
+/// A chunk is split when it has more bytes than this: the bytes copied by an update, and a size that allocators have at hand.
+const CHUNK_BYTES_MAX: usize = 1024;
 /// How full chunks are made in bulk, so that the next insertions do not split each of them.
-const CHUNK_BYTES_BULK: usize = 3072;
+const CHUNK_BYTES_BULK: usize = 768;
 /// A chunk with fewer bytes than this is joined to a neighbour if the two fill no more than a bulk chunk.
-const CHUNK_BYTES_MIN: usize = 1024;
+const CHUNK_BYTES_MIN: usize = 256;
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_BULK && CHUNK_BYTES_BULK < CHUNK_BYTES_MAX);
 
 /// What the consistency record says about a text: kept up line by line.
@@ -163,6 +163,17 @@ impl Lines {
                 chunk[from..].lines_of()
             })
             .take_while(move |line| line.starts_with(prefix))
+    }
+
+    /// The lines from this one on, in order.
+    pub fn from<'a>(&'a self, line: &'a str) -> impl Iterator<Item = &'a str> {
+        let first = self.chunk_for(line).map_or("", |(bound, _)| bound);
+        self.chunks
+            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
+            .flat_map(move |(_, chunk)| {
+                let from = find(chunk, line).unwrap_or_else(|at| at);
+                chunk[from..].lines_of()
+            })
     }
 
     /// The text of all lines, in pieces.
@@ -332,7 +343,10 @@ mod tests {
             assert_eq!(lines.insert(&line), model.insert(line));
         }
         check(&lines, &model);
-        assert!(lines.chunks.size() < 350, "{} chunks", lines.chunks.size());
+        // At least half full on average.
+        let bytes = |lines: &Lines| lines.measure().length_bytes as usize;
+        let chunks_max = 2 * bytes(&lines) / CHUNK_BYTES_MAX;
+        assert!(lines.chunks.size() < chunks_max, "{} chunks", lines.chunks.size());
         let gone: Vec<_> = model
             .iter()
             .filter(|line| !line.contains(":000"))
@@ -342,6 +356,11 @@ mod tests {
             assert!(lines.remove(&line) && model.remove(&line));
         }
         check(&lines, &model);
-        assert!(lines.chunks.size() < 20, "{} chunks", lines.chunks.size());
+        let chunks_max = bytes(&lines) / CHUNK_BYTES_MIN;
+        assert!(
+            lines.chunks.size() <= chunks_max,
+            "{} chunks",
+            lines.chunks.size()
+        );
     }
 }

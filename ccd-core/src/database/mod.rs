@@ -18,6 +18,7 @@
 //! transaction.rs  the file of `ccdadm apply`
 //! difference.rs what leads from one version to another
 //! effects.rs    what an update did; adding such differences up, and inverting them
+//! view.rs       what a watcher sees of it
 //! ```
 
 mod admit;
@@ -40,6 +41,7 @@ mod row;
 mod text;
 mod transaction;
 mod update;
+mod view;
 
 pub use consistency::{ConsistencyRecord, IntegrityError, Mismatch, Proof, RecordError};
 pub use database::{Content, Database};
@@ -62,3 +64,4 @@ pub use update::{
     OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordBody, Update,
     Who, at_most_operations_max,
 };
+pub use view::View;

@@ -159,6 +159,13 @@ impl Matcher {
         Ok(Self { prefix, columns })
     }
 
+    /// Whether a row with these plain values matches.
+    pub(super) fn matches_values(&self, values: &[String]) -> bool {
+        self.columns
+            .iter()
+            .all(|(index, column)| values.get(*index).is_some_and(|value| column.matches(value)))
+    }
+
     /// Whether a stored line, `KEY:val:val` encoded, matches.
     pub(super) fn matches(&self, line: &str) -> bool {
         let mut values = [""; COLUMNS_MAX];
@@ -195,7 +202,7 @@ fn prefix(key: &Key, columns: &[(usize, ColumnPattern)], column_count: usize) ->
 
 /// A pattern cut at its wildcards.
 #[derive(Debug, PartialEq, Eq)]
-struct ColumnPattern {
+pub(super) struct ColumnPattern {
     /// Before the first wildcard: the value starts with it, or is it if there is no wildcard.
     first: String,
     /// Between wildcards, in order; and after the last one, with which the value ends.
@@ -203,7 +210,7 @@ struct ColumnPattern {
 }
 
 impl ColumnPattern {
-    fn new(text: &str, wildcard: Option<char>) -> Self {
+    pub(super) fn new(text: &str, wildcard: Option<char>) -> Self {
         let Some((first, rest)) = wildcard.and_then(|wildcard| text.split_once(wildcard)) else {
             return Self {
                 first: text.into(),
@@ -221,7 +228,7 @@ impl ColumnPattern {
         }
     }
 
-    fn matches_all(&self) -> bool {
+    pub(super) fn matches_all(&self) -> bool {
         self.first.is_empty()
             && self
                 .after_first
@@ -230,7 +237,7 @@ impl ColumnPattern {
     }
 
     /// Each part is looked for once, at the first place it fits; taking a later one could never help.
-    fn matches(&self, value: &str) -> bool {
+    pub(super) fn matches(&self, value: &str) -> bool {
         let Some((middles, last)) = &self.after_first else {
             return value == self.first;
         };

@@ -1,17 +1,53 @@
 //! Records: the steps that journals hold and members receive, and the lineage that chains them.
+//!
+//! A round's record is encoded once, by the node that makes it: the same bytes are hashed into the lineage, travel to the
+//! members and lie in every journal. They have no checksum of their own: what travels is sealed, and every block of a journal
+//! ends doubt about what it holds.
 
 use super::update::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES};
 use super::{Database, ImageError, Record, RecordBody, Update};
 use crate::configuration::Configuration;
 use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, Stamp};
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// Tells this use of BLAKE3 from others; not a secret.
 const LINEAGE_KEY: &[u8; 32] = b"ccd lineage of updates, version1";
 
-/// A record ends with this many bytes of the BLAKE3 of what comes before.
-const CHECKSUM_BYTES: usize = 8;
+/// Longer records are encoded again when they are needed: the history keeps thousands.
+const MADE_BYTES_MAX: usize = 16 << 10;
+
+/// At least what a record has beside its updates: two positions, a variant, a count, the members.
+const ENVELOPE_BYTES: usize = 128;
+
+/// What [`RecordBody::Updates`] is encoded as.
+const UPDATES_VARIANT: u32 = 0;
+
+/// The bytes of a record beside it. They say nothing that the record does not.
+#[derive(Clone, Default)]
+pub struct Made(Option<Vec<u8>>);
+
+impl PartialEq for Made {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Made {}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "made" } else { "not made" })
+    }
+}
+
+impl From<Vec<u8>> for Made {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self((bytes.len() <= MADE_BYTES_MAX).then_some(bytes))
+    }
+}
 
 impl Record {
     /// The record of one round: `updates` (each admitted, in order) made `prev` into `next`. Returns the record and
@@ -23,15 +59,24 @@ impl Record {
         updates: Vec<Update>,
         members: NodeSet,
     ) -> (Self, Database) {
-        let position = after_updates(prev.position, epoch, &updates, members);
+        let (position, encoded_updates) = after_updates(prev.position, epoch, &updates, members);
         debug_assert_eq!(
             admitted.position.stamp.generation, position.stamp.generation,
             "each update was admitted"
         );
+        let bytes = if encoded_updates.len() <= MADE_BYTES_MAX {
+            let mut bytes = Vec::with_capacity(encoded_updates.len() + ENVELOPE_BYTES);
+            bytes = appended(&(prev.position, position, UPDATES_VARIANT, updates.len()), bytes);
+            bytes.extend_from_slice(&encoded_updates);
+            Made::from(appended(&members, bytes))
+        } else {
+            Made::default()
+        };
         let record = Self {
             prev: prev.position,
             next: position,
             body: RecordBody::Updates { updates, members },
+            made: bytes,
         };
         (
             record,
@@ -53,6 +98,7 @@ impl Record {
             prev: at,
             next,
             body: RecordBody::Open,
+            made: Made::default(),
         }
     }
 
@@ -71,46 +117,48 @@ impl Record {
             prev: undone,
             next: back_to,
             body: RecordBody::Rollback,
+            made: Made::default(),
         }
     }
 
     /// The record as bytes; at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) if its updates were batched within
     /// the limit.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = encoded(self);
-        let checksum = blake3::hash(&bytes);
-        bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-        bytes
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.made.0 {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(appended(self, Vec::new())),
+        }
     }
 
-    /// Checks the lineage too: a record whose `next.lineage` does not follow from its content is an error.
+    /// Reads what a journal holds, and checks the lineage too: a record whose `next.lineage` does not follow from its content
+    /// is an error.
     pub fn decode(bytes: &[u8]) -> Result<Self, ImageError> {
-        if bytes.len() > RECORD_BYTES_MAX {
-            return Err(damaged(format!(
-                "a record of {} bytes, at most {RECORD_BYTES_MAX} are allowed",
-                bytes.len()
-            )));
-        }
-        let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
-            return Err(damaged(format!("a record of only {} bytes", bytes.len())));
-        };
-        if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != checksum[..] {
-            return Err(damaged(format!(
-                "the checksum of a record of {} bytes is wrong",
-                bytes.len()
-            )));
-        }
-        let (record, rest) = postcard::take_from_bytes::<Self>(body).map_err(|error| {
-            damaged(format!(
-                "a record of {} bytes does not decode: {error}",
-                bytes.len()
-            ))
-        })?;
-        if !rest.is_empty() {
-            return Err(damaged(format!("{} bytes after the end of a record", rest.len())));
-        }
+        let record = Self::parse(bytes)?;
         record.check_positions()?;
         Ok(record)
+    }
+
+    /// Reads what the node that made it sent, and keeps the bytes.
+    pub fn received(bytes: Vec<u8>) -> Result<Self, ImageError> {
+        let mut record = Self::parse(&bytes)?;
+        record.made = bytes.into();
+        Ok(record)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let len_bytes = bytes.len();
+        if len_bytes > RECORD_BYTES_MAX {
+            return Err(damaged(format!(
+                "a record of {len_bytes} bytes, at most {RECORD_BYTES_MAX} are allowed"
+            )));
+        }
+        match postcard::take_from_bytes::<Self>(bytes) {
+            Ok((record, [])) => Ok(record),
+            Ok((_, rest)) => Err(damaged(format!("{} bytes after the end of a record", rest.len()))),
+            Err(error) => Err(damaged(format!(
+                "a record of {len_bytes} bytes does not decode: {error}"
+            ))),
+        }
     }
 
     /// Whether `next` follows from `prev` and the body.
@@ -120,7 +168,7 @@ impl Record {
             RecordBody::Updates { updates, members } => {
                 !updates.is_empty()
                     && next.stamp.epoch >= prev.stamp.epoch
-                    && next == after_updates(prev, next.stamp.epoch, updates, *members)
+                    && next == after_updates(prev, next.stamp.epoch, updates, *members).0
             }
             RecordBody::Open | RecordBody::OpenAll => {
                 next.stamp.epoch >= prev.stamp.epoch
@@ -143,33 +191,35 @@ fn damaged(what: alloc::string::String) -> ImageError {
     ImageError(what)
 }
 
-fn encoded<T: serde::Serialize>(value: &T) -> Vec<u8> {
+fn appended<T: serde::Serialize>(value: &T, bytes: Vec<u8>) -> Vec<u8> {
     // Writing to memory does not fail, and the types hold nothing that postcard cannot write.
-    postcard::to_allocvec(value).expect("a value of plain data encodes")
+    postcard::to_extend(value, bytes).expect("a value of plain data encodes")
 }
 
-/// Where updates lead: generation and lineage advance by one step for each.
-fn after_updates(prev: Position, epoch: Epoch, updates: &[Update], members: NodeSet) -> Position {
+/// Where updates lead: generation and lineage advance by one step for each. And their bytes, one after the other.
+fn after_updates(prev: Position, epoch: Epoch, updates: &[Update], members: NodeSet) -> (Position, Vec<u8>) {
     let mut generation = prev.stamp.generation;
     let mut lineage = prev.lineage;
+    let mut encoded = Vec::with_capacity(updates.iter().map(Update::encoded_bytes_max).sum());
     for update in updates {
         // Wraps only for a crafted record; no cluster lives for 2⁶⁴ updates.
         generation = Generation(generation.0.wrapping_add(1));
+        let start = encoded.len();
+        encoded = appended(update, encoded);
         let mut hasher = blake3::Hasher::new_keyed(LINEAGE_KEY);
         hasher.update(&lineage.0);
-        hasher.update(&encoded(update));
+        hasher.update(&encoded[start..]);
         hasher.update(&epoch.0.to_le_bytes());
         hasher.update(&generation.0.to_le_bytes());
         hasher.update(&members.bits().to_le_bytes());
         lineage = Lineage(*hasher.finalize().as_bytes());
     }
-    Position {
-        stamp: Stamp { epoch, generation },
-        lineage,
-    }
+    let stamp = Stamp { epoch, generation };
+    (Position { stamp, lineage }, encoded)
 }
 
-const _: () = assert!(RECORD_OVERHEAD_BYTES > 2 * (32 + 10 + 10) + 5 + 5 + 1 + CHECKSUM_BYTES);
+const _: () =
+    assert!(ENVELOPE_BYTES > 2 * (33 + 10 + 10) + 5 + 5 + 1 && RECORD_OVERHEAD_BYTES > ENVELOPE_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -221,7 +271,7 @@ mod tests {
             Record::open(at, Epoch(9)),
             Record::rollback(record.next, record.prev),
         ] {
-            assert_eq!(Record::decode(&record.encode()), Ok(record));
+            assert_eq!(Record::decode(&appended(&record, vec![])), Ok(record));
         }
     }
 
@@ -229,29 +279,51 @@ mod tests {
     fn a_record_whose_lineage_does_not_follow_is_refused() {
         let mut record = a_record();
         record.next.lineage.0[0] ^= 1;
-        assert!(Record::decode(&record.encode()).is_err());
+        assert!(Record::decode(&appended(&record, vec![])).is_err());
         let mut record = a_record();
         record.next.stamp.generation = Generation(9);
-        assert!(Record::decode(&record.encode()).is_err());
+        assert!(Record::decode(&appended(&record, vec![])).is_err());
         let mut record = a_record();
         record.prev.stamp.epoch = Epoch(100);
-        assert!(Record::decode(&record.encode()).is_err());
+        assert!(Record::decode(&appended(&record, vec![])).is_err());
         let mut record = Record::open(figure_6().position(), Epoch(9));
         record.next.lineage.0[0] ^= 1;
-        assert!(Record::decode(&record.encode()).is_err());
+        assert!(Record::decode(&appended(&record, vec![])).is_err());
     }
 
     #[test]
-    fn any_flipped_bit_or_cut_of_a_record_is_an_error() {
-        let good = a_record().encode();
+    fn any_flipped_bit_of_an_update_and_any_cut_is_an_error() {
+        let record = a_record();
+        let good = record.bytes();
+        // What leads to it is the last record's affair, and the journal's that no bit of it flips.
+        let start = appended(&record.prev, vec![]).len();
         for index in 0..good.len() {
             for bit in 0..8 {
-                let mut bad = good.clone();
+                let mut bad = good.to_vec();
                 bad[index] ^= 1 << bit;
-                assert!(Record::decode(&bad).is_err(), "bit {bit} of byte {index}");
+                assert!(
+                    index < start || Record::decode(&bad).is_err(),
+                    "bit {bit} of byte {index}"
+                );
             }
             assert!(Record::decode(&good[..index]).is_err(), "cut at {index}");
         }
+    }
+
+    #[test]
+    fn a_record_is_the_same_bytes_where_it_was_made_and_where_it_came_to() {
+        let made = a_record();
+        assert_eq!(made.bytes(), appended(&made, vec![]));
+        let bytes = made.bytes().into_owned();
+        let received = Record::received(bytes.clone()).expect("it was just made");
+        assert_eq!(received, made);
+        assert_eq!(received.bytes(), bytes);
+        assert!(Record::received([bytes.as_slice(), &[0]].concat()).is_err());
+        let long = "x".repeat(MADE_BYTES_MAX);
+        let mut update = update(2, vec![Op::Purify]);
+        update.reason = Some(long);
+        let long = commit(&figure_6(), update).0;
+        assert_eq!(Record::decode(&long.bytes()), Ok(long));
     }
 
     #[test]
@@ -280,30 +352,28 @@ mod tests {
             key: key("K"),
             content: figure_6().content(),
         });
-        assert!(encoded(&all).len() <= all.encoded_bytes_max());
+        assert!(appended(&all, vec![]).len() <= all.encoded_bytes_max());
     }
 
     #[test]
     fn the_largest_transaction_still_fits_a_record() {
         let mut update = update(2, vec![]);
         update.reason = Some("x".repeat(RECORD_BATCH_BYTES_MAX - update.encoded_bytes_max() - 5));
-        assert!(commit(&figure_6(), update).0.encode().len() <= RECORD_BYTES_MAX);
+        assert!(commit(&figure_6(), update).0.bytes().len() <= RECORD_BYTES_MAX);
     }
 
     proptest! {
         #[test]
         fn records_read_back((_, records) in any_history()) {
             for record in records {
-                prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
+                prop_assert_eq!(Record::decode(&appended(&record, vec![])), Ok(record));
             }
         }
 
         #[test]
-        fn no_bytes_make_decoding_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut bytes = body.clone();
-            bytes.extend_from_slice(&blake3::hash(&body).as_bytes()[..CHECKSUM_BYTES]);
-            let _ = Record::decode(&body);
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Record::decode(&bytes);
+            let _ = Record::received(bytes);
         }
     }
 }

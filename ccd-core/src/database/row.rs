@@ -26,9 +26,15 @@ pub const FORMAT_SUFFIX: &str = "_fmt";
 pub const RECORD_KEY: &str = "CCD_CHK";
 
 /// The name of a kind of rows: `[A-Za-z][A-Za-z0-9_.-]*`, not ending in `_fmt`, not `CCD_CHK`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Key(String);
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl Key {
     pub fn new(name: &str) -> Result<Self, KeyError> {

@@ -1,5 +1,6 @@
 //! What changes a database: operations, updates, and the records that journals hold.
 
+use super::record::Made;
 use super::{Content, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
@@ -192,6 +193,9 @@ pub struct Record {
     /// The position it leads to.
     pub next: Position,
     pub body: RecordBody,
+    /// Its bytes, once they were made or came: they go to every member and into every journal as they are.
+    #[serde(skip)]
+    pub(super) made: Made,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

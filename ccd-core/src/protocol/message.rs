@@ -100,6 +100,7 @@ pub enum Message {
     /// FREEZE_REQ and UPDATE_REQ in one (Fig. 3, steps 3 and 4).
     UpdateReq {
         epoch: Epoch,
+        #[serde(with = "super::raw::record")]
         record: Arc<Record>,
     },
     UpdateAck {
@@ -142,7 +143,9 @@ pub enum Message {
         update: UpdateRequest,
         timeout: Duration,
     },
+    /// In answer to a forward of this epoch: what an earlier master says is no word on what a later one does.
     ForwardReply {
+        epoch: Epoch,
         request: RequestId,
         outcome: ForwardOutcome,
     },
@@ -201,6 +204,11 @@ pub enum Message {
     Invalidate {
         epoch: Epoch,
         why: String,
+    },
+    /// A query waits at the sender for the UNFREEZE_REQ of this round.
+    UnfreezeAsk {
+        epoch: Epoch,
+        position: Position,
     },
 }
 

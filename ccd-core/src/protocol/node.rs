@@ -81,8 +81,9 @@ pub struct Node {
     pub(super) rolled_back: Option<Position>,
 
     pub(super) replicas: BTreeMap<Replica, ReplicaView>,
-    /// What was asked of replicas: of which, whether it changes the state of an area, and what for.
-    pub(super) pending: BTreeMap<Ticket, (Replica, bool, Purpose)>,
+    /// What was asked of replicas: of which, whether it changes the state of an area, and what for. A handful; a map would
+    /// allocate for each.
+    pub(super) pending: Vec<(Ticket, Replica, bool, Purpose)>,
     pub(super) ticket_last: u64,
     /// Damaged control blocks of other nodes that have been counted as a claim.
     pub(super) damage_noted: BTreeSet<(DeviceRole, NodeId, bool)>,
@@ -135,6 +136,8 @@ pub struct Node {
     pub(super) opened_at: Time,
     pub(super) round: Option<Round>,
     pub(super) prepared: Option<Prepared>,
+    /// The other members have not been told that this round is committed, and are then, unless a round begins before.
+    pub(super) owes_unfreeze: Option<(Epoch, Position, Time)>,
     /// The last rounds that were rolled back: their requests come too late.
     pub(super) undone_unseen: VecDeque<Position>,
     /// A reconfiguration is due as soon as the round under way has ended.
@@ -189,7 +192,7 @@ impl Node {
             settled: Settled::default(),
             known_since: now,
             replicas,
-            pending: BTreeMap::new(),
+            pending: Vec::new(),
             ticket_last: 0,
             damage_noted: BTreeSet::new(),
             fences,
@@ -221,6 +224,7 @@ impl Node {
             opened_at: now,
             round: None,
             prepared: None,
+            owes_unfreeze: None,
             undone_unseen: VecDeque::new(),
             hold_rounds: false,
             journal_was_full: false,
@@ -309,6 +313,7 @@ impl Node {
         let mut deadline = self.next_beat;
         for due in [
             self.next_silence(),
+            self.owes_unfreeze.map_or(Time::NEVER, |(_, _, due)| due),
             self.proposal_deadline(),
             self.install_deadline(),
             self.requests.next_deadline(),

@@ -31,6 +31,24 @@ impl Visitor<'_> for Bytes {
     }
 }
 
+/// A record that travels as the bytes that it was made with.
+pub(super) mod record {
+    use super::Bytes;
+    use crate::database::Record;
+    use alloc::sync::Arc;
+    use serde::de::Error;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(record: &Arc<Record>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&record.bytes())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Record>, D::Error> {
+        let bytes = deserializer.deserialize_byte_buf(Bytes)?;
+        Record::received(bytes).map(Arc::new).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};

@@ -71,6 +71,7 @@ impl Node {
             } => {
                 self.on_unfreeze(from, epoch, position, commit);
             }
+            Message::UnfreezeAsk { epoch, position } => self.on_unfreeze_ask(from, epoch, position),
             Message::UnfreezeAck { epoch, position } => self.on_unfreeze_ack(from, epoch, position),
             Message::FreezeReq(freeze) => self.on_freeze_req(from, freeze),
             Message::FreezeAck { id, result } => self.on_freeze_ack(from, id, result),
@@ -80,7 +81,11 @@ impl Node {
                 update,
                 timeout,
             } => self.on_forward(from, epoch, update, timeout),
-            Message::ForwardReply { request, outcome } => self.on_forward_reply(request, outcome),
+            Message::ForwardReply {
+                epoch,
+                request,
+                outcome,
+            } => self.on_forward_reply(epoch, request, outcome),
             Message::Designate { epoch, node } => self.on_designate(epoch, node),
             Message::DrillReq { serial, role } => self.on_drill_req(from, serial, role),
             Message::DrillAck { serial, role, proof } => self.on_proof(serial, role, proof),

@@ -52,6 +52,12 @@ pub trait Blocks: Send + fmt::Debug {
         Ok(())
     }
 
+    /// Makes this read as zeros and belong to the device, not yet flushed; the first write there may take longer than later
+    /// ones, and never fails for want of room.
+    fn reserve_zeros_at(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
+        self.zero_at(offset, len_bytes)
+    }
+
     /// What to call the device in messages.
     fn name(&self) -> String;
 }
@@ -74,6 +80,15 @@ impl Buffer {
     pub fn zeroed(blocks: usize) -> Self {
         Self {
             pages: vec![Page([0; BLOCK_BYTES]); blocks],
+        }
+    }
+
+    /// So many blocks of zeros, in the same memory if it has that size.
+    pub fn clear_to(&mut self, blocks: usize) {
+        if self.blocks() == blocks {
+            self.fill(0);
+        } else {
+            *self = Self::zeroed(blocks);
         }
     }
 

@@ -172,6 +172,23 @@ impl Blocks for RawDevice {
         self.file.sync_data()
     }
 
+    fn reserve_zeros_at(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
+        let range = libc::off_t::try_from(offset).and_then(|at| Ok((at, libc::off_t::try_from(len_bytes)?)));
+        let (at, len) = range.map_err(io::Error::other)?;
+        // SAFETY: fallocate touches no memory of ours; the descriptor is open because `file` is borrowed.
+        let done = unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_ZERO_RANGE, at, len) };
+        if done == 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            interrupted if interrupted.kind() == io::ErrorKind::Interrupted => {
+                self.reserve_zeros_at(offset, len_bytes)
+            }
+            // Writing them is always possible, and says what is wrong if something is.
+            _ => self.zero_at(offset, len_bytes),
+        }
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -312,6 +329,23 @@ mod tests {
         let mut aligned = Buffer::zeroed(513);
         device.read_at(4096, &mut aligned).unwrap();
         assert!(aligned[..] == data[..]);
+    }
+
+    #[test]
+    fn what_is_reserved_reads_as_zeros_whatever_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut device = RawDevice::create_file(&folder.path().join("region"), 1 << 20).unwrap();
+        let mut data = Buffer::zeroed(4);
+        data.fill(7);
+        device.write_at(4096, &data).unwrap();
+        device.reserve_zeros_at(8192, 64 << 10).unwrap();
+        let mut back = Buffer::zeroed(18);
+        device.read_at(4096, &mut back).unwrap();
+        assert!(back[..4096].iter().all(|byte| *byte == 7));
+        assert!(super::super::is_zero(&back[4096..]));
+        device.write_at(12288, &data).unwrap();
+        device.read_at(12288, &mut data).unwrap();
+        assert!(data.iter().all(|byte| *byte == 7));
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl Ring {
 
     /// The blocks of a record that goes to ring index `at` with this sequence number.
     pub fn encode(&self, entry: &Entry, at: u32, sequence: u64) -> Buffer {
+        let mut buffer = Buffer::zeroed(0);
+        self.encode_into(&mut buffer, entry, at, sequence);
+        buffer
+    }
+
+    /// As [`encode`](Self::encode), in place of whatever the buffer holds.
+    pub fn encode_into(&self, buffer: &mut Buffer, entry: &Entry, at: u32, sequence: u64) {
         let (in_head, in_parts) = entry.payload.split_at(entry.payload.len().min(HEAD_RECORD_BYTES));
         let blocks = blocks_for(entry.payload.len());
         assert!(
@@ -120,7 +127,7 @@ impl Ring {
             sequence,
             part,
         };
-        let mut buffer = Buffer::zeroed(blocks as usize);
+        buffer.clear_to(blocks as usize);
         let mut digest = blake3::Hasher::new();
         for (part, bytes) in (1..).zip(in_parts.chunks(PAYLOAD_BYTES)) {
             let block = buffer.block_mut(part as usize);
@@ -143,7 +150,6 @@ impl Ring {
         block[start..start + in_head.len()].copy_from_slice(in_head);
         let payload_len_bytes = size_of::<RawJournalHead>() + in_head.len();
         header::seal(block, &self.identity, tag(Kind::Journal, 0), payload_len_bytes);
-        buffer
     }
 
     /// What ring index `at` holds, if it is the head of a record.

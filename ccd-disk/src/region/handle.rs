@@ -112,6 +112,12 @@ impl Handle {
         self.changing("zero", |blocks| blocks.zero_at(offset, len_bytes))
     }
 
+    /// As [`Handle::zero`], for what may take longer to write the first time.
+    pub fn reserve_zeros(&mut self, block: u64, count: u64) -> Result<(), RegionError> {
+        let (offset, len_bytes) = (block * BLOCK_BYTES as u64, count * BLOCK_BYTES as u64);
+        self.changing("zero", |blocks| blocks.reserve_zeros_at(offset, len_bytes))
+    }
+
     pub fn flush(&mut self) -> Result<(), RegionError> {
         self.changing("flush", |blocks| blocks.flush())
     }

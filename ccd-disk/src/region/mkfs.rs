@@ -3,7 +3,7 @@
 use super::handle::Handle;
 use crate::device::{Blocks, RawDevice, sync_folder_of};
 use crate::error::RegionError;
-use crate::format::geometry::{END_BLOCKS, Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
+use crate::format::geometry::{END_BLOCKS, Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT, Slot};
 use crate::format::header::{Identity, RegionId};
 use crate::format::superblock::{LABEL_BYTES_MAX, Superblock};
 use ccd_core::ids::{ClusterId, NodeId, Replica};
@@ -92,7 +92,8 @@ pub fn create(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblo
 
 /// The same; `progress` is told how many blocks of how many are done.
 ///
-/// The order: old superblocks go first, everything else is zeroed (so no later write has to allocate), and only then the
+/// The order: old superblocks go first, everything else is zeroed (so no append has to allocate; of a file, images may the
+/// first time), and only then the
 /// new superblocks are written, the one at the end first: a device whose mkfs was cut off is no region.
 pub fn create_with_progress(
     blocks: Box<dyn Blocks>,
@@ -120,8 +121,24 @@ pub fn create_with_progress(
     let used = geometry.blocks_needed() - END_BLOCKS;
     let mut done = 0;
     while done < used {
-        let step = ZERO_STEP_BLOCKS.min(used - done);
-        handle.zero(done, step)?;
+        let images = (geometry.nodes())
+            .flat_map(|node| Slot::ALL.map(|slot| geometry.slot(node, slot) + 1))
+            .map(|first| first..first + u64::from(geometry.image_blocks));
+        let next = images
+            .filter(|image| image.end > done)
+            .min_by_key(|image| image.start);
+        let step = match next {
+            Some(image) if image.contains(&done) => {
+                handle.reserve_zeros(done, image.end - done)?;
+                image.end - done
+            }
+            next => {
+                let end = next.map_or(used, |image| image.start);
+                let step = ZERO_STEP_BLOCKS.min(end - done);
+                handle.zero(done, step)?;
+                step
+            }
+        };
         done += step;
         progress(done, used);
     }

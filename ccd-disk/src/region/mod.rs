@@ -279,7 +279,7 @@ impl Region {
             step: Step::of(record),
             prev: record.prev,
             next: record.next,
-            payload: record.encode(),
+            payload: record.bytes().into_owned(),
         };
         let journal_used_percent = self.with_own(|own, handle| {
             own.append(handle, &entry)?;

@@ -8,6 +8,7 @@ use super::handle::Handle;
 use super::packing::Source;
 use super::recovery::{RecoveredArea, restart_after};
 use super::slots::{segment_room, slot_place};
+use crate::device::Buffer;
 use crate::error::RegionError;
 use crate::format::checkpoint::{JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
@@ -51,6 +52,8 @@ pub struct OwnArea {
     pub(super) running: Option<Running>,
     /// Where the last record would have led that found no room, until something else is written.
     pub(super) refused: Option<Position>,
+    /// Where records become blocks.
+    pub(super) blocks: Buffer,
     /// A crash left the old checkpoint beside the image that replaced it: it is retired before the next write.
     pub(super) retire: Option<Slot>,
 }
@@ -92,6 +95,7 @@ impl OwnArea {
             damage: area.damage.clone(),
             running: None,
             refused: None,
+            blocks: Buffer::zeroed(1),
             retire,
         }
     }
@@ -141,8 +145,13 @@ impl OwnArea {
         let place = self.place(handle, blocks, entry.payload.len());
         let at = place.inspect_err(|_| self.refused = Some(entry.next))?;
         self.retire_left_over(handle)?;
-        let record = self.ring.encode(entry, at, self.next.sequence);
-        handle.write(self.ring.first_block + u64::from(at), &record)?;
+        self.ring
+            .encode_into(&mut self.blocks, entry, at, self.next.sequence);
+        handle.write(self.ring.first_block + u64::from(at), &self.blocks)?;
+        if blocks > 1 {
+            // Most records take one; a large one must not keep its memory.
+            self.blocks = Buffer::zeroed(1);
+        }
         let point = JournalPoint {
             sequence: self.next.sequence,
             at,

@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub const SERVER: &str = "floor-server";
 pub const PEER: &str = "floor-peer";
 pub const RECEIVER: &str = "floor-receiver";
+pub const ECHO: &str = "floor-echo";
 
 const REQUEST_BYTES: usize = 128;
 const FILE_BYTES: u64 = 16 << 20;
@@ -165,6 +166,54 @@ pub fn answer(args: &[String]) -> Result<()> {
     while server.read_exact(&mut buffer).is_ok() {
         journal.append()?;
         server.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+/// The floor of a query: so many bytes over a Unix socket, and so many back.
+pub struct Echo {
+    stream: UnixStream,
+    asked: Vec<u8>,
+    told: Vec<u8>,
+    /// Ended with this.
+    _server: Program,
+}
+
+impl Echo {
+    pub fn start(folder: &Path, asked_bytes: usize, told_bytes: usize) -> Result<Self> {
+        let socket = folder.join("floor-echo.sock");
+        let path = socket.to_str().context("a plain path")?.to_owned();
+        let (server, _) = Program::start(&[ECHO, &path, &asked_bytes.to_string(), &told_bytes.to_string()])?;
+        Ok(Self {
+            stream: UnixStream::connect(&socket)?,
+            asked: vec![1; asked_bytes],
+            told: vec![0; told_bytes],
+            _server: server,
+        })
+    }
+
+    pub fn measure(&mut self, rounds: u32, samples: &mut Samples) -> Result<()> {
+        for _ in 0..rounds {
+            samples.time(|| {
+                self.stream.write_all(&self.asked)?;
+                self.stream.read_exact(&mut self.told)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The answering part: `SOCKET BYTES BYTES`.
+pub fn echo(args: &[String]) -> Result<()> {
+    let [socket, asked, told] = args else {
+        anyhow::bail!("SOCKET BYTES BYTES")
+    };
+    let listener = UnixListener::bind(socket)?;
+    println!("ready");
+    let (mut stream, _) = listener.accept()?;
+    let (mut asked, told) = (vec![0; asked.parse()?], vec![1; told.parse()?]);
+    while stream.read_exact(&mut asked).is_ok() {
+        stream.write_all(&told)?;
     }
     Ok(())
 }

@@ -31,7 +31,8 @@ pub fn in_turns(
     load: &mut Load,
 ) -> Result<(Samples, Samples)> {
     let (mut updates, mut bare) = (Samples::default(), Samples::default());
-    for _ in 0..TURNS {
+    let turns = std::env::var("CCD_BENCH_TURNS").map_or(Ok(TURNS), |turns| turns.parse())?;
+    for _ in 0..turns {
         floor(&mut bare)?;
         load.add(UPDATES_PER_TURN, &mut updates)?;
     }

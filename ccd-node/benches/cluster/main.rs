@@ -3,12 +3,14 @@
 //! ```text
 //! pair.rs      two nodes and two devices
 //! many.rs      three and five nodes without devices
+//! updates.rs   one update of each kind alone: `-- paired`, `-- solo`, `-- three`
+//! watchers.rs  ten thousand watchers; a query; a history of a million updates
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
 //! rig.rs       daemons on files             samples.rs   percentiles
 //! ```
 //!
-//! `cargo bench -p ccd-node -- pair` or `-- many` runs one of them. Only the ratios carry over from one machine to another.
+//! `cargo bench -p ccd-node -- pair`, `-- many`, `-- watch`, `-- query` or `-- history` runs one of them. Only the ratios carry over from one machine to another.
 //! Nothing here fails because it is slow.
 
 mod floors;
@@ -18,6 +20,8 @@ mod pair;
 mod rig;
 mod ring;
 mod samples;
+mod updates;
+mod watchers;
 
 use anyhow::Result;
 use std::time::Duration;
@@ -30,21 +34,32 @@ fn main() -> Result<()> {
     match args.get(1).map(String::as_str) {
         Some(floors::SERVER) => return floors::serve(&args[2..]),
         Some(floors::PEER) => return floors::answer(&args[2..]),
+        Some(floors::ECHO) => return floors::echo(&args[2..]),
+        Some(watchers::WATCHERS) => return watchers::watch(&args[2..]),
         Some(floors::RECEIVER) => return floors::receive(&args[2..]),
         // What `cargo bench` itself passes does not matter.
         _ => {}
     }
-    let wanted = |name: &str| {
-        let mut named = args
-            .iter()
-            .filter(|word| ["pair", "many"].contains(&word.as_str()));
-        named.clone().next().is_none() || named.any(|word| word == name)
-    };
-    if wanted("pair") {
+    let named = |name: &str| args.iter().any(|word| word == name);
+    let parts = [
+        "pair", "many", "paired", "solo", "three", "watch", "query", "history",
+    ];
+    let all = !parts.into_iter().any(named);
+    updates::run(named)?;
+    if all || named("pair") {
         pair::run()?;
     }
-    if wanted("many") {
+    if all || named("many") {
         many::run()?;
+    }
+    if all || named("watch") {
+        watchers::run()?;
+    }
+    if all || named("query") {
+        watchers::query()?;
+    }
+    if all || named("history") {
+        watchers::history()?;
     }
     Ok(())
 }

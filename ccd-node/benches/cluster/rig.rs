@@ -72,6 +72,8 @@ impl Rig {
                 secondary.display()
             );
         }
+        // Such as a slow heartbeat, for a daemon that a tool makes slow.
+        setup += &std::env::var("CCD_BENCH_SETUP").unwrap_or_default();
         rig.run(&setup)?;
         for node in &NODES[1..shape.nodes] {
             fs::create_dir_all(folder.join(node).join("etc"))?;
@@ -122,7 +124,11 @@ impl Rig {
             .create(true)
             .append(true)
             .open(self.folder.join(NODES[node]).join("log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_ccdd"))
+        // A tool that looks at the daemons, and its arguments.
+        let under = std::env::var("CCD_BENCH_UNDER").unwrap_or_default();
+        let mut line = under.split_whitespace().chain([env!("CARGO_BIN_EXE_ccdd")]);
+        let child = Command::new(line.next().context("a program")?)
+            .args(line)
             .args(["run", "--with-parent"])
             .args(["--etc".as_ref(), places.etc.as_os_str()])
             .args(["--state".as_ref(), places.state.as_os_str()])
@@ -150,6 +156,20 @@ impl Rig {
         let mut child = self.daemons[node].take().context("a running daemon")?;
         child.kill()?;
         child.wait()?;
+        Ok(())
+    }
+
+    /// Ends every daemon in good order.
+    pub fn end_all(&mut self) -> Result<()> {
+        let running = self.daemons.iter_mut().filter_map(Option::take);
+        let mut running: Vec<Child> = running.collect();
+        for child in &running {
+            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        }
+        for child in &mut running {
+            child.wait()?;
+        }
         Ok(())
     }
 
@@ -232,6 +252,17 @@ impl Rig {
             sum += bytes.context("write_bytes")?.parse::<u64>()?;
         }
         Ok(sum)
+    }
+
+    /// What a node's daemon has had of the processors, in hundredths of a second: itself, and the kernel for it.
+    pub fn cpu_ticks(&self, node: usize) -> Result<[u64; 2]> {
+        let pid = self.daemons[node].as_ref().context("a running daemon")?.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat.rsplit_once(')').context("a name")?;
+        let mut fields = rest.split_whitespace().skip(11);
+        let user: u64 = fields.next().context("user time")?.parse()?;
+        let system: u64 = fields.next().context("system time")?.parse()?;
+        Ok([user, system])
     }
 
     pub fn resident_mib(&self, node: usize) -> Result<u64> {

@@ -19,6 +19,11 @@ impl Samples {
         done
     }
 
+    /// A time that was measured elsewhere.
+    pub fn add(&mut self, time: Duration) {
+        self.times.push(time);
+    }
+
     pub fn sorted(mut self) -> Self {
         self.times.sort();
         let at = |share: f64| self.times[((self.times.len() - 1) as f64 * share) as usize];

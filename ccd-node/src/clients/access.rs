@@ -5,7 +5,8 @@
 //! once for each request; looks names up when it is made, and never again.
 
 use super::needs::{Need, Object, needs};
-use ccd_client::wire::{Ask, Service};
+use crate::watch::Sight;
+use ccd_client::wire::{Ask, Service, WatchAsk};
 use ccd_core::init::{AccessInit, AccessRight, AccessSubject};
 use nix::unistd::{Gid, Group, User, geteuid};
 use std::fmt;
@@ -178,6 +179,34 @@ impl Rights {
                 rows.join(", ")
             ),
         }
+    }
+
+    /// What of the database a watcher sees.
+    ///
+    /// # Errors
+    /// If it may not see what it asks for: with the row that would allow it.
+    pub fn sight(&self, ask: &WatchAsk) -> Result<Sight, String> {
+        let read = |object| Need {
+            right: AccessRight::Read,
+            object,
+        };
+        let mut needs = ask
+            .patterns
+            .iter()
+            .map(|pattern| read(Object::Key(pattern.key.as_str())));
+        if let Some(need) = needs.find(|need| !self.everything && !self.grants(need)) {
+            return Err(self.refusal(&need));
+        }
+        let any = read(Object::Anything);
+        if ask.patterns.is_empty() && !self.everything && !self.grants(&any) {
+            return Err(self.refusal(&any));
+        }
+        let keys = if self.everything || self.reader {
+            vec!["*".to_owned()]
+        } else {
+            self.rows.iter().map(|row| row.keys.clone()).collect()
+        };
+        Ok(Sight::new(ask.patterns.clone(), keys))
     }
 }
 

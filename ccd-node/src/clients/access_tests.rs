@@ -1,7 +1,7 @@
 //! The table of requests and rights, and what refusals say.
 
 use super::*;
-use ccd_client::wire::{ChangesAsk, HistoryAsk};
+use ccd_client::wire::{ChangesAsk, HistoryAsk, WatchFrom};
 use ccd_core::client::{Request, RequestBody, UpdateRequest};
 use ccd_core::configuration::{Quorum, RestoreFlag};
 use ccd_core::database::{Content, Key, Op, Pattern, Precondition, Row, Who};
@@ -150,6 +150,7 @@ fn kind(ask: &Ask) -> &'static str {
         Ask::Changes(_) => return "changes",
         Ask::Branches => return "branches",
         Ask::Branch { .. } => return "branch",
+        Ask::Watch(_) => return "watch",
     };
     match &request.body {
         RequestBody::Query { .. } => "query",
@@ -179,7 +180,7 @@ fn kind(ask: &Ask) -> &'static str {
     }
 }
 
-const KINDS: usize = 28;
+const KINDS: usize = 29;
 
 /// Every request, and who may ask for it.
 fn table() -> Vec<(Ask, Vec<Asker>)> {
@@ -221,6 +222,8 @@ fn table() -> Vec<(Ask, Vec<Asker>)> {
         (changes(Some(key("APP"))), [readers(), vec![App]].concat()),
         (Ask::Branches, readers()),
         (branch, readers()),
+        // Of what is watched, each sees what it may read.
+        (Ask::Watch(watch(&[])), anybody()),
         (query("OTHER"), readers()),
         (query("APP"), [readers(), vec![App]].concat()),
         (query("NET_A"), [readers(), vec![Net]].concat()),
@@ -408,5 +411,38 @@ fn names_that_this_machine_does_not_know_grant_nothing() {
     assert_eq!(
         root.rules.iter().map(|(subject, _)| *subject).collect::<Vec<_>>(),
         [Subject::User(0), Subject::Group(0)]
+    );
+}
+
+fn watch(keys: &[&str]) -> WatchAsk {
+    WatchAsk {
+        patterns: keys.iter().map(|name| Pattern::all(key(name))).collect(),
+        from: WatchFrom::Now,
+        timeout: Duration::from_secs(1),
+    }
+}
+
+#[test]
+fn a_watcher_sees_the_keys_that_it_may_read_and_a_refusal_names_the_row() {
+    let rights = |who| rules().rights_of(&caller(who));
+    for (who, name, expected) in [
+        (Admin, "ANY", true),
+        (Reader, "ANY", true),
+        (Member, "ANY", true),
+        (Net, "NET_A", true),
+        (Net, "ANY", false),
+        (App, "APP", true),
+        (App, "APPS", false),
+    ] {
+        let sight = rights(who).sight(&watch(&[])).expect("it may read something");
+        assert_eq!(sight.view().names(&key(name)), expected, "{who:?} {name}");
+    }
+    let refused = rights(Stranger).sight(&watch(&[])).unwrap_err();
+    assert!(refused.contains("ACCESS:read:9:*"), "{refused}");
+    rights(Net).sight(&watch(&["NET_A", "NET_B"])).unwrap();
+    let refused = rights(Net).sight(&watch(&["NET_A", "APP"])).unwrap_err();
+    assert!(
+        refused.contains("key APP") && refused.contains("ACCESS:read:6:APP"),
+        "{refused}"
     );
 }

@@ -6,6 +6,7 @@
 //! groups.rs    the groups of whoever connected, by the kernel's word
 //! limits.rs    what one user may take of the daemon
 //! serve.rs     the sockets and one task for each connection
+//! watching.rs  a connection that becomes a watcher's
 //! ```
 //!
 //! A request gets a [`ClientToken`] of its own and goes to the event loop; the answer is written to the socket
@@ -16,6 +17,7 @@ mod groups;
 mod limits;
 mod needs;
 mod serve;
+mod watching;
 
 pub use access::AccessRules;
 pub use serve::{Sockets, bind, serve, today};
@@ -23,6 +25,7 @@ pub use serve::{Sockets, bind, serve, today};
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
+use crate::watch;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
 use limits::{Seat, Turn};
@@ -52,6 +55,11 @@ pub enum FromClient {
     Branches {
         client: ClientToken,
         name: Option<String>,
+    },
+    /// The connection goes with it.
+    Watch {
+        client: ClientToken,
+        start: Box<watch::Start>,
     },
     Gone {
         client: ClientToken,
@@ -155,8 +163,7 @@ impl Clients {
         if !fits || !seat.begin_to_wait() {
             return None;
         }
-        let token = ClientToken(self.last_token.get() + 1);
-        self.last_token.set(token.0);
+        let token = self.token();
         let mut held = Held::default();
         if bytes > SMALL_BYTES {
             held = Held::new(seat.gauges());
@@ -170,6 +177,13 @@ impl Clients {
         };
         self.waiting.borrow_mut().insert(token, waiting);
         Some(token)
+    }
+
+    /// One that nobody has had.
+    fn token(&self) -> ClientToken {
+        let token = ClientToken(self.last_token.get() + 1);
+        self.last_token.set(token.0);
+        token
     }
 
     /// The connection is gone; returns what it waited for.

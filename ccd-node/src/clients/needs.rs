@@ -69,6 +69,8 @@ pub fn needs(ask: &Ask) -> Vec<Need<'_>> {
         Ask::Status | Ask::Why { .. } => read(Object::Anything),
         Ask::History(HistoryAsk { key, .. }) | Ask::Changes(ChangesAsk { key, .. }) => read(key_or_all(key)),
         Ask::Branches | Ask::Branch { .. } => read(Object::Database),
+        // Any number of keys, or all that it may read: see `Rights::sight`.
+        Ask::Watch(_) => read(Object::Anything),
     };
     vec![one]
 }

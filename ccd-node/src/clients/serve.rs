@@ -7,8 +7,10 @@ use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
+use crate::outlet::Outlet;
 use crate::quiet::Quiet;
-use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told};
+use crate::watch::Seats;
+use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told, WatchAsk};
 use ccd_core::client::RequestBody;
 use ccd_core::ids::NodeId;
 use ccd_core::init::AccessRight;
@@ -23,7 +25,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 /// A preamble or request that has begun must be whole in this time: nobody needs longer who is not stopped or hostile.
@@ -78,12 +79,14 @@ fn bind_one(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-struct Shared {
+pub(super) struct Shared {
     me: NodeId,
-    rules: AccessRules,
-    clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    pub(super) rules: AccessRules,
+    pub(super) clients: Rc<Clients>,
+    pub(super) to_core: Outlet<FromClient>,
     accounts: Rc<Accounts>,
+    /// Places of watchers.
+    pub(super) seats: Seats,
     quiet: RefCell<Quiet>,
 }
 
@@ -102,7 +105,8 @@ pub fn serve(
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: mpsc::Sender<FromClient>,
+    to_core: Outlet<FromClient>,
+    seats: Seats,
 ) {
     let shared = Rc::new(Shared {
         me,
@@ -110,6 +114,7 @@ pub fn serve(
         clients,
         to_core,
         accounts: Rc::new(Accounts::new(raise_descriptors())),
+        seats,
         quiet: RefCell::default(),
     });
     spawn_local(accept(sockets.clients, shared.clone(), false));
@@ -183,12 +188,15 @@ async fn converse(
     connection.outbox.flush();
     let outcome = tokio::select! {
         outcome = read(&mut reader, shared, &connection, &caller, &rights, control) => outcome,
-        () = connection.outbox.drain() => Ok(()),
+        () = connection.outbox.drain() => Ok(None),
     };
     for client in shared.clients.forget(&connection) {
         shared.to_core.send(FromClient::Gone { client }).await?;
     }
-    outcome
+    match outcome? {
+        Some(ask) => super::watching::hand_over(shared, reader, connection, ask, &caller, &rights).await,
+        None => Ok(()),
+    }
 }
 
 /// Who connected, by the kernel's word.
@@ -204,7 +212,7 @@ fn caller(stream: &UnixStream) -> io::Result<Caller> {
     })
 }
 
-/// Takes requests until the client hangs up or makes no sense.
+/// Takes requests until the client hangs up or makes no sense, or asks for something that takes the whole connection.
 async fn read(
     stream: &mut OwnedReadHalf,
     shared: &Shared,
@@ -212,7 +220,7 @@ async fn read(
     caller: &Caller,
     rights: &Rights,
     control: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<WatchAsk>> {
     let mut inbox = Inbox {
         bytes: Vec::new(),
         held: Held::new(connection.seat.gauges()),
@@ -234,22 +242,31 @@ async fn read(
             inbox.took(frame.end);
             if let Err(why) = rights.check(&asked.body, control) {
                 connection.tell(asked.id, Told::Failed(Fault::NotPermitted { why }));
+                continue;
+            }
+            let service = asked.body.service();
+            let body = match super::watching::taken(asked.body, connection, &inbox.bytes) {
+                Ok(body) => body,
+                Err(Ok(watch)) => return Ok(Some(watch)),
+                Err(Err(fault)) => {
+                    connection.tell(asked.id, Told::Failed(fault));
+                    return Ok(None);
+                }
+            };
+            let bytes = if bytes > SMALL_BYTES {
+                bytes * DECODED_TIMES
             } else {
-                let bytes = if bytes > SMALL_BYTES {
-                    bytes * DECODED_TIMES
-                } else {
-                    bytes
-                };
-                let turn = match asked.body.service() {
-                    Service::Read => connection.seat.turn().await,
-                    Service::Write | Service::Control => Turn::default(),
-                };
-                match shared.clients.register(connection, asked.id, bytes, turn) {
-                    None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
-                    Some(client) => {
-                        let event = from_client(client, asked.body, caller, shared.me);
-                        shared.to_core.send(event).await?;
-                    }
+                bytes
+            };
+            let turn = match service {
+                Service::Read => connection.seat.turn().await,
+                Service::Write | Service::Control => Turn::default(),
+            };
+            match shared.clients.register(connection, asked.id, bytes, turn) {
+                None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
+                Some(client) => {
+                    let event = from_client(client, body, caller, shared.me);
+                    shared.to_core.send(event).await?;
                 }
             }
             if connection.outbox.backlog_bytes() > UNREAD_BYTES_MAX {
@@ -258,7 +275,7 @@ async fn read(
             continue;
         }
         if !inbox.fill(stream, greeted).await? {
-            return Ok(());
+            return Ok(None);
         }
         if inbox.bytes.len() > SMALL_BYTES && !connection.seat.has_room() {
             return Err(Hostile::Crowded.into());
@@ -292,6 +309,7 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
             return FromClient::Branches { client, name };
         }
         Ask::Request(request) => request,
+        Ask::Watch(_) => unreachable!("it was taken before"),
     };
     request.timeout = request.timeout.min(TIMEOUT_MAX);
     if let RequestBody::Update(update) = &mut request.body {

@@ -8,12 +8,14 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
+//! watching.rs watchers on their way in
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
 mod signals;
+mod watching;
 
 pub use run::run;
 
@@ -25,6 +27,7 @@ use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::history::{Answered, History};
 use crate::nodes;
+use crate::outlet::{Bell, Outlet};
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
@@ -41,9 +44,8 @@ use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 /// Events that are handled before the sockets are looked at again.
 const EVENTS_PER_TURN_MAX: usize = 64;
@@ -63,10 +65,11 @@ struct Daemon {
     /// Where this node listens for the others.
     own: Vec<SocketAddr>,
     /// Where it is said that a staged init database is durable.
-    staged: mpsc::Sender<Staged>,
+    staged: Outlet<Staged>,
     clients: Rc<Clients>,
     decisions: Decisions,
     history: History,
+    watchers: watching::Watchers,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -94,7 +97,8 @@ pub struct Staged {
 struct Inlets {
     peers: mpsc::Receiver<FromPeer>,
     clients: mpsc::Receiver<FromClient>,
-    mirror: Arc<Notify>,
+    /// Rings when something is on any of them, or a thread has finished something.
+    bell: Bell,
     scrub: mpsc::Receiver<scrub::Outcome>,
     checkpoints: mpsc::Receiver<Saved>,
     staged: mpsc::Receiver<Staged>,
@@ -109,53 +113,71 @@ impl Daemon {
         let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         let mut alarm_at = Time::NEVER;
         while !self.is_over() {
+            let more = self.take_what_came(&mut inlets);
             let now = clock::now();
             let due = self.next_deadline();
             if due <= now {
                 self.on_time(now);
-                // Sockets get their turn also when timers come thick and fast.
+            }
+            if due <= now || more {
+                // Sockets get their turn also when timers or requests come thick and fast.
                 tokio::task::yield_now().await;
-                continue;
-            }
-            if due < alarm_at || alarm.is_elapsed() {
-                alarm
-                    .as_mut()
-                    .reset(tokio::time::Instant::now() + clock::until(now, due));
-                alarm_at = due;
-            }
-            let mut budget = EVENTS_PER_TURN_MAX;
-            tokio::select! {
-                Some(first) = inlets.peers.recv() => {
-                    let mut next = Some(first);
-                    while let Some(FromPeer { from, message, .. }) = next {
-                        self.handle(Event::Message { from, message });
-                        budget -= 1;
-                        next = if budget > 0 { inlets.peers.try_recv().ok() } else { None };
-                    }
+            } else {
+                if due < alarm_at || alarm.is_elapsed() {
+                    alarm
+                        .as_mut()
+                        .reset(tokio::time::Instant::now() + clock::until(now, due));
+                    alarm_at = due;
                 }
-                Some(first) = inlets.clients.recv() => {
-                    let mut next = Some(first);
-                    let begun = Instant::now();
-                    while let Some(from_client) = next {
-                        self.on_client(from_client);
-                        budget -= 1;
-                        next = if budget > 0 && begun.elapsed() < CLIENTS_TURN_MAX { inlets.clients.try_recv().ok() } else { None };
-                    }
+                tokio::select! {
+                    biased;
+                    () = inlets.bell.notified() => {}
+                    () = &mut alarm => {}
                 }
-                Some(outcome) = inlets.scrub.recv() => self.end_scrub(&outcome),
-                Some(saved) = inlets.checkpoints.recv() => self.checkpoints.end(saved),
-                Some(Staged { digest, result }) = inlets.staged.recv() => self.end_staging(digest, result),
-                Some(Answered { client, told }) = inlets.history.recv() => self.clients.reply(client, told),
-                () = inlets.mirror.notified() => self.take_completions(),
-                () = &mut alarm => {}
-                Some(word) = inlets.signals.recv() => match word {
-                    Word::Leave => self.begin_to_leave(),
-                    Word::Reload => self.reload(),
-                },
             }
         }
         self.finish().await;
         self.commands.finish();
+    }
+
+    /// Handles what waits, but not so much that the sockets would starve. Returns whether more may wait.
+    fn take_what_came(&mut self, inlets: &mut Inlets) -> bool {
+        // Each has its own share: peers do not keep clients waiting, nor the other way round.
+        let (mut of_peers, mut of_clients) = (EVENTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX);
+        while of_peers > 0
+            && let Ok(FromPeer { from, message, .. }) = inlets.peers.try_recv()
+        {
+            self.handle(Event::Message { from, message });
+            of_peers -= 1;
+        }
+        let begun = Instant::now();
+        while of_clients > 0
+            && begun.elapsed() < CLIENTS_TURN_MAX
+            && let Ok(from_client) = inlets.clients.try_recv()
+        {
+            self.on_client(from_client);
+            of_clients -= 1;
+        }
+        self.take_completions();
+        if let Ok(outcome) = inlets.scrub.try_recv() {
+            self.end_scrub(&outcome);
+        }
+        if let Ok(saved) = inlets.checkpoints.try_recv() {
+            self.checkpoints.end(saved);
+        }
+        if let Ok(Staged { digest, result }) = inlets.staged.try_recv() {
+            self.end_staging(digest, result);
+        }
+        while let Ok(Answered { client, told }) = inlets.history.try_recv() {
+            self.clients.reply(client, told);
+        }
+        while let Ok(word) = inlets.signals.try_recv() {
+            match word {
+                Word::Leave => self.begin_to_leave(),
+                Word::Reload => self.reload(),
+            }
+        }
+        of_peers == 0 || !inlets.clients.is_empty()
     }
 
     fn next_deadline(&self) -> Time {
@@ -179,6 +201,7 @@ impl Daemon {
         if self.service.next_deadline() <= now {
             let status = self.node.status(now);
             self.service.tell(now, &status);
+            self.watchers.note(&status);
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
@@ -199,7 +222,9 @@ impl Daemon {
     }
 
     fn take_completions(&mut self) {
-        while let Some(done) = self.mirror.next_completion(clock::now()) {
+        while self.mirror.has_news(clock::now())
+            && let Some(done) = self.mirror.next_completion(clock::now())
+        {
             let (ticket, result) = (done.ticket, done.result);
             if ticket == OWN_REPAIR {
                 match result {
@@ -238,6 +263,7 @@ impl Daemon {
         }
         self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
+        self.watchers.go_on(&self.history);
     }
 
     fn execute(&mut self, action: Action) {
@@ -310,6 +336,9 @@ impl Daemon {
             self.begin_checkpoint(reply);
             return;
         }
+        let Some(reply) = self.watchers.take_reply(client, reply) else {
+            return;
+        };
         let told = match reply {
             Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
             reply => reply.into(),
@@ -335,6 +364,7 @@ impl Daemon {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
             }
+            FromClient::Watch { client, start } => self.ask_to_watch(client, *start),
             FromClient::History { client, ask } => self.history.ask(client, ask),
             FromClient::Branches { client, name } => {
                 self.history

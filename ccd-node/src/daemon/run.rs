@@ -1,17 +1,19 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
-use super::{Daemon, Inlets, signals};
+use super::{Daemon, Inlets, signals, watching};
 use crate::checkpoints::Checkpoints;
 use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
 use crate::commands::Commands;
 use crate::fences::Fences;
 use crate::history::History;
+use crate::outlet::{self, Bell};
 use crate::peers::{self, Pace, Peers};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
+use crate::watch::Watching;
 use ccd_client::Exit;
 use ccd_core::ids::NodeId;
 use ccd_core::init::ClusterInit;
@@ -23,7 +25,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
 
 /// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
 const FROM_PEERS_MAX: usize = 256;
@@ -32,7 +33,7 @@ const FROM_CLIENTS_MAX: usize = 1024;
 /// Init databases on their way to the disk: the protocol stores one at a time.
 const STAGED_MAX: usize = 4;
 
-/// Runs the daemon until it is told to end. Call inside a `LocalSet`.
+/// Runs the daemon until it is told to end. Call inside a local runtime.
 ///
 /// # Errors
 /// When it cannot start to serve.
@@ -49,10 +50,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         scrub_every,
         lock: _lock,
     } = startup;
+    let woken = Bell::default();
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
-    let signals = signals::listen().map_err(on_signal)?;
+    let signals = signals::listen(&woken).map_err(on_signal)?;
 
-    let woken = Arc::new(Notify::new());
     let wake = woken.clone();
     let mut mirror = Mirror::new(settings.disk_deadline, Arc::new(move || wake.notify_one()));
     let wake = woken.clone();
@@ -68,22 +69,32 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let listeners = bind_node(&init, me)?;
     let sockets = bind_clients(&places, &rules)?;
     let identity = Rc::new(identity);
-    let (from_peers, peers_inlet) = mpsc::channel(FROM_PEERS_MAX);
-    let (from_clients, clients_inlet) = mpsc::channel(FROM_CLIENTS_MAX);
+    let (from_peers, peers_inlet) = outlet::channel(FROM_PEERS_MAX, &woken);
+    let (from_clients, clients_inlet) = outlet::channel(FROM_CLIENTS_MAX, &woken);
     let pace = Pace::of(settings.heartbeat, settings.lease);
     let mut peers = Peers::new(identity.clone(), pace);
     let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     for node in init.nodes().iter().filter(|node| node.id != me) {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
-    let (staged, staged_inlet) = mpsc::channel(STAGED_MAX);
+    let (staged, staged_inlet) = outlet::channel(STAGED_MAX, &woken);
     let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
     let clients = Rc::new(Clients::default());
-    clients::serve(sockets, me, rules, clients.clone(), from_clients);
 
     let budget_bytes = u64::from(init.options().history_mib) << 20;
     let folder = places.history_dir();
-    let (history, history_inlet) = History::open(&folder, init.id(), budget_bytes).map_err(|error| {
+    let watching = Watching::start(History::trail(&folder, init.id()))
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    clients::serve(
+        sockets,
+        me,
+        rules,
+        clients.clone(),
+        from_clients,
+        watching.seats(),
+    );
+    let opened = History::open(&folder, init.id(), budget_bytes, &woken, watching.listener());
+    let (history, history_inlet) = opened.map_err(|error| {
         let text = format!(
             "cannot use the history {}: {error}; check the folder and its file system",
             folder.display()
@@ -92,10 +103,11 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     })?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
-    let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now());
+    let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
     let options = init.options();
     let (every, keep) = (options.checkpoint_interval, options.checkpoint_keep);
-    let (checkpoints, checkpoints_inlet) = Checkpoints::new(&places, every, keep, clock::now(), today());
+    let (checkpoints, checkpoints_inlet) =
+        Checkpoints::new(&places, every, keep, clock::now(), today(), &woken);
     let mut daemon = Daemon {
         node,
         mirror,
@@ -110,6 +122,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients,
         decisions,
         history,
+        watchers: watching::Watchers::new(watching),
         service: Service::new(),
         scrub,
         checkpoints,
@@ -125,7 +138,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let inlets = Inlets {
         peers: peers_inlet,
         clients: clients_inlet,
-        mirror: woken,
+        bell: woken,
         scrub: scrub_inlet,
         checkpoints: checkpoints_inlet,
         staged: staged_inlet,

@@ -1,6 +1,7 @@
 //! Signals, as words to the event loop. A task of its own waits for them, so that the loop looks at one inlet and not at
 //! each signal after every update.
 
+use crate::outlet::{self, Bell};
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,15 +18,15 @@ pub enum Word {
     Reload,
 }
 
-/// Takes these signals over from now on. Call inside a `LocalSet`.
+/// Takes these signals over from now on. Call inside the runtime.
 ///
 /// # Errors
 /// When the system does not let it.
-pub fn listen() -> io::Result<mpsc::Receiver<Word>> {
+pub fn listen(bell: &Bell) -> io::Result<mpsc::Receiver<Word>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let (words, inlet) = mpsc::channel(WAITING_MAX);
+    let (words, inlet) = outlet::channel(WAITING_MAX, bell);
     tokio::task::spawn_local(async move {
         loop {
             let word = tokio::select! {

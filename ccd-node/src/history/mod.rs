@@ -4,6 +4,8 @@
 //!   event loop ── tell ──→ writer.rs   a thread: what did each record do?      frame.rs    what is written, as bytes
 //!              ── ask ───→    ↓                                                segment.rs  one file of frames
 //!                          store.rs    files, budget                           read.rs     answers, on another thread
+//!                             ↓                                                trail.rs    as a watcher goes through it
+//!                          Listener    who is told, once it is written
 //! ```
 //!
 //! It is beside the database, not part of it: nothing waits for it, and an update is as durable without it. What is missing
@@ -13,13 +15,17 @@ mod frame;
 mod read;
 mod segment;
 mod store;
+pub mod trail;
 mod writer;
 
+pub use frame::{Effects, Kept};
 pub use writer::be_nice;
 
 use crate::branches;
-use ccd_client::wire::{ChangesAsk, Fault, HistoryAsk, Told};
+use crate::outlet::Bell;
+use ccd_client::wire::{self, ChangesAsk, Fault, HistoryAsk};
 use ccd_core::client::ClientToken;
+use ccd_core::database::{Database, Key};
 use ccd_core::ids::{ClusterId, Position};
 use ccd_core::protocol::Committed;
 use read::{ReadError, Reader};
@@ -30,6 +36,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use store::Store;
 use tokio::sync::mpsc;
+use trail::{Step, Trail};
 use writer::Desk;
 
 /// Questions that wait to be answered; more are refused.
@@ -47,11 +54,43 @@ pub enum Ask {
     },
 }
 
+/// What one telling of the node came to.
+#[derive(Debug)]
+pub struct Told {
+    pub steps: Vec<Step>,
+    /// The version that the first round was made on, if it is known.
+    pub before: Option<Database>,
+    pub after: Database,
+}
+
+/// Who is told of everything, once it is written or could not be.
+pub trait Listener: Send {
+    /// Whether it wants to hear anything now.
+    fn is_listening(&self) -> bool;
+    fn told(&mut self, told: Vec<Told>);
+}
+
 /// An answer on its way to its client.
 #[derive(Debug)]
 pub struct Answered {
     pub client: ClientToken,
-    pub told: Told,
+    pub told: wire::Told,
+}
+
+/// The way of answers to the event loop. Bounded by the questions, of which so many wait.
+#[derive(Clone, Debug)]
+struct Answers {
+    sender: mpsc::UnboundedSender<Answered>,
+    bell: Bell,
+}
+
+impl Answers {
+    fn send(&self, answered: Answered) {
+        // The daemon may be gone.
+        if self.sender.send(answered).is_ok() {
+            self.bell.notify_one();
+        }
+    }
 }
 
 /// The event loop's hold on it.
@@ -60,7 +99,7 @@ pub struct History {
     desk: Arc<Desk>,
     head: Position,
     asks: SyncSender<(ClientToken, Ask, Position)>,
-    answers: mpsc::UnboundedSender<Answered>,
+    answers: Answers,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -73,12 +112,16 @@ impl History {
         folder: &Path,
         cluster: ClusterId,
         budget_bytes: u64,
+        bell: &Bell,
+        listener: Box<dyn Listener>,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Answered>)> {
         let store = Store::open(folder, cluster, budget_bytes)?;
         let head = store.head();
         let reader = Reader::new(store.folder(), cluster);
         // At most one for each question, of which there are few.
-        let (answers, inlet) = mpsc::unbounded_channel();
+        let (sender, inlet) = mpsc::unbounded_channel();
+        let bell = bell.clone();
+        let answers = Answers { sender, bell };
         let (asks, waiting) = sync_channel::<(ClientToken, Ask, Position)>(ASKS_MAX);
         let outlet = answers.clone();
         // Ends when the last question is answered that the writer may still hand on.
@@ -87,15 +130,14 @@ impl History {
             .spawn(move || {
                 for (client, ask, head) in waiting {
                     let told = answer(&reader, &ask, head);
-                    // The daemon may be gone.
-                    let _ = outlet.send(Answered { client, told });
+                    outlet.send(Answered { client, told });
                 }
             })?;
         let desk = Arc::new(Desk::default());
         let shared = desk.clone();
         let writer = std::thread::Builder::new()
             .name("ccd-history".into())
-            .spawn(move || writer::run(&shared, store))?;
+            .spawn(move || writer::run(&shared, store, listener))?;
         let history = Self {
             desk,
             head,
@@ -119,17 +161,26 @@ impl History {
     /// Answered when everything that was told before is written.
     pub fn ask(&self, client: ClientToken, ask: Ask) {
         let (asks, answers) = (self.asks.clone(), self.answers.clone());
-        self.desk.then(Box::new(move |head| {
+        self.desk.then(Box::new(move |head, _| {
             if let Err(TrySendError::Full(_)) = asks.try_send((client, ask, head)) {
-                let told = Told::Failed(Fault::Overloaded);
-                // The daemon may be gone.
-                let _ = answers.send(Answered { client, told });
+                let told = wire::Told::Failed(Fault::Overloaded);
+                answers.send(Answered { client, told });
             }
         }));
     }
 }
 
 impl History {
+    /// The way through it, for whoever watches.
+    pub fn trail(folder: &Path, cluster: ClusterId) -> Trail {
+        Trail::new(folder, cluster)
+    }
+
+    /// Done when everything that was told before is written, with the version that was told last, if any was.
+    pub fn afterwards(&self, then: impl FnOnce(Option<&Database>) + Send + 'static) {
+        self.desk.then(Box::new(move |_, newest| then(newest)));
+    }
+
     /// The branches in this folder, or the one of this name.
     pub fn ask_branches(&self, client: ClientToken, folder: PathBuf, name: Option<String>) {
         self.ask(client, Ask::Branches { folder, name });
@@ -146,30 +197,74 @@ impl Drop for History {
     }
 }
 
-fn answer(reader: &Reader, ask: &Ask, head: Position) -> Told {
+fn answer(reader: &Reader, ask: &Ask, head: Position) -> wire::Told {
     let answered = match ask {
-        Ask::Branches { folder, name: None } => {
-            branches::list(folder).map(Told::Branches).map_err(ReadError::Io)
-        }
+        Ask::Branches { folder, name: None } => branches::list(folder)
+            .map(wire::Told::Branches)
+            .map_err(ReadError::Io),
         Ask::Branches {
             folder,
             name: Some(name),
         } => match branches::read(folder, name) {
-            Ok(Some(text)) => Ok(Told::Branch { text }),
+            Ok(Some(text)) => Ok(wire::Told::Branch { text }),
             Ok(None) => Err(ReadError::NotKept(format!(
                 "no branch {name:?} is kept on this node"
             ))),
             Err(error) => Err(ReadError::Io(error)),
         },
-        Ask::History(ask) => reader.history(ask).map(Told::History),
-        Ask::Changes(ask) => reader.changes(ask, head).map(Told::Changes),
+        Ask::History(ask) => reader.history(ask).map(wire::Told::History),
+        Ask::Changes(ask) => reader.changes(ask, head).map(wire::Told::Changes),
     };
     answered.unwrap_or_else(|error| {
-        Told::Failed(match error {
+        wire::Told::Failed(match error {
             ReadError::NotKept(why) => Fault::NotKept { why },
             ReadError::Io(error) => Fault::Internal {
                 why: error.to_string(),
             },
         })
     })
+}
+
+/// For `measured.rs` alone: the store of a history, with no threads around it.
+pub struct Writer(Store);
+
+impl Writer {
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(folder: &Path, cluster: ClusterId, budget_bytes: u64) -> io::Result<Self> {
+        Store::open(folder, cluster, budget_bytes).map(Self)
+    }
+
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn append(&mut self, updates: impl Iterator<Item = (Position, Kept)>) -> io::Result<()> {
+        let frames = updates.map(|(next, kept)| frame::Frame::Round {
+            next,
+            updates: vec![kept],
+        });
+        self.0.append(frames.collect())
+    }
+
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// For `measured.rs` alone: how many updates `history KEY` is told of.
+///
+/// # Errors
+/// When the history cannot be read.
+pub fn count(folder: &Path, cluster: ClusterId, key: Key, last: u32) -> io::Result<usize> {
+    let ask = HistoryAsk {
+        key: Some(key),
+        last,
+        before: None,
+        rows: true,
+    };
+    let told = Reader::new(folder, cluster)
+        .history(&ask)
+        .map_err(io::Error::other)?;
+    Ok(told.items.len())
 }

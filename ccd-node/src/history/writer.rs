@@ -2,11 +2,13 @@
 //!
 //! It runs at a low priority, after the clients have their acks. While it works or has just worked, nobody wakes it: it
 //! looks again by itself, so that a stream of updates costs the event loop a push each. What it is told and has no room for is
-//! dropped, and shows as a gap, because every telling says from where it goes on.
+//! dropped, and shows as a gap, because every telling says from where it goes on. Who watches is told after it is written.
 
 use super::frame::{Effects, Frame, Kept};
 use super::store::Store;
-use ccd_core::database::{Difference, Record, RecordBody};
+use super::trail;
+use super::{Listener, Told};
+use ccd_core::database::{Database, Difference, Record, RecordBody};
 use ccd_core::ids::Position;
 use ccd_core::protocol::Committed;
 use std::collections::VecDeque;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 const QUEUE_MAX: usize = 4096;
 /// After work, it looks again so much later.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Before work after a rest: those who made the updates hear of them first, for watchers take the processors.
+const GATHER: Duration = Duration::from_millis(2);
 /// What was written is on the disk so much later; what a power cut takes is told again from the journal of the local copy.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Between two complaints about a disk.
@@ -24,8 +28,8 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 /// Niceness of the thread.
 const NICE: i32 = 10;
 
-/// Something to do once everything told before is written; it gets the end of the history.
-pub type Then = Box<dyn FnOnce(Position) + Send>;
+/// Something to do once everything told before is written; it gets the end of the history, and the version that was told last.
+pub type Then = Box<dyn FnOnce(Position, Option<&Database>) + Send>;
 
 /// What the event loop and the thread share.
 #[derive(Default)]
@@ -58,6 +62,10 @@ impl Desk {
     pub fn tell(&self, committed: Committed) {
         let mut state = self.state();
         if state.told.len() >= QUEUE_MAX {
+            // The newest version stays, without the way to it: whoever comes now is not told an older one.
+            let after = committed.after;
+            state.told.pop_back();
+            state.told.push_back(Committed { way: None, after });
             return;
         }
         state.told.push_back(committed);
@@ -76,17 +84,28 @@ impl Desk {
         self.bell.notify_one();
     }
 
-    /// What there is to do; `None` when it is closed and nothing is left. Waits no longer than until `wake_at`.
-    fn take(&self, wake_at: Option<Instant>) -> Option<(VecDeque<Committed>, Vec<Then>)> {
+    /// What there is to do: what was told is put into `told`, which is empty. `None` when it is closed and nothing is left.
+    /// Waits no longer than until `wake_at`.
+    fn take(&self, wake_at: Option<Instant>, told: &mut VecDeque<Committed>) -> Option<Vec<Then>> {
         let mut state = self.state();
+        let mut dozed = false;
         loop {
+            if std::mem::take(&mut dozed) && state.then.is_empty() && !state.closed {
+                state = self
+                    .bell
+                    .wait_timeout(state, GATHER)
+                    .expect("no thread panics with the lock")
+                    .0;
+            }
             let idle = state.told.is_empty() && state.then.is_empty();
             if idle && state.closed {
                 return None;
             }
             let left = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
             if !idle || left.is_some_and(|left| left.is_zero()) {
-                return Some((std::mem::take(&mut state.told), std::mem::take(&mut state.then)));
+                // Both keep their memory: telling must not allocate.
+                std::mem::swap(&mut state.told, told);
+                return Some(std::mem::take(&mut state.then));
             }
             state.dozing = true;
             state = match left {
@@ -99,6 +118,7 @@ impl Desk {
                 None => self.bell.wait(state).expect("no thread panics with the lock"),
             };
             state.dozing = false;
+            dozed = !state.told.is_empty();
         }
     }
 
@@ -121,20 +141,36 @@ impl Desk {
 }
 
 /// Runs until the desk is closed.
-pub fn run(desk: &Desk, mut store: Store) {
+pub fn run(desk: &Desk, mut store: Store, mut listener: Box<dyn Listener>) {
     be_nice();
+    let mut newest: Option<Database> = None;
     let mut sync_at: Option<Instant> = None;
     let mut complaint: Option<Instant> = None;
-    while let Some((told, then)) = desk.take(sync_at) {
+    let mut told = VecDeque::new();
+    while let Some(then) = desk.take(sync_at, &mut told) {
         let worked = !told.is_empty();
         let mut outcome = Ok(());
         if worked {
             let mut frames = Vec::new();
+            let mut heard = Vec::new();
+            let is_heard = listener.is_listening();
             let mut head = store.head();
-            for committed in told {
+            for committed in told.drain(..) {
+                let (from, first) = (head, frames.len());
+                let before = committed.way.as_ref().map(|(before, _)| before.clone());
+                let after = committed.after.clone();
                 head = follow(head, committed, &mut frames);
+                if is_heard {
+                    let steps = trail::steps(from, &frames[first..]);
+                    let after = after.clone();
+                    heard.push(Told { steps, before, after });
+                }
+                newest = Some(after);
             }
             outcome = store.append(frames);
+            if is_heard {
+                listener.told(heard);
+            }
         }
         if outcome.is_ok() && sync_at.is_some_and(|at| at <= Instant::now()) {
             outcome = store.sync();
@@ -151,7 +187,7 @@ pub fn run(desk: &Desk, mut store: Store) {
             _ => Some(Instant::now() + SYNC_AFTER),
         };
         for then in then {
-            then(store.head());
+            then(store.head(), newest.as_ref());
         }
         if worked {
             desk.pause();
@@ -170,12 +206,20 @@ fn follow(head: Position, committed: Committed, frames: &mut Vec<Frame>) -> Posi
         bridge(reached, before.position(), frames);
         reached = before.position();
         let mut now = before;
-        for record in records {
-            match now.effects(&record) {
-                Ok((effects, next)) => {
+        let mut records = records.into_iter().peekable();
+        while let Some(record) = records.next() {
+            let effects = if records.peek().is_some() {
+                (now.effects(&record)).map(|(effects, next)| {
+                    now = next;
+                    effects
+                })
+            } else {
+                now.last_effects(&record)
+            };
+            match effects {
+                Ok(effects) => {
                     frames.extend(round(&record, effects));
                     reached = record.next;
-                    now = next;
                 }
                 // It does not fit, which is the protocol's affair; here it is a gap.
                 Err(error) => {
@@ -220,7 +264,7 @@ pub fn be_nice() {
     // SAFETY: takes three numbers and touches no memory. On Linux, process 0 means the calling thread alone.
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
     if done != 0 {
-        tracing::debug!("a thread beside the loop keeps the usual priority");
+        tracing::debug!("a thread keeps the usual priority");
     }
 }
 
@@ -228,12 +272,21 @@ pub fn be_nice() {
 mod tests {
     use super::super::read::{Reader, tests::generations};
     use super::*;
-    use ccd_core::database::{Database, Key, Op, Row, Update, Who};
+    use ccd_core::database::{Key, Op, Row, Update, Who};
     use ccd_core::ids::{ClusterId, Epoch, NodeSet, RequestId};
     use ccd_core::time::Date;
     use std::sync::mpsc;
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    struct Nobody;
+
+    impl Listener for Nobody {
+        fn is_listening(&self) -> bool {
+            false
+        }
+        fn told(&mut self, _: Vec<Told>) {}
+    }
 
     fn commit(before: &Database, sequence: u64, op: Op) -> (Arc<Record>, Database) {
         let update = Update {
@@ -275,7 +328,7 @@ mod tests {
         let desk = Arc::new(Desk::default());
         let thread = std::thread::spawn({
             let desk = desk.clone();
-            move || run(&desk, store)
+            move || run(&desk, store, Box::new(Nobody))
         });
         let reader = Reader::new(folder.path(), CLUSTER);
         for (before, record, after) in versions(50) {
@@ -284,7 +337,7 @@ mod tests {
             desk.tell(Committed { way, after });
             if generation % 10 == 0 {
                 let (done, waiting) = mpsc::channel();
-                desk.then(Box::new(move |head| done.send(head).unwrap()));
+                desk.then(Box::new(move |head, _| done.send(head).unwrap()));
                 assert_eq!(waiting.recv().unwrap().stamp.generation.0, generation);
                 assert_eq!(generations(&reader), (1..=generation).collect::<Vec<_>>());
             }

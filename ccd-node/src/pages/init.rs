@@ -163,8 +163,9 @@ fn about_row(key: &str) -> String {
         }
         "OPTION" => "See OPTIONS.",
         "ACCESS" => {
-            "Grants a right, `read` or `write`, to a user's name or number, a group as `@GROUP`, or everybody as `*`, for the \
-             keys that match, with `*` for any run of characters. Root may do everything, and the group `ccd` may read."
+            "Grants a right, `read`, `write` or `admin` (each has those before it), to a user's name or number, a group as `@GROUP`, or \
+             everybody as `*`, for the keys that match, with `*` for any run of characters. Root may do everything, and the group \
+             `ccd` may read."
         }
         other => unreachable!("the row {other} has a text"),
     };

@@ -6,6 +6,7 @@ use super::inbound::{Connection, InboundPeers};
 use super::sealed::Opener;
 use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
+use crate::outlet::Outlet;
 use crate::quiet::Quiet;
 use ccd_client::files::AuthkeyId;
 use ccd_core::ids::{NodeId, NodeSet};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
@@ -34,10 +35,12 @@ const LISTEN_BACKLOG: u32 = 128;
 /// Messages longer than this take room, of which there is so much for all peers together. Full: nothing more is read.
 const SMALL_BYTES: usize = 64 << 10;
 const ROOM_BYTES: usize = 64 << 20;
+/// Two bytes of length, and a frame.
+const FRAME_ROOM_BYTES: usize = 2 + u16::MAX as usize;
 
 struct Shared {
     identity: Rc<Identity>,
-    to_core: mpsc::Sender<FromPeer>,
+    to_core: Outlet<FromPeer>,
     /// Where peers come from.
     known: RefCell<BTreeSet<IpAddr>>,
     unproven_peers: Semaphore,
@@ -108,7 +111,7 @@ pub fn listen(
     identity: Rc<Identity>,
     known: BTreeSet<IpAddr>,
     pace: Pace,
-    to_core: mpsc::Sender<FromPeer>,
+    to_core: Outlet<FromPeer>,
 ) -> Listening {
     let shared = Rc::new(Shared {
         identity,
@@ -218,7 +221,9 @@ async fn serve(
         tracing::debug!(%error, "acknowledgements stay immediate");
     }
     let mut reading = Reading {
-        reader,
+        arrived: reader.buffer().to_vec(),
+        stream: reader.into_inner(),
+        taken_bytes: 0,
         opener,
         shared: shared.clone(),
         hello,
@@ -317,7 +322,10 @@ async fn prove(
 
 /// One proven connection.
 struct Reading {
-    reader: BufReader<TcpStream>,
+    stream: TcpStream,
+    /// What has come, and how much of it was taken.
+    arrived: Vec<u8>,
+    taken_bytes: usize,
     opener: Opener,
     shared: Rc<Shared>,
     hello: Hello,
@@ -373,10 +381,30 @@ impl Reading {
     /// The next message and its length.
     async fn next_message(&mut self) -> anyhow::Result<(Message, usize)> {
         loop {
-            let frame = read_frame(&mut self.reader, usize::from(u16::MAX)).await?;
-            if let Some(bytes) = self.opener.open_frame(&frame)? {
-                return Ok((version::decode(self.version, &bytes)?, bytes.len()));
+            let rest = &self.arrived[self.taken_bytes..];
+            let frame = rest.split_first_chunk().and_then(|(prefix, rest)| {
+                let len_bytes = usize::from(u16::from_le_bytes(*prefix));
+                rest.get(..len_bytes)
+            });
+            let Some(frame) = frame else {
+                self.fill().await?;
+                continue;
+            };
+            self.taken_bytes += 2 + frame.len();
+            if let Some(bytes) = self.opener.open_frame(frame)? {
+                return Ok((version::decode(self.version, bytes)?, bytes.len()));
             }
+        }
+    }
+
+    /// Waits for more bytes. There is room for a whole frame more than what is there: a read that does not fill it tells that
+    /// nothing is left, and the socket is not asked in vain.
+    async fn fill(&mut self) -> io::Result<()> {
+        self.arrived.drain(..std::mem::take(&mut self.taken_bytes));
+        self.arrived.reserve(FRAME_ROOM_BYTES);
+        match self.stream.read_buf(&mut self.arrived).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
     }
 
@@ -384,9 +412,8 @@ impl Reading {
     /// more does not read them.
     fn answer(&mut self) -> anyhow::Result<()> {
         self.beats += 1;
-        let stream = self.reader.get_ref();
         let answer = self.opener.answer(self.beats)?;
-        match stream.try_write(&answer) {
+        match self.stream.try_write(&answer) {
             Ok(len) if len == answer.len() => Ok(()),
             Ok(_) => Err(anyhow::anyhow!("answers to heartbeats are not read")),
             Err(error) => Err(error.into()),

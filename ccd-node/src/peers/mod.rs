@@ -136,7 +136,7 @@ impl Peers {
     }
 
     /// Starts to keep connections to this node, at a port of each address's range. `own` are the addresses at which this
-    /// node listens itself. Call inside a `LocalSet`.
+    /// node listens itself. Call inside a local runtime.
     pub fn dial(&mut self, node: NodeId, addresses: &[SocketAddr], port_range: u16, own: &[SocketAddr]) {
         let peer = Rc::new(Peer::new(node, addresses, self.calling.pace.silence));
         self.peers.push(peer.clone());

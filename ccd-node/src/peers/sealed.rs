@@ -99,16 +99,17 @@ impl Sealer {
 pub struct Opener {
     transport: TransportState,
     /// What has come of the message under way, its length first.
-    partial: Vec<u8>,
-    plain: Vec<u8>,
+    message: Vec<u8>,
+    /// It was handed out, and makes room for the next.
+    whole: bool,
 }
 
 impl Opener {
     pub fn new(transport: TransportState) -> Self {
         Self {
             transport,
-            partial: Vec::new(),
-            plain: vec![0; PLAIN_BYTES_MAX],
+            message: Vec::new(),
+            whole: false,
         }
     }
 
@@ -123,13 +124,20 @@ impl Opener {
     }
 
     /// Takes one frame; returns the message that it completes. A sender puts at most one message into a frame.
-    pub fn open_frame(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, SealedError> {
+    pub fn open_frame(&mut self, frame: &[u8]) -> Result<Option<&[u8]>, SealedError> {
+        if std::mem::take(&mut self.whole) {
+            self.message.clear();
+            // One big message must not keep its memory for ever.
+            self.message.shrink_to(1 << 20);
+        }
+        let start = self.message.len();
+        self.message.resize(start + frame.len(), 0);
         let len_bytes = self
             .transport
-            .read_message(frame, &mut self.plain)
+            .read_message(frame, &mut self.message[start..])
             .map_err(|_| SealedError::NotGenuine)?;
-        self.partial.extend_from_slice(&self.plain[..len_bytes]);
-        let Some((prefix, message)) = self.partial.split_first_chunk::<4>() else {
+        self.message.truncate(start + len_bytes);
+        let Some((prefix, message)) = self.message.split_first_chunk::<4>() else {
             return Ok(None);
         };
         let message_bytes = u32::from_le_bytes(*prefix) as usize;
@@ -138,12 +146,8 @@ impl Opener {
                 got: message_bytes.max(message.len()),
             });
         }
-        if message.len() < message_bytes {
-            return Ok(None);
-        }
-        let mut whole = std::mem::take(&mut self.partial);
-        whole.drain(..4);
-        Ok(Some(whole))
+        self.whole = message.len() == message_bytes;
+        Ok(self.whole.then_some(message))
     }
 }
 
@@ -200,7 +204,10 @@ mod tests {
             for frame in before {
                 assert_eq!(opener.open_frame(frame).unwrap(), None);
             }
-            assert!(opener.open_frame(last).unwrap() == Some(message), "{len} bytes");
+            assert!(
+                opener.open_frame(last).unwrap() == Some(message.as_slice()),
+                "{len} bytes"
+            );
         }
     }
 

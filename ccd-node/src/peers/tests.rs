@@ -2,6 +2,7 @@
 
 use super::samples::{beat, identity, key, node, on_one_thread};
 use super::*;
+use crate::outlet::{self, Bell};
 use ccd_client::wire::LinkState;
 use ccd_core::ids::Position;
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ struct Pair {
 }
 
 fn listen_at(listeners: Vec<TcpListener>, identity: &Rc<Identity>) -> (Listening, mpsc::Receiver<FromPeer>) {
-    let (to_core, inlet) = mpsc::channel(4);
+    let (to_core, inlet) = outlet::channel(4, &Bell::default());
     let known = BTreeSet::from(["127.0.0.1".parse().unwrap()]);
     let listening = listen(listeners, identity.clone(), known, pace(), to_core);
     (listening, inlet)

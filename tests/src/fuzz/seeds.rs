@@ -257,9 +257,9 @@ fn records() -> Vec<Vec<u8>> {
     let back = Record::rollback(opening.next, base.position());
     let body = postcard::to_allocvec(&update).expect("plain data encodes");
     vec![
-        sealed_off(&opening.encode(), 8),
-        sealed_off(&back.encode(), 8),
-        [sealed_off(&opening.encode(), 9), vec![0, 1], body, vec![3]].concat(),
+        opening.bytes().into_owned(),
+        back.bytes().into_owned(),
+        [sealed_off(&opening.bytes(), 1), vec![0, 1], body, vec![3]].concat(),
     ]
 }
 

@@ -67,18 +67,11 @@ fn peer_message(data: &[u8]) {
     assert!(rest.is_empty() && again == message);
 }
 
-/// As it comes, and with a checksum that is right, so that what is behind it is reached.
+/// It has no checksum of its own: the blocks and channels that hold it have theirs.
 fn record(data: &[u8]) {
-    let check = |bytes: &[u8]| {
-        if let Ok(record) = Record::decode(bytes) {
-            assert_eq!(Record::decode(&record.encode()).as_ref(), Ok(&record));
-        }
-    };
-    check(data);
-    let mut sealed = data.to_vec();
-    let checksum = blake3::hash(data);
-    sealed.extend_from_slice(&checksum.as_bytes()[..8]);
-    check(&sealed);
+    if let Ok(record) = Record::decode(data) {
+        assert_eq!(Record::decode(&record.bytes()).as_ref(), Ok(&record));
+    }
 }
 
 fn image(data: &[u8]) {

@@ -16,6 +16,7 @@
 //!   library     the C library installed, programs compiled against it, a daemon that answers by a script
 //!   programs    where the programs are; run one with a deadline
 //!   writer      Writer: updates without end, and what was promised about each
+//!   follower    Follower: watches, and checks what it is told
 //!   clients     Clients: many at once through every node, and the check of what they heard
 //!   users       asking as somebody who is not root
 //!   chaos       faults at random
@@ -29,6 +30,7 @@ pub mod chaos;
 pub mod clients;
 pub mod cluster;
 pub mod device;
+pub mod follower;
 pub mod library;
 pub mod network;
 pub mod node;

@@ -6,6 +6,7 @@
 //! slow.rs      members that do not keep up, and nodes that come and go
 //! copies.rs    whom a copy comes from, and updates passed on from node to node
 //! master.rs    the designated master, joins and leaves
+//! reads.rs     queries right after an update elsewhere
 //! table.rs     the patent's table of three nodes
 //! ```
 
@@ -13,6 +14,7 @@ mod copies;
 mod crashes;
 mod load;
 mod master;
+mod reads;
 mod slow;
 mod table;
 

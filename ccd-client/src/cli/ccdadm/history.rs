@@ -74,7 +74,7 @@ impl History {
     }
 }
 
-fn show_update(update: &HistoryUpdate, terminal: &mut Terminal) -> Result<(), Stop> {
+pub(super) fn show_update(update: &HistoryUpdate, terminal: &mut Terminal) -> Result<(), Stop> {
     if terminal.json {
         return terminal.document(&document(update));
     }
@@ -147,14 +147,19 @@ fn show_gap(gap: HistoryGap, terminal: &mut Terminal) -> Result<(), Stop> {
             "the copy was replaced at generation {up_to}; what it held before, up to {after}, was a branch that lost"
         )
     } else {
-        let what = match after.next() {
-            first if first == up_to => format!("generation {first} is"),
-            first => format!("generations {first} to {up_to} are"),
-        };
-        format!("{what} not kept on this node: it received a whole copy, or its history was damaged")
+        show_gap_text(after, up_to)
     };
     let text = terminal.toned(&text, Tone::Worrying);
     terminal.line(&format!("({text})"))
+}
+
+/// What is missing between two generations.
+pub(super) fn show_gap_text(after: Generation, up_to: Generation) -> String {
+    let what = match after.next() {
+        first if first >= up_to => format!("generation {first} is"),
+        first => format!("generations {first} to {up_to} are"),
+    };
+    format!("{what} not kept on this node: it received a whole copy, or its history was damaged")
 }
 
 fn user(uid: u32) -> Option<String> {

@@ -14,6 +14,7 @@
 //! why.rs       why, explain
 //! report.rs    report
 //! history.rs   history
+//! watch.rs     watch
 //! diff.rs      diff
 //! rollback.rs  rollback
 //! branches.rs  branches
@@ -41,6 +42,7 @@ mod setup;
 pub(super) mod status;
 mod sync_command;
 mod verify;
+mod watch;
 mod why;
 
 use super::{Common, completions, finish, finish_parse};
@@ -94,6 +96,7 @@ enum Verb {
     Purify(offline::Purify),
     Convert(offline::Convert),
     History(history::History),
+    Watch(watch::Watch),
     Diff(diff::Diff),
     Rollback(rollback::Rollback),
     Branches(branches::Branches),
@@ -141,6 +144,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Purify(verb) => verb.run(&common, &mut terminal),
         Verb::Convert(verb) => verb.run(&common, &mut terminal),
         Verb::History(verb) => verb.run(&common, &mut terminal),
+        Verb::Watch(verb) => verb.run(&common, &mut terminal),
         Verb::Diff(verb) => verb.run(&common, &mut terminal),
         Verb::Rollback(verb) => verb.run(&common, &mut terminal),
         Verb::Branches(verb) => verb.run(&common, &mut terminal),

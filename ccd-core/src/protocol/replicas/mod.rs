@@ -231,8 +231,7 @@ impl Node {
             view.writes_in_flight += 1;
             view.leads_to = leads_to;
         }
-        self.pending
-            .insert(ticket, (replica, leads_to.is_some(), purpose));
+        self.pending.push((ticket, replica, leads_to.is_some(), purpose));
         self.actions.push(Action::Replica { ticket, replica, op });
         ticket
     }
@@ -316,7 +315,9 @@ impl Node {
         result: Result<ReplicaAnswer, ReplicaError>,
     ) {
         self.spent = None;
-        let Some((replica, writes_state, purpose)) = self.pending.remove(&ticket) else {
+        let asked = self.pending.iter().position(|(of, ..)| *of == ticket);
+        let Some((_, replica, writes_state, purpose)) = asked.map(|index| self.pending.swap_remove(index))
+        else {
             return;
         };
         if writes_state {

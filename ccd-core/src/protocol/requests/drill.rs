@@ -162,6 +162,9 @@ impl Node {
     }
 
     pub(in crate::protocol) fn drive_drills(&mut self) {
+        if self.drills.is_empty() {
+            return;
+        }
         let (now, devices) = (self.now, self.device_roles());
         for drill in core::mem::take(&mut self.drills) {
             let proven = devices.iter().all(|role| drill.proofs.contains_key(role));

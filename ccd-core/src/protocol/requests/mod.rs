@@ -23,6 +23,7 @@ use crate::ids::RequestId;
 use crate::protocol::copies::verification::Verification;
 use crate::protocol::membership::operator::{Operator, Wish};
 use crate::time::Time;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -36,7 +37,8 @@ const HOPELESS_LEASES: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     reads: Vec<Read>,
-    updates: BTreeMap<RequestId, Pending>,
+    /// In boxes: a node of the map is made and freed with every lone update.
+    updates: BTreeMap<RequestId, Box<Pending>>,
     /// Updates that wait for a round, in order.
     queue: VecDeque<RequestId>,
     /// Oldest first.

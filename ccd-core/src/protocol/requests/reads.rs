@@ -41,6 +41,9 @@ impl Node {
     }
 
     pub(super) fn drive_reads(&mut self) {
+        if self.requests.reads.is_empty() {
+            return;
+        }
         let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut waiting = core::mem::take(&mut self.requests.reads);
@@ -72,5 +75,8 @@ impl Node {
         });
         waiting.append(&mut self.requests.reads);
         self.requests.reads = waiting;
+        if !self.requests.reads.is_empty() {
+            self.ask_for_unfreeze();
+        }
     }
 }

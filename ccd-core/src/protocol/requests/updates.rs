@@ -9,6 +9,7 @@ use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::protocol::Node;
 use crate::protocol::message::{ForwardOutcome, Message};
 use crate::time::Time;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -29,7 +30,8 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Client(ClientToken),
-    Node(NodeId),
+    /// By a forward of this epoch.
+    Node(NodeId, Epoch),
 }
 
 impl Pending {
@@ -53,6 +55,11 @@ impl Requests {
             self.queue.pop_front();
         }
         None
+    }
+
+    /// Whether an update may wait for a round.
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     pub fn is_waiting(&self, id: RequestId) -> bool {
@@ -96,7 +103,7 @@ impl Node {
             update,
             begun: false,
         };
-        self.requests.updates.insert(id, pending);
+        self.requests.updates.insert(id, Box::new(pending));
         self.route_update(id);
     }
 
@@ -140,8 +147,8 @@ impl Node {
             let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
             for id in ids {
                 // One that must not wait is sent once: a copy that comes after `busy` was said would be applied.
-                let once = |pending: &Pending| pending.begun && pending.update.no_wait;
-                if !self.requests.updates.get(&id).is_some_and(once) {
+                let pending = self.requests.updates.get(&id);
+                if !pending.is_some_and(|pending| pending.begun && pending.update.no_wait) {
                     self.route_update(id);
                 }
             }
@@ -193,7 +200,7 @@ impl Node {
                     self.reply(client, Ok(answer));
                 }
                 (Origin::Client(client), Err(refusal)) => self.reply(client, Err(refusal.clone())),
-                (Origin::Node(node), result) => {
+                (Origin::Node(node, epoch), result) => {
                     let outcome = match result {
                         Ok((position, removed)) => ForwardOutcome::Committed {
                             position: *position,
@@ -202,7 +209,14 @@ impl Node {
                         Err(refusal) => ForwardOutcome::Refused(refusal.clone()),
                     };
                     self.remember_finished(request, outcome.clone());
-                    self.send(node, Message::ForwardReply { request, outcome });
+                    self.send(
+                        node,
+                        Message::ForwardReply {
+                            epoch,
+                            request,
+                            outcome,
+                        },
+                    );
                 }
             }
         }
@@ -242,10 +256,18 @@ impl Node {
         for (origin, _) in pending.origins {
             match origin {
                 Origin::Client(client) => self.reply(client, Ok(Answer::WouldApply { removed })),
-                Origin::Node(node) => {
+                Origin::Node(node, epoch) => {
                     let outcome = ForwardOutcome::WouldApply { removed };
                     self.remember_finished(id, outcome.clone());
-                    self.send(node, Message::ForwardReply { request: id, outcome });
+                    let request = id;
+                    self.send(
+                        node,
+                        Message::ForwardReply {
+                            epoch,
+                            request,
+                            outcome,
+                        },
+                    );
                 }
             }
         }
@@ -263,6 +285,7 @@ impl Node {
             self.send(
                 from,
                 Message::ForwardReply {
+                    epoch,
                     request,
                     outcome: ForwardOutcome::NotMaster,
                 },
@@ -271,14 +294,30 @@ impl Node {
         }
         let finished = self.requests.finished.iter().find(|(id, _)| *id == request);
         if let Some(outcome) = finished.map(|(_, outcome)| outcome.clone()) {
-            self.send(from, Message::ForwardReply { request, outcome });
+            self.send(
+                from,
+                Message::ForwardReply {
+                    epoch,
+                    request,
+                    outcome,
+                },
+            );
             return;
         }
         let deadline = self.now + timeout;
-        self.take_update(Origin::Node(from), update, deadline);
+        self.take_update(Origin::Node(from, epoch), update, deadline);
     }
 
-    pub(in crate::protocol) fn on_forward_reply(&mut self, request: RequestId, outcome: ForwardOutcome) {
+    pub(in crate::protocol) fn on_forward_reply(
+        &mut self,
+        epoch: Epoch,
+        request: RequestId,
+        outcome: ForwardOutcome,
+    ) {
+        if epoch != self.known.epoch {
+            // It may be in a round of a later master by now, whose word counts; what was committed is found when that opens.
+            return;
+        }
         match outcome {
             // It is asked again at the next heartbeat, or when the next configuration opens.
             ForwardOutcome::NotMaster => {}
@@ -301,6 +340,9 @@ impl Node {
     }
 
     pub(super) fn drive_update_deadlines(&mut self) {
+        if self.requests.updates.is_empty() {
+            return;
+        }
         let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
@@ -339,7 +381,7 @@ impl Node {
 
     /// Until the last of those who wait for this update stops doing so.
     pub(in crate::protocol) fn time_left(&self, id: RequestId) -> Duration {
-        let latest = self.requests.updates.get(&id).map(Pending::latest);
+        let latest = (self.requests.updates.get(&id)).map(|pending| pending.latest());
         latest.unwrap_or_default().since(self.now)
     }
 

@@ -116,6 +116,8 @@ impl Node {
             until: self.now + limit + reserve / 2,
             in_round: false,
         });
+        // Their commands see the state that the update is for.
+        self.unfreeze_now();
         for to in self.other_members().iter() {
             self.send(to, Message::FreezeReq(freeze.clone()));
         }

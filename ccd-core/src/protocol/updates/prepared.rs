@@ -21,6 +21,8 @@ pub(in crate::protocol) struct Prepared {
     record: Arc<Record>,
     stored: bool,
     undone: bool,
+    /// The master was told that a query waits for it.
+    asked: bool,
 }
 
 impl Prepared {
@@ -63,6 +65,22 @@ impl Node {
                     .is_some_and(|prepared| affects(&prepared.record, key))
         } else {
             self.valid_by_half() && self.doubt().spares(key)
+        }
+    }
+
+    /// A query waits: if it is for the unfreeze of the prepared round, the master sends that as soon as it can.
+    pub(in crate::protocol) fn ask_for_unfreeze(&mut self) {
+        if !self.is_open() || !self.read_lease_holds() {
+            return;
+        }
+        let (epoch, master) = (self.known.epoch, self.known.master());
+        let prepared = self.prepared.as_mut();
+        if let Some(prepared) = prepared.filter(|prepared| !prepared.asked && !prepared.undone)
+            && let Some(master) = master
+        {
+            prepared.asked = true;
+            let position = prepared.record.next;
+            self.send(master, Message::UnfreezeAsk { epoch, position });
         }
     }
 
@@ -116,6 +134,7 @@ impl Node {
                     record,
                     stored: false,
                     undone: false,
+                    asked: false,
                 });
             }
             Ok(_) => {}

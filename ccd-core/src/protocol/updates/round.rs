@@ -18,12 +18,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// Most updates that travel in one round.
 const ROUND_UPDATES_MAX: usize = 256;
 
 /// Most operations that travel in one round, unless a single update has more.
 const ROUND_OPS_MAX: usize = 4096;
+
+/// UNFREEZE_REQ(commit) is sent so long after the round, unless another round says it before or a member asks, for whom a
+/// query waits: most updates are followed by another at once, or by no query elsewhere.
+const UNFREEZE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A round that this node drives.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub(in crate::protocol) struct Round {
     acked: NodeSet,
     /// A member refused: every member returns to its shadow, and then the clients hear why.
     rollback: Option<Rollback>,
+    /// A query waits for its end at a member.
+    is_asked_for: bool,
 }
 
 #[derive(Debug)]
@@ -53,12 +60,13 @@ struct Rollback {
 
 impl Node {
     pub(in crate::protocol) fn drive_updates(&mut self) {
+        self.drive_unfreeze();
         self.commit_if_done();
         self.finish_rollback_if_done();
         self.degrade_if_stuck();
         self.leave_out_the_slow();
         self.drive_freeze();
-        if self.round.is_none() && !self.hold_rounds {
+        if self.round.is_none() && !self.hold_rounds && self.requests.has_queued() {
             self.start_round();
         }
     }
@@ -194,6 +202,7 @@ impl Node {
             };
             self.ask(Replica::Local, op, purpose);
         }
+        self.owes_unfreeze = None;
         self.round = Some(Round {
             record,
             database,
@@ -205,6 +214,7 @@ impl Node {
             failed_on: DeviceSet::EMPTY,
             acked: NodeSet::EMPTY,
             rollback: None,
+            is_asked_for: false,
         });
     }
 
@@ -379,18 +389,58 @@ impl Node {
         if !self.hold_rounds {
             self.start_round();
         }
-        // The record of a round that follows at once says that this one is committed.
-        if self.round.is_none() {
-            for to in others.iter() {
-                self.send(
-                    to,
-                    Message::Unfreeze {
-                        epoch,
-                        position,
-                        commit: true,
-                    },
-                );
-            }
+        self.owes_unfreeze = None;
+        if self.round.is_some() || others.is_empty() {
+            // A round that follows says in its record that this one is committed.
+            return;
+        }
+        if self.freeze.is_some() || round.is_asked_for {
+            self.unfreeze(epoch, position, others);
+        } else {
+            self.owes_unfreeze = Some((epoch, position, self.now + UNFREEZE_PAUSE));
+        }
+    }
+
+    /// UNFREEZE_REQ(commit) that is owed, once it is due.
+    fn drive_unfreeze(&mut self) {
+        if self.owes_unfreeze.is_some_and(|(_, _, due)| self.now >= due) {
+            self.unfreeze_now();
+        }
+    }
+
+    /// UNFREEZE_REQ(commit) that is owed.
+    pub(in crate::protocol) fn unfreeze_now(&mut self) {
+        if let Some((epoch, position, _)) = self.owes_unfreeze.take()
+            && self.is_open()
+            && epoch == self.known.epoch
+        {
+            self.unfreeze(epoch, position, self.other_members());
+        }
+    }
+
+    fn unfreeze(&mut self, epoch: Epoch, position: Position, members: NodeSet) {
+        let commit = true;
+        for to in members.iter() {
+            self.send(
+                to,
+                Message::Unfreeze {
+                    epoch,
+                    position,
+                    commit,
+                },
+            );
+        }
+    }
+
+    /// A query waits at a member for the end of this round.
+    pub(in crate::protocol) fn on_unfreeze_ask(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if epoch != self.known.epoch || !self.is_open() || !self.is_master() {
+            return;
+        }
+        if self.committed.position() == position {
+            self.unfreeze(epoch, position, NodeSet::of(from));
+        } else if let Some(round) = self.round_at(position) {
+            round.is_asked_for = true;
         }
     }
 

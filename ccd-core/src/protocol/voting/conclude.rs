@@ -30,6 +30,11 @@ pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
     Epoch(first + node.index() as u64 * OVERRIDE_EPOCH_STEP_PER_NODE)
 }
 
+/// Whether an operator has overruled the votes on the way from one epoch to a later one: the only way to lose a branch.
+pub fn is_overruled(from: Epoch, to: Epoch) -> bool {
+    from.0 / OVERRIDE_EPOCH_STEP != to.0 / OVERRIDE_EPOCH_STEP
+}
+
 /// A reason as configurations hold it: cut to what replicas store.
 fn bounded(mut reason: String) -> String {
     if reason.len() > REASON_BYTES_MAX {
@@ -358,5 +363,23 @@ impl Node {
                 self.now,
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_is_told_from_reconfigurations_by_its_epoch() {
+        for number in [0, 1, 7, 99_999, 100_000, 131_007, 250_000] {
+            let known = Epoch(number);
+            for node in NodeId::all() {
+                let forced = override_epoch(known, node);
+                assert!(is_overruled(known, forced), "{known} {forced}");
+                assert!(!is_overruled(forced, forced.next()), "{forced}");
+            }
+        }
+        assert!(!is_overruled(Epoch(1), Epoch(900)));
     }
 }

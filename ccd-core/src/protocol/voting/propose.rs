@@ -257,6 +257,9 @@ impl Node {
     }
 
     pub(in crate::protocol) fn drive_proposal(&mut self) {
+        if self.proposal.is_none() {
+            return;
+        }
         let grace = self.settings.heartbeat * GRACE_BEATS;
         // Every operation has a deadline of its own; a proposal is several, and where devices are slow the next try gets
         // more time than the one that was too short.

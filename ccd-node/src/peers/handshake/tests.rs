@@ -72,7 +72,7 @@ fn nodes_of_one_cluster_meet() {
     let mut opener = Opener::new(channel.transport);
     assert_eq!(
         opener.open_frame(frame(&sealed, 0)).unwrap(),
-        Some(b"hello".to_vec())
+        Some(b"hello".as_slice())
     );
     let answer = opener.answer(1).unwrap();
     assert_eq!(sealer.read_answer(&answer), Ok(1));

@@ -300,6 +300,9 @@ impl Node {
 
     /// Answers what has come to an end, one way or the other.
     pub(in crate::protocol) fn drive_changes(&mut self) {
+        if self.changes.change.is_none() && self.changes.forwarded.is_empty() {
+            return;
+        }
         let open = self.is_open() && self.lease_holds();
         let now = self.now;
         if let Some(change) = &self.changes.change {

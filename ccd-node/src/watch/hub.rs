@@ -1,0 +1,650 @@
+//! The thread that owns the watchers' sockets: who is where, and what each is told next.
+//!
+//! A watcher that has been told everything costs nothing until something happens that its group sees; then it costs one write.
+//! One whose socket is full keeps one piece and its place, and goes on when the socket takes more.
+
+use super::group::{Group, Sight, encoded};
+use super::inlet::{Inlet, Word};
+use super::past::{Answer, Desk, Name, Outcome, Past};
+use super::ring::{Ring, What};
+use super::watcher::{Gone, Stage, Watcher};
+use super::{Start, refuse};
+use crate::history::Told as Telling;
+use crate::history::trail::{self, Step, Trail};
+use ccd_client::wire::{Fault, Told, WatchFrom, WatchItem, WatchPlace};
+use ccd_core::client::Refusal;
+use ccd_core::database::{Database, Key};
+use ccd_core::ids::{Generation, Position};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at who waits for something that does not happen by itself.
+const TICK: Duration = Duration::from_millis(250);
+/// A watcher that was told nothing for so long hears up to where it has seen everything, if that is news.
+const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+/// And if it is none: a sign of life.
+const ALIVE_AFTER: Duration = Duration::from_secs(10);
+/// Whoever takes nothing for so long is hung up on. It may come back, and goes on where it was.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// All pieces that sockets did not take. When there are more, who does not take the next one is hung up on.
+const HELD_BYTES_MAX: usize = 64 << 20;
+/// So much is sent to a watcher at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// What was committed and is not on the disk so much later was not written there.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+/// The inlet's, among the names of watchers.
+const BELL: Name = Name::MAX;
+const EVENTS_MAX: usize = 1024;
+
+pub struct Hub {
+    inlet: Arc<Inlet>,
+    epoll: Epoll,
+    past: Desk,
+    watchers: Vec<Option<Watcher>>,
+    /// Indexes without a watcher, and those that get free in this turn.
+    free: Vec<u32>,
+    freed: Vec<u32>,
+    last_serial: u32,
+    count: usize,
+    groups: BTreeMap<usize, Group>,
+    by_sight: BTreeMap<Arc<[u8]>, usize>,
+    last_group: usize,
+    /// Groups by the keys that they name, and those that name them by pattern.
+    by_key: BTreeMap<Key, BTreeSet<usize>>,
+    broad: BTreeSet<usize>,
+    ring: Ring,
+    /// Where the ring ends, while somebody watches.
+    version: Option<Database>,
+    not_serving: Option<String>,
+    held_bytes: usize,
+    /// Those that wait for the ring to go on where the disk ends.
+    between: Vec<Name>,
+}
+
+fn name(serial: u32, index: u32) -> Name {
+    Name::from(serial) << 32 | Name::from(index)
+}
+
+impl Hub {
+    pub fn new(inlet: Arc<Inlet>, trail: Trail) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&*inlet, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        Ok(Self {
+            past: Desk::start(trail, inlet.clone())?,
+            inlet,
+            epoll,
+            watchers: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
+            last_serial: 0,
+            count: 0,
+            groups: BTreeMap::new(),
+            by_sight: BTreeMap::new(),
+            last_group: 0,
+            by_key: BTreeMap::new(),
+            broad: BTreeSet::new(),
+            ring: Ring::default(),
+            version: None,
+            not_serving: None,
+            held_bytes: 0,
+            between: Vec::new(),
+        })
+    }
+
+    /// Runs until it is told to end.
+    pub fn run(mut self) {
+        crate::history::be_nice();
+        let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
+        let mut ticked = Instant::now();
+        loop {
+            let wait = if self.count == 0 {
+                EpollTimeout::NONE
+            } else {
+                EpollTimeout::try_from(TICK).unwrap_or(EpollTimeout::ZERO)
+            };
+            let found = match self.epoll.wait(&mut events, wait) {
+                Ok(found) => found,
+                Err(Errno::EINTR) => 0,
+                Err(error) => {
+                    tracing::error!(%error, "watchers are not served any more");
+                    return;
+                }
+            };
+            let now = Instant::now();
+            for event in &events[..found] {
+                if event.data() != BELL {
+                    self.on_socket(event.data(), event.events(), now);
+                }
+            }
+            for word in self.inlet.take() {
+                match word {
+                    Word::Start(start, version) => self.on_start(*start, version, now),
+                    Word::Told(told) => self.on_told(told, now),
+                    Word::Skipped(version) => self.jump(version, now),
+                    Word::Answer(answer) => self.on_answer(*answer, now),
+                    Word::Service(why) => self.on_service(why, now),
+                    Word::Close => return,
+                }
+            }
+            if now.duration_since(ticked) >= TICK {
+                ticked = now;
+                self.tick(now);
+            }
+            self.free.append(&mut self.freed);
+            if self.count == 0 && self.version.take().is_some() {
+                self.ring.reset(Position::EMPTY);
+                self.inlet.rest();
+            }
+        }
+    }
+
+    fn watcher(&mut self, index: u32) -> Option<&mut Watcher> {
+        self.watchers.get_mut(index as usize)?.as_mut()
+    }
+
+    /// The index of a watcher that is still there.
+    fn index_of(&mut self, name: Name) -> Option<u32> {
+        let (serial, index) = ((name >> 32) as u32, name as u32);
+        let watcher = self.watcher(index)?;
+        (watcher.serial == serial).then_some(index)
+    }
+
+    fn on_start(&mut self, start: Start, version: Database, now: Instant) {
+        let Start {
+            socket,
+            ask,
+            sight,
+            seat,
+        } = start;
+        if self.count == 0 {
+            self.ring.reset(version.position());
+            self.version = Some(version);
+        } else if !trail::is_same(self.ring.head(), version.position()) {
+            self.jump(version, now);
+        }
+        let Some(version) = self.version.clone() else {
+            return;
+        };
+        let head = version.position();
+        let absent = match sight.view().check(&version) {
+            Ok(absent) => absent,
+            Err(error) => return refuse(&socket, Told::Refused(Refusal::Op(error))),
+        };
+        if let WatchFrom::Generation(generation) = ask.from
+            && generation > head.stamp.generation
+        {
+            return refuse(&socket, not_reached(generation, head.stamp.generation));
+        }
+        let place = match ask.from {
+            WatchFrom::Place(place) => place,
+            _ => WatchPlace::at(head),
+        };
+        let in_ring = Some(place)
+            .filter(|place| place.seen == place.round.stamp.generation)
+            .and_then(|place| self.ring.after(place.round));
+        let stage = match ask.from {
+            WatchFrom::Now => Stage::Live,
+            WatchFrom::Rows => Stage::Past(Some(Box::new(Past::rows(&sight, &version)))),
+            WatchFrom::Place(_) if let Some(number) = in_ring => Stage::Ring(number),
+            WatchFrom::Generation(_) | WatchFrom::Place(_) => {
+                Stage::Past(Some(Box::new(Past::since(&sight, ask.from, &version))))
+            }
+        };
+        let group = self.group(sight);
+        self.last_serial = self.last_serial.wrapping_add(1);
+        let mut watcher = Watcher::new(self.last_serial, socket, group, place, seat);
+        watcher.stage = stage;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.watchers.push(None);
+            (self.watchers.len() - 1) as u32
+        });
+        let event = EpollEvent::new(quiet_interest(), name(watcher.serial, index));
+        let registered = self.epoll.add(&watcher, event);
+        if let Some(group) = self.groups.get_mut(&group) {
+            watcher.member_at = group.members.len();
+            group.members.push(index);
+        }
+        self.watchers[index as usize] = Some(watcher);
+        self.count += 1;
+        if let Err(error) = registered {
+            tracing::warn!(%error, "a watcher could not be taken");
+            self.remove(index);
+            return;
+        }
+        let began = WatchItem::Began {
+            position: head,
+            absent,
+        };
+        if self.send(index, &encoded(began).into(), now).is_ok() {
+            self.pump(index, now);
+        }
+    }
+
+    /// The group of those who see this.
+    fn group(&mut self, sight: Sight) -> usize {
+        if let Some(number) = self.by_sight.get(&sight.name) {
+            return *number;
+        }
+        self.last_group += 1;
+        let number = self.last_group;
+        self.by_sight.insert(sight.name.clone(), number);
+        let group = Group::new(sight);
+        match group.keys() {
+            Some(keys) => {
+                for key in keys {
+                    self.by_key.entry(key).or_default().insert(number);
+                }
+            }
+            None => {
+                self.broad.insert(number);
+            }
+        }
+        self.groups.insert(number, group);
+        number
+    }
+
+    fn remove(&mut self, index: u32) {
+        let Some(watcher) = self.watchers.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        self.count -= 1;
+        self.held_bytes -= watcher.held_bytes();
+        self.freed.push(index);
+        let Some(group) = self.groups.get_mut(&watcher.group) else {
+            return;
+        };
+        group.members.swap_remove(watcher.member_at);
+        if let Some(moved) = group.members.get(watcher.member_at).copied() {
+            if let Some(moved) = self.watcher(moved) {
+                moved.member_at = watcher.member_at;
+            }
+        } else if group.members.is_empty()
+            && let Some(group) = self.groups.remove(&watcher.group)
+        {
+            self.by_sight.remove(&group.sight.name);
+            self.broad.remove(&watcher.group);
+            for key in group.keys().into_iter().flatten() {
+                if let Some(numbers) = self.by_key.get_mut(&key) {
+                    numbers.remove(&watcher.group);
+                    if numbers.is_empty() {
+                        self.by_key.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends to a watcher that holds nothing. It is removed if its connection is over, or too much is held.
+    fn send(&mut self, index: u32, bytes: &Arc<[u8]>, now: Instant) -> Result<(), Gone> {
+        let Some(watcher) = self.watcher(index) else {
+            return Err(Gone);
+        };
+        let sent = watcher.send(bytes, now);
+        let held = watcher.held_bytes();
+        self.after_write(index, sent, 0, held)
+    }
+
+    fn after_write(
+        &mut self,
+        index: u32,
+        sent: Result<(), Gone>,
+        before: usize,
+        after: usize,
+    ) -> Result<(), Gone> {
+        // What `remove` takes off is what the watcher holds now.
+        self.held_bytes = self.held_bytes - before + after;
+        if sent.is_err() || after > 0 && self.held_bytes > HELD_BYTES_MAX {
+            self.remove(index);
+            return Err(Gone);
+        }
+        if (before > 0) != (after > 0) {
+            let interest = if after > 0 {
+                quiet_interest() | EpollFlags::EPOLLOUT
+            } else {
+                quiet_interest()
+            };
+            let Some(Some(watcher)) = self.watchers.get(index as usize) else {
+                return Err(Gone);
+            };
+            let mut event = EpollEvent::new(interest, name(watcher.serial, index));
+            if self.epoll.modify(watcher, &mut event).is_err() {
+                self.remove(index);
+                return Err(Gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_socket(&mut self, name: Name, events: EpollFlags, now: Instant) {
+        let Some(index) = self.index_of(name) else {
+            return;
+        };
+        let Some(watcher) = self.watcher(index) else {
+            return;
+        };
+        if !events.difference(EpollFlags::EPOLLOUT).is_empty() && watcher.is_gone() {
+            self.remove(index);
+        } else if watcher.is_blocked() {
+            let before = watcher.held_bytes();
+            let sent = watcher.flush(now);
+            let after = watcher.held_bytes();
+            if self.after_write(index, sent, before, after).is_ok() && after == 0 {
+                self.pump(index, now);
+            }
+        }
+    }
+
+    /// Tells a watcher what comes next, until it has been told everything, or does not take more, or somebody has to read first.
+    fn pump(&mut self, index: u32, now: Instant) {
+        loop {
+            let head = self.ring.head();
+            let (first, end) = (self.ring.first(), self.ring.end());
+            let Some(watcher) = self.watchers.get_mut(index as usize).and_then(Option::as_mut) else {
+                return;
+            };
+            if watcher.is_blocked() {
+                return;
+            }
+            match &mut watcher.stage {
+                Stage::Live | Stage::Between(_) => return,
+                Stage::Past(past) => {
+                    if let Some(past) = past.take() {
+                        self.past.ask(name(watcher.serial, index), past);
+                    }
+                    return;
+                }
+                Stage::Ring(next) if *next < first => {
+                    let (Some(group), Some(version)) = (self.groups.get(&watcher.group), &self.version)
+                    else {
+                        return;
+                    };
+                    let from = WatchFrom::Place(watcher.place);
+                    watcher.stage = Stage::Past(Some(Box::new(Past::since(&group.sight, from, version))));
+                }
+                Stage::Ring(next) if *next >= end => {
+                    watcher.place = WatchPlace::at(head);
+                    watcher.stage = Stage::Live;
+                }
+                Stage::Ring(next) => {
+                    let Some(group) = self.groups.get_mut(&watcher.group) else {
+                        return;
+                    };
+                    let mut bytes = Vec::new();
+                    while bytes.len() < PIECE_BYTES
+                        && let Some(entry) = self.ring.entry(*next)
+                    {
+                        if let Some(encoded) = group.encode(watcher.group, entry) {
+                            bytes.extend_from_slice(&encoded);
+                        }
+                        watcher.place = WatchPlace::at(entry.next);
+                        *next += 1;
+                    }
+                    if !bytes.is_empty() && self.send(index, &bytes.into(), now).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_told(&mut self, told: Vec<Telling>, now: Instant) {
+        let Some(mut version) = self.version.take() else {
+            return;
+        };
+        let mut from = self.ring.end();
+        let mut bytes = 0;
+        for telling in told {
+            let after = telling.after.clone();
+            bytes += self.ring.tell(telling, &version);
+            version = after;
+            // What is sent to each at once is bounded.
+            if bytes >= PIECE_BYTES {
+                self.deliver(from..self.ring.end(), now);
+                from = self.ring.end();
+                bytes = 0;
+            }
+        }
+        self.deliver(from..self.ring.end(), now);
+        self.version = Some(version);
+        self.ring.trim();
+        self.look_between(now);
+    }
+
+    /// Tells entries to those who were told everything before, of all groups that see something of it.
+    fn deliver(&mut self, numbers: Range<u64>, now: Instant) {
+        let end = numbers.end;
+        let head = self.ring.head();
+        for number in self.concerned(numbers.clone()) {
+            let Some(group) = self.groups.get_mut(&number) else {
+                continue;
+            };
+            let mut pieces: Vec<Arc<[u8]>> = Vec::new();
+            for entry in numbers.clone() {
+                if let Some(entry) = self.ring.entry(entry) {
+                    pieces.extend(group.encode(number, entry));
+                }
+            }
+            let bytes = match &pieces[..] {
+                [] => continue,
+                [one] => one.clone(),
+                _ => pieces.concat().into(),
+            };
+            let members = std::mem::take(&mut group.members);
+            let mut gone = Vec::new();
+            for index in &members {
+                let Some(watcher) = self.watchers.get_mut(*index as usize).and_then(Option::as_mut) else {
+                    continue;
+                };
+                if !matches!(watcher.stage, Stage::Live) {
+                    continue;
+                }
+                let sent = watcher.send(&bytes, now);
+                watcher.told = head.stamp.generation.0;
+                if sent.is_err() {
+                    gone.push(*index);
+                } else if watcher.is_blocked() {
+                    watcher.place = WatchPlace::at(head);
+                    watcher.stage = Stage::Ring(end);
+                    gone.push(*index);
+                }
+            }
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.members = members;
+            }
+            for index in gone {
+                let held = self.watcher(index).map_or(0, |watcher| watcher.held_bytes());
+                let sent = if held > 0 { Ok(()) } else { Err(Gone) };
+                // A watcher that is removed for it is none that anything more is done with here.
+                let _ = self.after_write(index, sent, 0, held);
+            }
+        }
+    }
+
+    /// The groups that may see something of these entries.
+    fn concerned(&mut self, numbers: Range<u64>) -> BTreeSet<usize> {
+        let mut groups = BTreeSet::new();
+        for number in numbers {
+            match self.ring.entry(number).map(|entry| &entry.what) {
+                Some(What::Round(updates)) => {
+                    groups.extend(&self.broad);
+                    for change in updates.iter().flat_map(|update| update.kept.effects.keys()) {
+                        groups.extend(self.by_key.get(&change.key).into_iter().flatten());
+                    }
+                }
+                Some(_) => return self.groups.keys().copied().collect(),
+                None => {}
+            }
+        }
+        groups
+    }
+
+    /// What led to this version was not told: whoever was told everything reads it from the disk.
+    fn jump(&mut self, version: Database, now: Instant) {
+        let (head, end) = (self.ring.head(), self.ring.end());
+        self.ring.reset(version.position());
+        self.version = Some(version);
+        for index in 0..self.watchers.len() as u32 {
+            if let Some(watcher) = self.watcher(index)
+                && matches!(watcher.stage, Stage::Live)
+            {
+                watcher.place = WatchPlace::at(head);
+                watcher.stage = Stage::Ring(end);
+                self.pump(index, now);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, now: Instant) {
+        let Answer {
+            name,
+            past,
+            bytes,
+            outcome,
+        } = answer;
+        let Some(index) = self.index_of(name) else {
+            return;
+        };
+        if !bytes.is_empty() && self.send(index, &bytes.into(), now).is_err() {
+            return;
+        }
+        let head = self.ring.head();
+        let in_ring = match &outcome {
+            Outcome::Rows(position) => self.ring.after(*position),
+            Outcome::End(place) => self.ring.after(place.round),
+            _ => None,
+        };
+        let Some(watcher) = self.watcher(index) else {
+            return;
+        };
+        let refused = match outcome {
+            Outcome::NotReached(newest) => not_reached(head.stamp.generation, newest),
+            Outcome::Failed(error) => Told::Failed(Fault::Internal {
+                why: format!("the history cannot be read: {error}"),
+            }),
+            Outcome::More => {
+                watcher.stage = Stage::Past(Some(past));
+                return self.pump(index, now);
+            }
+            Outcome::Rows(position) => {
+                watcher.place = WatchPlace::at(position);
+                watcher.stage = in_ring.map_or(Stage::Past(Some(past)), Stage::Ring);
+                return self.pump(index, now);
+            }
+            Outcome::End(place) => {
+                watcher.place = place;
+                watcher.stage = in_ring.map_or(Stage::Between(now), Stage::Ring);
+                if in_ring.is_none() {
+                    self.between.push(name);
+                }
+                return self.pump(index, now);
+            }
+        };
+        refuse(&watcher.socket, refused);
+        self.remove(index);
+    }
+
+    /// Those who were told what is on the disk, and whom the ring does not reach back to.
+    fn look_between(&mut self, now: Instant) {
+        for name in std::mem::take(&mut self.between) {
+            let Some(index) = self.index_of(name) else {
+                continue;
+            };
+            let Some(watcher) = self.watcher(index) else {
+                continue;
+            };
+            let Stage::Between(since) = watcher.stage else {
+                continue;
+            };
+            let (place, is_blocked) = (watcher.place, watcher.is_blocked());
+            if let Some(number) = self.ring.after(place.round) {
+                self.go_on(index, Stage::Ring(number), now);
+            } else if is_blocked || now.duration_since(since) <= DISK_PATIENCE {
+                self.between.push(name);
+            } else {
+                let base = self.ring.base();
+                let number = self.ring.first();
+                let item = match trail::gap(place.seen, place.round, base) {
+                    Step::Diverged { after, up_to } => WatchItem::Diverged { after, up_to },
+                    _ => WatchItem::Missed {
+                        after: place.seen,
+                        up_to: base,
+                    },
+                };
+                if self.send(index, &encoded(item).into(), now).is_ok() {
+                    self.go_on(index, Stage::Ring(number), now);
+                }
+            }
+        }
+    }
+
+    fn go_on(&mut self, index: u32, stage: Stage, now: Instant) {
+        if let Some(watcher) = self.watcher(index) {
+            watcher.stage = stage;
+        }
+        self.pump(index, now);
+    }
+
+    fn on_service(&mut self, why: Option<String>, now: Instant) {
+        self.not_serving.clone_from(&why);
+        if self.version.is_none() {
+            return;
+        }
+        let number = self.ring.end();
+        let head = self.ring.head();
+        self.ring.push(why.map_or(What::Serving, What::NotServing), head);
+        self.deliver(number..number + 1, now);
+        self.ring.trim();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.look_between(now);
+        let head = self.ring.head();
+        let generation = head.stamp.generation.0;
+        let mut alive: Option<Arc<[u8]>> = None;
+        let serves = self.not_serving.is_none();
+        for index in 0..self.watchers.len() as u32 {
+            let Some(watcher) = self.watcher(index) else {
+                continue;
+            };
+            if watcher
+                .stalled
+                .is_some_and(|since| now.duration_since(since) > STALL_MAX)
+            {
+                self.remove(index);
+                continue;
+            }
+            let quiet = now.duration_since(watcher.told_at);
+            let news = watcher.told != generation && serves;
+            let due = quiet > ALIVE_AFTER || news && quiet > PROGRESS_AFTER;
+            if due && !watcher.is_blocked() && matches!(watcher.stage, Stage::Live) {
+                watcher.told = generation;
+                let not_serving = &self.not_serving;
+                let bytes = alive.get_or_insert_with(|| {
+                    let item = match not_serving.clone() {
+                        Some(why) => WatchItem::NotServing { why },
+                        None => WatchItem::Progress { position: head },
+                    };
+                    encoded(item).into()
+                });
+                let bytes = bytes.clone();
+                // One that is gone is removed.
+                let _ = self.send(index, &bytes, now);
+            }
+        }
+    }
+}
+
+/// What wakes the hub for a watcher that holds nothing: that it hangs up.
+fn quiet_interest() -> EpollFlags {
+    EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP
+}
+
+fn not_reached(generation: Generation, newest: Generation) -> Told {
+    let why = format!("generation {generation} has not been reached: the newest here is {newest}");
+    Told::Failed(Fault::NotKept { why })
+}

@@ -1,0 +1,326 @@
+//! The thread that tells watchers what is past: rows as they stood at their start, and the history on disk. It works in pieces,
+//! one for a watcher in turn, so that one who has much to read does not keep others waiting.
+//!
+//! Always holds: a piece is asked for when the watcher's socket has taken the one before, so no more than one waits for anyone.
+
+use super::group::{Sight, encoded, seen};
+use super::inlet::{Inlet, Word};
+use crate::history::trail::{Footing, Found, Step, Trail};
+use crate::history::{Effects, Kept};
+use ccd_client::wire::{WatchChange, WatchFrom, WatchItem, WatchPlace};
+use ccd_core::database::{Database, Difference, Key, Row, View};
+use ccd_core::ids::{Generation, Position};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// A piece ends with the item that makes it so large.
+const PIECE_BYTES: usize = 128 << 10;
+/// Or when so many steps were looked at, of which few were seen.
+const PIECE_STEPS: usize = 20_000;
+
+/// What was told last: a key, and a row of it.
+type LastRow = (Key, Option<Row>);
+
+/// What a watcher still has to be told of the past; goes between the hub and this thread.
+#[derive(Debug)]
+pub struct Past {
+    view: View,
+    /// Rows of this version come first, from behind this place.
+    rows: Option<(Database, Option<LastRow>)>,
+    from: WatchFrom,
+    /// Where on the disk it is; not looked for yet.
+    footing: Option<Footing>,
+    /// Where the node is, and the formats of the watched keys there: as far as they matter.
+    head: Position,
+    present: BTreeMap<Key, Vec<String>>,
+    /// Those where the footing is; not looked for yet.
+    formats: Option<BTreeMap<Key, Vec<String>>>,
+}
+
+impl Past {
+    /// From the rows of a version on.
+    pub fn rows(sight: &Sight, version: &Database) -> Self {
+        let place = WatchPlace::at(version.position());
+        let rows = Some((version.clone(), None));
+        Self {
+            rows,
+            ..Self::since(sight, WatchFrom::Place(place), version)
+        }
+    }
+
+    /// From some place in the history on. `version` is the present one.
+    pub fn since(sight: &Sight, from: WatchFrom, version: &Database) -> Self {
+        let view = sight.view();
+        let mut present = BTreeMap::new();
+        if view.depends_on_formats() {
+            let keys = view.keys().into_iter().flatten();
+            let formats = keys.filter_map(|key| Some((key.clone(), version.columns(key)?.to_vec())));
+            present = formats.collect();
+        }
+        Self {
+            view,
+            rows: None,
+            from,
+            footing: None,
+            head: version.position(),
+            present,
+            formats: None,
+        }
+    }
+}
+
+/// A watcher, as its hub knows it.
+pub type Name = u64;
+
+#[derive(Debug)]
+struct Ask {
+    name: Name,
+    past: Box<Past>,
+}
+
+/// A piece for a watcher.
+#[derive(Debug)]
+pub struct Answer {
+    pub name: Name,
+    pub past: Box<Past>,
+    pub bytes: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    /// There is more.
+    More,
+    /// All rows were told; this is where they stood.
+    Rows(Position),
+    /// What is on the disk was told, up to here.
+    End(WatchPlace),
+    /// It has to begin again from somewhere that there is.
+    NotReached(Generation),
+    Failed(io::Error),
+}
+
+/// The hub's way to the thread. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Desk(Sender<Ask>);
+
+impl Desk {
+    pub fn start(trail: Trail, inlet: Arc<Inlet>) -> io::Result<Self> {
+        let (asks, waiting) = channel();
+        std::thread::Builder::new()
+            .name("ccd-watch-past".into())
+            .spawn(move || run(&trail, &waiting, &inlet))?;
+        Ok(Self(asks))
+    }
+
+    /// At most one for each watcher.
+    pub fn ask(&self, name: Name, past: Box<Past>) {
+        // The thread ends after this.
+        let _ = self.0.send(Ask { name, past });
+    }
+}
+
+fn run(trail: &Trail, asks: &Receiver<Ask>, inlet: &Inlet) {
+    crate::history::be_nice();
+    for Ask { name, mut past } in asks {
+        let mut piece = Piece::default();
+        let outcome = match past.piece(trail, &mut piece) {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Failed(error),
+        };
+        let bytes = piece.bytes;
+        inlet.push(Word::Answer(Box::new(Answer {
+            name,
+            past,
+            bytes,
+            outcome,
+        })));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    steps: usize,
+}
+
+impl Piece {
+    fn tell(&mut self, item: WatchItem) {
+        self.bytes.extend(encoded(item));
+    }
+
+    fn is_full(&mut self) -> bool {
+        self.steps += 1;
+        self.bytes.len() >= PIECE_BYTES || self.steps >= PIECE_STEPS
+    }
+}
+
+impl Past {
+    fn piece(&mut self, trail: &Trail, piece: &mut Piece) -> io::Result<Outcome> {
+        if let Some((version, after)) = self.rows.take() {
+            return Ok(self.rows_of(version, after, piece));
+        }
+        let mut footing = match self.footing {
+            Some(footing) => footing,
+            None => match trail.locate(&self.from, self.head)? {
+                Found::At(footing) => footing,
+                Found::NotReached { newest } => return Ok(Outcome::NotReached(newest)),
+                Found::Missed(after, footing) => {
+                    let up_to = footing.position;
+                    piece.tell(WatchItem::Missed { after, up_to });
+                    footing
+                }
+                Found::Diverged(after, footing) => {
+                    let up_to = footing.position;
+                    piece.tell(WatchItem::Diverged { after, up_to });
+                    footing
+                }
+            },
+        };
+        if self.formats.is_none() {
+            self.formats = Some(self.formats_at(trail, footing)?);
+        }
+        let at_end = trail.follow(&mut footing, |step| {
+            self.step(step, piece);
+            if piece.is_full() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        self.footing = Some(footing);
+        if at_end {
+            let round = footing.position;
+            let seen = footing.seen;
+            return Ok(Outcome::End(WatchPlace { seen, round }));
+        }
+        Ok(Outcome::More)
+    }
+
+    fn rows_of(&mut self, version: Database, mut after: Option<LastRow>, piece: &mut Piece) -> Outcome {
+        let (mut formats, mut rows) = (Vec::new(), Vec::new());
+        let (mut bytes, mut is_full) = (0, false);
+        let before = after.clone();
+        self.view.walk(&version, before.as_ref(), |key, columns, row| {
+            bytes += 64
+                + row
+                    .as_ref()
+                    .map_or(0, |row| row.values.iter().map(String::len).sum());
+            after = Some((key.clone(), row.clone()));
+            match row {
+                None => formats.push((key.clone(), columns.to_vec())),
+                Some(row) => rows.push(row),
+            }
+            is_full = bytes >= PIECE_BYTES;
+            if is_full {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        if !(formats.is_empty() && rows.is_empty()) {
+            piece.tell(WatchItem::Rows { formats, rows });
+        }
+        if is_full {
+            self.rows = Some((version, after));
+            return Outcome::More;
+        }
+        let position = version.position();
+        piece.tell(WatchItem::AllRows { position });
+        Outcome::Rows(position)
+    }
+
+    fn step(&mut self, step: Step, piece: &mut Piece) {
+        let item = match step {
+            Step::Missed { after, up_to } => {
+                // What became of the formats in between is not known; the present ones are the best guess.
+                self.formats = Some(self.present.clone());
+                Some(WatchItem::Missed { after, up_to })
+            }
+            Step::Diverged { after, up_to } => {
+                self.formats = Some(self.present.clone());
+                Some(WatchItem::Diverged { after, up_to })
+            }
+            Step::Round { next, updates } => {
+                let changes = updates.iter();
+                let changes: Vec<WatchChange> = changes
+                    .filter_map(|(generation, kept)| self.change(*generation, kept))
+                    .collect();
+                let round = next;
+                (!changes.is_empty()).then_some(WatchItem::Round { round, changes })
+            }
+        };
+        if let Some(item) = item {
+            piece.tell(item);
+        }
+    }
+
+    fn change(&mut self, generation: Generation, kept: &Kept) -> Option<WatchChange> {
+        let mut formats = self.formats.take().unwrap_or_default();
+        let change = seen(&mut self.view, generation, kept, |key| {
+            formats.get(key).map(Vec::as_slice)
+        });
+        if let Effects::Rows(effects) = &kept.effects
+            && self.view.depends_on_formats()
+        {
+            note_formats(&mut formats, &self.view, effects);
+        }
+        self.formats = Some(formats);
+        change
+    }
+
+    /// The formats of the watched keys at a place: what the first later change of one came from, or else what it is now.
+    fn formats_at(&self, trail: &Trail, mut footing: Footing) -> io::Result<BTreeMap<Key, Vec<String>>> {
+        let mut formats = self.present.clone();
+        if !self.view.depends_on_formats() {
+            return Ok(formats);
+        }
+        let mut known: Vec<Key> = Vec::new();
+        trail.follow(&mut footing, |step| {
+            let updates = match step {
+                Step::Round { updates, .. } => updates,
+                // Beyond it nothing is known of what is before it.
+                Step::Missed { .. } | Step::Diverged { .. } => return ControlFlow::Break(()),
+            };
+            for (_, kept) in updates {
+                let Effects::Rows(effects) = &kept.effects else {
+                    continue;
+                };
+                for key in self.view.keys().into_iter().flatten() {
+                    if known.contains(key) {
+                        continue;
+                    }
+                    match effects.columns_before(key) {
+                        None => continue,
+                        Some(Some(columns)) => {
+                            formats.insert(key.clone(), columns.to_vec());
+                        }
+                        Some(None) => {
+                            formats.remove(key);
+                        }
+                    }
+                    known.push(key.clone());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(formats)
+    }
+}
+
+fn note_formats(formats: &mut BTreeMap<Key, Vec<String>>, view: &View, effects: &Difference) {
+    for (key, _) in &effects.formats_removed {
+        formats.remove(key);
+    }
+    let added = effects.formats_added.iter().map(|(key, columns)| (key, columns));
+    let changed = effects
+        .formats_changed
+        .iter()
+        .map(|change| (&change.key, &change.to));
+    for (key, columns) in added.chain(changed).filter(|(key, _)| view.names(key)) {
+        formats.insert(key.clone(), columns.clone());
+    }
+}
