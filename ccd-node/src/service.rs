@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Between two looks at the status.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same until it is ready: what is ordered after it waits for this word.
+const INTERVAL_STARTING: Duration = Duration::from_millis(100);
+
 /// More time to start, asked for again and again: who hangs before it is ready asks no more (`TimeoutStartSec` of the unit).
 const START_MORE: Duration = Duration::from_secs(30);
 
@@ -50,7 +53,6 @@ impl Service {
     }
 
     pub fn tell(&mut self, now: Time, status: &Status) {
-        self.next = now + self.watchdog.unwrap_or(INTERVAL).min(INTERVAL);
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }
@@ -64,6 +66,7 @@ impl Service {
                 NotifyState::ExtendTimeoutUsec(more)
             }]);
         }
+        self.next = now + self.interval();
         let mut text = status.state.name().to_owned();
         if let Some(configuration) = &status.configuration {
             text.push_str(&format!(", {configuration}"));
@@ -77,10 +80,67 @@ impl Service {
             self.told = text;
         }
     }
+
+    fn interval(&self) -> Duration {
+        let longest = if self.ready { INTERVAL } else { INTERVAL_STARTING };
+        self.watchdog.map_or(longest, |watchdog| watchdog.min(longest))
+    }
 }
 
 fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the service manager does not hear");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Service;
+    use ccd_core::ids::{NodeId, Position};
+    use ccd_core::protocol::{ServingState, Status};
+    use ccd_core::time::{Date, Time};
+    use std::time::Duration;
+
+    fn status(state: ServingState) -> Status {
+        Status {
+            me: NodeId::new(0).expect("a node's number"),
+            state,
+            verdict: String::new(),
+            configuration: None,
+            position: Position::EMPTY,
+            rows: 0,
+            date: Date(0),
+            nodes: Vec::new(),
+            devices: Vec::new(),
+            external: None,
+            survives: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn that_it_serves_is_told_within_a_tenth_of_a_second_and_it_looks_seldom_after() {
+        let mut service = Service::new();
+        let mut now = Time::ZERO;
+        for state in [
+            ServingState::Starting,
+            ServingState::Waiting,
+            ServingState::Reconfiguring,
+        ] {
+            service.tell(now, &status(state));
+            assert!(!service.ready);
+            assert_eq!(
+                service.next_deadline(),
+                now + Duration::from_millis(100),
+                "{state:?}"
+            );
+            now = service.next_deadline();
+        }
+        service.tell(now, &status(ServingState::Serving));
+        assert!(service.ready);
+        assert_eq!(service.next_deadline(), now + Duration::from_secs(1));
+        // Once ready, it stays so.
+        service.tell(now, &status(ServingState::Waiting));
+        assert!(service.ready);
+        assert_eq!(service.next_deadline(), now + Duration::from_secs(1));
     }
 }

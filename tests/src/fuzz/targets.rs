@@ -16,11 +16,11 @@ use ccd_disk::format::header::{self, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES
 use ccd_disk::format::superblock::Superblock;
 use ccd_disk::{BLOCK_BYTES, RegionId, fencing};
 
-/// Takes any bytes, and panics if what it tries is wrong.
-pub type Target = fn(&[u8]);
+/// Panics when the code under test is wrong about these bytes.
+pub type Check = fn(&[u8]);
 
 /// Every target, by the name that `cargo fuzz run` knows.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("client_request", client_request),
     ("client_reply", client_reply),
     ("peer_message", peer_message),
