@@ -281,6 +281,12 @@ fn pack_program(archive: &mut Archive, root: &Root, from: &Path, to: &str, folde
     let mut linker = command("ldd", &[text(from)]);
     let needed = run_command(linker.env("LD_LIBRARY_PATH", root.library_path()));
     // It fails for what is linked statically, which needs nothing.
+    if let Some(missing) = needed.out.lines().find(|line| line.contains("not found")) {
+        panic!(
+            "{} needs a library that neither this machine nor tests/guest/packages has: {missing}",
+            from.display()
+        );
+    }
     for library in needed.out.lines().filter_map(path_in) {
         let path = Path::new(library);
         let name = path

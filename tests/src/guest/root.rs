@@ -118,9 +118,13 @@ impl Root {
         })
     }
 
-    /// For the dynamic linker.
+    /// For the dynamic linker. The service manager's own library comes first from where the manager is from.
     pub fn library_path(&self) -> String {
-        let folders = LIBRARIES.map(|folder| self.folder.join(folder).display().to_string());
+        let folders: Vec<String> = LIBRARIES
+            .into_iter()
+            .chain(["usr/lib/x86_64-linux-gnu/systemd", "lib/x86_64-linux-gnu/systemd"])
+            .map(|folder| self.folder.join(folder).display().to_string())
+            .collect();
         folders.join(":")
     }
 }
