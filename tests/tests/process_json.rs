@@ -60,11 +60,8 @@ fn every_verb_prints_what_its_schema_says() {
         adm("sync-command unset", 0, &["K"]);
         adm("history", 0, &[]);
         adm("history", 0, &["--rows", "K"]);
-        adm(
-            "watch",
-            0,
-            &["--initial", "--count", "1", "--rows", "--from", "1", "K"],
-        );
+        adm("watch", 0, &["--count", "1", "--rows", "--from", "1", "K"]);
+        adm("watch", 0, &["--initial", "--timeout", "1s", "K"]);
         adm("diff", 1, &["1", "now"]);
         adm("diff", 0, &["now", "now"]);
         adm("rollback", 0, &["--dry-run", "1"]);
