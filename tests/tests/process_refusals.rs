@@ -184,7 +184,7 @@ fn two_nodes_that_claim_the_same_number() {
 fn another_version_of_the_protocol() {
     let mut cluster = pair();
     cluster.nodes[ALPHA].start();
-    cluster.alpha().wait_for_log("ready");
+    cluster.alpha().wait_for_log("clients are answered");
     let namespace = cluster.network.name(BETA);
     for (oldest, newest, shown) in [(7, 9, "7 to 9"), (0, 0, "0")] {
         let mut hello = b"ccdn\x01".to_vec();
@@ -221,7 +221,7 @@ fn another_version_of_the_protocol() {
 fn what_is_no_node() {
     let mut cluster = pair();
     cluster.nodes[ALPHA].start();
-    cluster.alpha().wait_for_log("ready");
+    cluster.alpha().wait_for_log("clients are answered");
     let namespace = cluster.network.name(BETA);
     let request = b"GET / HTTP/1.1\r\n\r\n";
     for _ in 0..50 {
@@ -339,7 +339,7 @@ fn an_address_at_which_another_node_is() {
     for node in &mut cluster.nodes {
         node.start();
     }
-    cluster.beta().wait_for_log("ready");
+    cluster.beta().wait_for_log("clients are answered");
     let _relay = Impostor::start(&namespace, at("10.77.0.3:5640"), Trick::Relay(at(AT_BETA)));
     let words = [
         "refused",
