@@ -2,15 +2,18 @@
 //!
 //! A watcher that has been told everything costs nothing until something happens that its group sees; then it costs one write.
 //! One whose socket is full keeps one piece and its place, and goes on when the socket takes more.
+//!
+//! hub/telling.rs: what happened, and to whom it is told.
+
+mod telling;
 
 use super::group::{Group, Sight, encoded};
 use super::inlet::{Inlet, Word};
-use super::past::{Answer, Desk, Name, Outcome, Past};
-use super::ring::{Ring, What};
+use super::past::{Desk, Name, Past};
+use super::ring::Ring;
 use super::watcher::{Gone, Stage, Watcher};
 use super::{Start, refuse};
-use crate::history::Told as Telling;
-use crate::history::trail::{self, Step, Trail};
+use crate::history::trail::{self, Trail};
 use ccd_client::wire::{Fault, Told, WatchFrom, WatchItem, WatchPlace};
 use ccd_core::client::Refusal;
 use ccd_core::database::{Database, Key};
@@ -19,7 +22,6 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -390,215 +392,6 @@ impl Hub {
                 }
             }
         }
-    }
-
-    fn on_told(&mut self, told: Vec<Telling>, now: Instant) {
-        let Some(mut version) = self.version.take() else {
-            return;
-        };
-        let mut from = self.ring.end();
-        let mut bytes = 0;
-        for telling in told {
-            let after = telling.after.clone();
-            bytes += self.ring.tell(telling, &version);
-            version = after;
-            // What is sent to each at once is bounded.
-            if bytes >= PIECE_BYTES {
-                self.deliver(from..self.ring.end(), now);
-                from = self.ring.end();
-                bytes = 0;
-            }
-        }
-        self.deliver(from..self.ring.end(), now);
-        self.version = Some(version);
-        self.ring.trim();
-        self.look_between(now);
-    }
-
-    /// Tells entries to those who were told everything before, of all groups that see something of it.
-    fn deliver(&mut self, numbers: Range<u64>, now: Instant) {
-        let end = numbers.end;
-        let head = self.ring.head();
-        for number in self.concerned(numbers.clone()) {
-            let Some(group) = self.groups.get_mut(&number) else {
-                continue;
-            };
-            let mut pieces: Vec<Arc<[u8]>> = Vec::new();
-            for entry in numbers.clone() {
-                if let Some(entry) = self.ring.entry(entry) {
-                    pieces.extend(group.encode(number, entry));
-                }
-            }
-            let bytes = match &pieces[..] {
-                [] => continue,
-                [one] => one.clone(),
-                _ => pieces.concat().into(),
-            };
-            let members = std::mem::take(&mut group.members);
-            let mut gone = Vec::new();
-            for index in &members {
-                let Some(watcher) = self.watchers.get_mut(*index as usize).and_then(Option::as_mut) else {
-                    continue;
-                };
-                if !matches!(watcher.stage, Stage::Live) {
-                    continue;
-                }
-                let sent = watcher.send(&bytes, now);
-                watcher.told = head.stamp.generation.0;
-                if sent.is_err() {
-                    gone.push(*index);
-                } else if watcher.is_blocked() {
-                    watcher.place = WatchPlace::at(head);
-                    watcher.stage = Stage::Ring(end);
-                    gone.push(*index);
-                }
-            }
-            if let Some(group) = self.groups.get_mut(&number) {
-                group.members = members;
-            }
-            for index in gone {
-                let held = self.watcher(index).map_or(0, |watcher| watcher.held_bytes());
-                let sent = if held > 0 { Ok(()) } else { Err(Gone) };
-                // A watcher that is removed for it is none that anything more is done with here.
-                let _ = self.after_write(index, sent, 0, held);
-            }
-        }
-    }
-
-    /// The groups that may see something of these entries.
-    fn concerned(&mut self, numbers: Range<u64>) -> BTreeSet<usize> {
-        let mut groups = BTreeSet::new();
-        for number in numbers {
-            match self.ring.entry(number).map(|entry| &entry.what) {
-                Some(What::Round(updates)) => {
-                    groups.extend(&self.broad);
-                    for change in updates.iter().flat_map(|update| update.kept.effects.keys()) {
-                        groups.extend(self.by_key.get(&change.key).into_iter().flatten());
-                    }
-                }
-                Some(_) => return self.groups.keys().copied().collect(),
-                None => {}
-            }
-        }
-        groups
-    }
-
-    /// What led to this version was not told: whoever was told everything reads it from the disk.
-    fn jump(&mut self, version: Database, now: Instant) {
-        let (head, end) = (self.ring.head(), self.ring.end());
-        self.ring.reset(version.position());
-        self.version = Some(version);
-        for index in 0..self.watchers.len() as u32 {
-            if let Some(watcher) = self.watcher(index)
-                && matches!(watcher.stage, Stage::Live)
-            {
-                watcher.place = WatchPlace::at(head);
-                watcher.stage = Stage::Ring(end);
-                self.pump(index, now);
-            }
-        }
-    }
-
-    fn on_answer(&mut self, answer: Answer, now: Instant) {
-        let Answer {
-            name,
-            past,
-            bytes,
-            outcome,
-        } = answer;
-        let Some(index) = self.index_of(name) else {
-            return;
-        };
-        if !bytes.is_empty() && self.send(index, &bytes.into(), now).is_err() {
-            return;
-        }
-        let head = self.ring.head();
-        let in_ring = match &outcome {
-            Outcome::Rows(position) => self.ring.after(*position),
-            Outcome::End(place) => self.ring.after(place.round),
-            _ => None,
-        };
-        let Some(watcher) = self.watcher(index) else {
-            return;
-        };
-        let refused = match outcome {
-            Outcome::NotReached(newest) => not_reached(head.stamp.generation, newest),
-            Outcome::Failed(error) => Told::Failed(Fault::Internal {
-                why: format!("the history cannot be read: {error}"),
-            }),
-            Outcome::More => {
-                watcher.stage = Stage::Past(Some(past));
-                return self.pump(index, now);
-            }
-            Outcome::Rows(position) => {
-                watcher.place = WatchPlace::at(position);
-                watcher.stage = in_ring.map_or(Stage::Past(Some(past)), Stage::Ring);
-                return self.pump(index, now);
-            }
-            Outcome::End(place) => {
-                watcher.place = place;
-                watcher.stage = in_ring.map_or(Stage::Between(now), Stage::Ring);
-                if in_ring.is_none() {
-                    self.between.push(name);
-                }
-                return self.pump(index, now);
-            }
-        };
-        refuse(&watcher.socket, refused);
-        self.remove(index);
-    }
-
-    /// Those who were told what is on the disk, and whom the ring does not reach back to.
-    fn look_between(&mut self, now: Instant) {
-        for name in std::mem::take(&mut self.between) {
-            let Some(index) = self.index_of(name) else {
-                continue;
-            };
-            let Some(watcher) = self.watcher(index) else {
-                continue;
-            };
-            let Stage::Between(since) = watcher.stage else {
-                continue;
-            };
-            let (place, is_blocked) = (watcher.place, watcher.is_blocked());
-            if let Some(number) = self.ring.after(place.round) {
-                self.go_on(index, Stage::Ring(number), now);
-            } else if is_blocked || now.duration_since(since) <= DISK_PATIENCE {
-                self.between.push(name);
-            } else {
-                let base = self.ring.base();
-                let number = self.ring.first();
-                let item = match trail::gap(place.seen, place.round, base) {
-                    Step::Diverged { after, up_to } => WatchItem::Diverged { after, up_to },
-                    _ => WatchItem::Missed {
-                        after: place.seen,
-                        up_to: base,
-                    },
-                };
-                if self.send(index, &encoded(item).into(), now).is_ok() {
-                    self.go_on(index, Stage::Ring(number), now);
-                }
-            }
-        }
-    }
-
-    fn go_on(&mut self, index: u32, stage: Stage, now: Instant) {
-        if let Some(watcher) = self.watcher(index) {
-            watcher.stage = stage;
-        }
-        self.pump(index, now);
-    }
-
-    fn on_service(&mut self, why: Option<String>, now: Instant) {
-        self.not_serving.clone_from(&why);
-        if self.version.is_none() {
-            return;
-        }
-        let number = self.ring.end();
-        let head = self.ring.head();
-        self.ring.push(why.map_or(What::Serving, What::NotServing), head);
-        self.deliver(number..number + 1, now);
-        self.ring.trim();
     }
 
     fn tick(&mut self, now: Instant) {

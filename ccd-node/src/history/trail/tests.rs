@@ -1,0 +1,237 @@
+//! What a watcher that follows the files on disk is told.
+
+use super::*;
+use crate::history::frame::tests::{position, round};
+use crate::history::store::Store;
+use ccd_core::ids::{Epoch, Lineage};
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+fn walk(trail: &Trail, mut footing: Footing, count: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let mut left = count;
+        let at_end = trail
+            .follow(&mut footing, |step| {
+                told.push(match step {
+                    Step::Round { updates, .. } => {
+                        let numbers = updates.iter().map(|(generation, _)| generation.0.to_string());
+                        numbers.collect::<Vec<_>>().join("+")
+                    }
+                    Step::Missed { after, up_to } => {
+                        format!("missed {after}..{}", up_to.stamp.generation)
+                    }
+                    Step::Diverged { after, up_to } => {
+                        format!("diverged {after}..{}", up_to.stamp.generation)
+                    }
+                });
+                left -= 1;
+                if left == 0 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+            .unwrap();
+        if at_end {
+            return told;
+        }
+    }
+}
+
+/// What is told to whoever comes from there.
+fn told(trail: &Trail, from: &str, head: Position) -> String {
+    let from: WatchFrom = from.parse().unwrap();
+    let (first, footing) = match trail.locate(&from, head).unwrap() {
+        Found::At(footing) => (None, footing),
+        Found::Missed(after, footing) => (
+            Some(format!("missed {after}..{}", footing.position.stamp.generation)),
+            footing,
+        ),
+        Found::Diverged(after, footing) => (
+            Some(format!("diverged {after}..{}", footing.position.stamp.generation)),
+            footing,
+        ),
+        Found::NotReached { newest } => return format!("newest is {newest}"),
+    };
+    let whole = walk(trail, footing, usize::MAX);
+    assert_eq!(walk(trail, footing, 1), whole, "one by one");
+    let all: Vec<String> = first.into_iter().chain(whole).collect();
+    all.join(" ")
+}
+
+fn place(seen: u64, round: Position) -> String {
+    let seen = Generation(seen);
+    WatchPlace { seen, round }.to_string()
+}
+
+fn with_epoch(epoch: u64, generation: u64) -> Position {
+    let mut position = position(generation);
+    position.stamp.epoch = Epoch(epoch);
+    position
+}
+
+fn other(generation: u64) -> Position {
+    let mut position = position(generation);
+    position.lineage = Lineage([0xee; 32]);
+    position
+}
+
+fn batch(first: u64, last: u64) -> Frame {
+    let Frame::Round { updates, .. } = round(last, "K:batch") else {
+        unreachable!("it is a round");
+    };
+    Frame::Round {
+        next: position(last),
+        updates: vec![updates[0].clone(); (last - first + 1) as usize],
+    }
+}
+
+#[test]
+fn who_comes_back_goes_on_behind_what_it_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    let frames = vec![round(1, "K:1"), round(2, "K:2"), batch(3, 5), round(6, "K:6")];
+    store.append(frames).unwrap();
+    let trail = Trail::new(folder.path(), CLUSTER);
+    let head = position(6);
+    for (from, expected) in [
+        ("0".to_owned(), "1 2 3+4+5 6"),
+        ("1".to_owned(), "2 3+4+5 6"),
+        ("3".to_owned(), "4+5 6"),
+        ("6".to_owned(), ""),
+        ("7".to_owned(), "newest is 6"),
+        (place(0, position(0)), "1 2 3+4+5 6"),
+        (place(2, position(2)), "3+4+5 6"),
+        (place(4, position(5)), "5 6"),
+        (place(5, position(5)), "6"),
+        (place(6, position(6)), ""),
+        // Another history than this one.
+        (place(2, other(2)), "diverged 2..6"),
+        (place(9, position(9)), "diverged 9..6"),
+    ] {
+        assert_eq!(told(&trail, &from, head), expected, "{from}");
+    }
+}
+
+#[test]
+fn what_is_not_kept_is_told_as_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    let gap = |after, to| Frame::Gap {
+        after: Generation(after),
+        to: position(to),
+    };
+    let frames = vec![gap(0, 10), round(11, "K:11"), gap(11, 20), round(21, "K:21")];
+    store.append(frames).unwrap();
+    let trail = Trail::new(folder.path(), CLUSTER);
+    for (from, expected) in [
+        ("0".to_owned(), "missed 0..10 11 missed 11..20 21"),
+        ("5".to_owned(), "missed 5..10 11 missed 11..20 21"),
+        ("11".to_owned(), "missed 11..20 21"),
+        ("15".to_owned(), "missed 15..20 21"),
+        ("20".to_owned(), "21"),
+        (place(11, position(11)), "missed 11..20 21"),
+        // In a gap: nobody here knows whether it was on the way, and no override came in between.
+        (place(20, position(20)), "21"),
+    ] {
+        assert_eq!(told(&trail, &from, position(21)), expected, "{from}");
+    }
+    let overruled = with_epoch(200_000, 21);
+    assert_eq!(
+        told(&trail, &place(15, position(15)), overruled),
+        "diverged 15..21"
+    );
+}
+
+#[test]
+fn a_branch_that_lost_is_told_to_who_was_on_it_and_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    let lost = |generation| {
+        let Frame::Round { updates, .. } = round(generation, "K:lost") else {
+            unreachable!("it is a round");
+        };
+        let next = other(generation);
+        Frame::Round { next, updates }
+    };
+    let replaced = Frame::Gap {
+        after: Generation(3),
+        to: with_epoch(100_000, 2),
+    };
+    let frames = vec![round(1, "K:1"), lost(2), lost(3), replaced, round(3, "K:3")];
+    store.append(frames).unwrap();
+    let trail = Trail::new(folder.path(), CLUSTER);
+    for (from, expected) in [
+        (place(2, other(2)), "3 diverged 3..2 3"),
+        (place(3, other(3)), "diverged 3..2 3"),
+        (place(2, position(2)), "3"),
+        ("1".to_owned(), "missed 1..2 3"),
+        ("2".to_owned(), "3"),
+    ] {
+        assert_eq!(told(&trail, &from, position(3)), expected, "{from}");
+    }
+    // A later one whose generations are higher: only the epochs tell.
+    let to = with_epoch(300_000, 9);
+    store
+        .append(vec![Frame::Gap {
+            after: Generation(3),
+            to,
+        }])
+        .unwrap();
+    assert_eq!(told(&trail, "3", to), "missed 3..9");
+    assert_eq!(told(&trail, &place(3, position(3)), to), "diverged 3..9");
+}
+
+#[test]
+fn many_files_are_one_way_and_one_that_went_or_is_damaged_is_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    let long = "x".repeat(900);
+    for generation in 1..=400 {
+        store
+            .append(vec![round(generation, &format!("K:{long}"))])
+            .unwrap();
+    }
+    drop(store);
+    let trail = Trail::new(folder.path(), CLUSTER);
+    let head = position(400);
+    let numbers = |from: u64| {
+        (from..=400)
+            .map(|number| number.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for from in [0, 1, 69, 70, 71, 200, 399] {
+        assert_eq!(told(&trail, &from.to_string(), head), numbers(from + 1));
+        assert_eq!(
+            told(&trail, &place(from, position(from)), head),
+            numbers(from + 1)
+        );
+    }
+    let files = trail.files().unwrap();
+    assert!(files.len() > 4, "{files:?}");
+    let mut footing = match trail.locate(&WatchFrom::Generation(Generation(0)), head).unwrap() {
+        Found::At(footing) => footing,
+        other => panic!("{other:?}"),
+    };
+    trail.follow(&mut footing, |_| ControlFlow::Break(())).unwrap();
+    // The budget takes two files from under it.
+    for (serial, _) in &files[..2] {
+        std::fs::remove_file(segment::history_path(folder.path(), *serial)).unwrap();
+    }
+    let kept = files[2].1.stamp.generation.0;
+    let told = walk(&trail, footing, usize::MAX);
+    assert_eq!(told[0], format!("missed 1..{kept}"));
+    assert_eq!(told[1..].join(" "), numbers(kept + 1));
+    // Damage costs the rest of its file.
+    let path = segment::history_path(folder.path(), files[2].0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let told = walk(&trail, footing, usize::MAX);
+    let missed = told.iter().filter(|step| step.starts_with("missed")).count();
+    assert_eq!(missed, 2, "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("400"));
+}
