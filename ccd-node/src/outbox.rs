@@ -43,6 +43,9 @@ pub struct Outbox<S> {
     backlog: RefCell<Vec<u8>>,
     held: RefCell<Held>,
     backlog_bytes_max: usize,
+    /// So much memory is kept when nothing waits. One big message must not keep its own for ever; but one piece of a copy
+    /// follows another, and memory that was given back is filled with zeros anew for each.
+    kept_bytes: usize,
     /// The connection must end: the receiver is gone or too slow.
     broken: Cell<bool>,
     changed: Notify,
@@ -55,15 +58,17 @@ impl<S: Socket> Outbox<S> {
             backlog: RefCell::default(),
             held: RefCell::default(),
             backlog_bytes_max,
+            kept_bytes: 1 << 20,
             broken: Cell::new(false),
             changed: Notify::new(),
         }
     }
 
-    /// As [`new`](Self::new), and what is not sent yet is counted by these gauges.
+    /// As [`new`](Self::new) for one of many connections: what is not sent yet is counted by these gauges, and little is kept.
     pub fn counted(socket: Rc<S>, backlog_bytes_max: usize, gauges: impl Into<Vec<Gauge>>) -> Self {
         Self {
             held: RefCell::new(Held::new(gauges)),
+            kept_bytes: 1 << 16,
             ..Self::new(socket, backlog_bytes_max)
         }
     }
@@ -102,8 +107,7 @@ impl<S: Socket> Outbox<S> {
         };
         backlog.drain(..sent);
         if backlog.is_empty() {
-            // One big message must not keep its memory for ever.
-            backlog.shrink_to(1 << 16);
+            backlog.shrink_to(self.kept_bytes);
         }
         self.held.borrow_mut().set(backlog.len());
         outcome
