@@ -58,6 +58,8 @@ pub enum Event {
     Timer,
     /// From a peer whose identity the driver has proven.
     Message { from: NodeId, message: Message },
+    /// What is sent to this node arrives again, or for the first time: what was sent before may be lost.
+    Reachable { node: NodeId },
     /// A client of this node asks; it is answered by one [`Action::Reply`].
     Client {
         client: ClientToken,

@@ -243,6 +243,7 @@ impl Node {
         match event {
             Event::Timer => {}
             Event::Message { from, message } => self.on_message(from, message),
+            Event::Reachable { node } => self.on_reachable(node),
             Event::Client {
                 client,
                 request,

@@ -150,6 +150,9 @@ impl Daemon {
             self.handle(Event::Message { from, message });
             of_peers -= 1;
         }
+        while let Some(node) = self.peers.take_reachable() {
+            self.handle(Event::Reachable { node });
+        }
         let begun = Instant::now();
         while of_clients > 0
             && begun.elapsed() < CLIENTS_TURN_MAX

@@ -72,7 +72,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let (from_peers, peers_inlet) = outlet::channel(FROM_PEERS_MAX, &woken);
     let (from_clients, clients_inlet) = outlet::channel(FROM_CLIENTS_MAX, &woken);
     let pace = Pace::of(settings.heartbeat, settings.lease);
-    let mut peers = Peers::new(identity.clone(), pace);
+    let mut peers = Peers::new(identity.clone(), pace, &woken);
     let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     for node in init.nodes().iter().filter(|node| node.id != me) {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);

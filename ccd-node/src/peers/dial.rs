@@ -72,6 +72,8 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                 tracing::info!(%node, %address, %epoch, version = version.0, authkey = %channel.key, "connected");
                 if let Some(link) = open(&calling, &peer, index, stream, address, epoch, channel) {
                     peer.stage(index, link);
+                    calling.reachable.borrow_mut().insert(node);
+                    calling.bell.notify_one();
                 }
                 // Something that ends as soon as it begins is not begun without end.
                 sleep(calling.pace.pause.saturating_sub(begun.elapsed())).await;

@@ -39,13 +39,15 @@ pub use listen::{Listening, bind, listen};
 pub use roster::Roster;
 pub use version::Versions;
 
+use crate::outlet::Bell;
 use ccd_client::files::Authkeys;
 use ccd_client::wire::LinkReport;
 use ccd_core::ids::{Epoch, NodeId, NodeSet};
 use ccd_core::protocol::Message;
 use link::{Link, Network, Peer};
 use ports::PortTurn;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -107,6 +109,9 @@ struct Calling {
     epoch: Cell<Epoch>,
     /// Connections made so far.
     links: Cell<u64>,
+    /// Peers with a new connection, until the event loop has heard of it.
+    reachable: RefCell<BTreeSet<NodeId>>,
+    bell: Bell,
 }
 
 /// All peers of this node.
@@ -120,12 +125,15 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn new(identity: Rc<Identity>, pace: Pace) -> Self {
+    /// The bell rings when a peer can be reached anew.
+    pub fn new(identity: Rc<Identity>, pace: Pace, bell: &Bell) -> Self {
         let calling = Calling {
             identity,
             pace,
             epoch: Cell::default(),
             links: Cell::default(),
+            reachable: RefCell::default(),
+            bell: bell.clone(),
         };
         Self {
             calling: Rc::new(calling),
@@ -150,6 +158,11 @@ impl Peers {
 
     pub fn has(&self, node: NodeId) -> bool {
         self.peers.iter().any(|peer| peer.node == node)
+    }
+
+    /// One to whom a connection was made since this was last asked.
+    pub fn take_reachable(&self) -> Option<NodeId> {
+        self.calling.reachable.borrow_mut().pop_first()
     }
 
     /// Ends the connections to all but these.

@@ -36,7 +36,7 @@ fn pair_of(dialer: Identity, listener: Identity) -> Pair {
     let address = socket.local_addr().unwrap();
     let listener = Rc::new(listener);
     let (listening, inlet) = listen_at(vec![socket], &listener);
-    let mut peers = Peers::new(Rc::new(dialer), pace());
+    let mut peers = Peers::new(Rc::new(dialer), pace(), &Bell::default());
     peers.dial(node(1), &[address], 1, &[]);
     Pair {
         peers,
@@ -242,7 +242,7 @@ fn a_network_that_falls_silent_is_left_and_heartbeats_come_once() {
         let listener = Rc::new(identity(1, keys()));
         let (listening, inlet) = listen_at(vec![socket], &listener);
         let relays = [relay(to), relay(to)];
-        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace());
+        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace(), &Bell::default());
         peers.dial(node(1), &relays.each_ref().map(|relay| relay.address), 1, &[]);
         let mut pair = Pair {
             peers,
@@ -372,7 +372,7 @@ fn the_next_port_of_the_range_is_taken_and_found() {
         let listener = Rc::new(identity(1, keys()));
         let (listening, inlet) = listen_at(vec![socket], &listener);
         drop(taken);
-        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace());
+        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace(), &Bell::default());
         peers.dial(node(1), &[first], 64, &[]);
         let mut pair = Pair {
             peers,

@@ -33,7 +33,9 @@ pub fn event(event: &Event) -> String {
         },
         Event::Staged { result, .. } => format!("staged: {result:?}"),
         Event::CommandDone { ticket, result } => format!("t{} command: {result:?}", ticket.0),
-        Event::Timer | Event::ClientGone { .. } | Event::Fenced { .. } => format!("{event:?}"),
+        Event::Timer | Event::Reachable { .. } | Event::ClientGone { .. } | Event::Fenced { .. } => {
+            format!("{event:?}")
+        }
     }
 }
 

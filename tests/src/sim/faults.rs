@@ -7,6 +7,7 @@ use super::store::Fault;
 use super::world::World;
 use ccd_core::client::RequestBody;
 use ccd_core::ids::DeviceRole;
+use ccd_core::protocol::Event;
 use core::time::Duration;
 
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -101,14 +102,14 @@ impl World {
                 }
             }
             FaultKind::Pause => self.resume(first),
-            FaultKind::CutOneWay => self.network.mend(first, second),
+            FaultKind::CutOneWay => self.mend(first, second),
             FaultKind::CutPair => {
-                self.network.mend(first, second);
-                self.network.mend(second, first);
+                self.mend(first, second);
+                self.mend(second, first);
             }
             FaultKind::Isolate => self.others(first).for_each(|other| {
-                self.network.mend(first, other);
-                self.network.mend(other, first);
+                self.mend(first, other);
+                self.mend(other, first);
             }),
             FaultKind::DeviceLoss => self.media.return_device(role),
             FaultKind::PathLoss => self.media.return_path(first, role),
@@ -138,6 +139,13 @@ impl World {
     fn operator_tells(&mut self, index: usize, body: RequestBody) {
         self.servers[index].has_left = true;
         self.ask(index, Asker::Nobody, body, OPERATOR_PATIENCE);
+    }
+
+    /// One direction is whole again, and who sends there knows it: a driver has made a new connection.
+    fn mend(&mut self, from: usize, to: usize) {
+        self.network.mend(from, to);
+        let node = self.node_id(to);
+        self.tell(from, Event::Reachable { node });
     }
 
     /// All faults end: the network is whole, devices answer, processes run, and whoever left joins again.
@@ -235,8 +243,8 @@ impl World {
             self.now,
             format_args!("n{first} and n{second} hear each other again"),
         );
-        self.network.mend(first, second);
-        self.network.mend(second, first);
+        self.mend(first, second);
+        self.mend(second, first);
     }
 
     /// What the next operation on this replica meets.

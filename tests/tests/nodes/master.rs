@@ -146,13 +146,16 @@ fn a_node_with_an_empty_copy_joins_and_gets_the_copy_of_one_that_serves() {
 /// Whoever is heard for the first time is greeted, so nothing in a join waits for a heartbeat that is due.
 #[test]
 fn a_node_that_comes_back_joins_before_its_second_heartbeat() {
-    for (shape, comes) in [(FIVE, C), (Shape::PAIR, B)] {
+    for (shape, comes, wiped) in [(FIVE, C, false), (FIVE, C, true), (Shape::PAIR, B, false)] {
         let mut cluster = Cluster::serving(shape);
         assert!(matches!(
             cluster.command(comes, RequestBody::Leave),
             AskEnd::Reply(Ok(_))
         ));
         cluster.crash(comes, false);
+        if wiped {
+            cluster.wipe_local(comes);
+        }
         assert!(cluster.add_within(A, "without it", LEASE));
         cluster.settle();
         let begun = cluster.now;

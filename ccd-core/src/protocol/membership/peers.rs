@@ -152,6 +152,13 @@ impl Node {
         }
     }
 
+    /// The last heartbeat may have gone with the connection before.
+    pub(in crate::protocol) fn on_reachable(&mut self, node: NodeId) {
+        if self.peers.contains_key(&node) {
+            self.greet(node);
+        }
+    }
+
     /// A heartbeat out of turn, to a node that has come or can be reached again: two nodes know that each hears the other
     /// after a round trip, and not after two heartbeats. It answers news only, so greetings do not answer each other without end.
     pub(in crate::protocol) fn greet(&mut self, node: NodeId) {
@@ -209,6 +216,8 @@ impl Node {
         );
         if told < self.known.epoch {
             self.send(from, Message::Decided(self.known.clone()));
+            // Once it has learned that, it hears what this node serves of it, and need not wait for the next heartbeat.
+            self.greet(from);
         }
         if serving && told == self.known.epoch {
             self.on_peer_serves(from, position);
