@@ -3,21 +3,19 @@
 mod support;
 
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration};
-use ccd_core::database::{Database, Key, Op, Record, Update, Who};
+use ccd_core::database::{Database, Key, Op, Record};
 use ccd_core::ids::{
-    ClusterId, DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NodeSet, Position, Replica, RequestId,
-    Stamp,
+    ClusterId, DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NodeSet, Position, Replica, Stamp,
 };
 use ccd_core::replica::{
     Heartbeat, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
 };
-use ccd_core::time::Date;
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice, Tear};
 use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{Blocks, ExpectedIdentity, Region, RegionError, ReplicaDriver, create};
 use std::io;
 use std::sync::{Arc, Mutex};
-use support::{CLUSTER, device, identity, node, open, options};
+use support::{CLUSTER, committed, device, identity, node, open, options};
 
 fn both() -> NodeSet {
     NodeSet::from_bits(3)
@@ -29,18 +27,7 @@ fn updated(database: &Database, sequence: u64, columns: usize) -> (Arc<Record>, 
         key: Key::new(&format!("K{sequence}")).unwrap(),
         columns: (0..columns).map(|column| format!("column_{column}")).collect(),
     };
-    let update = Update {
-        request: RequestId { client: 7, sequence },
-        who: Who::default(),
-        date: Date(sequence),
-        reason: None,
-        preconditions: Vec::new(),
-        ops: vec![op],
-    };
-    let (admitted, _) = database.admit(&update).unwrap();
-    let epoch = database.position().stamp.epoch;
-    let (record, next) = Record::updates(database, epoch, admitted, vec![update], both());
-    (Arc::new(record), next)
+    committed(database, sequence, op)
 }
 
 fn opened(database: &Database, epoch: u64) -> (Arc<Record>, Database) {

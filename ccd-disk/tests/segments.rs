@@ -2,10 +2,9 @@
 
 mod support;
 
-use ccd_core::database::{Database, Key, Op, Record, Update, Who};
-use ccd_core::ids::{NodeSet, Position, RequestId};
+use ccd_core::database::{Database, Key, Op, Record};
+use ccd_core::ids::Position;
 use ccd_core::replica::{RECORDS_LOADED_MAX, ReplicaAnswer, ReplicaErrorKind, ReplicaOp};
-use ccd_core::time::Date;
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice};
 use ccd_disk::format::geometry::Slot;
 use ccd_disk::region::{CheckpointBegun, CheckpointStep};
@@ -328,18 +327,7 @@ fn updated(database: &Database, sequence: u64) -> (Arc<Record>, Database) {
         },
         _ => Op::RemoveFormat(key),
     };
-    let update = Update {
-        request: RequestId { client: 7, sequence },
-        who: Who::default(),
-        date: Date(sequence),
-        reason: None,
-        preconditions: Vec::new(),
-        ops: vec![op],
-    };
-    let (admitted, _) = database.admit(&update).unwrap();
-    let epoch = database.position().stamp.epoch;
-    let (record, next) = Record::updates(database, epoch, admitted, vec![update], NodeSet::from_bits(3));
-    (Arc::new(record), next)
+    committed(database, sequence, op)
 }
 
 #[test]

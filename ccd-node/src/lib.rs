@@ -15,7 +15,7 @@
 //!                       history: what each update changed, on disk, by threads of its own
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
-//!   outbox, outlet, gauge, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, outlet, gauge, descriptors, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   measured       what the benchmark reaches of the insides
@@ -34,6 +34,7 @@ mod commands;
 mod daemon;
 mod decisions;
 mod demo;
+mod descriptors;
 mod fences;
 mod gauge;
 mod history;

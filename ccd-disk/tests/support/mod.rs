@@ -3,7 +3,11 @@
 
 pub mod program;
 
-use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, Position, Replica, Stamp};
+use ccd_core::database::{Database, Op, Record, Update, Who};
+use ccd_core::ids::{
+    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
+};
+use ccd_core::time::Date;
 use ccd_disk::device::MemoryDevice;
 use ccd_disk::format::journal::{Entry, Step};
 use ccd_disk::format::superblock::Superblock;
@@ -11,6 +15,7 @@ use ccd_disk::region::handle::Handle;
 use ccd_disk::region::label::Label;
 use ccd_disk::region::recovery::{self, RecoveredArea};
 use ccd_disk::{ExpectedIdentity, MkfsOptions, Region, RegionId, create};
+use std::sync::Arc;
 
 pub const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 pub const REPLICA: Replica = Replica::Device(DeviceRole::Primary);
@@ -21,6 +26,22 @@ pub fn node(number: u8) -> NodeId {
 
 pub fn options() -> MkfsOptions {
     MkfsOptions::device(CLUSTER, RegionId([0x4E; 16]), REPLICA, 2).tiny()
+}
+
+/// The database after one more update of two members, and the record that leads there.
+pub fn committed(database: &Database, sequence: u64, op: Op) -> (Arc<Record>, Database) {
+    let update = Update {
+        request: RequestId { client: 7, sequence },
+        who: Who::default(),
+        date: Date(sequence),
+        reason: None,
+        preconditions: Vec::new(),
+        ops: vec![op],
+    };
+    let (admitted, _) = database.admit(&update).unwrap();
+    let epoch = database.position().stamp.epoch;
+    let (record, next) = Record::updates(database, epoch, admitted, vec![update], NodeSet::from_bits(3));
+    (Arc::new(record), next)
 }
 
 /// A fresh region for two nodes.

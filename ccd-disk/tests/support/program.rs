@@ -1,10 +1,9 @@
 //! Running `ccd-disk`, and regions in files for it.
 
-use super::node;
-use ccd_core::database::{Database, Key, Op, Record, Update, Who};
-use ccd_core::ids::{ClusterId, DeviceRole, NodeSet, Replica, RequestId};
+use super::{committed, node};
+use ccd_core::database::{Database, Key, Op};
+use ccd_core::ids::{ClusterId, DeviceRole, Replica};
 use ccd_core::replica::ReplicaOp;
-use ccd_core::time::Date;
 use ccd_disk::device::{Access, RawDevice};
 use ccd_disk::format::geometry::Slot;
 use ccd_disk::{ExpectedIdentity, Region};
@@ -12,7 +11,6 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use tempfile::TempDir;
 
 pub const ID: &str = "00112233445566778899aabbccddeeff";
@@ -81,23 +79,14 @@ pub fn append(path: &Path, count: u64) {
     let mut region = region(path, 0);
     let mut database = Database::default();
     for sequence in 1..=count {
-        let update = Update {
-            request: RequestId { client: 1, sequence },
-            who: Who::default(),
-            date: Date(sequence),
-            reason: None,
-            preconditions: Vec::new(),
-            ops: vec![Op::Format {
-                key: Key::new(&format!("KEY{sequence}")).unwrap(),
-                columns: vec!["name".to_owned()],
-            }],
+        let op = Op::Format {
+            key: Key::new(&format!("KEY{sequence}")).unwrap(),
+            columns: vec!["name".to_owned()],
         };
-        let (admitted, _) = database.admit(&update).unwrap();
-        let epoch = database.position().stamp.epoch;
-        let (record, next) = Record::updates(&database, epoch, admitted, vec![update], NodeSet::from_bits(3));
+        let (record, next) = committed(&database, sequence, op);
         region
             .execute(ReplicaOp::Append {
-                record: Arc::new(record),
+                record,
                 then_survey: true,
             })
             .unwrap();
@@ -115,19 +104,8 @@ pub fn with_a_segment(path: &Path, behind: u64) -> u64 {
             key: Key::new(&format!("KEY{sequence}")).unwrap(),
             columns: (0..20).map(|column| format!("column_number_{column}")).collect(),
         };
-        let update = Update {
-            request: RequestId { client: 1, sequence },
-            who: Who::default(),
-            date: Date(sequence),
-            reason: None,
-            preconditions: Vec::new(),
-            ops: vec![op],
-        };
-        let (admitted, _) = database.admit(&update).unwrap();
-        let epoch = database.position().stamp.epoch;
-        let (record, next) = Record::updates(&database, epoch, admitted, vec![update], NodeSet::from_bits(3));
+        let (record, next) = committed(&database, sequence, op);
         database = next;
-        let record = Arc::new(record);
         let append = ReplicaOp::Append {
             record,
             then_survey: false,

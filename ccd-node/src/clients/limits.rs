@@ -5,7 +5,6 @@
 //! that leave room for root. Called by `serve.rs` and `mod.rs`; pure but for asking the kernel how many descriptors there are.
 
 use crate::gauge::Gauge;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -226,23 +225,6 @@ impl Drop for Seat {
             self.accounts.by_user.borrow_mut().remove(&self.account.uid);
         }
     }
-}
-
-/// Lets this process have as many descriptors as it may, and returns how many that are. Without it a service manager gives
-/// a thousand, for programs that use select().
-pub fn raise_descriptors() -> usize {
-    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok(limits) => limits,
-        Err(error) => {
-            tracing::warn!(%error, "how many descriptors there are cannot be asked");
-            return 1024;
-        }
-    };
-    let wanted = hard.min((CONNECTIONS_MAX + DESCRIPTORS_RESERVED) as u64);
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() {
-        return wanted as usize;
-    }
-    usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
 use super::groups::peer_groups;
-use super::limits::{Accounts, Seat, Turn, raise_descriptors};
+use super::limits::{Accounts, Seat, Turn};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
+use crate::descriptors;
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
@@ -113,7 +114,7 @@ pub fn serve(
         rules,
         clients,
         to_core,
-        accounts: Rc::new(Accounts::new(raise_descriptors())),
+        accounts: Rc::new(Accounts::new(descriptors::raise())),
         seats,
         quiet: RefCell::default(),
     });

@@ -38,16 +38,12 @@ use ccd_client::wire::{self, FromDaemon, Told, WatchAsk};
 use ccd_core::database::Database;
 use ccd_core::protocol::{ServingState, Status};
 use inlet::{Inlet, Word};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{MsgFlags, send};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-
-/// Descriptors that the daemon wants, if it may have them: one for each watcher and connection, and some for itself.
-const DESCRIPTORS_WANTED: u64 = 65_536;
 
 /// A connection that wants to watch, on its way to the hub.
 #[derive(Debug)]
@@ -147,19 +143,6 @@ impl Drop for Watching {
         if let Some(hub) = self.hub.take() {
             // A panic there was printed there.
             let _ = hub.join();
-        }
-    }
-}
-
-/// Lets the daemon have as many descriptors as it may, up to what it wants; returns how many that are.
-pub fn raise_descriptor_limit() -> u64 {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    let wanted = hard.min(DESCRIPTORS_WANTED).max(soft);
-    match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
-        Ok(()) => wanted,
-        Err(error) => {
-            tracing::debug!(%error, "the limit on descriptors stays");
-            soft
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Seat {
 
 impl Seats {
     pub fn new() -> Self {
-        let descriptors = super::raise_descriptor_limit();
+        let descriptors = crate::descriptors::raise() as u64;
         // A machine that allows few descriptors has few watchers, but some.
         let room = descriptors
             .saturating_sub(DESCRIPTORS_RESERVED)
