@@ -2,6 +2,9 @@
 //! rejoin.
 //! Needs root.
 
+use ccd_client::wire::{HistoryAsk, HistoryItem};
+use ccd_client::{Applied, Client, Transaction};
+use ccd_core::database::{Key, Op, Row};
 use ccd_tests::process::cluster::{ALPHA, BETA};
 use ccd_tests::process::node::TestNode;
 use ccd_tests::process::{Cluster, Writer};
@@ -80,6 +83,35 @@ fn every_update_is_told_once_or_said_to_be_missing_through_takeover_restart_and_
     // Of a process that is killed, the last moments may be missing; not what it told before.
     assert!(beta.len() > 50, "beta wrote alone for long: {}", beta.len());
     cluster.verify();
+}
+
+/// An update is committed on a member some milliseconds after it was acknowledged, if nothing follows it.
+#[test]
+fn what_was_acked_on_one_node_is_in_the_history_of_the_other() {
+    let cluster = Cluster::start();
+    cluster.alpha().adm(&["format", "MY_KEY", "number"]).done();
+    let client = |node: &TestNode| Client::attach(node.places(), "process-test").expect("it serves");
+    let (alpha, beta) = (client(cluster.alpha()), client(cluster.beta()));
+    for number in 0..50 {
+        let key = Key::new("MY_KEY").expect("it is well formed");
+        let row = Row::new(key, [number.to_string()]);
+        let add = Op::Add(row.expect("it is well formed"));
+        let acked = match alpha.update(Transaction::of(vec![add])) {
+            Ok(Applied::Committed { generation, .. }) => generation,
+            other => panic!("{other:?}"),
+        };
+        let ask = HistoryAsk {
+            key: None,
+            last: 1,
+            before: None,
+            rows: false,
+        };
+        let told = beta.history(ask).expect("it answers");
+        match &told.items[..] {
+            [HistoryItem::Update(update)] => assert_eq!(update.generation, acked),
+            other => panic!("{other:?}, where generation {acked:?} was acked"),
+        }
+    }
 }
 
 #[test]

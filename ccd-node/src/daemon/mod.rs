@@ -8,14 +8,14 @@
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! signals.rs  what SIGTERM and the like ask for
-//! watching.rs watchers on their way in
+//! strict.rs   what waits for a strict snapshot: watchers, questions to the history
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
 mod run;
 mod signals;
-mod watching;
+mod strict;
 
 pub use run::run;
 
@@ -69,7 +69,7 @@ struct Daemon {
     clients: Rc<Clients>,
     decisions: Decisions,
     history: History,
-    watchers: watching::Watchers,
+    strict: strict::Strict,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -204,7 +204,7 @@ impl Daemon {
         if self.service.next_deadline() <= now {
             let status = self.node.status(now);
             self.service.tell(now, &status);
-            self.watchers.note(&status);
+            self.strict.note(&status);
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
@@ -266,7 +266,7 @@ impl Daemon {
         }
         self.peers.set_epoch(self.node.epoch());
         self.peers.flush();
-        self.watchers.go_on(&self.history);
+        self.strict.go_on(&self.history);
     }
 
     fn execute(&mut self, action: Action) {
@@ -339,7 +339,7 @@ impl Daemon {
             self.begin_checkpoint(reply);
             return;
         }
-        let Some(reply) = self.watchers.take_reply(client, reply) else {
+        let Some(reply) = self.strict.take_reply(client, reply) else {
             return;
         };
         let told = match reply {
@@ -351,7 +351,10 @@ impl Daemon {
 
     fn on_client(&mut self, from_client: FromClient) {
         match from_client {
-            FromClient::Gone { client } => self.handle(Event::ClientGone { client }),
+            FromClient::Gone { client } => {
+                self.strict.forget(client);
+                self.handle(Event::ClientGone { client });
+            }
             FromClient::Asked { client, .. } if self.leave_by.is_some() => {
                 self.clients.reply(client, Told::Failed(Fault::Stopping));
             }
@@ -368,7 +371,7 @@ impl Daemon {
                 self.clients.reply(client, Told::Status(report));
             }
             FromClient::Watch { client, start } => self.ask_to_watch(client, *start),
-            FromClient::History { client, ask } => self.history.ask(client, ask),
+            FromClient::History { client, ask } => self.ask_history(client, ask),
             FromClient::Branches { client, name } => {
                 self.history
                     .ask_branches(client, self.places.branches_dir(), name);

@@ -1,7 +1,7 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
-use super::{Daemon, Inlets, signals, watching};
+use super::{Daemon, Inlets, signals, strict};
 use crate::checkpoints::Checkpoints;
 use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
@@ -122,7 +122,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients,
         decisions,
         history,
-        watchers: watching::Watchers::new(watching),
+        strict: strict::Strict::new(watching),
         service: Service::new(),
         scrub,
         checkpoints,

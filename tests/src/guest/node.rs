@@ -187,7 +187,7 @@ impl GuestNode {
             "ccd-guest",
             "poke",
             "--every-ms",
-            "200",
+            "50",
             &device,
         ];
         let job = self
