@@ -1,4 +1,4 @@
-"""A client of the daemon that means no good. Run by tests/tests/process_hostile.rs as a user that is not root:
+"""A client of the daemon that means no good. Run by tests/tests/process/hostile.rs as a user that is not root:
 
     attack.py SOCKET KIND [FRAMES]
 

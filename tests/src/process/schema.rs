@@ -1,4 +1,4 @@
-//! The schemas of `--json`, as `ccd-pages` writes them, and what real output is by them. Used by `process_json`.
+//! The schemas of `--json`, as `ccd-pages` writes them, and what real output is by them. Used by `process/json.rs`.
 
 use super::programs::{Finished, program};
 use serde_json::Value;

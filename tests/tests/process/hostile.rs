@@ -181,7 +181,7 @@ struct Attack {
 
 impl Attack {
     fn start(door: &Door, who: User<'_>, kind: &str, socket: &Path, frames: Option<&String>) -> Self {
-        let script = include_str!("../hostile/attack.py");
+        let script = include_str!("../../hostile/attack.py");
         let socket = socket.to_str().expect("the path is ours");
         let mut words = vec!["-c", script, socket, kind];
         words.extend(frames.map(String::as_str));

@@ -1,0 +1,35 @@
+//! Real daemons on loop devices, in network namespaces of their own, and the programs as people call them. Needs root.
+//!
+//! One program, so that tests of all subjects run side by side: they wait far more than they work.
+//!
+//! ```text
+//! takeover.rs     a node dies, hangs, leaves            partition.rs  the network of a pair fails
+//! devices.rs      a shared device fails and returns     networks.rs   several networks, ports, keys that change
+//! startup.rs      daemons that must not run             refusals.rs   every refusal between nodes
+//! nodes.rs        nodes come and go                     quorum.rs     five nodes without devices
+//!
+//! commands.rs     every verb, wrong input included      json.rs       what `--json` prints
+//! checkpoints.rs  automatic checkpoints                 history.rs    history, diff, rollback
+//! sync.rs         synchronization commands              watch.rs      watchers
+//! access.rs       users other than root                 hostile.rs    users that mean no good
+//! library.rs      C and Python programs                 pages.rs      manual pages
+//! ```
+
+mod access;
+mod checkpoints;
+mod commands;
+mod devices;
+mod history;
+mod hostile;
+mod json;
+mod library;
+mod networks;
+mod nodes;
+mod pages;
+mod partition;
+mod quorum;
+mod refusals;
+mod startup;
+mod sync;
+mod takeover;
+mod watch;
