@@ -6,9 +6,10 @@
 use crate::error::CcdError;
 use crate::wire::{self, Ask, FRAME_PREFIX_BYTES, PREAMBLE, ToDaemon, Told, WireError};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ pub(crate) struct Connection {
     stream: UnixStream,
     socket: PathBuf,
     next_id: u64,
-    /// How long one read or write may take, as the socket was told.
+    /// How long one write may take, as the socket was told.
     wait: Duration,
     /// What has come and was not taken yet.
     arrived: Vec<u8>,
@@ -151,19 +152,18 @@ impl Connection {
     }
 
     fn read_some(&mut self, bytes_max: usize, deadline: Instant) -> io::Result<()> {
-        let mut arrived = std::mem::take(&mut self.arrived);
-        let start = arrived.len();
-        arrived.resize(start + bytes_max, 0);
-        let read = self.within(deadline, |mut stream| stream.read(&mut arrived[start..]));
-        arrived.truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
-        self.arrived = arrived;
+        let start = self.arrived.len();
+        self.arrived.resize(start + bytes_max, 0);
+        let read = read_within(&self.stream, &mut self.arrived[start..], deadline);
+        self.arrived
+            .truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
         match read? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
     }
 
-    /// Reads or writes, and fails with `WouldBlock` or `TimedOut` only at the deadline. The socket is told anew how long to
+    /// Writes, and fails with `WouldBlock` or `TimedOut` only at the deadline. The socket is told anew how long to
     /// wait only if what it was told before does not fit: requests follow each other with much the same time-out.
     fn within(
         &mut self,
@@ -234,6 +234,28 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
     }
 }
 
+/// Reads what has come, or fails with `TimedOut` at the deadline. It sleeps in poll(2), not in the read: that would be woken also
+/// when the daemon takes the request, to find nothing.
+fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = PollTimeout::try_from(left.max(WAIT_MIN)).unwrap_or(PollTimeout::MAX);
+        let fd = PollFd::new(stream.as_fd(), PollFlags::POLLIN);
+        match nix::poll::poll(&mut [fd], wait) {
+            Ok(0) if Instant::now() < deadline => {}
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            // A signal does not make the wait begin anew: a program that gets many would wait for ever.
+            Err(Errno::EINTR) if Instant::now() < deadline => {}
+            Err(Errno::EINTR) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error.into()),
+            Ok(_) => match stream.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            },
+        }
+    }
+}
+
 /// Writes what the socket takes. A peer that is gone is an error and no SIGPIPE: that would end a program in C, where
 /// nobody has set it to be ignored.
 fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
@@ -248,7 +270,6 @@ fn set_deadline(stream: &UnixStream, deadline: Instant) -> io::Result<()> {
 }
 
 fn set_wait(stream: &UnixStream, wait: Duration) -> io::Result<()> {
-    stream.set_read_timeout(Some(wait))?;
     stream.set_write_timeout(Some(wait))
 }
 

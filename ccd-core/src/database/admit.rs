@@ -174,11 +174,7 @@ impl Database {
     fn remove(&mut self, pattern: &Pattern) -> Result<u64, OpError> {
         let table = self.table(&pattern.key)?;
         let matcher = Matcher::new(pattern, &table.columns)?;
-        let matching = table
-            .lines
-            .starting_with(&matcher.prefix)
-            .filter(|line| matcher.matches(line));
-        let gone: Vec<String> = matching.map(String::from).collect();
+        let gone: Vec<String> = matcher.matching(&table.lines).map(String::from).collect();
         if gone.is_empty() {
             return Err(OpError::NoSuchRow {
                 pattern: Box::new(pattern.clone()),

@@ -79,10 +79,7 @@ impl Database {
     pub fn query(&self, pattern: &Pattern) -> Result<Vec<Row>, OpError> {
         let table = self.table(&pattern.key)?;
         let matcher = Matcher::new(pattern, &table.columns)?;
-        let lines = table
-            .lines
-            .starting_with(&matcher.prefix)
-            .filter(|line| matcher.matches(line));
+        let lines = matcher.matching(&table.lines);
         Ok(lines.map(|line| Row::from_stored(&pattern.key, line)).collect())
     }
 

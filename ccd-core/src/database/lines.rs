@@ -155,25 +155,23 @@ impl Lines {
 
     /// The lines that start with `prefix`, in order.
     pub fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        let first = self.chunk_for(prefix).map_or("", |(bound, _)| bound);
-        self.chunks
-            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
-            .flat_map(move |(_, chunk)| {
-                let from = find(chunk, prefix).unwrap_or_else(|at| at);
-                chunk[from..].lines_of()
-            })
-            .take_while(move |line| line.starts_with(prefix))
+        self.from(prefix).take_while(move |line| line.starts_with(prefix))
     }
 
     /// The lines from this one on, in order.
-    pub fn from<'a>(&'a self, line: &'a str) -> impl Iterator<Item = &'a str> {
-        let first = self.chunk_for(line).map_or("", |(bound, _)| bound);
-        self.chunks
-            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
-            .flat_map(move |(_, chunk)| {
+    pub fn from<'a>(&'a self, line: &str) -> impl Iterator<Item = &'a str> {
+        let (first, in_first) = match self.chunk_for(line) {
+            Some((bound, chunk)) => {
                 let from = find(chunk, line).unwrap_or_else(|at| at);
-                chunk[from..].lines_of()
-            })
+                (Bound::Excluded(bound), &chunk[from..])
+            }
+            None => (Bound::Unbounded, ""),
+        };
+        // Few ask for so much that the next chunk has to be found.
+        let rest = core::iter::once_with(move || self.chunks.range::<str, _>((first, Bound::Unbounded)));
+        in_first
+            .lines_of()
+            .chain(rest.flatten().flat_map(|(_, chunk)| chunk.lines_of()))
     }
 
     /// The text of all lines, in pieces.

@@ -5,6 +5,7 @@
 
 use super::encoding::{decoded, push_encoded};
 use super::error::{OpError, RowError};
+use super::lines::Lines;
 use super::row::{self, COLUMNS_MAX, Key, SEPARATOR};
 use super::{Row, error::shortened};
 use alloc::string::String;
@@ -110,9 +111,19 @@ impl fmt::Display for Pattern {
 #[derive(Debug)]
 pub(super) struct Matcher {
     /// Every matching line starts with this; lines are sorted, so only a stretch of them is looked at.
-    pub(super) prefix: String,
+    prefix: String,
+    /// No line but the prefix itself matches.
+    whole: bool,
     /// What the columns must match; columns that may be anything are not listed.
-    columns: Vec<(usize, ColumnPattern)>,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug)]
+struct Column {
+    index: usize,
+    pattern: ColumnPattern,
+    /// A line that begins with the prefix (is it, if `whole`) matches here.
+    settled: bool,
 }
 
 impl Matcher {
@@ -147,57 +158,83 @@ impl Matcher {
         for (_, text) in &columns {
             row::check_text_length(key, text)?;
         }
-        let compiled: Vec<_> = columns
-            .iter()
-            .map(|(index, text)| (*index, ColumnPattern::new(text, pattern.wildcard)))
-            .collect();
-        let prefix = prefix(key, &compiled, format.len());
-        let columns = compiled
+        let mut columns: Vec<Column> = columns
             .into_iter()
-            .filter(|(_, column)| !column.matches_all())
+            .map(|(index, text)| Column {
+                index,
+                pattern: ColumnPattern::new(text, pattern.wildcard),
+                settled: false,
+            })
             .collect();
-        Ok(Self { prefix, columns })
+        let (prefix, whole) = settle(key, &mut columns, format.len());
+        columns.retain(|column| !column.pattern.matches_all());
+        Ok(Self {
+            prefix,
+            whole,
+            columns,
+        })
+    }
+
+    /// The lines that match.
+    pub(super) fn matching<'a>(&'a self, lines: &'a Lines) -> impl Iterator<Item = &'a str> {
+        // What is the prefix itself comes before what only begins with it.
+        let most = if self.whole { 1 } else { usize::MAX };
+        lines
+            .starting_with(&self.prefix)
+            .take(most)
+            .filter(|line| self.matches(line))
     }
 
     /// Whether a row with these plain values matches.
     pub(super) fn matches_values(&self, values: &[String]) -> bool {
-        self.columns
-            .iter()
-            .all(|(index, column)| values.get(*index).is_some_and(|value| column.matches(value)))
+        self.columns.iter().all(|column| {
+            values
+                .get(column.index)
+                .is_some_and(|value| column.pattern.matches(value))
+        })
     }
 
-    /// Whether a stored line, `KEY:val:val` encoded, matches.
-    pub(super) fn matches(&self, line: &str) -> bool {
+    /// Whether a stored line, `KEY:val:val` encoded, matches that begins with the prefix.
+    fn matches(&self, line: &str) -> bool {
+        if self.whole && line != self.prefix {
+            return false;
+        }
+        if self.columns.iter().all(|column| column.settled) {
+            return true;
+        }
         let mut values = [""; COLUMNS_MAX];
         for (slot, value) in values.iter_mut().zip(line.split(SEPARATOR).skip(1)) {
             *slot = value;
         }
-        self.columns.iter().all(|(index, column)| {
+        let mut open = self.columns.iter().filter(|column| !column.settled);
+        open.all(|column| {
             values
-                .get(*index)
-                .is_some_and(|value| decoded(value).is_ok_and(|value| column.matches(&value)))
+                .get(column.index)
+                .is_some_and(|value| decoded(value).is_ok_and(|value| column.pattern.matches(&value)))
         })
     }
 }
 
 /// The longest text that every match starts with: the key, leading columns without wildcard, and the beginning of
-/// the next one.
-fn prefix(key: &Key, columns: &[(usize, ColumnPattern)], column_count: usize) -> String {
+/// the next one. And whether every match is this text.
+fn settle(key: &Key, columns: &mut [Column], column_count: usize) -> (String, bool) {
     let mut prefix = String::from(key.as_str());
     prefix.push(SEPARATOR);
-    for wanted in 0.. {
-        let Some((_, column)) = columns.iter().find(|(index, _)| *index == wanted) else {
-            break;
+    for wanted in 0..column_count {
+        let Some(column) = columns.iter_mut().find(|column| column.index == wanted) else {
+            return (prefix, false);
         };
-        push_encoded(&mut prefix, &column.first);
-        if column.after_first.is_some() {
-            break;
+        push_encoded(&mut prefix, &column.pattern.first);
+        if column.pattern.after_first.is_some() {
+            return (prefix, false);
         }
+        // Text forms are canonical: equal text, equal value.
+        column.settled = true;
         if wanted + 1 < column_count {
             prefix.push(SEPARATOR);
         }
     }
-    prefix
+    (prefix, true)
 }
 
 /// A pattern cut at its wildcards.
@@ -292,6 +329,47 @@ mod tests {
         for (pattern, value, expected) in table {
             assert_eq!(matches(pattern, value), expected, "{pattern:?} on {value:?}");
         }
+    }
+
+    /// A pattern by position and one by name may be of the same column; columns may be settled by the prefix or not.
+    #[test]
+    fn a_line_matches_exactly_if_its_values_do() {
+        let key = || Key::new("KEY").expect("a good key");
+        let format = ["one", "two", "three"].map(String::from);
+        let parts = ["a", "a*", "*", "b", "x:y", "*:*"];
+        let values = ["a", "ab", "b", "x:y", ""];
+        let mut compared = 0;
+        for (one, two, three) in product(&parts) {
+            for named in [
+                None,
+                Some(("one", "*b")),
+                Some(("two", "a")),
+                Some(("three", "b*")),
+            ] {
+                for cut in 0..=3 {
+                    let columns = [one, two, three].into_iter().take(cut);
+                    let mut pattern = Pattern::positional(key(), columns);
+                    if let Some((name, text)) = named {
+                        pattern = pattern.by_name(name, text);
+                    }
+                    let matcher = Matcher::new(&pattern, &format).expect("it fits the format");
+                    for (one, two, three) in product(&values) {
+                        let row = Row::new(key(), [one, two, three]).expect("a good row");
+                        let line = row.to_text();
+                        let found = line.starts_with(&matcher.prefix) && matcher.matches(&line);
+                        assert_eq!(found, matcher.matches_values(&row.values), "{pattern} on {line}");
+                        compared += usize::from(found);
+                    }
+                }
+            }
+        }
+        assert!(compared > 1000, "{compared} matched");
+    }
+
+    fn product<'a>(parts: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        let two = move |one| parts.iter().map(move |two| (one, *two));
+        let pairs = parts.iter().flat_map(move |one| two(*one));
+        pairs.flat_map(move |(one, two)| parts.iter().map(move |three| (one, two, *three)))
     }
 
     #[test]

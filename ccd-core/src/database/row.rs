@@ -243,13 +243,17 @@ impl Row {
 
     /// Takes a line that a database holds apart; lines in there are known to be good.
     pub(super) fn from_stored(key: &Key, line: &str) -> Self {
-        let values = line
-            .split(SEPARATOR)
-            .skip(1)
-            .map(|text| decoded(text).unwrap_or_default().into_owned());
+        // Counted first: a vector that grows is moved.
+        let mut values = Vec::with_capacity(memchr::memchr_iter(SEPARATOR as u8, line.as_bytes()).count());
+        let mut rest = line;
+        while let Some(at) = memchr::memchr(SEPARATOR as u8, rest.as_bytes()) {
+            rest = &rest[at + 1..];
+            let end = memchr::memchr(SEPARATOR as u8, rest.as_bytes()).unwrap_or(rest.len());
+            values.push(decoded(&rest[..end]).unwrap_or_default().into_owned());
+        }
         Self {
             key: key.clone(),
-            values: values.collect(),
+            values,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! answers come back. Solo: 4 KiB durable on two files at once, then 4 KiB read back from both at once; one submission for both
 //! where the kernel has io_uring, else two threads.
 
+use super::placement;
+use super::rig::{ALPHA, BETA};
 use super::ring::Ring;
 use super::samples::Samples;
 use anyhow::{Context, Result};
@@ -56,12 +58,13 @@ impl Journal {
 struct Program(Child);
 
 impl Program {
-    /// Starts this program in another role, and waits for its first line.
-    fn start(args: &[&str]) -> Result<(Self, String)> {
+    /// Starts this program in another role, where this node is, and waits for its first line.
+    fn start(node: usize, args: &[&str]) -> Result<(Self, String)> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
             .stdout(Stdio::piped())
             .spawn()?;
+        placement::place_child(&child, node)?;
         let out = child.stdout.take().context("the program's output")?;
         let program = Self(child);
         let mut line = String::new();
@@ -98,12 +101,13 @@ impl Paired {
         let mut programs = Vec::new();
         let mut args = vec![SERVER.to_owned(), journal, socket.clone()];
         for peer in 0..peers {
-            let (program, address) = Program::start(&[PEER, &path(&format!("floor-peer-{peer}"))?])?;
+            let (program, address) =
+                Program::start(BETA + peer, &[PEER, &path(&format!("floor-peer-{peer}"))?])?;
             programs.push(program);
             args.push(address);
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        programs.push(Program::start(&args)?.0);
+        programs.push(Program::start(ALPHA, &args)?.0);
         let client = UnixStream::connect(&socket)?;
         Ok(Self {
             client,
@@ -183,7 +187,10 @@ impl Echo {
     pub fn start(folder: &Path, asked_bytes: usize, told_bytes: usize) -> Result<Self> {
         let socket = folder.join("floor-echo.sock");
         let path = socket.to_str().context("a plain path")?.to_owned();
-        let (server, _) = Program::start(&[ECHO, &path, &asked_bytes.to_string(), &told_bytes.to_string()])?;
+        let (server, _) = Program::start(
+            ALPHA,
+            &[ECHO, &path, &asked_bytes.to_string(), &told_bytes.to_string()],
+        )?;
         Ok(Self {
             stream: UnixStream::connect(&socket)?,
             asked: vec![1; asked_bytes],
@@ -227,7 +234,8 @@ pub struct Copy {
 impl Copy {
     pub fn start(folder: &Path) -> Result<Self> {
         let path = folder.join("floor-copy");
-        let (program, address) = Program::start(&[RECEIVER, path.to_str().context("a readable path")?])?;
+        let (program, address) =
+            Program::start(BETA, &[RECEIVER, path.to_str().context("a readable path")?])?;
         Ok(Self {
             receiver: TcpStream::connect(address)?,
             _program: program,

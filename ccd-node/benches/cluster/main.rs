@@ -8,6 +8,7 @@
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
 //! rig.rs       daemons on files             samples.rs   percentiles
+//! placement.rs which processor runs what
 //! ```
 //!
 //! `cargo bench -p ccd-node -- pair`, `-- many`, `-- watch`, `-- query` or `-- history` runs one of them. Only the ratios carry over from one machine to another.
@@ -17,6 +18,7 @@ mod floors;
 mod load;
 mod many;
 mod pair;
+mod placement;
 mod rig;
 mod ring;
 mod samples;

@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use super::floors;
 use super::load::{Load, ROWS, ROWS_SMALL, UPDATES_PER_TURN, in_turns, ratio};
+use super::placement;
 use super::rig::{ALPHA, BETA, GAMMA, Rig, Shape};
 use super::samples::Samples;
 use anyhow::{Result, ensure};
@@ -104,6 +105,7 @@ fn five() -> Result<()> {
     )?;
     rig.start_all()?;
     let mut load = Load::new(rig.client(BETA)?)?;
+    placement::join_node(BETA)?;
     load.fill(ROWS_SMALL)?;
     for (what, node) in [("a member", 4), ("the master", ALPHA)] {
         rig.kill(node)?;

@@ -2,6 +2,7 @@
 
 use super::floors;
 use super::load::{Load, ROWS, ROWS_SMALL, UPDATES_PER_TURN, in_turns, ratio};
+use super::placement;
 use super::rig::{self, ALPHA, BETA, Rig, Shape};
 use anyhow::Result;
 
@@ -55,6 +56,7 @@ pub fn run() -> Result<()> {
         left.as_millis()
     );
     load.client = rig.client(BETA)?;
+    placement::join_node(BETA)?;
     let mut floor = floors::Solo::start(folder.path())?;
     let (solo, bare) = in_turns(|samples| floor.measure(UPDATES_PER_TURN, samples), &mut load)?;
     drop(floor);

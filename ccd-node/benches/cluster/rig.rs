@@ -2,6 +2,7 @@
 
 use super::PATIENCE;
 use super::load::row;
+use super::placement;
 use anyhow::{Context, Result, ensure};
 use ccd_client::{Client, Freshness, Places, Transaction};
 use ccd_core::database::{Op, Pattern};
@@ -47,7 +48,9 @@ pub struct Rig {
 }
 
 impl Rig {
+    /// The calling thread moves to where node 0 is.
     pub fn new(folder: &Path, shape: Shape) -> Result<Self> {
+        placement::begin(shape.nodes)?;
         let rig = Self {
             folder: folder.to_owned(),
             daemons: (0..shape.nodes).map(|_| None).collect(),
@@ -135,6 +138,7 @@ impl Rig {
             .args(["--run".as_ref(), places.run.as_os_str()])
             .stderr(log)
             .spawn()?;
+        placement::place_child(&child, node)?;
         self.daemons[node] = Some(child);
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use super::floors;
 use super::load::{Load, ROWS_SMALL, UPDATES_PER_TURN, in_turns, ratio};
+use super::placement;
 use super::rig::{ALPHA, BETA, End, Rig, Shape};
 use anyhow::Result;
 
@@ -39,6 +40,7 @@ fn solo() -> Result<()> {
     rig.start_all()?;
     let mut load = Load::new(rig.client(BETA)?)?;
     rig.handover(ALPHA, End::Leave)?;
+    placement::join_node(BETA)?;
     load.fill(ROWS_SMALL)?;
     let mut floor = floors::Solo::start(folder.path())?;
     let (updates, bare) = in_turns(|samples| floor.measure(UPDATES_PER_TURN, samples), &mut load)?;

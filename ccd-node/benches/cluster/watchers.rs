@@ -3,7 +3,7 @@
 
 use super::rig::{ALPHA, BETA, Rig, Shape};
 use super::samples::Samples;
-use super::{PATIENCE, floors};
+use super::{PATIENCE, floors, placement};
 use anyhow::{Context, Result, ensure};
 use ccd_client::wire::{
     self, Ask, FRAME_PREFIX_BYTES, FromDaemon, PREAMBLE, ToDaemon, Told, WatchAsk, WatchFrom, WatchItem,
@@ -146,6 +146,7 @@ impl Watchers {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        placement::place_child(&child, BETA)?;
         let stdin = child.stdin.take().context("it is a pipe")?;
         let stdout = BufReader::new(child.stdout.take().context("it is a pipe")?);
         let mut watchers = Self { child, stdin, stdout };
@@ -303,7 +304,7 @@ pub fn query() -> Result<()> {
         told.len()
     );
     super::load::ratio(&what, &queries.sorted(), &bare.sorted(), 1.5);
-    Ok(())
+    rig.end_all()
 }
 
 /// A history of a million updates: what it takes on the disk, and how soon it answers.

@@ -370,7 +370,7 @@ impl Daemon {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
             }
-            FromClient::Watch { client, start } => self.ask_to_watch(client, *start),
+            FromClient::Watch { client, start } => self.ask_to_watch(client, start),
             FromClient::History { client, ask } => self.ask_history(client, ask),
             FromClient::Branches { client, name } => {
                 self.history

@@ -29,13 +29,13 @@ pub(super) struct Strict {
 
 #[derive(Debug)]
 enum Waiting {
-    Watcher(Start),
+    Watcher(Box<Start>),
     Question(history::Ask),
 }
 
 #[derive(Debug)]
 enum Ready {
-    Watcher(Start, Database),
+    Watcher(Box<Start>, Database),
     Question(ClientToken, history::Ask),
 }
 
@@ -76,7 +76,7 @@ impl Strict {
             match ready {
                 Ready::Watcher(start, version) => {
                     let begin = self.watching.begin();
-                    history.afterwards(move |newest| begin(start, version, newest));
+                    history.afterwards(move |newest| begin(*start, version, newest));
                 }
                 Ready::Question(client, ask) => history.ask(client, ask),
             }
@@ -85,7 +85,7 @@ impl Strict {
 }
 
 impl Daemon {
-    pub(super) fn ask_to_watch(&mut self, client: ClientToken, start: Start) {
+    pub(super) fn ask_to_watch(&mut self, client: ClientToken, start: Box<Start>) {
         if self.leave_by.is_some() {
             return start.refuse(Told::Failed(Fault::Stopping));
         }

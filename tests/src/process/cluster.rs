@@ -5,8 +5,9 @@ use super::network::{ADDRESSES, Network};
 use super::node::TestNode;
 use super::programs::{command, program, run, run_command};
 use super::until::until;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Where temporary things go, if not to the system's folder. `tests/run` sets it, to find what was left behind.
@@ -228,15 +229,31 @@ impl Drop for Cluster {
     }
 }
 
-/// Waits until no other test has a cluster; the lock goes with the file.
+/// Clusters at once on this machine, whatever runs them: they wait more than they work, but leases must not run out because
+/// too many work.
+const CLUSTERS_MAX: usize = 3;
+
+/// Waits for one of the places; it is given back with the file.
 pub(super) fn take_turn(base: &Path) -> File {
-    let path = base.join("ccd-test.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    file.lock().expect("a file can be locked");
-    file
+    let places = (0..CLUSTERS_MAX).map(|place| base.join(format!("ccd-test-{place}.lock")));
+    let places: Vec<File> = places
+        .map(|path| {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path);
+            file.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
+        .collect();
+    loop {
+        for file in &places {
+            match file.try_lock() {
+                Ok(()) => return file.try_clone().expect("a file can be cloned"),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => panic!("a file cannot be locked: {error}"),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
