@@ -4,7 +4,9 @@
 //!   daemon's event loop (one owner, never blocks)
 //!        │ submit(ticket, replica, op)          ▲ next_completion(), woken by a callback
 //!        ▼                                      │
-//!   mirror.rs    Mirror: tickets, order, deadlines; late results are dropped here
+//!   mirror.rs    Mirror: tickets and answers; late results are dropped here
+//!   side.rs      the owner's side of one replica: order and deadlines
+//!        │     └─ flight.rs  a small append to a device, and its claim check, through a ring of ccd-disk: no thread
 //!        │                                      ▲
 //!   lane.rs      the queue between the owner and one replica's thread
 //!        │                                      │
@@ -17,14 +19,16 @@
 //!   scrub.rs     what a background pass over both devices found → what to do about it (pure)
 //! ```
 //!
-//! Both devices are written in lock-step: the owner submits to both before it waits for either, and each has its own
-//! thread, so that the two writes are in flight together. Nothing here decides anything about configurations: a
+//! Both devices are written in lock-step: the owner submits to both before it waits for either, and the ring, or a thread for
+//! each, has the two writes in flight together. Nothing here decides anything about configurations: a
 //! device that fails or hangs is reported to the protocol, which drops it by a successor configuration.
 
 mod fence;
+mod flight;
 mod lane;
 mod mirror;
 mod scrub;
+mod side;
 mod store;
 mod worker;
 

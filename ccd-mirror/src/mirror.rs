@@ -1,24 +1,30 @@
-//! Tickets, order and deadlines over the threads of all replicas. Owned by the daemon's event loop; no call blocks.
+//! Tickets, order and deadlines over the threads of all replicas, and over what goes past them. Owned by the daemon's event loop; no
+//! call blocks.
 //!
 //! What always holds:
 //! - every submitted ticket is answered by exactly one [`Completion`];
 //! - operations of one replica are started in the order they were submitted; replicas do not wait for each other;
 //! - an operation that has not ended at its deadline is answered `TimedOut`, and so is everything behind it; what was
-//!   behind it is never started. From then on the replica takes nothing but `Open`, and that only once its thread has
-//!   come back: a write whose outcome nobody knows may still land.
+//!   behind it is never started. From then on the replica takes nothing but `Open`, and that only once its thread, or what the
+//!   ring carries for it, has come back: a write whose outcome nobody knows may still land.
 //!
-//! One exception to "no call blocks": a small append to the *local copy* is done by the caller itself, as long as that disk
-//! has been fast. Two wake-ups, of the thread and back, cost more than the write; and a node whose own disk hangs is in no
-//! better position than one that hangs with it: its peers take over either way, and nothing it says later counts.
+//! Two wake-ups, of the thread and back, cost more than a small write. So two things do without the thread, while it has nothing
+//! to do: a small append to a *device*, and the claim check after it, go through a ring (`flight.rs`), which does not block either;
+//! and a small append to the *local copy* is done by the caller itself, as long as that disk has been fast. This is the one exception
+//! to "no call blocks": a node whose own disk hangs is in no better position than one that hangs with it: its peers take
+//! over either way, and nothing it says later counts.
 
-use crate::lane::{Job, Lane, Progress, Work};
+use crate::flight::{TakeOff, is_small};
+use crate::lane::{Lane, Progress, Work};
+use crate::side::Side;
 use crate::store::Store;
 use crate::worker::{FromThread, Worker};
-use ccd_core::database::{Database, RecordBody};
+use ccd_core::database::Database;
 use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_core::time::Time;
+use ccd_disk::device::Carrier;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -28,17 +34,11 @@ use std::time::{Duration, Instant};
 /// longer than any deadline; what comes then is answered with an I/O error.
 pub const WAITING_MAX: usize = 4096;
 
-/// Operations that move a whole image may take so many times longer than those that move a few blocks.
-const IMAGE_DEADLINES: u32 = 8;
-
 /// A direct append that took longer than this sends the next ones to the thread.
 const DIRECT_SPAN_MAX: Duration = Duration::from_millis(5);
 
 /// For so many times as long as it took, so that a slow disk holds up its owner for a small part of the time only.
 const DIRECT_PAUSE_SPANS: u32 = 20;
-
-/// Most operations of a record that is appended directly.
-const DIRECT_UPDATES_MAX: usize = 64;
 
 /// Called on a replica's thread when a completion waits; must only wake the owner.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -61,44 +61,6 @@ pub struct LaneReport {
     pub progress: Progress,
 }
 
-#[derive(Debug)]
-struct Pending {
-    ticket: Ticket,
-    serial: u64,
-    name: &'static str,
-    budget: Duration,
-}
-
-#[derive(Debug)]
-struct Checkpointing {
-    ticket: Ticket,
-    serial: u64,
-    /// The lane's step counter when it last moved, and when that was.
-    steps: u64,
-    since: Time,
-}
-
-/// The owner's side of one replica.
-struct Side {
-    replica: Replica,
-    lane: Arc<Lane>,
-    /// The thread's store, for direct appends: only taken while the thread has nothing to do.
-    store: Arc<Mutex<dyn Store>>,
-    /// Until when the disk counts as slow.
-    direct_from: Time,
-    /// Submitted and not answered, in order; the first is the one the thread works on.
-    pending: VecDeque<Pending>,
-    /// When the first of `pending` became the first.
-    head_since: Time,
-    /// Under way beside `pending`; more than one only until the thread gives up the older.
-    checkpoints: Vec<Checkpointing>,
-    /// The operation that was answered `TimedOut` while the thread had not come back from it.
-    stuck: Option<&'static str>,
-    /// A time-out left the content unknown; only `Open` is taken.
-    reopen: bool,
-    next_serial: u64,
-}
-
 /// All replicas of one node.
 pub struct Mirror {
     sides: Vec<Side>,
@@ -110,16 +72,7 @@ pub struct Mirror {
     ready: VecDeque<Completion>,
     /// What was done directly.
     direct: VecDeque<Completion>,
-}
-
-impl std::fmt::Debug for Side {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (f.debug_struct("Side")
-            .field("replica", &self.replica)
-            .field("pending", &self.pending))
-        .field("stuck", &self.stuck)
-        .finish_non_exhaustive()
-    }
+    ring: Option<Box<dyn Carrier>>,
 }
 
 impl std::fmt::Debug for Mirror {
@@ -144,6 +97,7 @@ impl Mirror {
             results,
             ready: VecDeque::new(),
             direct: VecDeque::new(),
+            ring: None,
         }
     }
 
@@ -171,19 +125,14 @@ impl Mirror {
         std::thread::Builder::new()
             .name(name.into())
             .spawn(move || worker.run())?;
-        self.sides.push(Side {
-            replica,
-            lane,
-            store,
-            direct_from: Time::ZERO,
-            pending: VecDeque::new(),
-            head_since: Time::ZERO,
-            checkpoints: Vec::new(),
-            stuck: None,
-            reopen: false,
-            next_serial: 0,
-        });
+        self.sides.push(Side::new(replica, lane, store));
         Ok(())
+    }
+
+    /// From now on small appends to devices, and the claim checks after them, go through this ring, which must wake the owner when
+    /// something lands.
+    pub fn use_ring(&mut self, ring: Box<dyn Carrier>) {
+        self.ring = Some(ring);
     }
 
     /// Asks for one operation. Its answer comes from [`next_completion`](Self::next_completion), also when it is
@@ -193,7 +142,29 @@ impl Mirror {
             self.direct.push_back(completion);
             return;
         }
-        self.submit_work(now, ticket, replica, Work::Op(op));
+        match self.take_off(now, ticket, replica, &op) {
+            TakeOff::Flying => {}
+            TakeOff::Refused(error) => self.refuse(ticket, replica, error.kind, error.text),
+            TakeOff::Grounded => self.submit_work(now, ticket, replica, Work::Op(op)),
+        }
+    }
+
+    fn take_off(&mut self, now: Time, ticket: Ticket, replica: Replica, op: &ReplicaOp) -> TakeOff {
+        let index = self.sides.iter().position(|side| side.replica == replica);
+        match (&mut self.ring, index) {
+            (Some(ring), Some(index)) => {
+                let side = &mut self.sides[index];
+                side.take_off(now, ticket, op, self.deadline, index as u64, ring.as_mut())
+            }
+            _ => TakeOff::Grounded,
+        }
+    }
+
+    /// Begins what was submitted, on both devices at the same time; to be called when nothing more is submitted for the moment.
+    pub fn depart(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.depart();
+        }
     }
 
     /// What was done while it was submitted; to be taken after each submission.
@@ -216,14 +187,8 @@ impl Mirror {
             return None;
         };
         let side = self.sides.iter_mut().find(|side| side.replica == replica)?;
-        let is_small = match &record.body {
-            RecordBody::Updates { updates, .. } => {
-                updates.iter().map(|update| update.ops.len()).sum::<usize>() <= DIRECT_UPDATES_MAX
-            }
-            RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => true,
-        };
-        let is_free = side.is_idle() && side.stuck.is_none() && !side.reopen && now >= side.direct_from;
-        if replica != Replica::Local || !is_small || !is_free {
+        let is_ready = side.is_free() && now >= side.direct_from;
+        if replica != Replica::Local || !is_small(record) || !is_ready {
             return None;
         }
         let begun = Instant::now();
@@ -251,7 +216,6 @@ impl Mirror {
         match self.obstacle(replica, &work) {
             Err((kind, text)) => self.refuse(ticket, replica, kind, text),
             Ok(side) => {
-                side.reopen = false;
                 side.submit(now, ticket, work, deadline);
             }
         }
@@ -288,7 +252,10 @@ impl Mirror {
 
     /// Whether [`next_completion`](Self::next_completion) has something to say at `now`: asked far more often than it has.
     pub fn has_news(&self, now: Time) -> bool {
-        !self.ready.is_empty() || !self.results.is_empty() || now >= self.next_deadline()
+        !self.ready.is_empty()
+            || !self.results.is_empty()
+            || self.ring.as_ref().is_some_and(|ring| ring.has_news())
+            || now >= self.next_deadline()
     }
 
     /// The next operation that has ended, or whose deadline is over at `now`. Call until it says `None`, after each
@@ -299,6 +266,16 @@ impl Mirror {
         }
         while let Ok(word) = self.results.try_recv() {
             if let Some(completion) = self.accept(now, word) {
+                return Some(completion);
+            }
+        }
+        while let Some(ring) = &mut self.ring
+            && let Some(landed) = ring.take()
+        {
+            let side = usize::try_from(landed.tag)
+                .ok()
+                .and_then(|index| self.sides.get_mut(index));
+            if let Some(completion) = side.and_then(|side| side.land(now, landed, ring.as_mut())) {
                 return Some(completion);
             }
         }
@@ -356,110 +333,5 @@ impl Drop for Mirror {
         for side in &self.sides {
             side.lane.close();
         }
-    }
-}
-
-impl Side {
-    fn submit(&mut self, now: Time, ticket: Ticket, work: Work, deadline: Duration) {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        if matches!(work, Work::Op(ReplicaOp::Checkpoint { .. })) {
-            self.checkpoints.push(Checkpointing {
-                ticket,
-                serial,
-                steps: self.lane.steps(),
-                since: now,
-            });
-        } else {
-            if self.pending.is_empty() {
-                self.head_since = now;
-            }
-            let (name, deadlines) = describe(&work);
-            self.pending.push_back(Pending {
-                ticket,
-                serial,
-                name,
-                budget: deadline * deadlines,
-            });
-        }
-        self.lane.push(Job { serial, work });
-    }
-
-    /// The ticket that this result answers; `None` if it was answered before.
-    fn settle(&mut self, now: Time, serial: u64) -> Option<Ticket> {
-        if let Some(index) = self.checkpoints.iter().position(|c| c.serial == serial) {
-            return Some(self.checkpoints.remove(index).ticket);
-        }
-        let index = self.pending.iter().position(|pending| pending.serial == serial)?;
-        if index == 0 {
-            self.head_since = now;
-        }
-        self.pending.remove(index).map(|pending| pending.ticket)
-    }
-
-    fn next_deadline(&self, deadline: Duration) -> Time {
-        let head = self.pending.front().map(|head| self.head_since + head.budget);
-        let steps = self
-            .checkpoints
-            .iter()
-            .map(|c| c.since + deadline * IMAGE_DEADLINES);
-        head.into_iter().chain(steps).min().unwrap_or(Time::NEVER)
-    }
-
-    /// Answers everything if the thread has not moved for too long.
-    fn expire(&mut self, now: Time, deadline: Duration, ready: &mut VecDeque<Completion>) {
-        let steps = self.lane.steps();
-        for checkpoint in &mut self.checkpoints {
-            if checkpoint.steps != steps {
-                (checkpoint.steps, checkpoint.since) = (steps, now);
-            }
-        }
-        if now < self.next_deadline(deadline) || self.is_idle() {
-            return;
-        }
-        let name = self.pending.front().map_or("checkpoint", |head| head.name);
-        let replica = self.replica;
-        tracing::warn!(%replica, operation = name, "no answer from the device in time");
-        self.lane.recall();
-        self.stuck = Some(name);
-        self.reopen = true;
-        let behind = self.pending.drain(..).map(|pending| pending.ticket);
-        let checkpoints = self.checkpoints.drain(..).map(|checkpoint| checkpoint.ticket);
-        for ticket in behind.chain(checkpoints) {
-            let text = format!("{replica}: {name} did not end within {deadline:?}");
-            let kind = ReplicaErrorKind::TimedOut;
-            let result = Err(ReplicaError { kind, text });
-            ready.push_back(Completion {
-                ticket,
-                replica,
-                result,
-            });
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.checkpoints.is_empty()
-    }
-}
-
-/// What people call the operation, and how many deadlines it may take.
-fn describe(work: &Work) -> (&'static str, u32) {
-    let op = match work {
-        Work::Repair(_) => return ("repair", IMAGE_DEADLINES),
-        Work::Op(op) => op,
-    };
-    match op {
-        ReplicaOp::Open => ("open", 1),
-        ReplicaOp::Survey => ("survey", 1),
-        ReplicaOp::Load => ("load", IMAGE_DEADLINES),
-        ReplicaOp::Append { .. } => ("append", 1),
-        ReplicaOp::WriteImage { .. } => ("image write", IMAGE_DEADLINES),
-        ReplicaOp::Checkpoint { .. } => ("checkpoint", IMAGE_DEADLINES),
-        ReplicaOp::WriteConfiguration { .. } => ("configuration write", 1),
-        ReplicaOp::WriteBallot { .. } => ("ballot write", 1),
-        ReplicaOp::WriteHeartbeat { .. } => ("heartbeat write", 1),
-        ReplicaOp::WriteScratch => ("scratch write", 1),
-        ReplicaOp::WriteLastWords { .. } => ("last words", 1),
-        ReplicaOp::KeepBranch { .. } => ("keeping a branch", IMAGE_DEADLINES),
     }
 }

@@ -2,6 +2,7 @@
 
 use ccd_core::database::Database;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use ccd_disk::Region;
 
 /// How far a checkpoint in steps has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +15,13 @@ pub enum StoreStep {
     Done,
 }
 
-/// One replica, used by one thread. Every call may block for as long as the device does.
+/// One replica, used by one thread. Every call but [`region`](Store::region) may block for as long as the device does.
 pub trait Store: Send + 'static {
+    /// The region, if the replica is open: for appends whose transfers the mirror has carried out.
+    fn region(&mut self) -> Option<&mut Region> {
+        None
+    }
+
     /// Does one operation whole. Never called with [`ReplicaOp::Checkpoint`].
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError>;
 

@@ -8,7 +8,7 @@ use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp
 use ccd_disk::driver::{BranchKeeper, Opener};
 use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{
-    Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, RegionError, RegionId, ReplicaDriver,
+    Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, Region, RegionError, RegionId, ReplicaDriver,
 };
 use ccd_mirror::{Store, StoreStep};
 use std::fs::{self, File};
@@ -112,6 +112,10 @@ impl RegionStore {
 }
 
 impl Store for RegionStore {
+    fn region(&mut self) -> Option<&mut Region> {
+        self.driver.region().ok()
+    }
+
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         self.driver.execute(op)
     }

@@ -1,17 +1,20 @@
 //! Block devices as a region sees them: the one interface, a real device, and one in memory.
 //!
 //! ```text
-//! mod.rs      trait Blocks; page-aligned buffers
+//! mod.rs      trait Blocks; page-aligned buffers; transfers
 //! raw.rs      RawDevice: a file, a loop device, any block device (O_DIRECT, exclusive)
+//! ring.rs     Ring: transfers to raw devices that nobody waits for (io_uring)
 //! memory.rs   MemoryDevice: for tests and the simulator: volatile cache, torn writes, injected errors
 //! ```
 
 mod memory;
 mod raw;
+mod ring;
 
 pub use memory::{LoggedWrite, MemoryDevice, MemoryHandle, Tear};
 pub(crate) use raw::sync_folder_of;
 pub use raw::{Access, RawDevice};
+pub use ring::{Carrier, Landed, Landing, Ring, RingTarget};
 
 use std::fmt;
 use std::io;
@@ -60,6 +63,29 @@ pub trait Blocks: Send + fmt::Debug {
 
     /// What to call the device in messages.
     fn name(&self) -> String;
+
+    /// Where a [`Ring`] may carry transfers to, with the same effect as [`Blocks::read_at`] and [`Blocks::write_at`]; `None` where
+    /// only those will do.
+    fn ring_target(&self) -> Option<RingTarget> {
+        None
+    }
+}
+
+/// Which way blocks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As [`Blocks::read_at`].
+    Read,
+    /// As [`Blocks::write_at`]: durable when done.
+    Write,
+}
+
+/// Blocks that are to be read or written.
+#[derive(Debug)]
+pub struct Transfer {
+    pub way: Way,
+    pub offset: u64,
+    pub blocks: Buffer,
 }
 
 /// One block in memory, aligned as O_DIRECT wants it.

@@ -3,12 +3,13 @@
 //! O_DIRECT, so that a write that returned has really been taken by the device (a buffered write to a fenced device
 //! "succeeds"), and so that a read sees what another machine wrote. Exclusive when opened for writing.
 
-use super::{BLOCK_BYTES, Blocks, Buffer};
+use super::{BLOCK_BYTES, Blocks, Buffer, RingTarget};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How a device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Access {
 /// An open file or block device.
 #[derive(Debug)]
 pub struct RawDevice {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     len_bytes: u64,
     /// The kernel or file system takes data and flush in one write (RWF_DSYNC).
@@ -83,7 +84,7 @@ impl RawDevice {
         }
         let len_bytes = len_bytes(&file)? / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         Ok(Self {
-            file,
+            file: Arc::new(file),
             path: path.to_owned(),
             len_bytes,
             flushes_with_write: true,
@@ -112,18 +113,7 @@ impl RawDevice {
     }
 
     fn check(&self, offset: u64, len: usize) -> io::Result<()> {
-        let block = BLOCK_BYTES as u64;
-        let inside = offset
-            .checked_add(len as u64)
-            .is_some_and(|end| end <= self.len_bytes);
-        if !offset.is_multiple_of(block) || !(len as u64).is_multiple_of(block) || !inside {
-            let text = format!(
-                "transfer of {len} bytes at {offset} is not within {} bytes",
-                self.len_bytes
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        Ok(())
+        check_range(offset, len, self.len_bytes)
     }
 
     fn write(&mut self, offset: u64, data: &[u8], durable: bool) -> io::Result<()> {
@@ -192,6 +182,25 @@ impl Blocks for RawDevice {
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+
+    /// None for what goes through the page cache, where a kernel thread would do the work, or knows no flush with a write.
+    fn ring_target(&self) -> Option<RingTarget> {
+        (self.flushes_with_write && !self.buffered).then(|| RingTarget {
+            file: self.file.clone(),
+            len_bytes: self.len_bytes,
+        })
+    }
+}
+
+/// Whole blocks, within a device of this length.
+pub(super) fn check_range(offset: u64, len: usize, len_bytes: u64) -> io::Result<()> {
+    let block = BLOCK_BYTES as u64;
+    let inside = offset.checked_add(len as u64).is_some_and(|end| end <= len_bytes);
+    if !offset.is_multiple_of(block) || !(len as u64).is_multiple_of(block) || !inside {
+        let text = format!("transfer of {len} bytes at {offset} is not within {len_bytes} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
 }
 
 /// Makes the name of a file durable.

@@ -1,8 +1,9 @@
 //! A device with its errors named and its poison remembered. Every access of a region goes through this.
 
-use crate::device::{BLOCK_BYTES, Blocks, Buffer};
+use crate::device::{BLOCK_BYTES, Blocks, Buffer, RingTarget, Transfer, Way};
 use crate::error::RegionError;
 use std::collections::BTreeSet;
+use std::io;
 
 /// Blocks in a row that may be unreadable before the whole device is taken for broken: on a dead path each costs a
 /// time-out.
@@ -122,17 +123,53 @@ impl Handle {
         self.changing("flush", |blocks| blocks.flush())
     }
 
+    /// Where others may carry transfers to.
+    pub fn ring_target(&self) -> Option<RingTarget> {
+        self.blocks.ring_target()
+    }
+
+    /// A transfer of these blocks, unless it is a write that the device takes no more.
+    pub fn transfer(&self, way: Way, block: u64, blocks: Buffer) -> Result<Transfer, RegionError> {
+        if way == Way::Write {
+            self.refuse_if_poisoned()?;
+        }
+        let offset = block * BLOCK_BYTES as u64;
+        Ok(Transfer { way, offset, blocks })
+    }
+
+    /// Does a transfer here and now; what became of it is for [`Handle::judge`].
+    pub fn carry_out(&mut self, transfer: &mut Transfer) -> io::Result<()> {
+        let Transfer { way, offset, blocks } = transfer;
+        match way {
+            Way::Read => self.blocks.read_at(*offset, blocks),
+            Way::Write => self.blocks.write_at(*offset, blocks),
+        }
+    }
+
+    /// What became of a transfer, whoever carried it out: its error named, and remembered if it was a write.
+    pub fn judge(&mut self, way: Way, done: io::Result<()>) -> Result<(), RegionError> {
+        match way {
+            Way::Read => done.map_err(|source| RegionError::io("read", self.blocks.name(), source)),
+            Way::Write => self.changing("write", |_| done),
+        }
+    }
+
+    fn refuse_if_poisoned(&self) -> Result<(), RegionError> {
+        match &self.poisoned {
+            Some(why) => Err(RegionError::Poisoned {
+                device: self.blocks.name(),
+                why: why.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn changing(
         &mut self,
         doing: &'static str,
-        change: impl FnOnce(&mut dyn Blocks) -> std::io::Result<()>,
+        change: impl FnOnce(&mut dyn Blocks) -> io::Result<()>,
     ) -> Result<(), RegionError> {
-        if let Some(why) = &self.poisoned {
-            return Err(RegionError::Poisoned {
-                device: self.blocks.name(),
-                why: why.clone(),
-            });
-        }
+        self.refuse_if_poisoned()?;
         change(self.blocks.as_mut()).map_err(|source| {
             self.poisoned = Some(format!("{doing}: {source}"));
             RegionError::io(doing, self.blocks.name(), source)

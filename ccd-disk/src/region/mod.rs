@@ -10,12 +10,14 @@
 //! slots.rs      what the checkpoint slots hold: images, and the segments that continue them
 //! recovery.rs   what an area holds after a crash: a slot, and the journal after it
 //! replay.rs     from its bytes to a database and records
-//! own.rs        the area that this node writes: append, whole image
+//! own.rs        the area that this node writes: places of records, whole image
+//! append.rs     an append in parts, whoever carries out its transfers
 //! checkpoint.rs its checkpoints, in steps
 //! choice.rs     what a checkpoint is written as: a segment or an image (pure)
 //! packing.rs    a segment that is being written
 //! ```
 
+mod append;
 mod checkpoint;
 mod choice;
 pub mod handle;
@@ -28,17 +30,19 @@ mod replay;
 pub mod slots;
 pub mod survey;
 
+pub use append::{AppendBegun, AppendStep, Appending};
 pub use checkpoint::{CheckpointBegun, CheckpointStep};
 pub use mkfs::{MkfsOptions, create, create_in_file, create_with_progress};
 
-use crate::device::Blocks;
+use crate::device::{Blocks, Buffer};
 use crate::error::RegionError;
 use crate::format::control::{Control, LastWords};
 use crate::format::geometry::SCRATCH_AT;
-use crate::format::journal::{Entry, Step};
+use crate::format::journal::Entry;
 use crate::format::superblock::Superblock;
+use append::entry_of;
 use ccd_core::configuration::BallotBlock;
-use ccd_core::database::{Database, Record};
+use ccd_core::database::Database;
 use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
 use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use handle::Handle;
@@ -67,6 +71,8 @@ pub struct Region {
     own_ballot: Option<BallotBlock>,
     /// Read when first needed.
     own: Option<OwnArea>,
+    /// Where claim checks are read to.
+    claims_blocks: Buffer,
 }
 
 impl Region {
@@ -117,6 +123,7 @@ impl Region {
             turns: own.turns,
             own_ballot: own.ballot,
             own: None,
+            claims_blocks: Buffer::zeroed(0),
         })
     }
 
@@ -142,7 +149,7 @@ impl Region {
         let answer = match op {
             ReplicaOp::Open | ReplicaOp::Survey => self.survey()?,
             ReplicaOp::Load => ReplicaAnswer::Loaded(self.load()?),
-            ReplicaOp::Append { record, then_survey } => self.append(&record, then_survey)?,
+            ReplicaOp::Append { record, then_survey } => self.append(&entry_of(&record), then_survey)?,
             ReplicaOp::WriteImage { database } => {
                 let image = database.to_image();
                 self.with_own(|own, handle| own.write_image(handle, database.position(), image))?;
@@ -244,7 +251,7 @@ impl Region {
 
     /// Appends a record in the form the journal knows; [`ReplicaOp::Append`] for who has no [`Record`].
     pub fn append_entry(&mut self, entry: &Entry) -> Result<(), RegionError> {
-        self.with_own(|own, handle| own.append(handle, entry))
+        self.append(entry, false).map(drop)
     }
 
     /// Writes an image in the form the slot knows; [`ReplicaOp::WriteImage`] for who has no [`Database`].
@@ -272,34 +279,6 @@ impl Region {
             &mut self.handle,
             &self.superblock,
         )?))
-    }
-
-    fn append(&mut self, record: &Record, then_survey: bool) -> Result<ReplicaAnswer, RegionError> {
-        let entry = Entry {
-            step: Step::of(record),
-            prev: record.prev,
-            next: record.next,
-            payload: record.bytes().into_owned(),
-        };
-        let journal_used_percent = self.with_own(|own, handle| {
-            own.append(handle, &entry)?;
-            Ok(own.journal_used_percent())
-        })?;
-        let survey = if then_survey {
-            let own_ballot = self.own_ballot.as_ref();
-            Some(survey::claims(
-                &mut self.handle,
-                &self.superblock,
-                self.node,
-                own_ballot,
-            )?)
-        } else {
-            None
-        };
-        Ok(ReplicaAnswer::Appended {
-            survey,
-            journal_used_percent,
-        })
     }
 
     fn write_control<T: Control>(

@@ -1,4 +1,5 @@
-//! The area that this node writes: appends to its journal, checkpoints beside them, whole images over it.
+//! The area that this node writes: appends to its journal, checkpoints beside them, whole images over it. How an append is carried
+//! out is `append.rs`'s.
 //!
 //! Holds in memory only where things lie, never content. Always holds: `position` is where checkpoint, segments and journal on
 //! the device lead, if every write so far succeeded; after a failed one the handle is poisoned and this is thrown away.
@@ -23,6 +24,13 @@ use std::collections::VecDeque;
 pub(super) struct Placed {
     pub source: Source,
     pub step: Step,
+}
+
+/// A record that has its place, and is not written yet.
+#[derive(Debug)]
+pub(super) struct PlacedRecord {
+    placed: Placed,
+    pub block: u64,
 }
 
 /// The writing side of a node's own area.
@@ -119,8 +127,13 @@ impl OwnArea {
         (u64::from(self.used_blocks()) * 100).div_ceil(u64::from(self.ring.blocks)) as u8
     }
 
-    /// Appends one record, durable on return: one write.
-    pub fn append(&mut self, handle: &mut Handle, entry: &Entry) -> Result<(), RegionError> {
+    /// Checks that a record continues the area, finds its place and makes its blocks. Nothing is written, and nothing changed that
+    /// doing it again would miss.
+    pub(super) fn place_record(
+        &mut self,
+        handle: &Handle,
+        entry: &Entry,
+    ) -> Result<(PlacedRecord, Buffer), RegionError> {
         self.refuse_if_damaged(handle)?;
         let behind_refused = self.refused.take().is_some_and(|refused| refused == entry.prev);
         if behind_refused && entry.prev != self.position {
@@ -144,24 +157,39 @@ impl OwnArea {
         let blocks = blocks_for(entry.payload.len());
         let place = self.place(handle, blocks, entry.payload.len());
         let at = place.inspect_err(|_| self.refused = Some(entry.next))?;
-        self.retire_left_over(handle)?;
-        self.ring
-            .encode_into(&mut self.blocks, entry, at, self.next.sequence);
-        handle.write(self.ring.first_block + u64::from(at), &self.blocks)?;
-        if blocks > 1 {
+        let sequence = self.next.sequence;
+        let mut buffer = std::mem::replace(&mut self.blocks, Buffer::zeroed(0));
+        self.ring.encode_into(&mut buffer, entry, at, sequence);
+        let placed = placed_of(entry, JournalPoint { sequence, at }, blocks);
+        let block = self.ring.first_block + u64::from(at);
+        Ok((PlacedRecord { placed, block }, buffer))
+    }
+
+    /// The record is durable where it was placed: the area continues behind it. `buffer` is what it was written from.
+    pub(super) fn note_written(&mut self, record: PlacedRecord, buffer: Buffer) {
+        let PlacedRecord { placed, .. } = record;
+        let Source {
+            point,
+            blocks,
+            prev,
+            next,
+            ..
+        } = placed.source;
+        assert_eq!(prev, self.position, "nothing else was appended meanwhile");
+        if blocks == 1 {
             // Most records take one; a large one must not keep its memory.
-            self.blocks = Buffer::zeroed(1);
+            self.blocks = buffer;
         }
-        let point = JournalPoint {
-            sequence: self.next.sequence,
-            at,
-        };
-        self.journal.push_back(placed_of(entry, point, blocks));
+        self.journal.push_back(placed);
         self.next = after(&self.ring, point, blocks);
-        self.position = entry.next;
+        self.position = next;
         self.restart_sequence =
             (self.restart_sequence).max(restart_after(self.next.sequence, self.ring.blocks));
-        Ok(())
+    }
+
+    /// Whether something else must be written before the next record.
+    pub(super) fn has_left_over(&self) -> bool {
+        self.retire.is_some()
     }
 
     /// Writes a whole database over whatever the area holds, durable on return, and starts the journal anew.

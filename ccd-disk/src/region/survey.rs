@@ -150,45 +150,73 @@ pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, Re
     })
 }
 
-/// The claim check of a solo owner: reads the ballot blocks of all nodes but `own`, whose ballot is known.
-pub fn claims(
-    handle: &mut Handle,
-    superblock: &Superblock,
+/// The claim check of a solo owner: looks at the ballot blocks of all nodes but its own, whose ballot is known. Whoever has it reads
+/// what it wants next until it wants nothing more.
+#[derive(Debug)]
+pub struct ClaimCheck {
+    areas: Vec<AreaSurvey>,
     own: NodeId,
-    own_ballot: Option<&BallotBlock>,
-) -> Result<Survey, RegionError> {
-    let mut areas = Vec::with_capacity(superblock.geometry.areas as usize);
-    for node in superblock.geometry.nodes() {
-        let mut area = AreaSurvey {
+    /// Index of the area that is wanted next, and how often it has been looked at.
+    at: usize,
+    looks: usize,
+}
+
+impl ClaimCheck {
+    pub fn new(superblock: &Superblock, own: NodeId, own_ballot: Option<&BallotBlock>) -> Self {
+        let area = |node| AreaSurvey {
             node,
             heartbeat: None,
             ballot: own_ballot.filter(|_| node == own).cloned(),
             configuration: None,
             damaged: false,
         };
-        if node != own {
-            for _ in 0..=READ_AGAIN_MAX {
-                let block = superblock.geometry.control(node) + BALLOT_AT;
-                let buffer = handle.read(block, BALLOT_BLOCKS as usize)?;
-                let mut faults = Vec::new();
-                let mut reader = Reader {
-                    superblock,
-                    node,
-                    buffer: &buffer,
-                    start: 0,
-                    first: BALLOT_AT,
-                    faults: &mut faults,
-                };
-                area.ballot = reader.newest(BALLOT_AT, BALLOT_BLOCKS, |_| 0).0;
-                area.damaged = !faults.is_empty();
-                if !area.damaged {
-                    break;
-                }
-            }
+        Self {
+            areas: superblock.geometry.nodes().map(area).collect(),
+            own,
+            at: 0,
+            looks: 0,
         }
-        areas.push(area);
     }
-    Ok(Survey { areas })
+
+    /// The first block and the count of those to be read next.
+    pub fn wanted(&mut self, superblock: &Superblock) -> Option<(u64, usize)> {
+        while self.areas.get(self.at)?.node == self.own {
+            self.at += 1;
+        }
+        let node = self.areas[self.at].node;
+        let block = superblock.geometry.control(node) + BALLOT_AT;
+        Some((block, BALLOT_BLOCKS as usize))
+    }
+
+    /// The blocks that were wanted.
+    pub fn look(&mut self, superblock: &Superblock, buffer: &Buffer) {
+        let area = &mut self.areas[self.at];
+        let mut faults = Vec::new();
+        let mut reader = Reader {
+            superblock,
+            node: area.node,
+            buffer,
+            start: 0,
+            first: BALLOT_AT,
+            faults: &mut faults,
+        };
+        area.ballot = reader.newest(BALLOT_AT, BALLOT_BLOCKS, |_| 0).0;
+        area.damaged = !faults.is_empty();
+        if !area.damaged || !self.may_look_again() {
+            (self.at, self.looks) = (self.at + 1, 0);
+        }
+    }
+
+    /// Whether the same blocks may be read once more; counts it if so.
+    pub fn may_look_again(&mut self) -> bool {
+        self.looks += 1;
+        self.looks <= READ_AGAIN_MAX
+    }
+
+    /// What was found, once nothing more is wanted.
+    pub fn into_survey(self) -> Survey {
+        Survey { areas: self.areas }
+    }
 }
 
 /// Control blocks in memory: `buffer` holds, from its block `start`, the area's from index `first` on.

@@ -7,12 +7,14 @@
 //!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
 //!
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
+//! ring.rs     the ring that carries appends to devices past their threads
 //! signals.rs  what SIGTERM and the like ask for
 //! strict.rs   what waits for a strict snapshot: watchers, questions to the history
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod own;
+mod ring;
 mod run;
 mod signals;
 mod strict;
@@ -40,6 +42,7 @@ use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
 use own::{OWN_CHECKPOINT, OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
+use ring::Landings;
 use signals::Word;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -99,6 +102,7 @@ struct Inlets {
     clients: mpsc::Receiver<FromClient>,
     /// Rings when something is on any of them, or a thread has finished something.
     bell: Bell,
+    landings: Landings,
     scrub: mpsc::Receiver<scrub::Outcome>,
     checkpoints: mpsc::Receiver<Saved>,
     staged: mpsc::Receiver<Staged>,
@@ -132,6 +136,7 @@ impl Daemon {
                 tokio::select! {
                     biased;
                     () = inlets.bell.notified() => {}
+                    () = inlets.landings.landed() => {}
                     () = &mut alarm => {}
                 }
             }
@@ -256,6 +261,7 @@ impl Daemon {
                 self.execute(action);
             }
             self.actions = actions;
+            self.mirror.depart();
             next = self.follow_ups.pop_front().or_else(|| {
                 let done = self.mirror.next_direct()?;
                 Some(Event::Replica {

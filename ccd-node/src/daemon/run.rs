@@ -1,6 +1,7 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
+use super::ring::Landings;
 use super::{Daemon, Inlets, signals, strict};
 use crate::checkpoints::Checkpoints;
 use crate::clients::{self, Clients, Sockets, today};
@@ -65,6 +66,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
             .attach(replica, store)
             .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     }
+    let landings = match init.devices() {
+        [] => Landings::NONE,
+        _ => Landings::of(&mut mirror),
+    };
 
     let listeners = bind_node(&init, me)?;
     let sockets = bind_clients(&places, &rules)?;
@@ -139,6 +144,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers: peers_inlet,
         clients: clients_inlet,
         bell: woken,
+        landings,
         scrub: scrub_inlet,
         checkpoints: checkpoints_inlet,
         staged: staged_inlet,
