@@ -15,7 +15,7 @@
 //!                       history: what each update changed, on disk, by threads of its own
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
-//!   outbox, outlet, gauge, descriptors, quiet, clock, nodes (init database)               scrub: a background pass over the devices
+//!   outbox, outlet, door, gauge, descriptors, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   measured       what the benchmark reaches of the insides
@@ -35,6 +35,7 @@ mod daemon;
 mod decisions;
 mod demo;
 mod descriptors;
+mod door;
 mod fences;
 mod gauge;
 mod history;

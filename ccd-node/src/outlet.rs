@@ -42,6 +42,11 @@ impl<T> Outlet<T> {
         Ok(())
     }
 
+    /// Whether the loop has taken everything that was sent.
+    pub fn is_empty(&self) -> bool {
+        self.sender.capacity() == self.sender.max_capacity()
+    }
+
     /// As [`send`](Self::send), on a thread that may block.
     ///
     /// # Errors

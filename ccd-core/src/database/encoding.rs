@@ -41,7 +41,7 @@ pub(super) fn push_encoded(text: &mut String, value: &str) {
 
 /// Undoes [`push_encoded`].
 pub(super) fn decoded(text: &str) -> Result<Cow<'_, str>, RowError> {
-    if !text.contains('%') {
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
     let refused = || RowError::Escape {

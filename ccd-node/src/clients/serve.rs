@@ -5,10 +5,10 @@ use super::groups::peer_groups;
 use super::limits::{Accounts, Seat, Turn};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::descriptors;
+use crate::door::Door;
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
-use crate::outlet::Outlet;
 use crate::quiet::Quiet;
 use crate::watch::Seats;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told, WatchAsk};
@@ -84,7 +84,7 @@ pub(super) struct Shared {
     me: NodeId,
     pub(super) rules: AccessRules,
     pub(super) clients: Rc<Clients>,
-    pub(super) to_core: Outlet<FromClient>,
+    pub(super) to_core: Door<FromClient>,
     accounts: Rc<Accounts>,
     /// Places of watchers.
     pub(super) seats: Seats,
@@ -106,7 +106,7 @@ pub fn serve(
     me: NodeId,
     rules: AccessRules,
     clients: Rc<Clients>,
-    to_core: Outlet<FromClient>,
+    to_core: Door<FromClient>,
     seats: Seats,
 ) {
     let shared = Rc::new(Shared {

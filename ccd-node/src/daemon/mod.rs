@@ -6,6 +6,7 @@
 //!   mirror ─┤   ▲                                 ├→ clients.reply (written at once)
 //!   timer ──┘   └── answers of the mirror ────────┴→ decisions.add
 //!
+//! entry.rs    what a connection's task has for it is handled at once, if it may be
 //! run.rs      setting up: threads, sockets, connections; and tidying at the end
 //! ring.rs     the ring that carries appends to devices past their threads
 //! signals.rs  what SIGTERM and the like ask for
@@ -13,6 +14,7 @@
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
+mod entry;
 mod own;
 mod ring;
 mod run;
@@ -41,6 +43,7 @@ use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
+use entry::{Entries, Home};
 use own::{OWN_CHECKPOINT, OWN_LEAVE, OWN_REPAIR, OWN_SCRUB};
 use ring::Landings;
 use signals::Word;
@@ -87,6 +90,7 @@ struct Daemon {
     /// When the process ends at the latest, once it is asked to.
     leave_by: Option<Time>,
     left: bool,
+    entries: Entries,
 }
 
 /// An init database with other nodes is stored, or could not be.
@@ -110,23 +114,32 @@ struct Inlets {
     signals: mpsc::Receiver<Word>,
 }
 
-impl Daemon {
-    async fn turn(&mut self, mut inlets: Inlets) {
-        self.handle(Event::Timer);
-        // Set anew only for what is due earlier: ringing too early costs less than setting it after every event.
-        let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
-        let mut alarm_at = Time::NEVER;
-        while !self.is_over() {
-            let more = self.take_what_came(&mut inlets);
-            let now = clock::now();
-            let due = self.next_deadline();
-            if due <= now {
-                self.on_time(now);
-            }
-            if due <= now || more {
-                // Sockets get their turn also when timers or requests come thick and fast.
-                tokio::task::yield_now().await;
-            } else {
+/// What the loop does after a turn.
+enum After {
+    /// More waits, or may: sockets get their turn also when timers or requests come thick and fast.
+    Yield,
+    /// Nothing is to be done before this.
+    Sleep {
+        now: Time,
+        due: Time,
+    },
+    End,
+}
+
+/// The loop: turns, until the daemon ends. Between them it is at home for others, too.
+async fn turn(home: &Home, mut inlets: Inlets) {
+    // Set anew only for what is due earlier: ringing too early costs less than setting it after every event.
+    let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    let mut alarm_at = Time::NEVER;
+    loop {
+        let after = match &mut *home.borrow_mut() {
+            Some(daemon) => daemon.take_turn(&mut inlets),
+            None => After::End,
+        };
+        match after {
+            After::End => break,
+            After::Yield => tokio::task::yield_now().await,
+            After::Sleep { now, due } => {
                 if due < alarm_at || alarm.is_elapsed() {
                     alarm
                         .as_mut()
@@ -141,8 +154,30 @@ impl Daemon {
                 }
             }
         }
-        self.finish().await;
-        self.commands.finish();
+    }
+    // Nobody enters any more.
+    let Some(mut daemon) = home.take() else { return };
+    daemon.finish().await;
+    daemon.commands.finish();
+}
+
+impl Daemon {
+    fn take_turn(&mut self, inlets: &mut Inlets) -> After {
+        self.entries.begin_turn();
+        if self.is_over() {
+            return After::End;
+        }
+        let more = self.take_what_came(inlets);
+        let now = clock::now();
+        let due = self.next_deadline();
+        if due <= now {
+            self.on_time(now);
+        }
+        if due <= now || more {
+            return After::Yield;
+        }
+        self.entries.alarm_at = due;
+        After::Sleep { now, due }
     }
 
     /// Handles what waits, but not so much that the sockets would starve. Returns whether more may wait.
@@ -150,9 +185,9 @@ impl Daemon {
         // Each has its own share: peers do not keep clients waiting, nor the other way round.
         let (mut of_peers, mut of_clients) = (EVENTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX);
         while of_peers > 0
-            && let Ok(FromPeer { from, message, .. }) = inlets.peers.try_recv()
+            && let Ok(from_peer) = inlets.peers.try_recv()
         {
-            self.handle(Event::Message { from, message });
+            self.on_peer(from_peer);
             of_peers -= 1;
         }
         while let Some(node) = self.peers.take_reachable() {
@@ -353,6 +388,10 @@ impl Daemon {
             reply => reply.into(),
         };
         self.clients.reply(client, told);
+    }
+
+    fn on_peer(&mut self, FromPeer { from, message, .. }: FromPeer) {
+        self.handle(Event::Message { from, message });
     }
 
     fn on_client(&mut self, from_client: FromClient) {

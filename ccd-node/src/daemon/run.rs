@@ -1,12 +1,14 @@
 //! From what start-up found to a running loop: replicas and fences get their threads, sockets are bound, peers are dialled;
 //! and what a stopped daemon tidies away.
 
+use super::entry::{Entries, Home, entry};
 use super::ring::Landings;
-use super::{Daemon, Inlets, signals, strict};
+use super::{Daemon, Inlets, signals, strict, turn};
 use crate::checkpoints::Checkpoints;
 use crate::clients::{self, Clients, Sockets, today};
 use crate::clock;
 use crate::commands::Commands;
+use crate::door::Door;
 use crate::fences::Fences;
 use crate::history::History;
 use crate::outlet::{self, Bell};
@@ -18,7 +20,7 @@ use crate::watch::Watching;
 use ccd_client::Exit;
 use ccd_core::ids::NodeId;
 use ccd_core::init::ClusterInit;
-use ccd_core::protocol::Node;
+use ccd_core::protocol::{Event, Node};
 use ccd_mirror::Mirror;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -74,8 +76,11 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let listeners = bind_node(&init, me)?;
     let sockets = bind_clients(&places, &rules)?;
     let identity = Rc::new(identity);
+    let home = Home::default();
     let (from_peers, peers_inlet) = outlet::channel(FROM_PEERS_MAX, &woken);
+    let from_peers = Door::new(from_peers, entry(&home, &woken, Daemon::on_peer));
     let (from_clients, clients_inlet) = outlet::channel(FROM_CLIENTS_MAX, &woken);
+    let from_clients = Door::new(from_clients, entry(&home, &woken, Daemon::on_client));
     let pace = Pace::of(settings.heartbeat, settings.lease);
     let mut peers = Peers::new(identity.clone(), pace, &woken);
     let own: Vec<SocketAddr> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
@@ -138,7 +143,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         actions: Vec::new(),
         leave_by: None,
         left: false,
+        entries: Entries::new(),
     };
+    daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
     let inlets = Inlets {
         peers: peers_inlet,
@@ -153,7 +160,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no
     // look at the kernel in between.
-    let ended = tokio::task::spawn_local(async move { daemon.turn(inlets).await }).await;
+    home.replace(Some(daemon));
+    let ended = tokio::task::spawn_local(async move { turn(&home, inlets).await }).await;
     if let Err(panicked) = ended {
         std::panic::resume_unwind(panicked.into_panic());
     }

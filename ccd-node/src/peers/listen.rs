@@ -6,7 +6,7 @@ use super::inbound::{Connection, InboundPeers};
 use super::sealed::Opener;
 use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
-use crate::outlet::Outlet;
+use crate::door::Door;
 use crate::quiet::Quiet;
 use ccd_client::files::AuthkeyId;
 use ccd_core::ids::{NodeId, NodeSet};
@@ -40,7 +40,7 @@ const FRAME_ROOM_BYTES: usize = 2 + u16::MAX as usize;
 
 struct Shared {
     identity: Rc<Identity>,
-    to_core: Outlet<FromPeer>,
+    to_core: Door<FromPeer>,
     /// Where peers come from.
     known: RefCell<BTreeSet<IpAddr>>,
     unproven_peers: Semaphore,
@@ -111,7 +111,7 @@ pub fn listen(
     identity: Rc<Identity>,
     known: BTreeSet<IpAddr>,
     pace: Pace,
-    to_core: Outlet<FromPeer>,
+    to_core: Door<FromPeer>,
 ) -> Listening {
     let shared = Rc::new(Shared {
         identity,

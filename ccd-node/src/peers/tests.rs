@@ -2,6 +2,7 @@
 
 use super::samples::{beat, identity, key, node, on_one_thread};
 use super::*;
+use crate::door::Door;
 use crate::outlet::{self, Bell};
 use ccd_client::wire::LinkState;
 use ccd_core::ids::Position;
@@ -27,6 +28,7 @@ struct Pair {
 fn listen_at(listeners: Vec<TcpListener>, identity: &Rc<Identity>) -> (Listening, mpsc::Receiver<FromPeer>) {
     let (to_core, inlet) = outlet::channel(4, &Bell::default());
     let known = BTreeSet::from(["127.0.0.1".parse().unwrap()]);
+    let to_core = Door::new(to_core, Rc::new(Some));
     let listening = listen(listeners, identity.clone(), known, pace(), to_core);
     (listening, inlet)
 }
