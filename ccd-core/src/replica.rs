@@ -28,6 +28,19 @@ pub enum ReplicaOp {
     /// Writes the whole database as a checkpoint of this node's own area and starts its journal anew. What the
     /// area held before is gone once this is durable. Answers [`ReplicaAnswer::Written`].
     WriteImage { database: Database },
+    /// Writes part of an image to where it would lie, ahead of [`ReplicaOp::AdoptImage`]; changes nothing that counts. The parts
+    /// of an image come one behind the other, from the first; that one takes the place of whatever was staged before. Answers
+    /// [`ReplicaAnswer::Written`].
+    StageImage {
+        position: Position,
+        /// Of the whole image.
+        len_bytes: u64,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    /// As [`ReplicaOp::WriteImage`] of the database whose image was staged; what was not staged, or is not there any more, is
+    /// written now. Answers [`ReplicaAnswer::Written`].
+    AdoptImage { database: Database },
     /// Writes a checkpoint of a position that the journal has already reached and trims the journal up to
     /// it; appends go on in between. Answers [`ReplicaAnswer::Written`] when the trim is durable.
     Checkpoint { database: Database },

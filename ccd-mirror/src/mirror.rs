@@ -116,6 +116,7 @@ impl Mirror {
             wake: self.wake.clone(),
             checkpoint: None,
             pausing: false,
+            idle_work: false,
         };
         let name = match replica {
             Replica::Local => "ccd-local",

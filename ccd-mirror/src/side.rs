@@ -227,6 +227,8 @@ pub(crate) fn describe(op: &ReplicaOp) -> (&'static str, u32) {
         ReplicaOp::Load => ("load", IMAGE_DEADLINES),
         ReplicaOp::Append { .. } => ("append", 1),
         ReplicaOp::WriteImage { .. } => ("image write", IMAGE_DEADLINES),
+        ReplicaOp::StageImage { .. } => ("image piece write", 1),
+        ReplicaOp::AdoptImage { .. } => ("image adoption", IMAGE_DEADLINES),
         ReplicaOp::Checkpoint { .. } => ("checkpoint", IMAGE_DEADLINES),
         ReplicaOp::WriteConfiguration { .. } => ("configuration write", 1),
         ReplicaOp::WriteBallot { .. } => ("ballot write", 1),

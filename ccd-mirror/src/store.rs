@@ -35,6 +35,12 @@ pub trait Store: Send + 'static {
     /// Does a bounded part of the checkpoint that was begun. Appends may come between two steps.
     fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError>;
 
+    /// Does a bounded part of what can wait until nothing is asked for; returns whether there is more. Called after each
+    /// operation while none waits.
+    fn idle_step(&mut self) -> bool {
+        false
+    }
+
     /// Forgets the checkpoint that was begun; the one before it stays the newest.
     fn abandon_checkpoint(&mut self);
 }

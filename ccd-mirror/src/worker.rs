@@ -40,6 +40,8 @@ pub(crate) struct Worker<S> {
     pub checkpoint: Option<u64>,
     /// Its image is not made yet.
     pub pausing: bool,
+    /// The store may have something to do that can wait.
+    pub idle_work: bool,
 }
 
 impl<S: Store> Worker<S> {
@@ -48,6 +50,14 @@ impl<S: Store> Worker<S> {
         let mut jobs_since_step = 0;
         loop {
             let next = match self.checkpoint {
+                None if self.idle_work => match self.lane.take() {
+                    None => {
+                        let more = self.store().idle_step();
+                        self.idle_work = more;
+                        continue;
+                    }
+                    next => next,
+                },
                 None => Some(self.lane.wait()),
                 Some(_) if self.pausing => self.lane.wait_for(IMAGE_PAUSE),
                 Some(_) => self.lane.take(),
@@ -64,6 +74,7 @@ impl<S: Store> Worker<S> {
                 }
                 Some(Next::Job(job)) => {
                     self.do_job(job);
+                    self.idle_work = true;
                     jobs_since_step += 1;
                     if self.checkpoint.is_none() || jobs_since_step < JOBS_PER_STEP_MAX {
                         continue;
@@ -97,8 +108,14 @@ impl<S: Store> Worker<S> {
                 }
             }
             Work::Op(op) => {
-                // Both write the same places as the checkpoint, or make them meaningless.
-                if matches!(op, ReplicaOp::Open | ReplicaOp::WriteImage { .. }) {
+                // All of them write the same places as the checkpoint, or make them meaningless.
+                if matches!(
+                    op,
+                    ReplicaOp::Open
+                        | ReplicaOp::WriteImage { .. }
+                        | ReplicaOp::StageImage { .. }
+                        | ReplicaOp::AdoptImage { .. }
+                ) {
                     self.end_checkpoint("the replica was opened or written anew");
                 }
                 let result = self.store().execute(op);

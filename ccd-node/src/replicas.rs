@@ -25,6 +25,17 @@ use crate::clients::today;
 pub struct RegionStore {
     driver: ReplicaDriver,
     checkpoint: Checkpoint,
+    journal: Journal,
+}
+
+/// Whether the journal may allocate when it is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journal {
+    Settled,
+    /// It is of a region that was just made and not read yet.
+    New,
+    /// It is being filled.
+    Filling,
 }
 
 #[derive(Debug)]
@@ -42,19 +53,16 @@ enum Checkpoint {
 }
 
 impl RegionStore {
-    /// The node's own copy.
-    pub fn local(places: &Places, init: &ClusterInit, node: NodeId) -> Self {
+    /// The node's own copy; `is_new` if [`make_local_copy`] has just made it.
+    pub fn local(places: &Places, init: &ClusterInit, node: NodeId, is_new: bool) -> Self {
         let path = places.local_copy_path();
         let branches = places.branches_dir();
         let keeper: BranchKeeper =
             Box::new(move |database, reason| branches::keep(&branches, database, reason));
-        Self::new(
-            init,
-            Replica::Local,
-            node,
-            opener(path, |_| Ok(Access::Exclusive)),
-            keeper,
-        )
+        let opener = opener(path, |_| Ok(Access::Exclusive));
+        let store = Self::new(init, Replica::Local, node, opener, keeper);
+        let journal = if is_new { Journal::New } else { Journal::Settled };
+        Self { journal, ..store }
     }
 
     /// A shared device.
@@ -76,6 +84,7 @@ impl RegionStore {
         Self {
             driver: ReplicaDriver::new(identity, opener, keeper),
             checkpoint: Checkpoint::None,
+            journal: Journal::Settled,
         }
     }
 }
@@ -117,7 +126,27 @@ impl Store for RegionStore {
     }
 
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
+        if matches!(op, ReplicaOp::Load) && self.journal == Journal::New {
+            self.journal = Journal::Filling;
+        }
         self.driver.execute(op)
+    }
+
+    fn idle_step(&mut self) -> bool {
+        if self.journal != Journal::Filling {
+            return false;
+        }
+        let filled = self.driver.region().map_err(|error| error.text);
+        let filled = filled.and_then(|region| region.fill_journal_step().map_err(|error| error.to_string()));
+        let more = filled.unwrap_or_else(|error| {
+            // The region takes no more writes, as whoever asks for the next one hears.
+            tracing::warn!("the journal of the new local copy was not filled: {error}");
+            false
+        });
+        if !more {
+            self.journal = Journal::Settled;
+        }
+        more
     }
 
     fn repair(&mut self, database: Database) -> Result<(), ReplicaError> {
@@ -246,7 +275,7 @@ pub fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Res
         ..MkfsOptions::local(init.id(), RegionId(region), node)
     };
     let device = RawDevice::create_file(&unfinished, options.len_bytes()?).map_err(on_file)?;
-    ccd_disk::create(Box::new(device), &options)?;
+    ccd_disk::create_reserved(Box::new(device), &options)?;
     fs::rename(&unfinished, &path).map_err(on_file)?;
     File::open(&places.state)
         .and_then(|folder| folder.sync_all())

@@ -10,7 +10,7 @@ use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
-use ccd_core::protocol::Settings;
+use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -124,6 +124,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         propagation: options.propagation,
         update_propagation: options.update_propagation,
         sync_timeout: options.sync_timeout,
+        image_chunk_bytes: IMAGE_CHUNK_BYTES,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {
@@ -134,7 +135,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     };
-    let local = (Replica::Local, RegionStore::local(&places, &init, me));
+    let local = (Replica::Local, RegionStore::local(&places, &init, me, made));
     let devices = init.devices().iter().map(|device| {
         let store = RegionStore::device(&init, device.role, &device.path, me);
         (Replica::Device(device.role), store)

@@ -73,26 +73,9 @@ pub struct Lines {
 impl Lines {
     /// Takes lines that are sorted, each with its line break. The caller has checked that.
     pub fn from_sorted_text(text: &str) -> Self {
-        let mut lines = Self::default();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let end = if rest.len() <= CHUNK_BYTES_MAX {
-                rest.len()
-            } else {
-                // Lines are at most 4 KiB, usually far less: the next break is near.
-                let from = CHUNK_BYTES_BULK;
-                memchr::memchr(b'\n', &rest.as_bytes()[from..]).map_or(rest.len(), |at| from + at + 1)
-            };
-            let (chunk, after) = rest.split_at(end);
-            lines.put_chunk(chunk);
-            rest = after;
-        }
-        lines.measure = Measure {
-            rows: memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64,
-            length_bytes: text.len() as u64,
-            checksum: byte_sum(text.as_bytes()),
-        };
-        lines
+        let mut bulk = Bulk::default();
+        bulk.push(text);
+        bulk.finish()
     }
 
     pub fn measure(&self) -> Measure {
@@ -179,6 +162,13 @@ impl Lines {
         self.chunks.values().map(|chunk| &**chunk)
     }
 
+    /// The same from behind the piece of this bound on; each with its own.
+    pub fn pieces_after(&self, bound: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+        let from = bound.map_or(Bound::Unbounded, Bound::Excluded);
+        let pieces = self.chunks.range::<str, _>((from, Bound::Unbounded));
+        pieces.map(|(bound, chunk)| (&**bound, &**chunk))
+    }
+
     fn chunk_for(&self, line: &str) -> Option<(&str, &str)> {
         let mut before = self
             .chunks
@@ -220,6 +210,60 @@ impl Lines {
         }
         self.chunks.insert_mut(bound, text.into_boxed_str());
     }
+}
+
+/// Lines that are made in bulk, of sorted text that comes in pieces of whole lines. The caller has checked that.
+#[derive(Debug, Default)]
+pub struct Bulk {
+    lines: Lines,
+    /// The last lines, too few yet for a chunk.
+    rest: String,
+}
+
+impl Bulk {
+    pub fn push(&mut self, mut text: &str) {
+        self.lines.measure.add(Measure {
+            rows: memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64,
+            length_bytes: text.len() as u64,
+            checksum: byte_sum(text.as_bytes()),
+        });
+        if !self.rest.is_empty() && self.rest.len() + text.len() > CHUNK_BYTES_MAX {
+            let (few, after) = text.split_at(whole_lines(
+                text,
+                CHUNK_BYTES_BULK.saturating_sub(self.rest.len()),
+            ));
+            self.rest.push_str(few);
+            self.end_chunk();
+            text = after;
+        }
+        while text.len() > CHUNK_BYTES_MAX {
+            let (chunk, after) = text.split_at(whole_lines(text, CHUNK_BYTES_BULK));
+            self.lines.put_chunk(chunk);
+            text = after;
+        }
+        self.rest.push_str(text);
+    }
+
+    fn end_chunk(&mut self) {
+        if !self.rest.is_empty() {
+            self.lines.put_chunk(&self.rest);
+            self.rest.clear();
+        }
+    }
+
+    pub fn finish(mut self) -> Lines {
+        self.end_chunk();
+        self.lines
+    }
+}
+
+/// The lines of the text that fill so many bytes: how many bytes they have. Lines are at most 4 KiB, usually far less.
+fn whole_lines(text: &str, bytes_min: usize) -> usize {
+    if bytes_min == 0 {
+        return 0;
+    }
+    let from = (bytes_min - 1).min(text.len());
+    memchr::memchr(b'\n', &text.as_bytes()[from..]).map_or(text.len(), |at| from + at + 1)
 }
 
 impl PartialEq for Lines {
@@ -301,6 +345,11 @@ mod tests {
         }
         let text: String = lines.pieces().collect();
         assert_eq!(Lines::from_sorted_text(&text), *lines);
+        let mut bulk = Bulk::default();
+        lines
+            .iter()
+            .for_each(|line| bulk.push(&(String::from(line) + "\n")));
+        assert_eq!(bulk.finish(), *lines);
     }
 
     proptest! {

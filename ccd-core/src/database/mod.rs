@@ -11,7 +11,7 @@
 //! update.rs     Op, Precondition, Update, Record: what a journal holds and what travels to the members
 //! admit.rs      how an update changes a database
 //! record.rs     records as bytes, and their lineage
-//! image.rs      a whole version as bytes
+//! image/        a whole version as bytes, written and read piece by piece
 //! date.rs       dates as Fig. 6 writes them
 //! consistency.rs  the consistency record
 //! text.rs       a whole version as text: writing, reading, purify, convert
@@ -31,7 +31,7 @@ mod effects;
 mod encoding;
 mod error;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod image;
 mod lines;
 mod outcomes;
@@ -52,6 +52,7 @@ pub use error::{
     ApplyError, BrokenRow, BrokenRows, ErrorClass, ImageError, KeyError, OpError, PROBLEMS_NAMED_MAX,
     RowError,
 };
+pub use image::{ImageReader, ImageWriter};
 pub use outcomes::OUTCOMES_MAX;
 pub use pattern::{Pattern, WILDCARD};
 pub use row::{

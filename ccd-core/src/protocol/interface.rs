@@ -43,6 +43,8 @@ pub struct Settings {
     pub update_propagation: Propagation,
     /// Most bytes the image of the database may have: what the smallest replica holds.
     pub content_bytes_max: u64,
+    /// Bytes of a piece of an image that travels: [`IMAGE_CHUNK_BYTES`](super::IMAGE_CHUNK_BYTES), but in a small world.
+    pub image_chunk_bytes: usize,
     /// How long the synchronization commands of an update may take in its freeze, and each of them in its unfreeze.
     pub sync_timeout: Duration,
 }

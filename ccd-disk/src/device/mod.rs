@@ -18,7 +18,7 @@ pub use ring::{Carrier, Landed, Landing, Ring, RingTarget};
 
 use std::fmt;
 use std::io;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// The unit of everything on a region, in bytes. Also the largest sector that is accepted.
 pub const BLOCK_BYTES: usize = 4096;
@@ -104,18 +104,17 @@ pub struct Buffer {
 impl Buffer {
     /// `blocks` blocks of zeros.
     pub fn zeroed(blocks: usize) -> Self {
+        // Not written here: memory that is to be read into is touched once only.
+        let pages = Page::new_vec_zeroed(blocks);
         Self {
-            pages: vec![Page([0; BLOCK_BYTES]); blocks],
+            pages: pages.unwrap_or_else(|_| panic!("no memory for {blocks} blocks")),
         }
     }
 
-    /// So many blocks of zeros, in the same memory if it has that size.
+    /// So many blocks of zeros, in the same memory if they fit.
     pub fn clear_to(&mut self, blocks: usize) {
-        if self.blocks() == blocks {
-            self.fill(0);
-        } else {
-            *self = Self::zeroed(blocks);
-        }
+        self.pages.clear();
+        self.pages.resize(blocks, Page([0; BLOCK_BYTES]));
     }
 
     pub fn blocks(&self) -> usize {

@@ -89,7 +89,7 @@ impl RawDevice {
             len_bytes,
             flushes_with_write: true,
             buffered,
-            bounce: Buffer::zeroed(BOUNCE_BLOCKS),
+            bounce: Buffer::zeroed(0),
         })
     }
 
@@ -121,6 +121,7 @@ impl RawDevice {
         if is_aligned(data) {
             return write_all(&self.file, offset, data, durable, &mut self.flushes_with_write);
         }
+        self.bounce.clear_to(BOUNCE_BLOCKS);
         for (index, chunk) in data.chunks(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
             self.bounce[..chunk.len()].copy_from_slice(chunk);
@@ -141,6 +142,7 @@ impl Blocks for RawDevice {
         if is_aligned(into) {
             return read_all(&self.file, offset, into);
         }
+        self.bounce.clear_to(BOUNCE_BLOCKS);
         for (index, chunk) in into.chunks_mut(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
             let aligned = &mut self.bounce[..chunk.len()];

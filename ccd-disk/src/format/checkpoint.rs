@@ -191,57 +191,110 @@ impl SlotPlace {
     }
 }
 
-/// Cuts an image into sealed blocks, some at a time.
+/// Puts an image that comes in pieces into sealed blocks.
 #[derive(Debug)]
-pub struct ImageBlocks {
+pub struct ImageSealer {
     place: SlotPlace,
-    image: Vec<u8>,
     epoch: u64,
     sequence: u64,
-    next_block: usize,
+    next_block: u64,
+    len_bytes: u64,
+    /// What does not fill a block yet.
+    rest: Vec<u8>,
     digest: blake3::Hasher,
+    blocks: Buffer,
 }
 
-impl ImageBlocks {
-    /// The blocks of `image` for checkpoint `sequence` at `place`; the image is known to fit.
-    pub fn new(place: SlotPlace, image: Vec<u8>, position: Position, sequence: u64) -> Self {
-        let epoch = position.stamp.epoch.0;
+impl ImageSealer {
+    /// For checkpoint `sequence` at `place`; the image is known to fit.
+    pub fn new(place: SlotPlace, position: Position, sequence: u64) -> Self {
         Self {
             place,
-            image,
-            epoch,
+            epoch: position.stamp.epoch.0,
             sequence,
             next_block: 0,
+            len_bytes: 0,
+            rest: Vec::new(),
             digest: blake3::Hasher::new(),
+            blocks: Buffer::zeroed(0),
         }
     }
 
-    /// Up to `count_max` further blocks and the number of the first; `None` when all have been returned.
-    pub fn next(&mut self, count_max: usize) -> Option<(u64, Buffer)> {
-        let total = self.image.len().div_ceil(PAYLOAD_BYTES);
-        let count = count_max.min(total - self.next_block);
+    /// The blocks that these bytes make full, and the number of the first; `None`: none is full yet. With the last bytes, all that
+    /// are left.
+    pub fn seal(&mut self, bytes: &[u8], is_last: bool) -> Option<(u64, &Buffer)> {
+        self.len_bytes += bytes.len() as u64;
+        let len = self.rest.len() + bytes.len();
+        let count = if is_last {
+            len.div_ceil(PAYLOAD_BYTES)
+        } else {
+            len / PAYLOAD_BYTES
+        };
         if count == 0 {
+            self.rest.extend_from_slice(bytes);
             return None;
         }
-        let first = self.place.head_block + 1 + self.next_block as u64;
-        let mut buffer = Buffer::zeroed(count);
+        let first = self.place.head_block + 1 + self.next_block;
+        self.blocks.clear_to(count);
+        let mut bytes = bytes;
         for index in 0..count {
-            let start = (self.next_block + index) * PAYLOAD_BYTES;
-            let bytes = &self.image[start..self.image.len().min(start + PAYLOAD_BYTES)];
-            let block = buffer.block_mut(index);
-            block[HEADER_BYTES..HEADER_BYTES + bytes.len()].copy_from_slice(bytes);
-            let offset = (1 + self.next_block + index) as u64;
+            let block = self.blocks.block_mut(index);
+            let (of_rest, room) = (self.rest.len(), PAYLOAD_BYTES - self.rest.len());
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            block[HEADER_BYTES..HEADER_BYTES + of_rest].copy_from_slice(&self.rest);
+            block[HEADER_BYTES + of_rest..][..now.len()].copy_from_slice(now);
+            self.rest.clear();
+            bytes = later;
+            let offset = 1 + self.next_block + index as u64;
             let tag = self.place.tag(Kind::Image, offset, self.epoch, self.sequence);
-            self.digest
-                .update(&header::seal(block, &self.place.identity, tag, bytes.len()));
+            let sealed = header::seal(block, &self.place.identity, tag, of_rest + now.len());
+            self.digest.update(&sealed);
         }
-        self.next_block += count;
-        Some((first, buffer))
+        self.rest.extend_from_slice(bytes);
+        self.next_block += count as u64;
+        Some((first, &self.blocks))
     }
 
     /// The digest of all blocks returned, for the head.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.finalize().as_bytes()
+    }
+
+    /// Of all bytes that have come.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+}
+
+/// Cuts an image that is there into sealed blocks, some at a time.
+#[derive(Debug)]
+pub struct ImageBlocks {
+    image: Vec<u8>,
+    done_bytes: usize,
+    sealer: ImageSealer,
+}
+
+impl ImageBlocks {
+    /// The blocks of `image` for checkpoint `sequence` at `place`; the image is known to fit.
+    pub fn new(place: SlotPlace, image: Vec<u8>, position: Position, sequence: u64) -> Self {
+        Self {
+            image,
+            done_bytes: 0,
+            sealer: ImageSealer::new(place, position, sequence),
+        }
+    }
+
+    /// Up to `count_max` further blocks and the number of the first; `None` when all have been returned.
+    pub fn next(&mut self, count_max: usize) -> Option<(u64, &Buffer)> {
+        let left = &self.image[self.done_bytes..];
+        let bytes = &left[..left.len().min(count_max * PAYLOAD_BYTES)];
+        self.done_bytes += bytes.len();
+        self.sealer.seal(bytes, bytes.len() == left.len())
+    }
+
+    /// What has been sealed, for the head.
+    pub fn sealer(&self) -> &ImageSealer {
+        &self.sealer
     }
 
     pub fn image_len_bytes(&self) -> u64 {
@@ -250,7 +303,7 @@ impl ImageBlocks {
 
     /// How much of the image has been returned.
     pub fn done_bytes(&self) -> u64 {
-        (self.next_block * PAYLOAD_BYTES).min(self.image.len()) as u64
+        self.done_bytes as u64
     }
 }
 
@@ -280,7 +333,7 @@ mod tests {
         let mut all = Buffer::zeroed(4);
         while let Some((first, some)) = blocks.next(3) {
             let start = (first - 301) as usize * BLOCK_BYTES;
-            all[start..start + some.len()].copy_from_slice(&some);
+            all[start..start + some.len()].copy_from_slice(some);
         }
         let head = CheckpointHead {
             sequence: 6,
@@ -288,7 +341,7 @@ mod tests {
             image_len_bytes: image.len() as u64,
             replay_from: JournalPoint { sequence: 40, at: 3 },
             replaces: true,
-            digest: blocks.digest(),
+            digest: blocks.sealer().digest(),
         };
         (head, all)
     }
@@ -306,6 +359,32 @@ mod tests {
             blocks[at] ^= change;
             let used = image.len().div_ceil(PAYLOAD_BYTES) * BLOCK_BYTES;
             prop_assert_eq!(place().decode_image(&head, &blocks).is_err(), at < used);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_image_that_comes_in_pieces_makes_the_same_blocks(
+            image in proptest::collection::vec(any::<u8>(), 1..4 * PAYLOAD_BYTES),
+            sizes in proptest::collection::vec(1..9000_usize, 1..5),
+        ) {
+            let (head, whole) = written(&image);
+            let mut sealer = ImageSealer::new(place(), Position::EMPTY, 6);
+            let mut all = Buffer::zeroed(4);
+            let mut rest = image.as_slice();
+            for size in sizes.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*size));
+                if let Some((first, some)) = sealer.seal(piece, after.is_empty()) {
+                    let start = (first - 301) as usize * BLOCK_BYTES;
+                    all[start..start + some.len()].copy_from_slice(some);
+                }
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert!(all[..] == whole[..]);
+            prop_assert_eq!((sealer.digest(), sealer.len_bytes()), (head.digest, head.image_len_bytes));
         }
     }
 

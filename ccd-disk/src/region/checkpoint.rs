@@ -6,7 +6,7 @@ use super::handle::Handle;
 use super::own::{OwnArea, after};
 use super::packing::{self, Packed, Packing, Source};
 use crate::error::RegionError;
-use crate::format::checkpoint::{CheckpointHead, ImageBlocks, JournalPoint};
+use crate::format::checkpoint::{CheckpointHead, ImageBlocks, ImageSealer, JournalPoint};
 use crate::format::geometry::Slot;
 use crate::format::header::PAYLOAD_BYTES;
 use crate::format::journal::Step;
@@ -57,11 +57,17 @@ impl Running {
 
 #[derive(Debug)]
 pub(super) struct RunningImage {
-    slot: Slot,
-    position: Position,
-    sequence: u64,
+    place: ImagePlace,
     replay_from: JournalPoint,
     pub blocks: ImageBlocks,
+}
+
+/// Where an image goes that is to be the next checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ImagePlace {
+    pub slot: Slot,
+    pub position: Position,
+    pub sequence: u64,
 }
 
 impl OwnArea {
@@ -76,7 +82,7 @@ impl OwnArea {
         let Some((count, replay_from)) = self.reached(handle, position)? else {
             return Ok(CheckpointBegun::Nothing);
         };
-        self.running = None;
+        (self.running, self.staged) = (None, None);
         let Some(slot) = self.slot else {
             return Ok(CheckpointBegun::ImageWanted);
         };
@@ -130,6 +136,7 @@ impl OwnArea {
             return Ok(false);
         };
         self.retire_left_over(handle)?;
+        self.staged = None;
         self.running = Some(Running::Image(self.start_image(position, replay_from, image)));
         Ok(true)
     }
@@ -171,10 +178,11 @@ impl OwnArea {
             None => Ok(CheckpointStep::Done),
             Some(Running::Image(mut running)) => {
                 let Some((block, blocks)) = running.blocks.next(CHECKPOINT_STEP_BLOCKS) else {
-                    self.finish_image(handle, running, false)?;
+                    let sealed = running.blocks.sealer();
+                    self.finish_image(handle, running.place, running.replay_from, sealed, false)?;
                     return Ok(CheckpointStep::Done);
                 };
-                handle.write_unflushed(block, &blocks)?;
+                handle.write_unflushed(block, blocks)?;
                 let step = CheckpointStep::More {
                     done_bytes: running.blocks.done_bytes(),
                     total_bytes: running.blocks.image_len_bytes(),
@@ -211,15 +219,21 @@ impl OwnArea {
         replay_from: JournalPoint,
         image: Vec<u8>,
     ) -> RunningImage {
-        let slot = self.slot.map_or(Slot::A, Slot::other);
-        let sequence = self.checkpoint_sequence.saturating_add(1);
-        let blocks = ImageBlocks::new(self.places[slot as usize], image, position, sequence);
+        let place = self.next_place(position);
+        let blocks = ImageBlocks::new(self.places[place.slot as usize], image, position, place.sequence);
         RunningImage {
-            slot,
-            position,
-            sequence,
+            place,
             replay_from,
             blocks,
+        }
+    }
+
+    /// The slot that does not count.
+    pub(super) fn next_place(&self, position: Position) -> ImagePlace {
+        ImagePlace {
+            slot: self.slot.map_or(Slot::A, Slot::other),
+            position,
+            sequence: self.checkpoint_sequence.saturating_add(1),
         }
     }
 
@@ -227,26 +241,28 @@ impl OwnArea {
     pub(super) fn finish_image(
         &mut self,
         handle: &mut Handle,
-        running: RunningImage,
+        image: ImagePlace,
+        replay_from: JournalPoint,
+        sealed: &ImageSealer,
         replaces: bool,
     ) -> Result<(), RegionError> {
         handle.flush()?;
         let head = CheckpointHead {
-            sequence: running.sequence,
-            position: running.position,
-            image_len_bytes: running.blocks.image_len_bytes(),
-            replay_from: running.replay_from,
+            sequence: image.sequence,
+            position: image.position,
+            image_len_bytes: sealed.len_bytes(),
+            replay_from,
             replaces,
-            digest: running.blocks.digest(),
+            digest: sealed.digest(),
         };
-        let place = self.places[running.slot as usize];
+        let place = self.places[image.slot as usize];
         handle.write_block(place.head_block, &place.encode_head(&head))?;
         if replaces {
-            let old = self.places[running.slot.other() as usize];
+            let old = self.places[image.slot.other() as usize];
             handle.write_block(old.head_block, &old.encode_retired(head.sequence))?;
         }
         self.retire = None;
-        self.slot = Some(running.slot);
+        self.slot = Some(image.slot);
         self.checkpoint_sequence = head.sequence;
         self.image_len_bytes = head.image_len_bytes;
         (self.segments, self.segments_at, self.segments_closed) = (0, 0, false);

@@ -70,6 +70,21 @@ impl MkfsOptions {
         Ok(self.geometry(u64::MAX, "the device")?.blocks_needed() * crate::device::BLOCK_BYTES as u64)
     }
 
+    fn superblock(&self, handle: &Handle) -> Result<Superblock, RegionError> {
+        Ok(Superblock {
+            identity: Identity {
+                cluster: self.cluster,
+                region: self.region,
+                replica: self.replica,
+            },
+            geometry: self.geometry(handle.len_blocks(), &handle.name())?,
+            twin: self.twin,
+            label: self.label[..self.label.floor_char_boundary(LABEL_BYTES_MAX)].to_owned(),
+            created: self.created,
+            features_compatible: 0,
+        })
+    }
+
     pub(crate) fn geometry(&self, blocks: u64, device: &str) -> Result<Geometry, RegionError> {
         let image_blocks = Geometry::image_blocks_for(self.image_bytes_max);
         let journal_blocks = self.journal_bytes / crate::device::BLOCK_BYTES as u64;
@@ -101,20 +116,8 @@ pub fn create_with_progress(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Superblock, RegionError> {
     let mut handle = Handle::new(blocks);
-    let device = handle.name();
-    let geometry = options.geometry(handle.len_blocks(), &device)?;
-    let superblock = Superblock {
-        identity: Identity {
-            cluster: options.cluster,
-            region: options.region,
-            replica: options.replica,
-        },
-        geometry,
-        twin: options.twin,
-        label: options.label[..options.label.floor_char_boundary(LABEL_BYTES_MAX)].to_owned(),
-        created: options.created,
-        features_compatible: 0,
-    };
+    let superblock = options.superblock(&handle)?;
+    let geometry = superblock.geometry;
     handle.zero(0, 1)?;
     handle.zero(geometry.last_block(), 1)?;
     handle.flush()?;
@@ -144,10 +147,28 @@ pub fn create_with_progress(
     }
     handle.zero(geometry.blocks - END_BLOCKS, END_BLOCKS)?;
     handle.flush()?;
-    for number in [geometry.last_block(), 0] {
+    label(&mut handle, &superblock)?;
+    Ok(superblock)
+}
+
+/// Makes a region in a file that was made for it: all of it is the file's at once, so nothing later fails for want of room, and
+/// reads as zeros; but nothing is written yet, so that a node that waits for its local copy waits for two blocks. The first
+/// write to each place takes longer; whoever opens the region can see to the journal meanwhile
+/// ([`Region::fill_journal_step`](super::Region::fill_journal_step)).
+pub fn create_reserved(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
+    let mut handle = Handle::new(blocks);
+    let superblock = options.superblock(&handle)?;
+    handle.reserve_zeros(0, superblock.geometry.blocks)?;
+    handle.flush()?;
+    label(&mut handle, &superblock)?;
+    Ok(superblock)
+}
+
+fn label(handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
+    for number in [superblock.geometry.last_block(), 0] {
         handle.write_block(number, &superblock.encode(number))?;
     }
-    Ok(superblock)
+    Ok(())
 }
 
 /// Makes a region in a new file of `len_bytes`, whole or not at all: a crash in between leaves a file named `….making`, which

@@ -15,11 +15,14 @@
 //! checkpoint.rs its checkpoints, in steps
 //! choice.rs     what a checkpoint is written as: a segment or an image (pure)
 //! packing.rs    a segment that is being written
+//! staging.rs    an image that comes in parts
+//! filling.rs    the journal of a new region becomes its own
 //! ```
 
 mod append;
 mod checkpoint;
 mod choice;
+mod filling;
 pub mod handle;
 pub mod label;
 pub mod mkfs;
@@ -28,11 +31,12 @@ mod packing;
 pub mod recovery;
 mod replay;
 pub mod slots;
+mod staging;
 pub mod survey;
 
 pub use append::{AppendBegun, AppendStep, Appending};
 pub use checkpoint::{CheckpointBegun, CheckpointStep};
-pub use mkfs::{MkfsOptions, create, create_in_file, create_with_progress};
+pub use mkfs::{MkfsOptions, create, create_in_file, create_reserved, create_with_progress};
 
 use crate::device::{Blocks, Buffer};
 use crate::error::RegionError;
@@ -49,6 +53,7 @@ use handle::Handle;
 use label::Label;
 use own::OwnArea;
 use recovery::RecoveredArea;
+use staging::ImagePart;
 use survey::{Turn, Turns};
 
 /// Whose region is to be opened, and by which node.
@@ -155,6 +160,26 @@ impl Region {
                 self.with_own(|own, handle| own.write_image(handle, database.position(), image))?;
                 ReplicaAnswer::Written
             }
+            ReplicaOp::StageImage {
+                position,
+                len_bytes,
+                offset,
+                bytes,
+            } => {
+                let part = ImagePart {
+                    position,
+                    len_bytes,
+                    offset,
+                    bytes: &bytes,
+                };
+                self.with_own(|own, handle| own.stage_image(handle, part))?;
+                ReplicaAnswer::Written
+            }
+            ReplicaOp::AdoptImage { database } => {
+                let position = database.position();
+                self.with_own(|own, handle| own.adopt_image(handle, position, || database.to_image()))?;
+                ReplicaAnswer::Written
+            }
             ReplicaOp::Checkpoint { database } => {
                 self.checkpoint(&database)?;
                 ReplicaAnswer::Written
@@ -257,6 +282,12 @@ impl Region {
     /// Writes an image in the form the slot knows; [`ReplicaOp::WriteImage`] for who has no [`Database`].
     pub fn write_image_bytes(&mut self, position: Position, image: Vec<u8>) -> Result<(), RegionError> {
         self.with_own(|own, handle| own.write_image(handle, position, image))
+    }
+
+    /// Fills up to 1 MiB of the journal of a region that was made by [`create_reserved`] and has never held anything; returns
+    /// whether there is more to fill. To be called when nothing else is to be done.
+    pub fn fill_journal_step(&mut self) -> Result<bool, RegionError> {
+        self.with_own(OwnArea::fill_step)
     }
 
     /// Bytes of the largest encoded record that the journal takes: half of the ring.

@@ -4,14 +4,15 @@
 //! Holds in memory only where things lie, never content. Always holds: `position` is where checkpoint, segments and journal on
 //! the device lead, if every write so far succeeded; after a failed one the handle is poisoned and this is thrown away.
 
-use super::checkpoint::{CHECKPOINT_STEP_BLOCKS, Running};
+use super::checkpoint::{CHECKPOINT_STEP_BLOCKS, ImagePlace, Running};
 use super::handle::Handle;
 use super::packing::Source;
 use super::recovery::{RecoveredArea, restart_after};
 use super::slots::{segment_room, slot_place};
+use super::staging::Staged;
 use crate::device::Buffer;
 use crate::error::RegionError;
-use crate::format::checkpoint::{JournalPoint, SlotPlace, SlotState};
+use crate::format::checkpoint::{ImageBlocks, ImageSealer, JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
 use crate::format::journal::{Entry, Ring, Step, blocks_for};
 use crate::format::segment::SegmentRoom;
@@ -58,8 +59,14 @@ pub struct OwnArea {
     /// Only a whole image can be written until one has been.
     pub(super) damage: Option<String>,
     pub(super) running: Option<Running>,
+    /// An image that is to replace everything, as far as it has come.
+    pub(super) staged: Option<Staged>,
     /// Where the last record would have led that found no room, until something else is written.
     pub(super) refused: Option<Position>,
+    /// No record has been written from this block of the ring on, as far as is known.
+    pub(super) reached: u32,
+    /// Up to where the ring of a new region has been filled.
+    pub(super) filled: u32,
     /// Where records become blocks.
     pub(super) blocks: Buffer,
     /// A crash left the old checkpoint beside the image that replaced it: it is retired before the next write.
@@ -102,7 +109,14 @@ impl OwnArea {
             restart_sequence: area.restart_sequence,
             damage: area.damage.clone(),
             running: None,
+            staged: None,
             refused: None,
+            reached: if area.has_state() {
+                area.ring.blocks
+            } else {
+                area.next.at
+            },
+            filled: 0,
             blocks: Buffer::zeroed(1),
             retire,
         }
@@ -157,6 +171,8 @@ impl OwnArea {
         let blocks = blocks_for(entry.payload.len());
         let place = self.place(handle, blocks, entry.payload.len());
         let at = place.inspect_err(|_| self.refused = Some(entry.next))?;
+        // Before it is written, for whoever fills the ring meanwhile.
+        self.reached = self.reached.max(at + blocks);
         let sequence = self.next.sequence;
         let mut buffer = std::mem::replace(&mut self.blocks, Buffer::zeroed(0));
         self.ring.encode_into(&mut buffer, entry, at, sequence);
@@ -203,19 +219,32 @@ impl OwnArea {
         image: Vec<u8>,
     ) -> Result<(), RegionError> {
         self.refuse_if_too_large(handle, &image)?;
+        self.staged = None;
+        let place = self.next_place(position);
+        let slot = self.places[place.slot as usize];
+        let mut blocks = ImageBlocks::new(slot, image, position, place.sequence);
+        while let Some((block, blocks)) = blocks.next(CHECKPOINT_STEP_BLOCKS) {
+            handle.write_unflushed(block, blocks)?;
+        }
+        self.replace_by(handle, place, blocks.sealer())
+    }
+
+    /// The image is written: it takes the place of everything, and the journal begins anew.
+    pub(super) fn replace_by(
+        &mut self,
+        handle: &mut Handle,
+        place: ImagePlace,
+        sealed: &ImageSealer,
+    ) -> Result<(), RegionError> {
         (self.running, self.refused) = (None, None);
         let replay_from = JournalPoint {
             sequence: self.restart_sequence,
             at: 0,
         };
-        let mut running = self.start_image(position, replay_from, image);
-        while let Some((block, blocks)) = running.blocks.next(CHECKPOINT_STEP_BLOCKS * 4) {
-            handle.write_unflushed(block, &blocks)?;
-        }
-        self.finish_image(handle, running, true)?;
+        self.finish_image(handle, place, replay_from, sealed, true)?;
         self.journal.clear();
         self.next = replay_from;
-        self.position = position;
+        self.position = place.position;
         self.restart_sequence = restart_after(replay_from.sequence, self.ring.blocks);
         self.damage = None;
         Ok(())

@@ -11,7 +11,7 @@ use super::samples::Samples;
 use anyhow::{Context, Result};
 use ccd_disk::device::Buffer;
 use ccd_disk::{Access, BLOCK_BYTES, Blocks, RawDevice};
-use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -20,7 +20,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 pub const SERVER: &str = "floor-server";
 pub const PEER: &str = "floor-peer";
-pub const RECEIVER: &str = "floor-receiver";
 pub const ECHO: &str = "floor-echo";
 
 const REQUEST_BYTES: usize = 128;
@@ -55,11 +54,11 @@ impl Journal {
 }
 
 /// A program that ends with the benchmark.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
     /// Starts this program in another role, where this node is, and waits for its first line.
-    fn start(node: usize, args: &[&str]) -> Result<(Self, String)> {
+    pub fn start(node: usize, args: &[&str]) -> Result<(Self, String)> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
             .stdout(Stdio::piped())
@@ -221,51 +220,6 @@ pub fn echo(args: &[String]) -> Result<()> {
     let (mut asked, told) = (vec![0; asked.parse()?], vec![1; told.parse()?]);
     while stream.read_exact(&mut asked).is_ok() {
         stream.write_all(&told)?;
-    }
-    Ok(())
-}
-
-/// The floor of a join: so many bytes over a socket, and durable in a file.
-pub struct Copy {
-    receiver: TcpStream,
-    _program: Program,
-}
-
-impl Copy {
-    pub fn start(folder: &Path) -> Result<Self> {
-        let path = folder.join("floor-copy");
-        let (program, address) =
-            Program::start(BETA, &[RECEIVER, path.to_str().context("a readable path")?])?;
-        Ok(Self {
-            receiver: TcpStream::connect(address)?,
-            _program: program,
-        })
-    }
-
-    pub fn copy(&mut self, bytes: usize) -> Result<()> {
-        self.receiver.write_all(&(bytes as u64).to_le_bytes())?;
-        self.receiver.write_all(&vec![7; bytes])?;
-        Ok(self.receiver.read_exact(&mut [0])?)
-    }
-}
-
-/// The receiver's part: `FILE`.
-pub fn receive(args: &[String]) -> Result<()> {
-    let [path] = args else {
-        anyhow::bail!("FILE");
-    };
-    let mut file = std::fs::File::create(path)?;
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    println!("{}", listener.local_addr()?);
-    let (mut sender, _) = listener.accept()?;
-    let mut length = [0; 8];
-    while sender.read_exact(&mut length).is_ok() {
-        let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length))?];
-        sender.read_exact(&mut bytes)?;
-        file.rewind()?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        sender.write_all(&[1])?;
     }
     Ok(())
 }

@@ -3,18 +3,22 @@
 //! ```text
 //! pair.rs      two nodes and two devices
 //! many.rs      three and five nodes without devices
+//! joins.rs     a node that starts with nothing joins
 //! updates.rs   one update of each kind alone: `-- paired`, `-- solo`, `-- three`
 //! watchers.rs  ten thousand watchers; a query; a history of a million updates
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
+//! copies.rs    those of a copy
 //! rig.rs       daemons on files             samples.rs   percentiles
 //! placement.rs which processor runs what
 //! ```
 //!
-//! `cargo bench -p ccd-node -- pair`, `-- many`, `-- watch`, `-- query` or `-- history` runs one of them. Only the ratios carry over from one machine to another.
+//! `cargo bench -p ccd-node -- pair`, `-- many`, `-- join`, `-- watch`, `-- query` or `-- history` runs one of them. Only the ratios carry over from one machine to another.
 //! Nothing here fails because it is slow.
 
+mod copies;
 mod floors;
+mod joins;
 mod load;
 mod many;
 mod pair;
@@ -38,13 +42,13 @@ fn main() -> Result<()> {
         Some(floors::PEER) => return floors::answer(&args[2..]),
         Some(floors::ECHO) => return floors::echo(&args[2..]),
         Some(watchers::WATCHERS) => return watchers::watch(&args[2..]),
-        Some(floors::RECEIVER) => return floors::receive(&args[2..]),
+        Some(copies::RECEIVER) => return copies::receive(&args[2..]),
         // What `cargo bench` itself passes does not matter.
         _ => {}
     }
     let named = |name: &str| args.iter().any(|word| word == name);
     let parts = [
-        "pair", "many", "paired", "solo", "three", "watch", "query", "history",
+        "pair", "many", "join", "paired", "solo", "three", "watch", "query", "history",
     ];
     let all = !parts.into_iter().any(named);
     updates::run(named)?;
@@ -53,6 +57,9 @@ fn main() -> Result<()> {
     }
     if all || named("many") {
         many::run()?;
+    }
+    if named("join") {
+        joins::run()?;
     }
     if all || named("watch") {
         watchers::run()?;

@@ -2,18 +2,17 @@
 
 use super::PATIENCE;
 use super::floors;
-use super::load::{Load, ROWS, ROWS_SMALL, UPDATES_PER_TURN, in_turns, ratio};
+use super::joins;
+use super::load::{Load, ROWS_SMALL, UPDATES_PER_TURN, in_turns, ratio};
 use super::placement;
-use super::rig::{ALPHA, BETA, GAMMA, Rig, Shape};
+use super::rig::{ALPHA, BETA, Rig, Shape};
 use super::samples::Samples;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
-/// So often a join is measured.
-const JOINS: usize = 5;
-
 pub fn run() -> Result<()> {
     three()?;
+    joins::run()?;
     five()
 }
 
@@ -39,47 +38,6 @@ fn three() -> Result<()> {
         1.6,
     );
 
-    load.fill(ROWS)?;
-    let image_bytes = load
-        .client
-        .snapshot(ccd_client::Freshness::Strict)?
-        .to_image()
-        .len();
-    let mut floor = floors::Copy::start(folder.path())?;
-    let (mut whole, mut nothing, mut copied) = (Samples::default(), Samples::default(), Samples::default());
-    for _ in 0..JOINS {
-        copied.time(|| floor.copy(image_bytes))?;
-        leave(&mut rig, &mut load)?;
-        nothing.time(|| join(&mut rig))?;
-        leave(&mut rig, &mut load)?;
-        rig.forget(GAMMA)?;
-        whole.time(|| join(&mut rig))?;
-    }
-    let (whole, nothing, copied) = (whole.sorted(), nothing.sorted(), copied.sorted());
-    let image = whole.p50.saturating_sub(nothing.p50);
-    println!(
-        "a node that starts with nothing joins {ROWS} rows ({} KiB) in {} ms, one that missed an update in {} ms; the \
-         difference {} ms, copying the bytes over a socket and to a file {} ms; ratio {:.2} (goal 2.00)",
-        image_bytes >> 10,
-        whole.p50.as_millis(),
-        nothing.p50.as_millis(),
-        image.as_millis(),
-        copied.p50.as_millis(),
-        image.as_secs_f64() / copied.p50.as_secs_f64()
-    );
-    Ok(())
-}
-
-/// Gracefully: a node that is killed again and again is let in with pauses that grow.
-fn leave(rig: &mut Rig, load: &mut Load) -> Result<()> {
-    rig.client(GAMMA)?.leave()?;
-    rig.kill(GAMMA)?;
-    load.add(1, &mut Samples::default())
-}
-
-/// From the start of its process until it answers.
-fn join(rig: &mut Rig) -> Result<()> {
-    rig.restart(GAMMA)?;
     Ok(())
 }
 

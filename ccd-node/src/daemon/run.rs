@@ -88,7 +88,15 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
     let (staged, staged_inlet) = outlet::channel(STAGED_MAX, &woken);
-    let listening = peers::listen(listeners, identity.clone(), init.ips(), pace, from_peers);
+    let arrivals = peers.arrivals();
+    let listening = peers::listen(
+        listeners,
+        identity.clone(),
+        init.ips(),
+        pace,
+        from_peers,
+        arrivals,
+    );
     let clients = Rc::new(Clients::default());
 
     let budget_bytes = u64::from(init.options().history_mib) << 20;

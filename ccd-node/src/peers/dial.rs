@@ -44,6 +44,7 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
     let network = &peer.networks[index];
     let node = peer.node;
     let mut quiet = Quiet::default();
+    let mut haste = Haste::default();
     loop {
         let epoch = calling.epoch.get();
         let is_valid = |key| calling.identity.keys.borrow().find(key).is_some();
@@ -57,12 +58,20 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
             } else {
                 network.changed.notified().await;
             }
+            haste.is_cut = false;
             continue;
         }
         network.rekey.set(false);
         let has_other = network.current.borrow().is_some();
+        if haste.try_now() {
+            ports.came();
+        }
         let address = ports.turn();
         let begun = Instant::now();
+        let arrivals = calling.arrivals.of(node);
+        let mut arrival = std::pin::pin!(arrivals.notified());
+        // It may come while it is dialled in vain.
+        arrival.as_mut().enable();
         match connect(&calling, node, index as u8, address, epoch).await {
             Ok((stream, channel)) => {
                 ports.worked(address);
@@ -76,7 +85,8 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                     calling.bell.notify_one();
                 }
                 // Something that ends as soon as it begins is not begun without end.
-                sleep(calling.pace.pause.saturating_sub(begun.elapsed())).await;
+                let pause = calling.pace.pause.saturating_sub(begun.elapsed());
+                haste.pause(pause, calling.pace.pause, arrival).await;
             }
             Err(error) => {
                 ports.failed(address, &error);
@@ -93,9 +103,41 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                 } else {
                     calling.pace.pause
                 };
-                sleep(pause).await;
+                haste.pause(pause, calling.pace.pause, arrival).await;
             }
         }
+    }
+}
+
+/// A pause is cut short by the peer that comes, but not so often that two nodes whose connections end as soon as they begin would
+/// call each other without end.
+#[derive(Debug, Default)]
+struct Haste {
+    /// The last pause was cut short, and when the last attempt was made because one was.
+    is_cut: bool,
+    tried_at: Option<Instant>,
+}
+
+impl Haste {
+    /// Waits for this span, or for the peer; between two attempts for that reason at least for `least`.
+    async fn pause(&mut self, span: Duration, least: Duration, arrival: impl Future<Output = ()>) {
+        tokio::select! {
+            () = sleep(span) => self.is_cut = false,
+            () = arrival => {
+                let since = self.tried_at.map_or(least, |tried_at| tried_at.elapsed());
+                sleep(least.saturating_sub(since)).await;
+                self.is_cut = true;
+            }
+        }
+    }
+
+    /// An attempt is made now. Returns whether because the peer has come.
+    fn try_now(&mut self) -> bool {
+        let is_cut = std::mem::take(&mut self.is_cut);
+        if is_cut {
+            self.tried_at = Some(Instant::now());
+        }
+        is_cut
     }
 }
 

@@ -1,5 +1,6 @@
 //! The peers' connections to this node: accepted, proven, read.
 
+use super::arrivals::Arrivals;
 use super::handshake::{self, CLEAR_BYTES, HANDSHAKE_FRAME_BYTES_MAX};
 use super::hello::{Hello, Identity};
 use super::inbound::{Connection, InboundPeers};
@@ -47,6 +48,7 @@ struct Shared {
     unproven_strangers: Semaphore,
     room: Arc<Semaphore>,
     inbound: InboundPeers,
+    arrivals: Rc<Arrivals>,
     count: Cell<u64>,
     quiet: RefCell<Quiet>,
 }
@@ -105,13 +107,14 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Starts to serve peers on these sockets; `known` are the addresses of the cluster. `to_core` is bounded: when it is
-/// full the peers' connections are not read, and TCP holds them back.
+/// full the peers' connections are not read, and TCP holds them back. `arrivals` hear of each peer that has proven itself.
 pub fn listen(
     listeners: Vec<TcpListener>,
     identity: Rc<Identity>,
     known: BTreeSet<IpAddr>,
     pace: Pace,
     to_core: Door<FromPeer>,
+    arrivals: Rc<Arrivals>,
 ) -> Listening {
     let shared = Rc::new(Shared {
         identity,
@@ -121,6 +124,7 @@ pub fn listen(
         unproven_strangers: Semaphore::new(UNPROVEN_STRANGERS_MAX),
         room: Arc::new(Semaphore::new(ROOM_BYTES)),
         inbound: InboundPeers::new(pace.heartbeat * 3),
+        arrivals,
         count: Cell::new(0),
         quiet: RefCell::default(),
     });
@@ -210,6 +214,7 @@ async fn serve(
             task,
         },
     );
+    shared.arrivals.note(node);
     let _entered = Entered {
         shared: shared.clone(),
         node,

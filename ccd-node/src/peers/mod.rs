@@ -9,6 +9,7 @@
 //! beats.rs       whether a connection still carries
 //! ports.rs       a range of ports, and which to try next
 //! link.rs        the ways to one peer, and which of them is used
+//! arrivals.rs    who has just come: a reason to dial it now
 //! dial.rs        this node's connections to each address of a peer: what it *sends* goes there
 //! inbound.rs     what comes from each peer: which connections count, and what is news
 //! listen.rs      the peers' connections to this node: what it *receives* comes there
@@ -18,6 +19,7 @@
 //! one counts. Heartbeats and their answers go over all of them, the rest over one that carries. At every reconfiguration
 //! all are made anew. A message may be lost with its connection: the protocol is made for that.
 
+mod arrivals;
 mod beats;
 mod dial;
 mod handshake;
@@ -34,6 +36,7 @@ mod sealed;
 mod tests;
 mod version;
 
+pub use arrivals::Arrivals;
 pub use hello::{Digest, Identity};
 pub use listen::{Listening, bind, listen};
 pub use roster::Roster;
@@ -112,6 +115,7 @@ struct Calling {
     /// Peers with a new connection, until the event loop has heard of it.
     reachable: RefCell<BTreeSet<NodeId>>,
     bell: Bell,
+    arrivals: Rc<Arrivals>,
 }
 
 /// All peers of this node.
@@ -134,6 +138,7 @@ impl Peers {
             links: Cell::default(),
             reachable: RefCell::default(),
             bell: bell.clone(),
+            arrivals: Rc::default(),
         };
         Self {
             calling: Rc::new(calling),
@@ -154,6 +159,11 @@ impl Peers {
             let task = tokio::task::spawn_local(keep).abort_handle();
             self.dialing.push((node, task));
         }
+    }
+
+    /// What the listening side is to tell those that dial.
+    pub fn arrivals(&self) -> Rc<Arrivals> {
+        self.calling.arrivals.clone()
     }
 
     pub fn has(&self, node: NodeId) -> bool {

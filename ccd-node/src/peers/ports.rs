@@ -65,6 +65,11 @@ impl PortTurn {
         self.failed = 0;
     }
 
+    /// The peer has come: the turn is the best one's again.
+    pub fn came(&mut self) {
+        self.failed = 0;
+    }
+
     pub fn failed(&mut self, address: SocketAddr, error: &DialError) {
         if !self.is_best(address) {
             return;

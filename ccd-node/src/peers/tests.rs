@@ -29,7 +29,7 @@ fn listen_at(listeners: Vec<TcpListener>, identity: &Rc<Identity>) -> (Listening
     let (to_core, inlet) = outlet::channel(4, &Bell::default());
     let known = BTreeSet::from(["127.0.0.1".parse().unwrap()]);
     let to_core = Door::new(to_core, Rc::new(Some));
-    let listening = listen(listeners, identity.clone(), known, pace(), to_core);
+    let listening = listen(listeners, identity.clone(), known, pace(), to_core, Rc::default());
     (listening, inlet)
 }
 
@@ -93,6 +93,36 @@ fn chunk(bytes: usize) -> Message {
 
 fn number(epoch: u64) -> Message {
     Message::Open { epoch: Epoch(epoch) }
+}
+
+#[test]
+fn a_node_that_proves_itself_here_is_dialled_without_a_pause() {
+    on_one_thread(async {
+        let keys = || Authkeys::of(key(9));
+        let socket = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = socket.local_addr().unwrap();
+        drop(socket);
+        let pace = Pace {
+            pause: Duration::from_secs(3600),
+            ..pace()
+        };
+        let mut peers = Peers::new(Rc::new(identity(0, keys())), pace, &Bell::default());
+        peers.dial(node(1), &[address], 1, &[]);
+        until(|| !peers.report()[0].trouble.is_empty()).await;
+        let theirs = Rc::new(identity(1, keys()));
+        let (_listening, _inlet) = listen_at(vec![bind(address, 1).unwrap()], &theirs);
+        // It dials this node's own listening side as well.
+        let own = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let own_address = own.local_addr().unwrap();
+        let (to_core, _own_inlet) = outlet::channel(4, &Bell::default());
+        let to_core = Door::new(to_core, Rc::new(Some));
+        let known = BTreeSet::from([own_address.ip()]);
+        let ours = Rc::new(identity(0, keys()));
+        let _own = listen(vec![own], ours, known, pace, to_core, peers.arrivals());
+        let mut back = Peers::new(theirs, pace, &Bell::default());
+        back.dial(node(0), &[own_address], 1, &[]);
+        until(|| peers.report()[0].state == LinkState::Up).await;
+    });
 }
 
 /// A way that can go silent: bytes are taken and carried no further, either way.

@@ -166,6 +166,7 @@ impl World {
             }
             ReplicaOp::KeepBranch { .. } if self.damaged => {}
             ReplicaOp::WriteImage { database }
+            | ReplicaOp::AdoptImage { database }
             | ReplicaOp::Checkpoint { database }
             | ReplicaOp::KeepBranch { database, .. } => {
                 let result = self.ledger.invariant_equal_stamp_equal_content(database);

@@ -107,6 +107,13 @@ pub fn replica_op(op: &ReplicaOp) -> String {
             )
         }
         ReplicaOp::WriteImage { database } => format!("WriteImage {:?}", database.position()),
+        ReplicaOp::StageImage {
+            position,
+            len_bytes,
+            offset,
+            bytes,
+        } => format!("StageImage {position:?} {offset}+{} of {len_bytes}", bytes.len()),
+        ReplicaOp::AdoptImage { database } => format!("AdoptImage {:?}", database.position()),
         ReplicaOp::Checkpoint { database } => format!("Checkpoint {:?}", database.position()),
         ReplicaOp::KeepBranch { database, reason } => {
             format!("KeepBranch {:?}: {reason}", database.position())

@@ -98,6 +98,7 @@ impl Drive {
         let deadlines = match op {
             ReplicaOp::Load
             | ReplicaOp::WriteImage { .. }
+            | ReplicaOp::AdoptImage { .. }
             | ReplicaOp::Checkpoint { .. }
             | ReplicaOp::KeepBranch { .. } => IMAGE_DEADLINES,
             _ => 1,

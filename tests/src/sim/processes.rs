@@ -12,6 +12,8 @@ use core::time::Duration;
 
 /// Fits the tiny regions, whose images are 64 KiB.
 const CONTENT_BYTES_MAX: u64 = 40 << 10;
+/// Small images take many pieces here too.
+const IMAGE_CHUNK_BYTES: usize = 512;
 
 impl World {
     /// Starts the process of this server, if it is down.
@@ -38,6 +40,7 @@ impl World {
             disk_deadline: self.faults.disk_deadline,
             propagation: self.propagation,
             update_propagation: self.update_propagation,
+            image_chunk_bytes: IMAGE_CHUNK_BYTES,
             content_bytes_max: CONTENT_BYTES_MAX,
             sync_timeout: SYNC_TIMEOUT,
         };

@@ -3,7 +3,7 @@
 //! Owns `catch_up` and, while not serving, `head`.
 
 use super::incoming::Incoming;
-use crate::database::{Database, Record};
+use crate::database::{Database, ImageError, Record};
 use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
@@ -18,6 +18,10 @@ use alloc::vec::Vec;
 
 /// Most bytes of an image that is accepted from a peer; bounds what a wrong length can make this node allocate.
 const IMAGE_BYTES_MAX: u64 = 1 << 30;
+
+/// Pieces of an image that may be on their way to the disk: twice as many as may be on their way here. No more are asked for
+/// meanwhile, so that a slow disk does not fill the memory.
+const STAGING_MAX: usize = 16;
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -81,6 +85,7 @@ impl Node {
 
     fn ask_for_more(&mut self) {
         let have = self.head.position();
+        let room = self.staging_room();
         let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) else {
             return;
         };
@@ -90,7 +95,7 @@ impl Node {
             None => alloc::vec![None],
             Some(incoming) => {
                 let position = incoming.position;
-                let offsets = incoming.wanted();
+                let offsets = incoming.wanted(room);
                 offsets
                     .into_iter()
                     .map(|offset| Some((position, offset)))
@@ -236,48 +241,83 @@ impl Node {
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
-        let incoming = match &mut catch_up.image {
-            Some(incoming) if incoming.position == position => incoming,
+        let is_other = |incoming: &mut Incoming| incoming.position != position;
+        if catch_up.image.as_mut().is_none_or(is_other) {
             // Another one than before: from the start.
-            other => other.insert(Incoming::new(position, total)),
-        };
-        if !incoming.take(offset, bytes) {
-            return;
+            catch_up.image = match Incoming::new(position, total, self.settings.image_chunk_bytes) {
+                Ok(incoming) => Some(incoming),
+                Err(error) => return self.refuse_image(from, &error),
+            };
         }
+        let Some(incoming) = &mut catch_up.image else {
+            return;
+        };
+        let pieces = match incoming.take(offset, bytes) {
+            Ok(Some(pieces)) => pieces,
+            Ok(None) => return,
+            Err(error) => return self.refuse_image(from, &error),
+        };
+        let whole = catch_up.image.take_if(|incoming| incoming.is_whole());
         self.note_moved();
-        let image = self
-            .catch_up
-            .as_ref()
-            .and_then(|catch_up| catch_up.image.as_ref());
-        let Some(image) = image.and_then(Incoming::whole) else {
+        // What was read goes to the disk at once. Nothing of it counts before the whole is known to be right.
+        for (offset, bytes) in pieces {
+            let op = ReplicaOp::StageImage {
+                position,
+                len_bytes: total,
+                offset,
+                bytes,
+            };
+            self.ask(Replica::Local, op, Purpose::StageImage);
+        }
+        let Some(whole) = whole else {
             self.ask_for_more();
             return;
         };
-        match Database::from_image(image) {
-            Ok(database) if database.position() == position => {
+        match whole.finish() {
+            Ok(database) => {
                 let why = format!("replaced by the database of node {from} at {position}");
                 if !ancestor {
                     self.keep_branch(&why);
                 }
                 let purpose = Purpose::CatchUp { position };
-                let op = ReplicaOp::WriteImage {
+                let op = ReplicaOp::AdoptImage {
                     database: database.clone(),
                 };
                 self.ask(Replica::Local, op, purpose);
                 if let Some(catch_up) = &mut self.catch_up {
                     catch_up.storing = 1;
-                    catch_up.image = None;
                     catch_up.next = Some((database, Vec::new()));
                 }
             }
-            Ok(_) | Err(_) => {
-                self.record(
-                    DecisionKind::Damage,
-                    format!("node {from} sent an image that does not decode"),
-                );
-                self.catch_up = None;
-            }
+            Err(error) => self.refuse_image(from, &error),
         }
+    }
+
+    fn refuse_image(&mut self, from: NodeId, error: &ImageError) {
+        let text = format!("node {from} sent an image that does not decode: {error}");
+        self.record(DecisionKind::Damage, text);
+        self.catch_up = None;
+    }
+
+    /// A piece was staged, or could not be: then the copy must be opened anew, and what was got is in vain.
+    pub(in crate::protocol) fn on_image_staged(&mut self, error: Option<ReplicaError>) {
+        let Some(catch_up) = self.catch_up.as_ref().filter(|catch_up| catch_up.image.is_some()) else {
+            return;
+        };
+        if error.is_some() {
+            self.catch_up = None;
+        } else if catch_up.storing == 0 {
+            self.note_moved();
+            self.ask_for_more();
+        }
+    }
+
+    /// How many pieces may be asked for, so that no more wait for this node's disk than it keeps up with.
+    fn staging_room(&self) -> usize {
+        let staging = (self.pending.iter())
+            .filter(|(_, _, _, purpose)| matches!(purpose, Purpose::StageImage))
+            .count();
+        STAGING_MAX.saturating_sub(staging)
     }
 
     pub(in crate::protocol) fn on_catch_up_stored(

@@ -468,6 +468,18 @@ impl Node {
         }
     }
 
+    /// Who serves may have said so before this node could do anything about it: it need not say so again.
+    pub(in crate::protocol) fn follow_who_serves(&mut self) {
+        let nodes = self.settings.nodes.without(self.me());
+        let serving = nodes.iter().find_map(|node| {
+            let state = self.peer_state(node)?;
+            (state.serving && state.epoch == self.known.epoch).then_some((node, state.position))
+        });
+        if let Some((node, position)) = serving {
+            self.on_peer_serves(node, position);
+        }
+    }
+
     /// A heartbeat says that a peer serves what this node knows.
     pub(in crate::protocol) fn on_peer_serves(&mut self, from: NodeId, position: Position) {
         if self.known.members.contains(self.me())

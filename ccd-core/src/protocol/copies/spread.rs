@@ -8,13 +8,14 @@
 //!
 //! Owns `spread`. Called by `install.rs`, `catch_up.rs`, `round.rs` and `prepared.rs`.
 
-use crate::database::Record;
+use super::incoming::CHUNKS_AHEAD;
+use crate::database::{Database, ImageWriter, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position};
 use crate::init::Propagation;
 use crate::protocol::Node;
-use crate::protocol::message::{IMAGE_CHUNK_BYTES, Message};
+use crate::protocol::message::Message;
 use crate::time::Time;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -23,18 +24,61 @@ const TAIL_RECORDS_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Spread {
-    /// The image that is being sent: made once for a position, then cut into pieces.
-    snapshot: Option<Snapshot>,
+    /// The images that are being sent, to whom.
+    sending: BTreeMap<NodeId, Sending>,
     /// Who waits here for the base of this epoch, and what was asked last.
     waiting: BTreeMap<NodeId, (Epoch, Asked)>,
 }
 
+/// An image on its way to one node: made as it is asked for.
 #[derive(Debug)]
-struct Snapshot {
-    position: Position,
-    bytes: Vec<u8>,
+struct Sending {
+    writer: ImageWriter,
+    chunk_bytes: usize,
+    /// How much has been made.
+    made: u64,
+    /// The last pieces that were, for one that is asked for again: as many as a node asks for ahead.
+    kept: VecDeque<Vec<u8>>,
     /// When a piece of it was last asked for.
     used_at: Time,
+}
+
+impl Sending {
+    fn new(database: &Database, chunk_bytes: usize, now: Time) -> Self {
+        Self {
+            writer: ImageWriter::new(database),
+            chunk_bytes,
+            made: 0,
+            kept: VecDeque::new(),
+            used_at: now,
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.writer.database().position()
+    }
+
+    /// The piece that begins at or before this offset, and where it begins.
+    fn piece(&mut self, offset: u64) -> (u64, &[u8]) {
+        let chunk = self.chunk_bytes as u64;
+        let last = self.writer.total_bytes().saturating_sub(1);
+        let offset = offset.min(last) / chunk * chunk;
+        if offset < self.made.next_multiple_of(chunk) - self.kept.len() as u64 * chunk {
+            // Nobody who asks in order gets here; it is made again from the start.
+            *self = Self::new(self.writer.database(), self.chunk_bytes, self.used_at);
+        }
+        while self.made <= offset {
+            if self.kept.len() > CHUNKS_AHEAD as usize {
+                self.kept.pop_front();
+            }
+            let piece = self.writer.piece(self.chunk_bytes);
+            self.made += piece.len() as u64;
+            self.kept.push_back(piece);
+        }
+        let behind = (self.made.next_multiple_of(chunk) - offset) / chunk;
+        let index = self.kept.len() - behind as usize;
+        (offset, &self.kept[index])
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,8 +173,8 @@ impl Node {
     pub(in crate::protocol) fn tend_spread(&mut self, epoch: Option<Epoch>) {
         let oldest = self.now.since(Time::ZERO).saturating_sub(self.settings.lease);
         let known = self.known.epoch;
-        let idle = |snapshot: &Snapshot| snapshot.used_at.since(Time::ZERO) < oldest;
-        self.spread.snapshot.take_if(|snapshot| idle(snapshot));
+        let is_used = |sending: &Sending| sending.used_at.since(Time::ZERO) >= oldest;
+        self.spread.sending.retain(|_, sending| is_used(sending));
         self.spread.waiting.retain(|_, (epoch, _)| *epoch >= known);
         if let Some(epoch) = epoch {
             let waiting: Vec<NodeId> = self.spread.waiting.keys().copied().collect();
@@ -161,31 +205,31 @@ impl Node {
         } else {
             &self.head
         };
-        let now = self.now;
-        let offset = match (&self.spread.snapshot, image) {
-            (Some(snapshot), Some((wanted, offset))) if snapshot.position == wanted => offset,
-            // An image already made is good for a first piece too: what came after it is in the journal.
-            (Some(snapshot), _) if self.history.has(snapshot.position) => 0,
-            _ => {
-                self.spread.snapshot = Some(Snapshot {
-                    position: database.position(),
-                    bytes: database.to_image(),
-                    used_at: now,
-                });
-                0
-            }
+        let (now, chunk_bytes) = (self.now, self.settings.image_chunk_bytes);
+        let is_asked = |sending: &Sending| match image {
+            Some((wanted, _)) => sending.position() == wanted,
+            None => false,
         };
+        // One that was begun for this node is gone on with, also when it asks for one that is no more: it hears which there is.
+        let begun = (self.spread.sending.get(&to))
+            .filter(|sending| is_asked(sending) || self.history.has(sending.position()))
+            .is_some();
+        if !begun {
+            let sending = Sending::new(database, chunk_bytes, now);
+            self.spread.sending.insert(to, sending);
+        }
         let ancestor = have == Position::EMPTY || self.history.has(have);
-        if let Some(snapshot) = &mut self.spread.snapshot {
-            snapshot.used_at = now;
-            let bytes = &snapshot.bytes;
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let end = start.saturating_add(IMAGE_CHUNK_BYTES).min(bytes.len());
+        if let Some(sending) = self.spread.sending.get_mut(&to) {
+            sending.used_at = now;
+            let position = sending.position();
+            let wanted = image.filter(|_| is_asked(sending));
+            let total = sending.writer.total_bytes();
+            let (offset, bytes) = sending.piece(wanted.map_or(0, |(_, offset)| offset));
             let chunk = Message::ImageChunk {
-                position: snapshot.position,
-                total: bytes.len() as u64,
-                offset: start as u64,
-                bytes: bytes[start..end].to_vec(),
+                position,
+                total,
+                offset,
+                bytes: bytes.to_vec(),
                 ancestor,
             };
             self.send(to, chunk);
@@ -196,6 +240,37 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_made_in_order_and_made_again_when_they_are_asked_for_again() {
+        let database = crate::database::fixture::figure_6();
+        let image = database.to_image();
+        for chunk in [image.len() + 1, image.len(), image.len() / 3, 10, 1] {
+            let mut sending = Sending::new(&database, chunk, Time::ZERO);
+            let (first, last) = (0, image.len() as u64 - 1);
+            let in_order = (first..=last).step_by(chunk);
+            let again = [
+                last,
+                last.saturating_sub(chunk as u64),
+                first,
+                last / 2,
+                last,
+                u64::MAX,
+                first,
+            ];
+            for asked in in_order.chain(again) {
+                let (offset, piece) = sending.piece(asked);
+                let start = offset as usize;
+                assert_eq!(
+                    piece,
+                    &image[start..image.len().min(start + chunk)],
+                    "{asked} of {chunk}"
+                );
+                assert_eq!(offset, asked.min(last) / chunk as u64 * chunk as u64);
+                assert!(sending.kept.len() <= 1 + CHUNKS_AHEAD as usize);
+            }
+        }
+    }
 
     #[test]
     fn the_circle_goes_to_the_next_higher_numbered_member_and_round_to_the_lowest() {

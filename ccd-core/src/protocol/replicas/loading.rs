@@ -35,6 +35,7 @@ impl Node {
                 self.take_local_copy(loaded);
             }
             self.store_what_the_copy_missed();
+            self.follow_who_serves();
         }
     }
 

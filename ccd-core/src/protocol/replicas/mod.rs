@@ -183,6 +183,8 @@ pub(in crate::protocol) enum Purpose {
     CatchUp {
         position: Position,
     },
+    /// A piece of the image that is being got.
+    StageImage,
     /// The round that this node drives.
     Round {
         position: Position,
@@ -222,7 +224,9 @@ impl Node {
         let ticket = Ticket(self.ticket_last);
         let leads_to = match &op {
             ReplicaOp::Append { record, .. } => Some(record.next),
-            ReplicaOp::WriteImage { database } => Some(database.position()),
+            ReplicaOp::WriteImage { database } | ReplicaOp::AdoptImage { database } => {
+                Some(database.position())
+            }
             _ => None,
         };
         if let Some(leads_to) = leads_to {
@@ -397,6 +401,7 @@ impl Node {
             Purpose::Install { epoch } => self.on_install_stored(replica, epoch, result.err()),
             Purpose::Member { epoch } => self.on_member_stored(epoch, result.err()),
             Purpose::CatchUp { position } => self.on_catch_up_stored(position, result.err()),
+            Purpose::StageImage => self.on_image_staged(result.err()),
             Purpose::Round { position } => self.on_round_stored(replica, position, result),
             Purpose::RoundImage { position } => self.on_round_image_stored(replica, position, result.err()),
             Purpose::RolledBack { position } => self.on_rollback_stored(position, result.err()),
