@@ -187,11 +187,6 @@ impl Seat {
         true
     }
 
-    /// Whether a request of this connection waits.
-    pub fn waits(&self) -> bool {
-        self.waiting.get() > 0
-    }
-
     pub fn end_to_wait(&self) {
         for count in [&self.waiting, &self.account.waiting, &self.accounts.waiting] {
             count.set(count.get() - 1);

@@ -227,7 +227,7 @@ async fn read(
         held: Held::new(connection.seat.gauges()),
         begun: None,
     };
-    let mut greeted = false;
+    let (mut greeted, mut is_first) = (false, true);
     loop {
         if !greeted {
             if let Some(preamble) = inbox.bytes.first_chunk() {
@@ -241,12 +241,13 @@ async fn read(
             let asked = wire::decode_request(&inbox.bytes[frame.clone()])
                 .map_err(|error| refused(connection, error.into()))?;
             inbox.took(frame.end);
+            let is_alone = std::mem::take(&mut is_first) && inbox.bytes.is_empty();
             if let Err(why) = rights.check(&asked.body, control) {
                 connection.tell(asked.id, Told::Failed(Fault::NotPermitted { why }));
                 continue;
             }
             let service = asked.body.service();
-            let body = match super::watching::taken(asked.body, connection, &inbox.bytes) {
+            let body = match super::watching::taken(asked.body, is_alone) {
                 Ok(body) => body,
                 Err(Ok(watch)) => return Ok(Some(watch)),
                 Err(Err(fault)) => {

@@ -12,17 +12,13 @@ use std::rc::Rc;
 use tokio::net::unix::OwnedReadHalf;
 
 /// Whether the request takes the whole connection: then what is asked for (`Err(Ok)`), or why it cannot be had (`Err(Err)`).
-pub(super) fn taken(
-    ask: Ask,
-    connection: &Connection,
-    behind: &[u8],
-) -> Result<Ask, Result<WatchAsk, Fault>> {
+/// `is_alone`: nothing was asked on it before, nor behind.
+pub(super) fn taken(ask: Ask, is_alone: bool) -> Result<Ask, Result<WatchAsk, Fault>> {
     let watch = match ask {
         Ask::Watch(watch) => watch,
         other => return Ok(other),
     };
-    let alone = !connection.seat.waits() && connection.outbox.is_empty() && behind.is_empty();
-    let why = if !alone {
+    let why = if !is_alone {
         "a watch has a connection of its own, on which nothing else is asked"
     } else if watch.patterns.len() > WATCH_PATTERNS_MAX {
         "a watch has at most 64 patterns"

@@ -552,6 +552,9 @@ fn watchers_that_mean_harm_hold_up_nobody_and_leave_nothing_behind() {
     let two = [ask(Ask::Status), ask(watch)].concat();
     stream.write_all(&two).expect("it reads");
     let mut said = Vec::new();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("it is a time");
     stream.read_to_end(&mut said).expect("it hangs up");
     let text = String::from_utf8_lossy(&said).into_owned();
     assert!(text.contains("connection of its own"), "{text}");
