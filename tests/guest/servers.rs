@@ -121,6 +121,7 @@ fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
         load.wait_for_more(20);
         let server = &servers.nodes[paused];
         let stranger = server.stranger("primary");
+        stranger.wait_until_written();
         let lines = servers.nodes.each_ref().map(lines_of);
         let moment = Instant::now();
         server.machine.pause();

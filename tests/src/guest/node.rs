@@ -294,17 +294,29 @@ pub struct Stranger {
 }
 
 impl Stranger {
+    /// Waits until it is at work.
+    #[track_caller]
+    pub fn wait_until_written(&self) {
+        self.wait_for(&format!("the disk to take {}'s writes", self.name), "written");
+    }
+
     /// Waits until a disk refuses its writes because of a reservation.
     #[track_caller]
     pub fn wait_until_refused(&self) {
+        let conflict = format!("errno {}", nix::libc::EBADE);
         let what = format!("the disk to refuse {}'s writes", self.name);
-        let (line, _) = until(&what, || {
+        let line = self.wait_for(&what, &conflict);
+        println!("{}: a write by something that asks nobody: {line}", self.name);
+    }
+
+    #[track_caller]
+    fn wait_for(&self, what: &str, words: &str) -> String {
+        let (line, _) = until(what, || {
             let text = self.job.text();
-            let conflict = format!("errno {}", nix::libc::EBADE);
-            let line = text.lines().find(|line| line.contains(&conflict));
+            let line = text.lines().find(|line| line.contains(words));
             line.map(str::to_owned).ok_or(text)
         });
-        println!("{}: a write by something that asks nobody: {line}", self.name);
+        line
     }
 
     /// Ends it, and says what became of its writes, each change once.
