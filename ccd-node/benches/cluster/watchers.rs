@@ -3,7 +3,7 @@
 
 use super::rig::{ALPHA, BETA, Rig, Shape};
 use super::samples::Samples;
-use super::{PATIENCE, floors};
+use super::{PATIENCE, floors, placement};
 use anyhow::{Context, Result, ensure};
 use ccd_client::wire::{
     self, Ask, FRAME_PREFIX_BYTES, FromDaemon, PREAMBLE, ToDaemon, Told, WatchAsk, WatchFrom, WatchItem,
@@ -146,6 +146,8 @@ impl Watchers {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        // Ten thousand programs would not share the daemon's processor.
+        placement::place_child(&child, BETA)?;
         let stdin = child.stdin.take().context("it is a pipe")?;
         let stdout = BufReader::new(child.stdout.take().context("it is a pipe")?);
         let mut watchers = Self { child, stdin, stdout };
