@@ -1,6 +1,8 @@
 //! Appends that go past the threads, on regions in real files: order, deadlines, failures. What carries the transfers does so only
 //! when the test says so, but for the last test, which uses the kernel's ring where it has one.
 
+mod support;
+
 use ccd_core::configuration::{Ballot, BallotBlock};
 use ccd_core::database::{Database, Record};
 use ccd_core::ids::{ClusterId, DeviceRole, Epoch, NodeId, Position, Replica};
@@ -20,13 +22,12 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use support::PATIENCE;
 
 const PRIMARY: Replica = Replica::Device(DeviceRole::Primary);
 const SECONDARY: Replica = Replica::Device(DeviceRole::Secondary);
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const DEADLINE: Duration = Duration::from_millis(500);
-/// How long a test waits for a thread or the kernel before it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A region in a file. Tells which operations its thread did.
 struct Device {
@@ -222,27 +223,11 @@ impl Rig {
     }
 
     fn failures(&mut self, now_ms: u64) -> Vec<(u64, ReplicaErrorKind)> {
-        let completions = self.completions(now_ms).into_iter();
-        completions
-            .map(|done| {
-                (
-                    done.ticket.0,
-                    done.result.expect_err("only failures are due").kind,
-                )
-            })
-            .collect()
+        support::failures(&mut self.mirror, now_ms)
     }
 
-    /// The next completion that a thread brings about.
     fn next(&mut self, now_ms: u64) -> Completion {
-        loop {
-            if let Some(completion) = self.mirror.next_completion(Time::from_millis(now_ms)) {
-                return completion;
-            }
-            self.woken
-                .recv_timeout(PATIENCE)
-                .expect("a thread wakes the owner");
-        }
+        support::next(&mut self.mirror, &self.woken, now_ms)
     }
 
     /// What somebody else finds on a device.

@@ -1,5 +1,7 @@
 //! Order, deadlines and checkpoints of the mirror, on devices that do what the test tells them.
 
+mod support;
+
 use ccd_core::database::{Database, Record};
 use ccd_core::ids::{DeviceRole, Epoch, Position, Replica};
 use ccd_core::protocol::Ticket;
@@ -9,12 +11,11 @@ use ccd_mirror::{Completion, Mirror, Store, StoreStep};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use support::PATIENCE;
 
 const PRIMARY: Replica = Replica::Device(DeviceRole::Primary);
 const SECONDARY: Replica = Replica::Device(DeviceRole::Secondary);
 const DEADLINE: Duration = Duration::from_millis(500);
-/// How long a test waits for a thread before it fails: far more than a busy machine needs.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does each operation only when it is let go.
 struct Device {
@@ -140,27 +141,12 @@ impl Rig {
         self.gates[device].send(()).unwrap();
     }
 
-    /// The next completion that a thread brings about.
     fn next(&mut self, now_ms: u64) -> Completion {
-        loop {
-            if let Some(completion) = self.mirror.next_completion(Time::from_millis(now_ms)) {
-                return completion;
-            }
-            self.woken
-                .recv_timeout(PATIENCE)
-                .expect("a thread wakes the owner");
-        }
+        support::next(&mut self.mirror, &self.woken, now_ms)
     }
 
-    fn error_kinds(&mut self, now_ms: u64) -> Vec<(u64, ReplicaErrorKind)> {
-        std::iter::from_fn(|| self.mirror.next_completion(Time::from_millis(now_ms)))
-            .map(|done| {
-                (
-                    done.ticket.0,
-                    done.result.expect_err("only failures are due").kind,
-                )
-            })
-            .collect()
+    fn failures(&mut self, now_ms: u64) -> Vec<(u64, ReplicaErrorKind)> {
+        support::failures(&mut self.mirror, now_ms)
     }
 }
 
@@ -203,20 +189,20 @@ fn a_device_that_hangs_is_answered_for_at_the_deadline() {
     assert_eq!(rig.mirror.next_deadline(), Time::from_millis(500));
     assert!(rig.mirror.next_completion(Time::from_millis(499)).is_none());
     let timed_out = ReplicaErrorKind::TimedOut;
-    assert_eq!(rig.error_kinds(500), [(1, timed_out), (2, timed_out)]);
+    assert_eq!(rig.failures(500), [(1, timed_out), (2, timed_out)]);
     assert_eq!(rig.mirror.next_deadline(), Time::NEVER);
 
     // While the thread is inside, everything fails at once, `Open` too.
     rig.open(600, 3);
-    assert_eq!(rig.error_kinds(600), [(3, timed_out)]);
+    assert_eq!(rig.failures(600), [(3, timed_out)]);
 
     // It comes back: the late result is dropped, what was behind it never starts.
     rig.release(0);
     rig.woken.recv_timeout(PATIENCE).unwrap();
     rig.woken.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(rig.error_kinds(700), []);
+    assert_eq!(rig.failures(700), []);
     rig.heartbeat(700, PRIMARY, 4);
-    assert_eq!(rig.error_kinds(700), [(4, ReplicaErrorKind::Poisoned)]);
+    assert_eq!(rig.failures(700), [(4, ReplicaErrorKind::Poisoned)]);
     rig.open(700, 5);
     assert_eq!(rig.started(), "Open");
     rig.release(0);
@@ -247,7 +233,7 @@ fn a_hung_primary_does_not_hold_up_the_secondary() {
     assert_eq!(rig.started(), "heartbeat 2");
     rig.release(1);
     assert_eq!(rig.next(100).ticket, Ticket(2));
-    assert_eq!(rig.error_kinds(500), [(1, ReplicaErrorKind::TimedOut)]);
+    assert_eq!(rig.failures(500), [(1, ReplicaErrorKind::TimedOut)]);
 }
 
 #[test]
@@ -305,10 +291,10 @@ fn a_checkpoint_that_hangs_is_found_out() {
     let deadline = rig.mirror.next_deadline();
     assert!(deadline < Time::NEVER);
     let now_ms = deadline.nanos() / 1_000_000;
-    assert_eq!(rig.error_kinds(now_ms), [(1, ReplicaErrorKind::TimedOut)]);
+    assert_eq!(rig.failures(now_ms), [(1, ReplicaErrorKind::TimedOut)]);
     rig.release(0);
     rig.woken.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(rig.error_kinds(now_ms), []);
+    assert_eq!(rig.failures(now_ms), []);
     rig.open(now_ms, 2);
     assert_eq!(rig.started(), "Open");
     rig.release(0);
@@ -346,7 +332,7 @@ fn a_repair_keeps_its_place_among_the_updates() {
 fn a_replica_that_does_not_exist_is_refused() {
     let mut rig = Rig::new(&[PRIMARY]);
     rig.heartbeat(0, SECONDARY, 1);
-    assert_eq!(rig.error_kinds(0), [(1, ReplicaErrorKind::Io)]);
+    assert_eq!(rig.failures(0), [(1, ReplicaErrorKind::Io)]);
 }
 
 /// Answers at once, or after a pause that a slow disk would make.

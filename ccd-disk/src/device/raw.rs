@@ -112,6 +112,14 @@ impl RawDevice {
         self.buffered
     }
 
+    /// Room for the largest piece of a transfer. Most are of one block, such as a heartbeat's: they must not cost what a large one does.
+    fn grow_bounce(&mut self, len: usize) {
+        let blocks = len.div_ceil(BLOCK_BYTES).min(BOUNCE_BLOCKS);
+        if self.bounce.blocks() < blocks {
+            self.bounce = Buffer::zeroed(blocks);
+        }
+    }
+
     fn check(&self, offset: u64, len: usize) -> io::Result<()> {
         check_range(offset, len, self.len_bytes)
     }
@@ -121,7 +129,7 @@ impl RawDevice {
         if is_aligned(data) {
             return write_all(&self.file, offset, data, durable, &mut self.flushes_with_write);
         }
-        self.bounce.clear_to(BOUNCE_BLOCKS);
+        self.grow_bounce(data.len());
         for (index, chunk) in data.chunks(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
             self.bounce[..chunk.len()].copy_from_slice(chunk);
@@ -142,7 +150,7 @@ impl Blocks for RawDevice {
         if is_aligned(into) {
             return read_all(&self.file, offset, into);
         }
-        self.bounce.clear_to(BOUNCE_BLOCKS);
+        self.grow_bounce(into.len());
         for (index, chunk) in into.chunks_mut(BOUNCE_BLOCKS * BLOCK_BYTES).enumerate() {
             let at = offset + (index * BOUNCE_BLOCKS * BLOCK_BYTES) as u64;
             let aligned = &mut self.bounce[..chunk.len()];

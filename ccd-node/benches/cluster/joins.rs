@@ -3,7 +3,6 @@
 
 use super::copies::Copy;
 use super::load::{Load, ROWS};
-
 use super::rig::{ALPHA, GAMMA, Rig, Shape};
 use super::samples::Samples;
 use anyhow::Result;
