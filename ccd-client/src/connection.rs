@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     wait: Duration,
     /// What has come and was not taken yet.
     arrived: Vec<u8>,
+    /// What is read first goes here: memory for it that is not filled with zeros for each reply.
+    piece: Box<[u8; READ_BYTES_FIRST]>,
 }
 
 /// Why a request got no answer.
@@ -73,6 +75,7 @@ impl Connection {
             next_id: 0,
             wait: Duration::MAX,
             arrived: Vec::new(),
+            piece: Box::new([0; READ_BYTES_FIRST]),
         };
         let preamble = connection.exchange_preambles(deadline).map_err(not_reachable)?;
         wire::check_preamble(preamble).map_err(|source| connection.wire(source))?;
@@ -152,12 +155,19 @@ impl Connection {
     }
 
     fn read_some(&mut self, bytes_max: usize, deadline: Instant) -> io::Result<()> {
-        let start = self.arrived.len();
-        self.arrived.resize(start + bytes_max, 0);
-        let read = read_within(&self.stream, &mut self.arrived[start..], deadline);
-        self.arrived
-            .truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
-        match read? {
+        let read = if bytes_max <= READ_BYTES_FIRST {
+            let read = read_within(&self.stream, &mut self.piece[..bytes_max], deadline)?;
+            self.arrived.extend_from_slice(&self.piece[..read]);
+            read
+        } else {
+            let start = self.arrived.len();
+            self.arrived.resize(start + bytes_max, 0);
+            let read = read_within(&self.stream, &mut self.arrived[start..], deadline);
+            self.arrived
+                .truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
+            read?
+        };
+        match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }

@@ -85,30 +85,23 @@ impl Connection {
             tracing::debug!(uid = self.seat.uid(), "a client does not read its answers");
             return self.outbox.end();
         }
-        let reply = FromDaemon { id, body };
-        let frame = wire::encode_reply(&reply).or_else(|error| {
-            let fault = match error {
-                WireError::TooLong { got, .. } => Fault::TooLarge { bytes: got },
-                other => Fault::Internal {
+        let appended = self.outbox.append(|out| {
+            let start = out.len();
+            let fault = match wire::append_reply(out, &FromDaemon { id, body }) {
+                // Only questions have large answers, so nothing was changed.
+                Ok(()) if crowded && out.len() - start > SMALL_BYTES => Fault::Overloaded,
+                Ok(()) => return Ok(()),
+                Err(WireError::TooLong { got, .. }) => Fault::TooLarge { bytes: got },
+                Err(other) => Fault::Internal {
                     why: other.to_string(),
                 },
             };
+            out.truncate(start);
             let body = Told::Failed(fault);
-            wire::encode_reply(&FromDaemon { id, body })
+            wire::append_reply(out, &FromDaemon { id, body })
         });
-        // Only questions have large answers, so nothing was changed.
-        let frame = match frame {
-            Ok(frame) if crowded && frame.len() > SMALL_BYTES => {
-                let body = Told::Failed(Fault::Overloaded);
-                wire::encode_reply(&FromDaemon { id, body })
-            }
-            other => other,
-        };
-        match frame {
-            Ok(frame) => {
-                self.outbox.append(|out| out.extend_from_slice(&frame));
-                self.outbox.flush();
-            }
+        match appended {
+            Ok(()) => self.outbox.flush(),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be encoded");
                 self.outbox.end();

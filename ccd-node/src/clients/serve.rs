@@ -188,6 +188,7 @@ async fn converse(
     connection.outbox.append(|out| out.extend_from_slice(&PREAMBLE));
     connection.outbox.flush();
     let outcome = tokio::select! {
+        biased;
         outcome = read(&mut reader, shared, &connection, &caller, &rights, control) => outcome,
         () = connection.outbox.drain() => Ok(None),
     };
