@@ -160,6 +160,10 @@ fn every_verb_prints_what_its_schema_says() {
     cluster.nodes[BETA].terminate();
     cluster.nodes[ALPHA].wait_for("serving solo");
     disk_dump(&mut schemas, &cluster, device);
+    cluster.nodes[ALPHA].kill();
+    let other = cluster.devices[1].name();
+    let resynced = cluster.disk(&["--json", "resync", "--yes", other]).expect(0);
+    schemas.check("ccd-disk resync", &resynced);
 
     let unchecked: Vec<&str> = schemas
         .unchecked()
