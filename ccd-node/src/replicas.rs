@@ -10,7 +10,8 @@ use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{
     Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, Region, RegionError, RegionId, ReplicaDriver,
 };
-use ccd_mirror::{Store, StoreStep};
+use ccd_mirror::{ImageWatch, Store, StoreStep};
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -21,11 +22,21 @@ use crate::branches;
 use crate::clients::today;
 
 /// One replica of this node, on its thread.
-#[derive(Debug)]
 pub struct RegionStore {
     driver: ReplicaDriver,
+    image_watch: Option<ImageWatch>,
     checkpoint: Checkpoint,
     journal: Journal,
+}
+
+impl fmt::Debug for RegionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionStore")
+            .field("driver", &self.driver)
+            .field("checkpoint", &self.checkpoint)
+            .field("journal", &self.journal)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether the journal may allocate when it is written to.
@@ -83,6 +94,7 @@ impl RegionStore {
         };
         Self {
             driver: ReplicaDriver::new(identity, opener, keeper),
+            image_watch: None,
             checkpoint: Checkpoint::None,
             journal: Journal::Settled,
         }
@@ -101,6 +113,21 @@ impl RegionStore {
             done_bytes,
             total_bytes,
         })
+    }
+
+    /// As the driver executes it, and it is told how far it is.
+    fn write_image(
+        &mut self,
+        database: &Database,
+        watch: &ImageWatch,
+    ) -> Result<ReplicaAnswer, ReplicaError> {
+        let image = database.to_image();
+        let region = self.driver.region()?;
+        region.write_image_in_steps(database.position(), image, &mut |done_bytes, total_bytes| {
+            watch(done_bytes, total_bytes);
+            true
+        })?;
+        Ok(ReplicaAnswer::Written)
     }
 
     fn encode(&mut self, database: Database) -> Result<StoreStep, ReplicaError> {
@@ -129,7 +156,14 @@ impl Store for RegionStore {
         if matches!(op, ReplicaOp::Load) && self.journal == Journal::New {
             self.journal = Journal::Filling;
         }
-        self.driver.execute(op)
+        match (op, self.image_watch.clone()) {
+            (ReplicaOp::WriteImage { database }, Some(watch)) => self.write_image(&database, &watch),
+            (op, _) => self.driver.execute(op),
+        }
+    }
+
+    fn watch_images(&mut self, watch: ImageWatch) {
+        self.image_watch = Some(watch);
     }
 
     fn idle_step(&mut self) -> bool {
