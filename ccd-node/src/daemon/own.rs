@@ -4,6 +4,7 @@
 use super::Daemon;
 use crate::clients::today;
 use crate::clock;
+use crate::metrics;
 use crate::scrub;
 use ccd_client::files::Authkeys;
 use ccd_client::wire::{NodeName, StatusReport, WorkKind, WorkReport};
@@ -124,6 +125,19 @@ impl Daemon {
             links: self.peers.report(),
             work: self.mirror.report().filter_map(work_of).collect(),
         }
+    }
+
+    /// The page of metrics, for so many connections and watchers.
+    pub(super) fn metrics(&self, clients: usize, watchers: usize) -> String {
+        let lanes: Vec<LaneReport> = self.mirror.report().collect();
+        metrics::page(&metrics::Facts {
+            report: &self.report(),
+            counters: &self.counters,
+            lanes: &lanes,
+            clients,
+            watchers,
+            process: metrics::Process::look(),
+        })
     }
 
     /// SIGHUP: the authkey file is read again. What is wrong with it changes nothing.

@@ -105,6 +105,7 @@ fn every_verb_prints_what_its_schema_says() {
             schemas.check(&format!("ccdctl {verb}"), &beta.ctl(&all).done());
         };
         ctl("members", &[]);
+        ctl("metrics", &[]);
         ctl("reconfigure", &["--members", "all", "--dry-run"]);
         ctl("takeover", &["--dry-run"]);
         ctl("add-node", &["gamma=10.0.0.3", "--dry-run"]);
