@@ -322,3 +322,52 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     use std::io::Read;
     File::open("/dev/urandom")?.read_exact(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::ClusterId;
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn a_whole_image_is_written_as_the_driver_does_it_and_told_of_on_the_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("primary");
+        let node = NodeId::new(0).expect("a node number");
+        let id = ClusterId([7; 16]);
+        let text = format!(
+            "CLUSTER:prod:{id}\nNODE:0:alpha\nNODE:1:beta\nADDRESS:alpha:10.0.0.1:5640\nADDRESS:beta:10.0.0.2:5640\n\
+             DEVICE:primary:{}\nOPTION:fencing:lease\n",
+            path.display()
+        );
+        let init = ClusterInit::parse(&text).expect("it is an init database");
+        let replica = Replica::Device(DeviceRole::Primary);
+        let options = MkfsOptions::device(id, RegionId([1; 16]), replica, 2).tiny();
+        let len_bytes = options.len_bytes().expect("it is small");
+        ccd_disk::create_in_file(&path, len_bytes, &options, &mut |_, _| {}).expect("there is room");
+        let name = path.to_str().expect("the path is ours");
+        let mut store = RegionStore::device(&init, DeviceRole::Primary, name, node);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        store.watch_images(Arc::new(move |done_bytes, total_bytes| {
+            tell.lock().expect("no panic").push((done_bytes, total_bytes));
+        }));
+        let database = Database::default();
+        let image_len_bytes = database.image_len_bytes();
+        let write = || ReplicaOp::WriteImage {
+            database: database.clone(),
+        };
+        assert!(store.execute(write()).is_err(), "it is not open");
+        store.execute(ReplicaOp::Open).expect("the region is there");
+        store.execute(write()).expect("it fits");
+        assert_eq!(
+            *told.lock().expect("no panic"),
+            [(image_len_bytes, image_len_bytes)]
+        );
+        let loaded = store.execute(ReplicaOp::Load).expect("it can be read");
+        assert!(
+            matches!(&loaded, ReplicaAnswer::Loaded(loaded) if loaded.heads == [(node, database.position())]),
+            "{loaded:?}"
+        );
+    }
+}
