@@ -157,6 +157,15 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "([a-z_]{0,3}[{]?([a-z]?=?\"?[\\\\\"n,ä]?){0,3}[}]? ?[0-9.]{0,3}\n?){0,6}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(samples(&text).len() <= text.lines().count());
+            prop_assert!(body_of(Path::new("/x"), &bytes).is_err());
+        }
+    }
 
     #[test]
     fn samples_are_read_with_their_labels() {

@@ -182,6 +182,18 @@ fn asked(head: &[u8]) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_head_is_something(bytes in proptest::collection::vec(any::<u8>(), 0..200), line in "(GET|HEAD|POST) [ -~]{0,40} HTTP/1.[01]\r?\n\r?\n") {
+            let end = end_of(&bytes);
+            prop_assert!(end.is_none_or(|end| end <= bytes.len()));
+            asked(&bytes);
+            prop_assert_ne!(asked(line.as_bytes()), Asked::TooLarge);
+            prop_assert!(end_of(line.as_bytes()).is_some() || line.contains("\r\n\n") || line.contains("\n\r\n"));
+        }
+    }
 
     #[test]
     fn a_first_line_asks_for_the_page_or_for_nothing_that_is_here() {

@@ -110,6 +110,26 @@ impl Family<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ccd_client::metrics::samples;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Nothing that somebody named poses as another label or sample.
+        #[test]
+        fn whatever_a_label_says_is_read_back(texts in proptest::collection::vec(any::<String>(), 0..4), value in any::<u32>()) {
+            let mut page = Exposition::default();
+            let mut family = page.family("ccd_x", Kind::Gauge, "X");
+            for text in &texts {
+                family.sample(&[("node", text), ("n", "1")], value);
+            }
+            let read = samples(&page.into_text());
+            prop_assert_eq!(read.len(), texts.len());
+            for (sample, text) in read.iter().zip(&texts) {
+                prop_assert_eq!(&sample.labels["node"], text);
+                prop_assert_eq!((sample.labels.len(), sample.value), (2, f64::from(value)));
+            }
+        }
+    }
 
     #[test]
     fn families_have_help_and_type_and_labels_are_escaped() {

@@ -36,6 +36,17 @@ pub fn text(pair: &Pair, refusal: &Refusal, with_local: bool) -> Failure {
         | Refusal::NoEvidence { .. }
         | Refusal::HeldByNode { .. } => {
             let elsewhere = match refusal {
+                // It knows nothing yet, and its vote would still count.
+                Refusal::Forgot { .. } => {
+                    return Failure::new(
+                        exit::REFUSED,
+                        format!(
+                            "CCD-2133 the {role} was not changed: {refusal}. Start ccdd (`systemctl start ccdd`) with the {} in place: it brings \
+                             the device back by itself",
+                            pair.twin.role
+                        ),
+                    );
+                }
                 Refusal::NotCertain { .. } if !with_local => {
                     ", or repeat this on a server whose node has a local copy (--state)"
                 }
