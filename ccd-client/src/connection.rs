@@ -226,7 +226,7 @@ impl Connection {
 }
 
 /// Connects within the deadline: Linux lets a connect to a full queue wait as long as a write may.
-fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
+pub(crate) fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let address = UnixAddr::new(socket)?;
     let stream = UnixStream::from(nix::sys::socket::socket(
         AddressFamily::Unix,
@@ -246,7 +246,7 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
 
 /// Reads what has come, or fails with `TimedOut` at the deadline. It sleeps in poll(2), not in the read: that would be woken also
 /// when the daemon takes the request, to find nothing.
-fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+pub(crate) fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = PollTimeout::try_from(left.max(WAIT_MIN)).unwrap_or(PollTimeout::MAX);
@@ -268,7 +268,7 @@ fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> i
 
 /// Writes what the socket takes. A peer that is gone is an error and no SIGPIPE: that would end a program in C, where
 /// nobody has set it to be ignored.
-fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
     nix::sys::socket::send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map_err(Into::into)
 }
 

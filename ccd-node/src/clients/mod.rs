@@ -7,6 +7,7 @@
 //! limits.rs    what one user may take of the daemon
 //! serve.rs     the sockets and one task for each connection
 //! watching.rs  a connection that becomes a watcher's
+//! scrape.rs    HTTP on control.sock: metrics
 //! ```
 //!
 //! A request gets a [`ClientToken`] of its own and goes to the event loop; the answer is written to the socket
@@ -16,10 +17,12 @@ mod access;
 mod groups;
 mod limits;
 mod needs;
+mod scrape;
 mod serve;
 mod watching;
 
 pub use access::AccessRules;
+pub use scrape::Scrape;
 pub use serve::{Sockets, bind, serve, today};
 
 use crate::gauge::Held;
@@ -64,6 +67,7 @@ pub enum FromClient {
     Gone {
         client: ClientToken,
     },
+    Metrics(Scrape),
 }
 
 /// So much may wait for a client that does not read; more, and it is disconnected. Before that comes what its user may have.
