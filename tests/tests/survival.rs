@@ -348,3 +348,73 @@ fn an_override_that_is_cut_short_anywhere_can_be_asked_for_again() {
     }
     assert!((1..200).contains(&given_up), "{given_up}");
 }
+
+#[test]
+fn a_device_that_was_made_anew_has_no_vote_in_a_configuration_that_counts_on_it() {
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "solo", SETTLED));
+    assert!(matches!(cluster.configuration().mode, Mode::Solo(owner) if owner.index() == A));
+    assert_eq!(cluster.configuration().devices.iter().count(), 2);
+    let epoch = cluster.configuration().epoch;
+    cluster.crash(A, false);
+    // Only the primary holds the update, and it is not there.
+    cluster.remake_device(DeviceRole::Secondary);
+    cluster.lose_device(DeviceRole::Primary);
+    for _ in 0..2 {
+        cluster.start(A);
+        assert!(!cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+        assert_eq!(cluster.configuration().epoch, epoch, "nothing was decided");
+        let verdict = cluster.verdict(A);
+        assert!(verdict.contains("the secondary was made anew"), "{verdict}");
+        cluster.crash(A, false);
+    }
+    cluster.return_device(DeviceRole::Primary);
+    cluster.start(A);
+    assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "solo"]);
+    // It is taken in again, and then counts as it did.
+    let is_whole =
+        |configuration: &ccd_core::configuration::Configuration| configuration.devices.iter().count() == 2;
+    assert!(cluster.reaches(4 * SETTLED, is_whole));
+    cluster.add(A, "later").unwrap();
+    cluster.crash(A, false);
+    cluster.lose_device(DeviceRole::Primary);
+    cluster.start(A);
+    assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "later", "solo"]);
+}
+
+#[test]
+fn a_device_of_a_pair_that_was_made_anew_is_left_out_and_taken_in_again() {
+    let mut cluster = pair();
+    let epoch = cluster.configuration().epoch;
+    cluster.crash(A, false);
+    cluster.crash(B, false);
+    cluster.remake_device(DeviceRole::Primary);
+    cluster.start(A);
+    cluster.start(B);
+    assert!(cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED));
+    assert_eq!(cluster.rows(A).unwrap(), ["first"]);
+    let is_whole = |configuration: &ccd_core::configuration::Configuration| {
+        configuration.epoch > epoch && configuration.devices.iter().count() == 2
+    };
+    assert!(
+        cluster.reaches(4 * SETTLED, is_whole),
+        "{:?}",
+        cluster.configuration()
+    );
+    cluster.settle();
+    let settled = cluster.configuration().epoch;
+    cluster.settle();
+    assert_eq!(
+        cluster.configuration().epoch,
+        settled,
+        "nothing is decided again and again"
+    );
+    // Its vote counts: B goes on with it alone.
+    cluster.lose_device(DeviceRole::Secondary);
+    cluster.settle();
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "alone", 2 * SETTLED));
+}

@@ -274,6 +274,7 @@ impl Node {
                 None
             };
             self.watch_fences();
+            self.forgive_new_devices();
             self.follow_init();
             self.beat();
             self.re_open_replicas();
@@ -390,7 +391,8 @@ impl Node {
         self.settings
             .devices
             .iter()
-            .filter(|role| self.replica(Replica::Device(*role)).usable() && !self.distrusted(*role))
+            .filter(|role| self.replica(Replica::Device(*role)).usable())
+            .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role))
             .collect()
     }
 

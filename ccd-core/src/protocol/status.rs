@@ -320,7 +320,7 @@ impl Node {
                 .maintenance_text()
                 .filter(|_| !why.starts_with("maintenance"));
             let view = self.view_text().filter(|text| *text != why);
-            let texts = [waits, Some(why), view];
+            let texts = [waits, Some(why), self.made_anew_text(), view];
             return texts
                 .into_iter()
                 .flatten()
@@ -377,7 +377,10 @@ impl Node {
             role,
             usable: view.usable(),
             in_sync: self.known.devices.contains(role) && !self.known.is_genesis(),
-            error: view.error().map(ToString::to_string),
+            error: (view.error().map(ToString::to_string)).or_else(|| {
+                let text = self.made_anew_text();
+                text.filter(|_| self.was_made_anew(role))
+            }),
             reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
             registered: self.registered_on(role),
         }

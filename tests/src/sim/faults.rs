@@ -214,6 +214,18 @@ impl World {
         self.media.wipe_local(index);
     }
 
+    /// An operator makes a device anew while nothing runs, and everything on it is gone.
+    pub fn remake_device(&mut self, role: DeviceRole) {
+        assert!(
+            self.servers.iter().all(|server| server.process.is_none()),
+            "a device that somebody uses is not made anew"
+        );
+        self.log.line(self.now, format_args!("{role} is made anew"));
+        let slot = role as usize + 1;
+        self.ghosts.retain(|_, ghost| ghost.slot != slot);
+        self.media.remake_device(role);
+    }
+
     /// Both directions between two nodes.
     pub fn cut_pair(&mut self, first: usize, second: usize) {
         self.log.line(

@@ -237,6 +237,8 @@ pub struct Media {
     initiators: Vec<Vec<Initiator>>,
     /// Kept aside by each node.
     branches: Vec<Branches>,
+    /// How many devices were made anew.
+    remade: u8,
     pub checkpoints: Checkpoints,
 }
 
@@ -267,6 +269,7 @@ impl Media {
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
+            remade: 0,
             checkpoints: Checkpoints::default(),
         }
     }
@@ -351,6 +354,19 @@ impl Media {
         self.locals[server] = formatted(
             &format!("local{node}"),
             &MkfsOptions::local(CLUSTER, region, node).tiny(),
+        );
+    }
+
+    /// A device is made anew, with all that it held gone.
+    pub fn remake_device(&mut self, role: DeviceRole) {
+        let slot = role as usize + 1;
+        // Another region than the one before it.
+        self.remade += 1;
+        let region = RegionId([0xc0 + self.remade; 16]);
+        let nodes = self.locals.len() as u32;
+        self.devices[slot - 1] = formatted(
+            role.name(),
+            &MkfsOptions::device(CLUSTER, region, replica(slot), nodes).tiny(),
         );
     }
 

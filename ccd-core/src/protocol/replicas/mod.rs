@@ -44,6 +44,8 @@ pub(in crate::protocol) struct ReplicaView {
     pub since: Time,
     /// The newest control blocks read from it.
     pub survey: Survey,
+    /// When it was opened nobody had voted on anything there, nor recorded a configuration: it was just made.
+    pub is_new: bool,
     /// Local copy: its content has been read.
     pub loaded: bool,
     /// The durable position of this node's own area; `None` while it is not known.
@@ -86,6 +88,7 @@ impl ReplicaView {
             recorded: None,
             since: now,
             survey: Survey::default(),
+            is_new: false,
             loaded: false,
             own: None,
             writes_in_flight: 0,
@@ -455,11 +458,12 @@ impl Node {
     }
 
     fn on_opened(&mut self, replica: Replica, result: Result<ReplicaAnswer, ReplicaError>) {
-        if result.is_err() {
+        let Ok(answer) = result else {
             return;
-        }
+        };
         let now = self.now;
         let view = self.replica_mut(replica);
+        view.is_new = matches!(&answer, ReplicaAnswer::Survey(survey) if survey::is_of_a_new_region(survey));
         view.state = State::Open;
         view.recorded = None;
         view.since = now;

@@ -3,10 +3,13 @@
 //!
 //! Called by `replicas.rs` with every survey; owns `damage_noted`.
 
+use crate::configuration::BallotBlock;
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::replica::{AreaSurvey, Survey};
 use crate::time::Time;
+use alloc::format;
+use alloc::string::String;
 
 impl Node {
     /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
@@ -34,6 +37,9 @@ impl Node {
             .areas
             .iter()
             .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
+        if !is_of_a_new_region(survey) {
+            self.replica_mut(replica).is_new = false;
+        }
         if full || self.replica(replica).survey.areas.is_empty() {
             self.replica_mut(replica).survey = survey.clone();
         }
@@ -42,6 +48,34 @@ impl Node {
         {
             self.learn(configuration);
         }
+    }
+
+    /// A voter of the newest configuration that has forgotten what it promised and what it held: somebody made it anew. It says
+    /// nothing before it was left out and taken in again; else it would stand for the opposite of what it once voted for.
+    pub(in crate::protocol) fn was_made_anew(&self, role: DeviceRole) -> bool {
+        let counts = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
+        counts && !self.known.is_genesis() && self.replica(Replica::Device(role)).is_new
+    }
+
+    /// While a configuration without it serves, nothing depends on what a device once knew: it can be taken in.
+    pub(in crate::protocol) fn forgive_new_devices(&mut self) {
+        for role in self.device_roles() {
+            if self.is_open() && !self.known.devices.contains(role) {
+                self.replica_mut(Replica::Device(role)).is_new = false;
+            }
+        }
+    }
+
+    /// For people.
+    pub(in crate::protocol) fn made_anew_text(&self) -> Option<String> {
+        let role = self
+            .device_roles()
+            .into_iter()
+            .find(|role| self.was_made_anew(*role))?;
+        Some(format!(
+            "the {role} was made anew and has forgotten what it voted for: it does not count before it was left out and taken in \
+             again by those that remember"
+        ))
     }
 
     /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
@@ -84,6 +118,15 @@ impl Node {
             }
         }
     }
+}
+
+/// Nobody has decided or voted on anything there. What a node that knows of no cluster promised before the first configuration
+/// is no memory: that one needs all voters, and is accepted by all.
+pub(super) fn is_of_a_new_region(survey: &Survey) -> bool {
+    survey.areas.iter().all(|area| {
+        let remembers = |block: &BallotBlock| block.instance > Epoch::default() || block.accepted.is_some();
+        area.configuration.is_none() && !area.damaged && !area.ballot.as_ref().is_some_and(remembers)
+    })
 }
 
 /// A claim check reads the ballot blocks only, a heartbeat all control blocks: each can be damaged by itself.
