@@ -19,6 +19,11 @@ pub struct JournalPoint {
     pub at: u32,
 }
 
+impl JournalPoint {
+    /// Of an area that has no checkpoint.
+    pub const FIRST: Self = Self { sequence: 1, at: 0 };
+}
+
 /// What a checkpoint's head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointHead {
@@ -235,7 +240,8 @@ impl ImageSealer {
             return None;
         }
         let first = self.place.head_block + 1 + self.next_block;
-        self.blocks.clear_to(count);
+        // Every block is written whole.
+        self.blocks.resize_to(count);
         let mut bytes = bytes;
         for index in 0..count {
             let block = self.blocks.block_mut(index);
@@ -243,6 +249,7 @@ impl ImageSealer {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             block[HEADER_BYTES..HEADER_BYTES + of_rest].copy_from_slice(&self.rest);
             block[HEADER_BYTES + of_rest..][..now.len()].copy_from_slice(now);
+            block[HEADER_BYTES + of_rest + now.len()..].fill(0);
             self.rest.clear();
             bytes = later;
             let offset = 1 + self.next_block + index as u64;

@@ -92,6 +92,29 @@ impl RecoveredArea {
         standing
     }
 
+    /// That of an area which nobody has ever written to.
+    pub fn untouched(superblock: &Superblock, node: NodeId) -> Self {
+        let segments = Segments::none(Position::EMPTY, JournalPoint::FIRST);
+        let ring = ring_of(superblock, node);
+        Self {
+            node,
+            ring,
+            checkpoint: None,
+            image: Vec::new(),
+            slots: [SlotState::Empty; 2],
+            journal: Vec::new(),
+            next: segments.replay_from,
+            position: segments.position,
+            restart_sequence: restart_after(segments.replay_from.sequence, ring.blocks),
+            segments,
+            tail: Tail::Clean,
+            damage: None,
+            is_complete: true,
+            damage_newest: Some(Stamp::default()),
+            lost: false,
+        }
+    }
+
     /// Of the image.
     pub fn base(&self) -> Position {
         self.checkpoint.map_or(Position::EMPTY, |(_, head)| head.position)

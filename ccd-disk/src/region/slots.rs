@@ -53,7 +53,7 @@ pub struct Segments {
 }
 
 impl Segments {
-    fn none(position: Position, replay_from: JournalPoint) -> Self {
+    pub(super) fn none(position: Position, replay_from: JournalPoint) -> Self {
         Self {
             count: 0,
             next_at: 0,
@@ -148,7 +148,7 @@ impl Slots {
                 }
                 chain.found
             }
-            None => Segments::none(Position::EMPTY, JournalPoint { sequence: 1, at: 0 }),
+            None => Segments::none(Position::EMPTY, JournalPoint::FIRST),
         };
         Ok(Self {
             states,
