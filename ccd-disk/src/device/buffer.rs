@@ -1,16 +1,16 @@
 //! Whole blocks in memory, aligned as O_DIRECT wants them. Used by everything that reads or writes a device.
 //!
-//! Few blocks come from the allocator. Many, such as a journal or an image that is read whole, are a mapping of their own in large
-//! pages: memory is cleared and handed out by the kernel page by page, and for ten megabytes of small pages that takes longer
-//! than reading them.
+//! Few blocks come from the allocator, which writes zeros into aligned memory itself. Many, such as a journal that is read whole, are
+//! a mapping of their own, which is touched by the kernel alone, when it reads into it. (Not in large pages: where a hypervisor takes
+//! back what is free, those are the ones that are not there, and clearing one takes milliseconds.)
 
 use super::BLOCK_BYTES;
-use memmap2::{Advice, MmapMut};
+use memmap2::MmapMut;
 use std::fmt;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-/// From so many blocks on a buffer is a mapping: 2 MiB, a large page of most processors.
-const MAPPED_FROM_BLOCKS: usize = 512;
+/// From so many blocks on a buffer is a mapping: 1 MiB.
+const MAPPED_FROM_BLOCKS: usize = 256;
 
 /// One block in memory.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -86,12 +86,7 @@ fn mapped(blocks: usize) -> Option<MmapMut> {
     if blocks < MAPPED_FROM_BLOCKS {
         return None;
     }
-    let map = MmapMut::map_anon(blocks * BLOCK_BYTES).ok()?;
-    if let Err(error) = map.advise(Advice::HugePage) {
-        // A kernel without large pages: only slower.
-        tracing::debug!(%error, "a buffer stays in small pages");
-    }
-    Some(map)
+    MmapMut::map_anon(blocks * BLOCK_BYTES).ok()
 }
 
 impl Clone for Buffer {

@@ -25,6 +25,9 @@ use std::io;
 /// The unit of everything on a region, in bytes. Also the largest sector that is accepted.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// Blocks of zeros that are written at once: 256 KiB. More of them would be memory that is touched for nothing.
+const ZEROS_BLOCKS: usize = 64;
+
 /// A device of whole blocks. Offsets and lengths are multiples of [`BLOCK_BYTES`]; calls block until done.
 ///
 /// A read returns what the last write wrote, durable or not: *a read proves content, only a flush proves durability*.
@@ -47,7 +50,7 @@ pub trait Blocks: Send + fmt::Debug {
 
     /// Writes zeros, not yet flushed.
     fn zero_at(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
-        let zeros = Buffer::zeroed(256);
+        let zeros = Buffer::zeroed(ZEROS_BLOCKS.min(len_bytes.div_ceil(BLOCK_BYTES as u64) as usize));
         let mut done = 0;
         while done < len_bytes {
             let chunk = (len_bytes - done).min(zeros.len() as u64);
