@@ -79,7 +79,7 @@ impl Lines {
     /// Takes lines that are sorted, each with its line break. The caller has checked that.
     pub fn from_sorted_text(text: &str) -> Self {
         let mut bulk = Bulk::default();
-        bulk.push(text);
+        bulk.push(text, memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64);
         bulk.finish()
     }
 
@@ -226,9 +226,10 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    pub fn push(&mut self, mut text: &str) {
+    /// So many rows.
+    pub fn push(&mut self, mut text: &str, rows: u64) {
         self.lines.measure.add(Measure {
-            rows: memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64,
+            rows,
             length_bytes: text.len() as u64,
             checksum: byte_sum(text.as_bytes()),
         });
@@ -353,7 +354,7 @@ mod tests {
         let mut bulk = Bulk::default();
         lines
             .iter()
-            .for_each(|line| bulk.push(&(String::from(line) + "\n")));
+            .for_each(|line| bulk.push(&(String::from(line) + "\n"), 1));
         assert_eq!(bulk.finish(), *lines);
     }
 

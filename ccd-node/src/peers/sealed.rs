@@ -99,8 +99,9 @@ impl Sealer {
 #[derive(Debug)]
 pub struct Opener {
     transport: TransportState,
-    /// What has come of the message under way, its length first.
+    /// What has come of the message under way, its length first; behind that, memory that was written before.
     message: Vec<u8>,
+    filled_bytes: usize,
     /// It was handed out, and makes room for the next.
     whole: bool,
 }
@@ -110,6 +111,7 @@ impl Opener {
         Self {
             transport,
             message: Vec::new(),
+            filled_bytes: 0,
             whole: false,
         }
     }
@@ -127,18 +129,23 @@ impl Opener {
     /// Takes one frame; returns the message that it completes. A sender puts at most one message into a frame.
     pub fn open_frame(&mut self, frame: &[u8]) -> Result<Option<&[u8]>, SealedError> {
         if std::mem::take(&mut self.whole) {
-            self.message.clear();
+            self.filled_bytes = 0;
             // One big message must not keep its memory for ever.
+            self.message.truncate(1 << 20);
             self.message.shrink_to(1 << 20);
         }
-        let start = self.message.len();
-        self.message.resize(start + frame.len(), 0);
+        let start = self.filled_bytes;
+        let end = start + frame.len();
+        if self.message.len() < end {
+            self.message.resize(end, 0);
+        }
         let len_bytes = self
             .transport
-            .read_message(frame, &mut self.message[start..])
+            .read_message(frame, &mut self.message[start..end])
             .map_err(|_| SealedError::NotGenuine)?;
-        self.message.truncate(start + len_bytes);
-        let Some((prefix, message)) = self.message.split_first_chunk::<4>() else {
+        self.filled_bytes = start + len_bytes;
+        let came = &self.message[..self.filled_bytes];
+        let Some((prefix, message)) = came.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
         };
         let message_bytes = u32::from_le_bytes(*prefix) as usize;

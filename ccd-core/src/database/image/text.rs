@@ -131,7 +131,7 @@ impl TextReader {
 impl Rows {
     /// Takes the rows that the text begins with; returns what follows them.
     fn take<'a>(&mut self, text: &'a str) -> Result<&'a str, ImageError> {
-        let mut end = 0;
+        let (mut end, mut count) = (0, 0);
         let mut last = self.last.as_str();
         for line_end in memchr::memchr_iter(b'\n', text.as_bytes()) {
             let line = &text[end..line_end];
@@ -143,11 +143,12 @@ impl Rows {
             }
             last = line;
             end = line_end + 1;
+            count += 1;
         }
         let (rows, after) = text.split_at(end);
         if !rows.is_empty() {
             self.last = last.into();
-            self.lines.push(rows);
+            self.lines.push(rows, count);
         }
         Ok(after)
     }
