@@ -159,6 +159,9 @@ fn a_region_that_nobody_has_written_to_is_what_reading_it_finds() {
     stage(&mut region, &new, 10_000, |_| true);
     adopt(&mut region, &new);
     region.note_untouched();
-    assert_eq!(loaded(&mut region), format!("{:?}", ReplicaAnswer::Loaded(load(&device))));
+    assert_eq!(
+        loaded(&mut region),
+        format!("{:?}", ReplicaAnswer::Loaded(load(&device)))
+    );
     assert_eq!(load(&device).checkpoint, new);
 }

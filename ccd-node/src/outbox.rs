@@ -167,3 +167,55 @@ impl<S: Socket> Outbox<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that takes so many bytes at each of these writes, and nothing at a zero.
+    struct Slow {
+        takes: RefCell<Vec<usize>>,
+        taken: RefCell<Vec<u8>>,
+    }
+
+    impl Socket for Slow {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            let takes = self.takes.borrow_mut().pop().unwrap_or_default().min(bytes.len());
+            if takes == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken.borrow_mut().extend_from_slice(&bytes[..takes]);
+            Ok(takes)
+        }
+
+        async fn writable(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn everything_goes_out_once_and_in_order_however_little_is_taken_at_a_time(
+            appended in proptest::collection::vec(0..200_usize, 1..20),
+            takes in proptest::collection::vec(0..90_usize, 0..60),
+        ) {
+            let socket = Rc::new(Slow { takes: RefCell::new(takes), taken: RefCell::default() });
+            let outbox = Outbox::new(socket.clone(), usize::MAX);
+            let mut sent = Vec::new();
+            for len in appended {
+                let next = (sent.len()..sent.len() + len).map(|index| index as u8);
+                sent.extend(next.clone());
+                outbox.append(|out| out.extend(next));
+                outbox.flush();
+                proptest::prop_assert_eq!(outbox.backlog_bytes(), sent.len() - socket.taken.borrow().len());
+                proptest::prop_assert_eq!(outbox.is_empty(), outbox.backlog_bytes() == 0);
+            }
+            while !outbox.is_empty() {
+                socket.takes.borrow_mut().push(70);
+                outbox.flush();
+            }
+            proptest::prop_assert_eq!(&*socket.taken.borrow(), &sent);
+            proptest::prop_assert!(outbox.backlog.borrow().is_empty(), "nothing is kept that was sent");
+        }
+    }
+}

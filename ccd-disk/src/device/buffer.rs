@@ -143,17 +143,30 @@ mod tests {
 
     #[test]
     fn a_buffer_that_is_resized_keeps_its_blocks_and_one_that_is_cleared_does_not() {
-        let sizes = [3, 1, MAPPED_FROM_BLOCKS + 1, MAPPED_FROM_BLOCKS + 7, 2, MAPPED_FROM_BLOCKS];
+        let sizes = [
+            3,
+            1,
+            MAPPED_FROM_BLOCKS + 1,
+            MAPPED_FROM_BLOCKS + 7,
+            2,
+            MAPPED_FROM_BLOCKS,
+        ];
         let mut buffer = Buffer::zeroed(2);
         for blocks in sizes {
             let kept = blocks.min(buffer.blocks());
             buffer.fill(7);
             buffer.resize_to(blocks);
             assert_eq!(buffer.blocks(), blocks);
-            assert!((0..blocks).all(|index| buffer.block(index) == &[if index < kept { 7 } else { 0 }; BLOCK_BYTES]));
+            assert!(
+                (0..blocks)
+                    .all(|index| buffer.block(index) == &[if index < kept { 7 } else { 0 }; BLOCK_BYTES])
+            );
             buffer.fill(7);
             buffer.clear_to(blocks);
-            assert!(buffer.blocks() == blocks && crate::device::is_zero(&buffer), "{blocks}");
+            assert!(
+                buffer.blocks() == blocks && crate::device::is_zero(&buffer),
+                "{blocks}"
+            );
         }
     }
 }

@@ -213,8 +213,7 @@ impl<'a> ImageOpener<'a> {
         for index in 0..count {
             let number = self.wanted().0;
             let fault = |fault| (number, fault);
-            let sealed =
-                header::unseal(blocks.block(index), &self.place.identity, number).map_err(fault)?;
+            let sealed = header::unseal(blocks.block(index), &self.place.identity, number).map_err(fault)?;
             if sealed.tag.kind != Kind::Image || sealed.tag.sequence != self.head.sequence {
                 return Err(fault(BlockFault::Kind));
             }

@@ -60,7 +60,11 @@ impl Handle {
     }
 
     /// The same into this memory.
-    pub fn read_readable_into(&mut self, block: u64, buffer: &mut Buffer) -> Result<BTreeSet<u32>, RegionError> {
+    pub fn read_readable_into(
+        &mut self,
+        block: u64,
+        buffer: &mut Buffer,
+    ) -> Result<BTreeSet<u32>, RegionError> {
         let mut unreadable = BTreeSet::new();
         let Err(failed) = self.read_into(block, buffer) else {
             return Ok(unreadable);

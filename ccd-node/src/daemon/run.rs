@@ -100,7 +100,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         [] => Landings::NONE,
         _ => Landings::of(&mut mirror),
     };
-    let rules = rules.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+    let rules = rules
+        .join()
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
     let sockets = bind_clients(&places, &rules)?;
     let clients = Rc::new(Clients::default());
 
@@ -196,7 +198,12 @@ async fn local_store(
 ) -> Result<RegionStore, StartupError> {
     let made = match local_copy.await {
         Ok(made) => made.map_err(|error| StartupError::new(Exit::CannotCreate, error))?,
-        Err(gone) => return Err(StartupError::new(Exit::Internal, format!("the local copy was not made: {gone}"))),
+        Err(gone) => {
+            return Err(StartupError::new(
+                Exit::Internal,
+                format!("the local copy was not made: {gone}"),
+            ));
+        }
     };
     if made {
         tracing::info!(path = %places.local_copy_path().display(), "made a new local copy");
