@@ -15,8 +15,8 @@ use crate::format::segment::{SEGMENTS_MAX, SegmentHead, SegmentRoom};
 use crate::format::superblock::Superblock;
 use ccd_core::ids::{NodeId, Position, Stamp};
 
-/// Blocks of an image that are read at once: 256 KiB.
-const READ_BLOCKS: usize = 64;
+/// Blocks of an image, or of a journal, that are read at once: 1 MiB.
+pub(super) const READ_BLOCKS: usize = 256;
 
 /// Where a slot lies.
 pub fn slot_place(superblock: &Superblock, node: NodeId, slot: Slot) -> SlotPlace {
