@@ -219,7 +219,7 @@ impl Client {
 
     /// Of this node and what it sees; answered also when it does not serve.
     pub fn status(&self) -> Result<StatusReport, CcdError> {
-        match self.ask_again(Ask::Status, self.last_moment())? {
+        match self.ask_again(&Ask::Status, self.last_moment())? {
             Told::Status(report) => Ok(*report),
             other => Err(self.other(other)),
         }
@@ -227,7 +227,7 @@ impl Client {
 
     /// This node's last decisions, oldest first.
     pub fn decisions(&self, count: u32) -> Result<Vec<DatedDecision>, CcdError> {
-        match self.ask_again(Ask::Why { count }, self.last_moment())? {
+        match self.ask_again(&Ask::Why { count }, self.last_moment())? {
             Told::Decisions(decisions) => Ok(decisions),
             other => Err(self.other(other)),
         }
@@ -235,7 +235,7 @@ impl Client {
 
     /// Updates of the past, as this node keeps them.
     pub fn history(&self, ask: HistoryAsk) -> Result<HistoryTold, CcdError> {
-        match self.ask_again(Ask::History(ask), self.last_moment())? {
+        match self.ask_again(&Ask::History(ask), self.last_moment())? {
             Told::History(told) => Ok(told),
             other => Err(self.other(other)),
         }
@@ -243,7 +243,7 @@ impl Client {
 
     /// What leads from one generation to another one, later or earlier, by this node's history.
     pub fn changes(&self, ask: ChangesAsk) -> Result<Difference, CcdError> {
-        match self.ask_again(Ask::Changes(ask), self.last_moment())? {
+        match self.ask_again(&Ask::Changes(ask), self.last_moment())? {
             Told::Changes(difference) => Ok(difference),
             other => Err(self.other(other)),
         }
@@ -251,7 +251,7 @@ impl Client {
 
     /// The branches that lost and are kept on this node, newest first.
     pub fn branches(&self) -> Result<Vec<BranchReport>, CcdError> {
-        match self.ask_again(Ask::Branches, self.last_moment())? {
+        match self.ask_again(&Ask::Branches, self.last_moment())? {
             Told::Branches(branches) => Ok(branches),
             other => Err(self.other(other)),
         }
@@ -260,7 +260,7 @@ impl Client {
     /// The text form of one of them.
     pub fn branch(&self, name: &str) -> Result<Vec<u8>, CcdError> {
         let name = name.to_owned();
-        match self.ask_again(Ask::Branch { name }, self.last_moment())? {
+        match self.ask_again(&Ask::Branch { name }, self.last_moment())? {
             Told::Branch { text } => Ok(text),
             other => Err(self.other(other)),
         }
@@ -428,12 +428,12 @@ impl Client {
     /// A question; asked again if that is wished and may help.
     fn request(&self, body: RequestBody) -> Result<Told, CcdError> {
         let deadline = Instant::now() + self.timeout;
-        let mut ask = Request {
+        let mut ask = Ask::Request(Request {
             timeout: self.timeout,
             body,
-        };
+        });
         loop {
-            let answer = match self.ask_again(Ask::Request(ask.clone()), deadline + GRACE) {
+            let answer = match self.ask_again(&ask, deadline + GRACE) {
                 Ok(told @ (Told::Refused(_) | Told::Failed(_))) => Err(self.other(told)),
                 answer => answer,
             };
@@ -441,7 +441,9 @@ impl Client {
                 Err(error) if self.is_retried(&error, deadline) => std::thread::sleep(RETRY_PAUSE),
                 answer => return answer,
             }
-            ask.timeout = deadline.saturating_duration_since(Instant::now());
+            if let Ask::Request(request) = &mut ask {
+                request.timeout = deadline.saturating_duration_since(Instant::now());
+            }
         }
     }
 
@@ -463,9 +465,9 @@ impl Client {
     }
 
     /// A question may be asked twice: once more if the daemon is restarted meanwhile.
-    fn ask_again(&self, ask: Ask, deadline: Instant) -> Result<Told, CcdError> {
-        match self.ask_once(&ask, deadline) {
-            Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(&ask, deadline),
+    fn ask_again(&self, ask: &Ask, deadline: Instant) -> Result<Told, CcdError> {
+        match self.ask_once(ask, deadline) {
+            Err(Unanswered::Sent(CcdError::ConnectionLost { .. })) => self.ask_once(ask, deadline),
             answer => answer,
         }
         .map_err(|unanswered| match unanswered.into_error() {

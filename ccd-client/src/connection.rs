@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     wait: Duration,
     /// What has come and was not taken yet.
     arrived: Vec<u8>,
+    /// What is read first goes here: memory for it that is not filled with zeros for each reply.
+    piece: Box<[u8; READ_BYTES_FIRST]>,
 }
 
 /// Why a request got no answer.
@@ -73,6 +75,7 @@ impl Connection {
             next_id: 0,
             wait: Duration::MAX,
             arrived: Vec::new(),
+            piece: Box::new([0; READ_BYTES_FIRST]),
         };
         let preamble = connection.exchange_preambles(deadline).map_err(not_reachable)?;
         wire::check_preamble(preamble).map_err(|source| connection.wire(source))?;
@@ -152,12 +155,19 @@ impl Connection {
     }
 
     fn read_some(&mut self, bytes_max: usize, deadline: Instant) -> io::Result<()> {
-        let start = self.arrived.len();
-        self.arrived.resize(start + bytes_max, 0);
-        let read = read_within(&self.stream, &mut self.arrived[start..], deadline);
-        self.arrived
-            .truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
-        match read? {
+        let read = if bytes_max <= READ_BYTES_FIRST {
+            let read = read_within(&self.stream, &mut self.piece[..bytes_max], deadline)?;
+            self.arrived.extend_from_slice(&self.piece[..read]);
+            read
+        } else {
+            let start = self.arrived.len();
+            self.arrived.resize(start + bytes_max, 0);
+            let read = read_within(&self.stream, &mut self.arrived[start..], deadline);
+            self.arrived
+                .truncate(start + read.as_ref().map_or(0, |bytes| *bytes));
+            read?
+        };
+        match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
@@ -216,7 +226,7 @@ impl Connection {
 }
 
 /// Connects within the deadline: Linux lets a connect to a full queue wait as long as a write may.
-fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
+pub(crate) fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let address = UnixAddr::new(socket)?;
     let stream = UnixStream::from(nix::sys::socket::socket(
         AddressFamily::Unix,
@@ -236,7 +246,7 @@ fn connect(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
 
 /// Reads what has come, or fails with `TimedOut` at the deadline. It sleeps in poll(2), not in the read: that would be woken also
 /// when the daemon takes the request, to find nothing.
-fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+pub(crate) fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = PollTimeout::try_from(left.max(WAIT_MIN)).unwrap_or(PollTimeout::MAX);
@@ -258,7 +268,7 @@ fn read_within(mut stream: &UnixStream, into: &mut [u8], deadline: Instant) -> i
 
 /// Writes what the socket takes. A peer that is gone is an error and no SIGPIPE: that would end a program in C, where
 /// nobody has set it to be ignored.
-fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
     nix::sys::socket::send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map_err(Into::into)
 }
 

@@ -9,6 +9,7 @@
 //!     ↑
 //!   error              CcdError: everything that can go wrong, each with its message
 //!   connection         one blocking connection
+//!   metrics            what the daemon tells monitoring, over HTTP on control.sock
 //!   client             Client: attach, query, update, status, control; from any thread
 //!   watch              WatchBuilder, Watch: every change, once and in order
 //!   static_database    the init database as a database, with nothing running
@@ -64,6 +65,7 @@ pub mod error;
 pub mod exit;
 pub mod files;
 pub mod messages;
+pub mod metrics;
 pub mod places;
 pub mod static_database;
 pub mod watch;

@@ -4,13 +4,14 @@ use ccd_client::wire::{
     Ask, BranchReport, ChangesAsk, ConnectionReport, DatedDecision, FRAME_PREFIX_BYTES, Fault, FromDaemon,
     HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate, KeyChange, LinkReport, LinkState,
     NodeName, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Service, StatusReport, ToDaemon, Told, WireError,
-    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
+    WorkKind, WorkReport, check_preamble, decode_reply, decode_request, encode_reply, encode_request,
+    reply_len, request_len,
 };
 use ccd_core::client::{Finding, Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
 use ccd_core::configuration::Quorum;
 use ccd_core::database::{Difference, FormatChange, Key, Op, OpError, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{
-    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, RequestId, Stamp,
+    ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
 };
 use ccd_core::init::{Fencing, NodeAddress, NodeEdit};
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
@@ -295,6 +296,13 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     authkey: "0123456789abcdef".into(),
                 }),
                 trouble: String::new(),
+            }],
+            work: vec![WorkReport {
+                replica: Replica::Local,
+                kind: WorkKind::Copy,
+                done_bytes: rows,
+                total_bytes: 7,
+                elapsed: Duration::from_secs(3),
             }],
         },
     )

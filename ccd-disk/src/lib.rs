@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   cli         the program ccd-disk
+//!   resync      one device of a pair brought to what its twin holds, with no daemon
 //!   driver      ReplicaDriver: one replica that can be opened again; executes ccd-core's ReplicaOp
 //!     ↓
 //!   region      open, recovery, own area (append, checkpoint, image), survey, mkfs
@@ -21,6 +22,7 @@ pub mod error;
 pub mod fencing;
 pub mod format;
 pub mod region;
+pub mod resync;
 
 pub use device::{Access, BLOCK_BYTES, Blocks, MemoryDevice, RawDevice};
 pub use driver::ReplicaDriver;

@@ -262,55 +262,6 @@ fn matches(found: &Expected, base: Position, expected: &Expected) -> bool {
         && found.records.first().map_or(found.position, |first| first.prev) == base
 }
 
-/// The device as a power cut in the middle of call `cut` leaves it.
-fn device_after(start: &MemoryDevice, log: &[LoggedWrite], cut: usize, tear: Tear) -> MemoryDevice {
-    let device = start.fork();
-    // Writes that no flush followed before the cut may be lost in any part: these are torn too.
-    let flushed_until = log[..cut].iter().rposition(|call| call.flush).unwrap_or(0);
-    for (index, write) in log[..cut].iter().enumerate() {
-        if !write.flush {
-            let kept = (!write.durable && index >= flushed_until).then_some(tear);
-            device.replay(write, kept);
-        }
-    }
-    if let Some(write) = log.get(cut).filter(|call| !call.flush) {
-        device.replay(write, Some(tear));
-    }
-    device
-}
-
-fn tears() -> Vec<Tear> {
-    let mut tears = vec![
-        Tear {
-            sector_bytes: 4096,
-            kept: 0,
-        },
-        Tear {
-            sector_bytes: 4096,
-            kept: u64::MAX,
-        },
-    ];
-    for kept in [
-        0b1,
-        0b10,
-        0x55,
-        0xAA,
-        0x1111_1111_1111_1111,
-        0x0F0F_0F0F_0F0F_0F0F,
-        !1,
-    ] {
-        tears.push(Tear {
-            sector_bytes: 512,
-            kept,
-        });
-        tears.push(Tear {
-            sector_bytes: 4096,
-            kept,
-        });
-    }
-    tears
-}
-
 /// Cuts the power everywhere in a history; at some of the cuts goes on and cuts again. Returns how many segments were begun.
 fn cut_everywhere(acts: &[Act], again: &[Act]) -> usize {
     let start = device();

@@ -140,11 +140,12 @@ impl Side {
             return None;
         }
         self.release_held();
-        let result = match ended {
+        let result: Result<_, ReplicaError> = match ended {
             Ok(AppendStep::Done(answer)) => Ok(answer),
             Ok(AppendStep::Next(..)) => unreachable!("only what is late ends before its last transfer"),
             Err(error) => Err(error),
         };
+        self.counted.note_result(&result);
         Some(Completion {
             ticket: self.settle(now, flight.serial)?,
             replica: self.replica,

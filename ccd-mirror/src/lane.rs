@@ -8,7 +8,7 @@ use ccd_core::replica::ReplicaOp;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An operation on its way to the thread. Serial numbers are unique within a lane and only ever rise.
 #[derive(Debug)]
@@ -26,12 +26,31 @@ pub(crate) enum Work {
     Repair(Database),
 }
 
-/// How far the long operation of a replica (a checkpoint or a whole image) has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What takes long on a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongWork {
+    Checkpoint,
+    /// A whole image, which makes it what another replica is.
+    Image,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
+    pub work: LongWork,
     pub done_bytes: u64,
-    /// 0: nothing long is under way.
+    /// 0: not known yet.
     pub total_bytes: u64,
+    /// Since its first step.
+    pub elapsed: Duration,
+}
+
+#[derive(Debug)]
+struct Long {
+    work: LongWork,
+    done_bytes: u64,
+    total_bytes: u64,
+    begun: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -68,8 +87,8 @@ impl Waiting {
 pub(crate) struct Lane {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    done_bytes: AtomicU64,
-    total_bytes: AtomicU64,
+    /// What takes long just now. Held for a moment, every quarter of a MiB.
+    long: Mutex<Option<Long>>,
     /// Rises with every step of a long operation: what its deadline is measured by.
     steps: AtomicU64,
 }
@@ -138,17 +157,46 @@ impl Lane {
         waiting.next()
     }
 
-    pub fn note_step(&self, progress: Progress) {
-        self.done_bytes.store(progress.done_bytes, Ordering::Relaxed);
-        self.total_bytes.store(progress.total_bytes, Ordering::Relaxed);
+    fn long(&self) -> MutexGuard<'_, Option<Long>> {
+        self.long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Long work has come so far.
+    pub fn note_step(&self, work: LongWork, done_bytes: u64, total_bytes: u64) {
+        let mut long = self.long();
+        let begun = match &*long {
+            // One that begins anew is another.
+            Some(before) if before.work == work && before.done_bytes <= done_bytes => before.begun,
+            _ => Instant::now(),
+        };
+        *long = Some(Long {
+            work,
+            done_bytes,
+            total_bytes,
+            begun,
+        });
+        drop(long);
+        self.note_life();
+    }
+
+    /// It goes on, though nothing can be said of it.
+    pub fn note_life(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn progress(&self) -> Progress {
-        Progress {
-            done_bytes: self.done_bytes.load(Ordering::Relaxed),
-            total_bytes: self.total_bytes.load(Ordering::Relaxed),
-        }
+    /// It has ended.
+    pub fn end_long(&self) {
+        *self.long() = None;
+        self.note_life();
+    }
+
+    pub fn progress(&self) -> Option<Progress> {
+        self.long().as_ref().map(|long| Progress {
+            work: long.work,
+            done_bytes: long.done_bytes,
+            total_bytes: long.total_bytes,
+            elapsed: long.begun.elapsed(),
+        })
     }
 
     pub fn steps(&self) -> u64 {

@@ -14,6 +14,7 @@
 //!        │
 //!   store.rs     what a thread drives: a region of ccd-disk, or a test's device
 //!
+//!   latency.rs   how long operations took, for monitoring
 //!   fence.rs     FenceLane: the thread of one device's fencing steps, with deadlines of their own
 //!
 //!   scrub.rs     what a background pass over both devices found → what to do about it (pure)
@@ -26,6 +27,7 @@
 mod fence;
 mod flight;
 mod lane;
+mod latency;
 mod mirror;
 mod scrub;
 mod side;
@@ -33,7 +35,9 @@ mod store;
 mod worker;
 
 pub use fence::{FENCE_WAITING_MAX, FenceCompletion, FenceDevice, FenceLane, FenceOpener};
-pub use lane::Progress;
+pub use lane::{LongWork, Progress};
+pub use latency::{LATENCY_BOUNDS_MICROS, Latencies};
 pub use mirror::{Completion, LaneReport, Mirror, WAITING_MAX, Wake};
 pub use scrub::{DeviceFinding, Finding, Remedy, ScrubPlan, judge};
-pub use store::{Store, StoreStep};
+pub use side::Counted;
+pub use store::{ImageWatch, Store, StoreStep};

@@ -15,8 +15,8 @@
 //! over either way, and nothing it says later counts.
 
 use crate::flight::{TakeOff, is_small};
-use crate::lane::{Lane, Progress, Work};
-use crate::side::Side;
+use crate::lane::{Lane, LongWork, Progress, Work};
+use crate::side::{Counted, Side};
 use crate::store::Store;
 use crate::worker::{FromThread, Worker};
 use ccd_core::database::Database;
@@ -58,7 +58,9 @@ pub struct LaneReport {
     pub waiting: usize,
     /// The operation that has not come back although its deadline is over.
     pub stuck: Option<&'static str>,
-    pub progress: Progress,
+    /// What takes long just now.
+    pub progress: Option<Progress>,
+    pub counted: Counted,
 }
 
 /// All replicas of one node.
@@ -105,8 +107,12 @@ impl Mirror {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn attach(&mut self, replica: Replica, store: impl Store) -> std::io::Result<()> {
+    pub fn attach(&mut self, replica: Replica, mut store: impl Store) -> std::io::Result<()> {
         let lane = Arc::new(Lane::default());
+        let told = lane.clone();
+        store.watch_images(Arc::new(move |done_bytes, total_bytes| {
+            told.note_step(LongWork::Image, done_bytes, total_bytes);
+        }));
         let store = Arc::new(Mutex::new(store));
         let worker = Worker {
             replica,
@@ -195,6 +201,8 @@ impl Mirror {
         let begun = Instant::now();
         let result = side.store.try_lock().ok()?.execute(op.clone());
         let span = begun.elapsed();
+        side.counted.appends.note(span);
+        side.counted.note_result(&result);
         if span > DIRECT_SPAN_MAX {
             side.direct_from = now + span * DIRECT_PAUSE_SPANS;
         }
@@ -294,7 +302,11 @@ impl Mirror {
                 result,
             } => {
                 let side = self.sides.iter_mut().find(|side| side.replica == replica)?;
+                if side.is_checkpoint(serial) && result.is_ok() {
+                    side.counted.checkpoints += 1;
+                }
                 let ticket = side.settle(now, serial)?;
+                side.counted.note_result(&result);
                 Some(Completion {
                     ticket,
                     replica,
@@ -325,6 +337,7 @@ impl Mirror {
             waiting: side.pending.len(),
             stuck: side.stuck,
             progress: side.lane.progress(),
+            counted: side.counted,
         })
     }
 }

@@ -6,11 +6,12 @@
 
 use crate::flight::Flight;
 use crate::lane::{Job, Lane, Work};
+use crate::latency::Latencies;
 use crate::mirror::Completion;
 use crate::store::Store;
 use ccd_core::ids::Replica;
 use ccd_core::protocol::Ticket;
-use ccd_core::replica::{ReplicaError, ReplicaErrorKind, ReplicaOp};
+use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_core::time::Time;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -61,6 +62,32 @@ pub(crate) struct Side {
     /// A time-out left the content unknown; only `Open` is taken.
     pub reopen: bool,
     next_serial: u64,
+    pub counted: Counted,
+}
+
+/// What has been done, for monitoring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Until they were answered.
+    pub appends: Latencies,
+    pub heartbeats: Latencies,
+    /// That are durable.
+    pub checkpoints: u64,
+    pub failures: u64,
+    /// After the last append; `None`: there was none.
+    pub journal_used_percent: Option<u8>,
+}
+
+impl Counted {
+    pub fn note_result(&mut self, result: &Result<ReplicaAnswer, ReplicaError>) {
+        match result {
+            Ok(ReplicaAnswer::Appended {
+                journal_used_percent, ..
+            }) => self.journal_used_percent = Some(*journal_used_percent),
+            Ok(_) => {}
+            Err(_) => self.failures += 1,
+        }
+    }
 }
 
 impl std::fmt::Debug for Side {
@@ -89,6 +116,7 @@ impl Side {
             stuck: None,
             reopen: false,
             next_serial: 0,
+            counted: Counted::default(),
         }
     }
 
@@ -152,6 +180,11 @@ impl Side {
         }
     }
 
+    /// Whether this is a checkpoint that is still waited for.
+    pub fn is_checkpoint(&self, serial: u64) -> bool {
+        self.checkpoints.iter().any(|c| c.serial == serial)
+    }
+
     /// The ticket that this result answers; `None` if it was answered before.
     pub fn settle(&mut self, now: Time, serial: u64) -> Option<Ticket> {
         if let Some(index) = self.checkpoints.iter().position(|c| c.serial == serial) {
@@ -159,6 +192,12 @@ impl Side {
         }
         let index = self.pending.iter().position(|pending| pending.serial == serial)?;
         if index == 0 {
+            let took = now.since(self.head_since);
+            match self.pending[0].name {
+                APPEND => self.counted.appends.note(took),
+                HEARTBEAT => self.counted.heartbeats.note(took),
+                _ => {}
+            }
             self.head_since = now;
         }
         self.pending.remove(index).map(|pending| pending.ticket)
@@ -219,20 +258,23 @@ impl Side {
     }
 }
 
+const APPEND: &str = "append";
+const HEARTBEAT: &str = "heartbeat write";
+
 /// What people call the operation, and how many deadlines it may take.
 pub(crate) fn describe(op: &ReplicaOp) -> (&'static str, u32) {
     match op {
         ReplicaOp::Open => ("open", 1),
         ReplicaOp::Survey => ("survey", 1),
         ReplicaOp::Load => ("load", IMAGE_DEADLINES),
-        ReplicaOp::Append { .. } => ("append", 1),
+        ReplicaOp::Append { .. } => (APPEND, 1),
         ReplicaOp::WriteImage { .. } => ("image write", IMAGE_DEADLINES),
         ReplicaOp::StageImage { .. } => ("image piece write", 1),
         ReplicaOp::AdoptImage { .. } => ("image adoption", IMAGE_DEADLINES),
         ReplicaOp::Checkpoint { .. } => ("checkpoint", IMAGE_DEADLINES),
         ReplicaOp::WriteConfiguration { .. } => ("configuration write", 1),
         ReplicaOp::WriteBallot { .. } => ("ballot write", 1),
-        ReplicaOp::WriteHeartbeat { .. } => ("heartbeat write", 1),
+        ReplicaOp::WriteHeartbeat { .. } => (HEARTBEAT, 1),
         ReplicaOp::WriteScratch => ("scratch write", 1),
         ReplicaOp::WriteLastWords { .. } => ("last words", 1),
         ReplicaOp::KeepBranch { .. } => ("keeping a branch", IMAGE_DEADLINES),

@@ -3,6 +3,7 @@
 use ccd_core::database::Database;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_disk::Region;
+use std::sync::Arc;
 
 /// How far a checkpoint in steps has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +16,18 @@ pub enum StoreStep {
     Done,
 }
 
+/// Hears how many bytes of how many of a whole image are written, on the replica's thread.
+pub type ImageWatch = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
 /// One replica, used by one thread. Every call but [`region`](Store::region) may block for as long as the device does.
 pub trait Store: Send + 'static {
     /// The region, if the replica is open: for appends whose transfers the mirror has carried out.
     fn region(&mut self) -> Option<&mut Region> {
         None
     }
+
+    /// Whole images are told of as they are written. Called once, before anything else.
+    fn watch_images(&mut self, _watch: ImageWatch) {}
 
     /// Does one operation whole. Never called with [`ReplicaOp::Checkpoint`].
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError>;

@@ -3,7 +3,7 @@
 //! The thread may hang in the kernel for as long as the device does. It holds no lock but that of its own store while it
 //! works, and nobody waits for that one: the mirror answers in its place when the deadline has come.
 
-use crate::lane::{Job, Lane, Next, Progress, Work};
+use crate::lane::{Job, Lane, LongWork, Next, Work};
 use crate::store::{Store, StoreStep};
 use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -117,16 +117,25 @@ impl<S: Store> Worker<S> {
             }
             Work::Op(op) => {
                 // All of them write the same places as the checkpoint, or make them meaningless.
-                if matches!(
+                let writes_anew = matches!(
                     op,
                     ReplicaOp::Open
                         | ReplicaOp::WriteImage { .. }
                         | ReplicaOp::StageImage { .. }
                         | ReplicaOp::AdoptImage { .. }
-                ) {
+                );
+                if writes_anew {
                     self.end_checkpoint("the replica was opened or written anew");
                 }
+                let staged = staged_to(&op);
                 let result = self.store().execute(op);
+                match staged {
+                    Some((done_bytes, total_bytes)) if result.is_ok() => {
+                        self.lane.note_step(LongWork::Image, done_bytes, total_bytes);
+                    }
+                    _ if writes_anew => self.lane.end_long(),
+                    _ => {}
+                }
                 self.answer(serial, result);
             }
         }
@@ -141,30 +150,26 @@ impl<S: Store> Worker<S> {
                 done_bytes,
                 total_bytes,
             }) => {
-                self.lane.note_step(Progress {
-                    done_bytes,
-                    total_bytes,
-                });
+                self.lane.note_step(LongWork::Checkpoint, done_bytes, total_bytes);
                 return;
             }
             Ok(StoreStep::NotYet) => {
                 self.pausing = true;
-                let progress = self.lane.progress();
-                self.lane.note_step(progress);
+                self.lane.note_life();
                 return;
             }
             Ok(StoreStep::Done) => Ok(ReplicaAnswer::Written),
             Err(error) => Err(error),
         };
         self.checkpoint = None;
-        self.lane.note_step(Progress::default());
+        self.lane.end_long();
         self.answer(serial, result);
     }
 
     fn end_checkpoint(&mut self, why: &str) {
         if let Some(serial) = self.checkpoint.take() {
             self.store().abandon_checkpoint();
-            self.lane.note_step(Progress::default());
+            self.lane.end_long();
             let text = format!("checkpoint of the {} was given up: {why}", self.replica);
             let kind = ReplicaErrorKind::Poisoned;
             self.answer(serial, Err(ReplicaError { kind, text }));
@@ -185,5 +190,18 @@ impl<S: Store> Worker<S> {
         if self.results.send(word).is_ok() {
             (self.wake)();
         }
+    }
+}
+
+/// How far an image that comes in pieces is with this one.
+fn staged_to(op: &ReplicaOp) -> Option<(u64, u64)> {
+    match op {
+        ReplicaOp::StageImage {
+            len_bytes,
+            offset,
+            bytes,
+            ..
+        } => Some((offset.saturating_add(bytes.len() as u64), *len_bytes)),
+        _ => None,
     }
 }

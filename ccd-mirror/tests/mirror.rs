@@ -7,7 +7,7 @@ use ccd_core::ids::{DeviceRole, Epoch, Position, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{Heartbeat, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use ccd_core::time::Time;
-use ccd_mirror::{Completion, Mirror, Store, StoreStep};
+use ccd_mirror::{Completion, ImageWatch, LongWork, Mirror, Store, StoreStep};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +24,7 @@ struct Device {
     steps_left: u64,
     /// After the next operation, so much can wait.
     idle_left: u64,
+    images: Option<ImageWatch>,
 }
 
 impl Device {
@@ -35,9 +36,21 @@ impl Device {
 }
 
 impl Store for Device {
+    fn watch_images(&mut self, watch: ImageWatch) {
+        self.images = Some(watch);
+    }
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         self.pass(match &op {
             ReplicaOp::WriteHeartbeat { heartbeat } => format!("heartbeat {}", heartbeat.sequence),
+            ReplicaOp::WriteImage { .. } => {
+                let watch = self.images.as_ref().expect("the mirror watches");
+                for done_bytes in [10, 20] {
+                    watch(done_bytes, 20);
+                    self.pass(format!("image {done_bytes}"));
+                }
+                return Ok(ReplicaAnswer::Written);
+            }
+            ReplicaOp::StageImage { offset, .. } => format!("piece {offset}"),
             other => format!("{other:?}"),
         });
         Ok(ReplicaAnswer::Written)
@@ -109,6 +122,7 @@ impl Rig {
                         gate,
                         steps_left: 0,
                         idle_left,
+                        images: None,
                     },
                 )
                 .unwrap();
@@ -288,13 +302,63 @@ fn updates_go_on_during_a_checkpoint() {
     }
     assert_eq!(rig.started(), "step 2");
     let report = rig.mirror.report().next().unwrap();
-    assert_eq!((report.progress.done_bytes, report.progress.total_bytes), (1, 3));
+    let progress = report.progress.unwrap();
+    assert_eq!(
+        (progress.work, progress.done_bytes, progress.total_bytes),
+        (LongWork::Checkpoint, 1, 3)
+    );
     rig.release(0);
     assert_eq!(rig.started(), "step 1");
     rig.release(0);
     let done = rig.next(0);
     assert_eq!(done.ticket, Ticket(1));
     assert!(done.result.is_ok());
+    let report = rig.mirror.report().next().unwrap();
+    assert_eq!((report.progress, report.counted.checkpoints), (None, 1));
+    assert_eq!(report.counted.heartbeats.count(), 2);
+}
+
+#[test]
+fn a_whole_image_and_one_in_pieces_say_how_far_they_are() {
+    let mut rig = Rig::new(&[PRIMARY]);
+    let far = |rig: &Rig| {
+        let progress = rig.mirror.report().next().unwrap().progress;
+        progress.map(|progress| (progress.work, progress.done_bytes, progress.total_bytes))
+    };
+    let database = Database::default();
+    let image = ReplicaOp::WriteImage { database };
+    rig.mirror.submit(Time::ZERO, Ticket(1), PRIMARY, image);
+    for done_bytes in [10, 20] {
+        assert_eq!(rig.started(), format!("image {done_bytes}"));
+        assert_eq!(far(&rig), Some((LongWork::Image, done_bytes, 20)));
+        rig.release(0);
+    }
+    assert!(rig.next(0).result.is_ok());
+    assert_eq!(far(&rig), None);
+    for (number, offset) in [(2, 0), (3, 4)] {
+        let piece = ReplicaOp::StageImage {
+            position: Position::EMPTY,
+            len_bytes: 12,
+            offset,
+            bytes: vec![0; 4],
+        };
+        rig.mirror.submit(Time::ZERO, Ticket(number), PRIMARY, piece);
+        assert_eq!(rig.started(), format!("piece {offset}"));
+        rig.release(0);
+        assert_eq!(rig.next(0).ticket, Ticket(number));
+        assert_eq!(far(&rig), Some((LongWork::Image, offset + 4, 12)));
+    }
+    // What comes between two pieces ends nothing, opening it anew does.
+    rig.heartbeat(0, PRIMARY, 4);
+    assert_eq!(rig.started(), "heartbeat 4");
+    rig.release(0);
+    assert_eq!(rig.next(0).ticket, Ticket(4));
+    assert_eq!(far(&rig), Some((LongWork::Image, 8, 12)));
+    rig.open(0, 5);
+    assert_eq!(rig.started(), "Open");
+    rig.release(0);
+    assert_eq!(rig.next(0).ticket, Ticket(5));
+    assert_eq!(far(&rig), None);
 }
 
 #[test]

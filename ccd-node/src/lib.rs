@@ -18,6 +18,8 @@
 //!   outbox, outlet, door, gauge, descriptors, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
+//!   metrics        what monitoring asks of a node, as text
+//!
 //!   measured       what the benchmark reaches of the insides
 //!   demo           a whole cluster in one process tree, on files
 //!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
@@ -41,6 +43,7 @@ mod gauge;
 mod history;
 #[doc(hidden)]
 pub mod measured;
+mod metrics;
 mod nodes;
 mod outbox;
 mod outlet;

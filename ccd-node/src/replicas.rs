@@ -10,7 +10,8 @@ use ccd_disk::region::{CheckpointBegun, CheckpointStep};
 use ccd_disk::{
     Access, Blocks, ExpectedIdentity, MkfsOptions, RawDevice, Region, RegionError, RegionId, ReplicaDriver,
 };
-use ccd_mirror::{Store, StoreStep};
+use ccd_mirror::{ImageWatch, Store, StoreStep};
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -22,11 +23,21 @@ use crate::branches;
 use crate::clients::today;
 
 /// One replica of this node, on its thread.
-#[derive(Debug)]
 pub struct RegionStore {
     driver: ReplicaDriver,
+    image_watch: Option<ImageWatch>,
     checkpoint: Checkpoint,
     journal: Journal,
+}
+
+impl fmt::Debug for RegionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionStore")
+            .field("driver", &self.driver)
+            .field("checkpoint", &self.checkpoint)
+            .field("journal", &self.journal)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether the journal may allocate when it is written to.
@@ -84,6 +95,7 @@ impl RegionStore {
         };
         Self {
             driver: ReplicaDriver::new(identity, opener, keeper),
+            image_watch: None,
             checkpoint: Checkpoint::None,
             journal: Journal::Settled,
         }
@@ -102,6 +114,21 @@ impl RegionStore {
             done_bytes,
             total_bytes,
         })
+    }
+
+    /// As the driver executes it, and it is told how far it is.
+    fn write_image(
+        &mut self,
+        database: &Database,
+        watch: &ImageWatch,
+    ) -> Result<ReplicaAnswer, ReplicaError> {
+        let image = database.to_image();
+        let region = self.driver.region()?;
+        region.write_image_in_steps(database.position(), image, &mut |done_bytes, total_bytes| {
+            watch(done_bytes, total_bytes);
+            true
+        })?;
+        Ok(ReplicaAnswer::Written)
     }
 
     fn encode(&mut self, database: Database) -> Result<StoreStep, ReplicaError> {
@@ -131,7 +158,14 @@ impl Store for RegionStore {
             self.journal = Journal::Filling;
             self.driver.region()?.note_untouched();
         }
-        self.driver.execute(op)
+        match (op, self.image_watch.clone()) {
+            (ReplicaOp::WriteImage { database }, Some(watch)) => self.write_image(&database, &watch),
+            (op, _) => self.driver.execute(op),
+        }
+    }
+
+    fn watch_images(&mut self, watch: ImageWatch) {
+        self.image_watch = Some(watch);
     }
 
     fn has_idle_work(&self) -> bool {
@@ -312,4 +346,53 @@ fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Result<
 pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     use std::io::Read;
     File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::ClusterId;
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn a_whole_image_is_written_as_the_driver_does_it_and_told_of_on_the_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("primary");
+        let node = NodeId::new(0).expect("a node number");
+        let id = ClusterId([7; 16]);
+        let text = format!(
+            "CLUSTER:prod:{id}\nNODE:0:alpha\nNODE:1:beta\nADDRESS:alpha:10.0.0.1:5640\nADDRESS:beta:10.0.0.2:5640\n\
+             DEVICE:primary:{}\nOPTION:fencing:lease\n",
+            path.display()
+        );
+        let init = ClusterInit::parse(&text).expect("it is an init database");
+        let replica = Replica::Device(DeviceRole::Primary);
+        let options = MkfsOptions::device(id, RegionId([1; 16]), replica, 2).tiny();
+        let len_bytes = options.len_bytes().expect("it is small");
+        ccd_disk::create_in_file(&path, len_bytes, &options, &mut |_, _| {}).expect("there is room");
+        let name = path.to_str().expect("the path is ours");
+        let mut store = RegionStore::device(&init, DeviceRole::Primary, name, node);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        store.watch_images(Arc::new(move |done_bytes, total_bytes| {
+            tell.lock().expect("no panic").push((done_bytes, total_bytes));
+        }));
+        let database = Database::default();
+        let image_len_bytes = database.image_len_bytes();
+        let write = || ReplicaOp::WriteImage {
+            database: database.clone(),
+        };
+        assert!(store.execute(write()).is_err(), "it is not open");
+        store.execute(ReplicaOp::Open).expect("the region is there");
+        store.execute(write()).expect("it fits");
+        assert_eq!(
+            *told.lock().expect("no panic"),
+            [(image_len_bytes, image_len_bytes)]
+        );
+        let loaded = store.execute(ReplicaOp::Load).expect("it can be read");
+        assert!(
+            matches!(&loaded, ReplicaAnswer::Loaded(loaded) if loaded.heads == [(node, database.position())]),
+            "{loaded:?}"
+        );
+    }
 }

@@ -254,4 +254,44 @@ entries! {
         "The kernel gave no random bytes.",
         "Nothing was changed.",
         "check /dev/urandom";
+    2130, Busy,
+        "A daemon runs, here or on another node, and may use the devices.",
+        "Nothing that counts was changed.",
+        "ccdadm status: the daemon brings devices back by itself; or stop ccdd on all nodes";
+    2131, Unsafe,
+        "The two devices are not primary and secondary of one cluster.",
+        "Nothing was changed.",
+        "ccd-disk show with each of them; correct the DEVICE rows of init.ccd";
+    2133, Unsafe,
+        "Whether what the good device holds is the newest cannot be told without the other voters.",
+        "The device was not changed.",
+        "systemctl start ccdd: it decides by a vote, and brings the device back by itself";
+    2134, Stale,
+        "The device that was to be written is the newer one of the two.",
+        "Nothing was changed.",
+        "ccd-disk resync with the other device, if that is the stale one";
+    2135, Stale,
+        "The device holds updates that the other one went on without, after an override.",
+        "Nothing was changed.",
+        "start ccdd, which keeps them aside; or save them with ccd-disk dump and make the region anew";
+    2136, Integrity,
+        "The device to copy from is damaged, or the other one is where only other nodes write.",
+        "Nothing was changed.",
+        "ccd-disk check says what; start ccdd on all nodes";
+    2137, Usage,
+        "No init database says which device is the twin of this one.",
+        "Nothing was changed.",
+        "give --from PATH, or the folder of init.ccd with --etc";
+    2138, BadData,
+        "The device to be brought up to date holds no region.",
+        "Nothing was changed.",
+        "make one with ccd-disk mkfs, then repeat it";
+    2139, Io,
+        "The device does not hold what was just written to it.",
+        "It is not to be relied on.",
+        "check its cables, its paths and dmesg, then repeat it";
+    2140, Usage,
+        "The local copy in the state folder belongs to another node than the one that was named.",
+        "Nothing was changed.",
+        "check --node and --state";
 }

@@ -5,6 +5,7 @@
 
 use super::{Ask, FromDaemon, ToDaemon};
 use core::borrow::Borrow;
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,6 +71,11 @@ pub fn encode_reply(reply: &FromDaemon) -> Result<Vec<u8>, WireError> {
     encode(reply, REPLY_BYTES_MAX)
 }
 
+/// The same, behind what is in `out` already; on an error nothing is added.
+pub fn append_reply(out: &mut Vec<u8>, reply: &FromDaemon) -> Result<(), WireError> {
+    append(out, reply, REPLY_BYTES_MAX)
+}
+
 /// The bytes after the prefix.
 pub fn decode_request(bytes: &[u8]) -> Result<ToDaemon, WireError> {
     decode(bytes)
@@ -92,21 +98,53 @@ fn frame_len(prefix: [u8; FRAME_PREFIX_BYTES], bytes_max: usize) -> Result<usize
 }
 
 fn encode<T: Serialize>(message: &T, bytes_max: usize) -> Result<Vec<u8>, WireError> {
-    let malformed = |error: postcard::Error| WireError::Malformed {
-        why: error.to_string(),
-    };
-    let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
-    frame.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
-    let mut frame = postcard::to_extend(message, frame).map_err(malformed)?;
-    let body_bytes = frame.len() - FRAME_PREFIX_BYTES;
-    if body_bytes > bytes_max {
-        return Err(WireError::TooLong {
+    let mut frame = Vec::new();
+    append(&mut frame, message, bytes_max)?;
+    Ok(frame)
+}
+
+fn append<T: Serialize>(out: &mut Vec<u8>, message: &T, bytes_max: usize) -> Result<(), WireError> {
+    let start = out.len();
+    out.reserve(FRAME_BYTES_USUAL);
+    out.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
+    let appended = postcard::serialize_with_flavor(message, Appended(out));
+    let body_bytes = out.len() - start - FRAME_PREFIX_BYTES;
+    let checked = match appended {
+        Err(error) => Err(WireError::Malformed {
+            why: error.to_string(),
+        }),
+        Ok(()) if body_bytes > bytes_max => Err(WireError::TooLong {
             got: body_bytes as u64,
             max: bytes_max as u64,
-        });
+        }),
+        Ok(()) => Ok(()),
+    };
+    match checked {
+        Ok(()) => out[start..start + FRAME_PREFIX_BYTES].copy_from_slice(&(body_bytes as u32).to_le_bytes()),
+        Err(_) => out.truncate(start),
     }
-    frame[..FRAME_PREFIX_BYTES].copy_from_slice(&(body_bytes as u32).to_le_bytes());
-    Ok(frame)
+    checked
+}
+
+/// A vector of somebody else's, to be written to.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {

@@ -8,7 +8,7 @@ use super::watch::{WatchAsk, WatchItem};
 use ccd_core::client::{Answer, Refusal, Reply, Request, RequestBody, VerifiedCopy};
 use ccd_core::database::{Difference, Key, Row};
 use ccd_core::drill::DrillReport;
-use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, NodeId, Position};
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Generation, NodeId, Position, Replica};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Decision, Status};
 use ccd_core::time::Date;
@@ -202,6 +202,27 @@ pub struct StatusReport {
     pub uptime: Duration,
     /// This node's ways to the others: one for each address of each.
     pub links: Vec<LinkReport>,
+    /// What takes long on this node's replicas just now.
+    pub work: Vec<WorkReport>,
+}
+
+/// A checkpoint or a whole copy that is being written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkReport {
+    pub replica: Replica,
+    pub kind: WorkKind,
+    pub done_bytes: u64,
+    /// 0: not known.
+    pub total_bytes: u64,
+    /// Since its first step.
+    pub elapsed: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkKind {
+    /// What makes a replica the same as another: a device that comes back, a local copy that joins.
+    Copy,
+    Checkpoint,
 }
 
 /// One way over which this node sends to another.

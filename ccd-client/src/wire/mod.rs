@@ -10,7 +10,8 @@
 //! A connection starts with [`PREAMBLE`] each way: three letters and the version. Then frames follow: a length
 //! (u32, little-endian) and that many bytes of postcard. The client numbers its requests and may send the next
 //! one before the last is answered; the daemon answers each exactly once, in any order. Both sides use these
-//! functions and nothing else: the daemon on async sockets, the library on blocking ones. No function here does
+//! functions and nothing else (on control.sock, whoever collects metrics speaks HTTP instead; there the client speaks
+//! first): the daemon on async sockets, the library on blocking ones. No function here does
 //! input or output.
 
 mod frame;
@@ -19,13 +20,13 @@ mod message;
 mod watch;
 
 pub use frame::{
-    FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, check_preamble,
-    decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
+    FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, append_reply,
+    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
 };
 pub use history::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate, KeyChange};
 pub use message::{
     Ask, BranchReport, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName,
-    Service, StatusReport, ToDaemon, Told,
+    Service, StatusReport, ToDaemon, Told, WorkKind, WorkReport,
 };
 pub use watch::{
     MalformedPlace, WATCH_PATTERNS_MAX, WatchAsk, WatchChange, WatchEffects, WatchFrom, WatchItem, WatchPlace,

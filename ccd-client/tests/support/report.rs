@@ -114,5 +114,6 @@ pub fn report() -> StatusReport {
                 trouble: "cannot connect: no route".into(),
             },
         ],
+        work: Vec::new(),
     }
 }

@@ -139,9 +139,20 @@ impl Matcher {
             .into());
         }
         row::check_column_count(key, pattern.named.len())?;
-        let mut columns = Vec::new();
+        let mut columns = Vec::with_capacity(pattern.columns.len() + pattern.named.len());
+        let mut add = |index, text: &str| {
+            row::check_text_length(key, text)?;
+            columns.push(Column {
+                index,
+                pattern: ColumnPattern::new(text, pattern.wildcard),
+                settled: false,
+            });
+            Ok::<(), RowError>(())
+        };
         for (index, column) in pattern.columns.iter().enumerate() {
-            columns.extend(column.as_deref().map(|text| (index, text)));
+            if let Some(text) = column {
+                add(index, text)?;
+            }
         }
         for (name, text) in &pattern.named {
             let index =
@@ -153,19 +164,8 @@ impl Matcher {
                         name: shortened(name),
                         columns: format.to_vec(),
                     })?;
-            columns.push((index, text.as_str()));
+            add(index, text)?;
         }
-        for (_, text) in &columns {
-            row::check_text_length(key, text)?;
-        }
-        let mut columns: Vec<Column> = columns
-            .into_iter()
-            .map(|(index, text)| Column {
-                index,
-                pattern: ColumnPattern::new(text, pattern.wildcard),
-                settled: false,
-            })
-            .collect();
         let (prefix, whole) = settle(key, &mut columns, format.len());
         columns.retain(|column| !column.pattern.matches_all());
         Ok(Self {
@@ -218,7 +218,9 @@ impl Matcher {
 /// The longest text that every match starts with: the key, leading columns without wildcard, and the beginning of
 /// the next one. And whether every match is this text.
 fn settle(key: &Key, columns: &mut [Column], column_count: usize) -> (String, bool) {
-    let mut prefix = String::from(key.as_str());
+    let text_bytes: usize = columns.iter().map(|column| column.pattern.first.len() + 1).sum();
+    let mut prefix = String::with_capacity(key.as_str().len() + 1 + text_bytes);
+    prefix.push_str(key.as_str());
     prefix.push(SEPARATOR);
     for wanted in 0..column_count {
         let Some(column) = columns.iter_mut().find(|column| column.index == wanted) else {

@@ -243,13 +243,20 @@ impl Row {
 
     /// Takes a line that a database holds apart; lines in there are known to be good.
     pub(super) fn from_stored(key: &Key, line: &str) -> Self {
+        let bytes = line.as_bytes();
         // Counted first: a vector that grows is moved.
-        let mut values = Vec::with_capacity(memchr::memchr_iter(SEPARATOR as u8, line.as_bytes()).count());
-        let mut rest = line;
-        while let Some(at) = memchr::memchr(SEPARATOR as u8, rest.as_bytes()) {
-            rest = &rest[at + 1..];
-            let end = memchr::memchr(SEPARATOR as u8, rest.as_bytes()).unwrap_or(rest.len());
-            values.push(decoded(&rest[..end]).unwrap_or_default().into_owned());
+        let mut values = Vec::with_capacity(bytes.iter().filter(|byte| **byte == SEPARATOR as u8).count());
+        let has_escapes = memchr::memchr(b'%', bytes).is_some();
+        let mut rest = &line[key.as_str().len()..];
+        while let Some(after) = rest.strip_prefix(SEPARATOR) {
+            let end = memchr::memchr(SEPARATOR as u8, after.as_bytes()).unwrap_or(after.len());
+            let value = &after[..end];
+            values.push(if has_escapes {
+                decoded(value).unwrap_or_default().into_owned()
+            } else {
+                value.to_owned()
+            });
+            rest = &after[end..];
         }
         Self {
             key: key.clone(),

@@ -116,6 +116,8 @@ pub fn run(global: &Global, args: &CheckArgs, output: &mut Output) -> Result<u8,
             }
         }
     }
+    // And with it what it says of its progress.
+    drop(handle);
     let repaired = writes && !repairs.is_empty();
     let worst = findings
         .iter()

@@ -60,7 +60,7 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
     let (mut handle, label) = open_region(global, &args.path, Access::ReadOnly)?;
     let superblock = &label.superblock;
     if args.blocks {
-        return dump_blocks(&mut handle, superblock, output);
+        return dump_blocks(handle, superblock, output);
     }
     let mut newest: Option<RecoveredArea> = None;
     let mut damage = Vec::new();
@@ -81,6 +81,8 @@ pub fn run(global: &Global, args: &DumpArgs, output: &mut Output) -> Result<u8, 
             newest = Some(area);
         }
     }
+    // And with it what it says of its progress.
+    drop(handle);
     for what in &damage {
         global.note(&format!("DAMAGE {what}"));
     }
@@ -141,7 +143,7 @@ pub fn replay(area: &RecoveredArea) -> Result<Database, String> {
     Ok(database)
 }
 
-fn dump_blocks(handle: &mut Handle, superblock: &Superblock, output: &mut Output) -> Result<u8, Failure> {
+fn dump_blocks(mut handle: Handle, superblock: &Superblock, output: &mut Output) -> Result<u8, Failure> {
     const AT_ONCE: u64 = 256;
     let blocks = superblock.geometry.blocks;
     let mut rows = Vec::new();
@@ -163,6 +165,8 @@ fn dump_blocks(handle: &mut Handle, superblock: &Superblock, output: &mut Output
         }
         first += count;
     }
+    // And with it what it says of its progress.
+    drop(handle);
     output.result(&rows, |to| {
         let header = [
             "block", "kind", "node", "epoch", "sequence", "part", "bytes", "fault",

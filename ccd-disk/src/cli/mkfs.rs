@@ -1,9 +1,10 @@
 //! `ccd-disk mkfs`: makes a region, and destroys nothing that it recognises unless that is said by name.
 
 use super::output::Output;
+use super::progress::Progress;
 use super::recognise::{Content, recognise};
-use super::{Failure, Global, cluster, exit, open, shared};
-use crate::device::{Access, Blocks, RawDevice};
+use super::{Failure, Global, cluster, exit, open, open_when_free, shared};
+use crate::device::{Access, BLOCK_BYTES, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::RegionId;
@@ -12,9 +13,9 @@ use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
 use ccd_core::time::Date;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::io::{self, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Make a region on a device or file
 #[derive(Debug, Args)]
@@ -215,23 +216,14 @@ fn make(
     len_bytes: u64,
     options: &MkfsOptions,
 ) -> Result<(), Failure> {
-    let shows = io::stderr().is_terminal() && !global.quiet;
-    let start = Instant::now();
-    let mut shown = 0;
-    let mut progress = |done: u64, total: u64| {
-        let percent = done * 100 / total.max(1);
-        if shows && percent != shown && start.elapsed().as_millis() > 500 {
-            shown = percent;
-            let _ = write!(io::stderr(), "\rzeroing {}: {percent} %  ", args.path.display());
-        }
-    };
+    let mut shown = Progress::of(global, format!("zeroing {}", args.path.display()));
+    let block = BLOCK_BYTES as u64;
+    let mut progress = |done: u64, total: u64| shown.tell(done * block, Some(total * block));
     let made = match device {
         Some(device) => create_with_progress(Box::new(device), options, &mut progress),
         None => create_in_file(&args.path, len_bytes, options, &mut progress),
     };
-    if shown > 0 {
-        let _ = writeln!(io::stderr());
-    }
+    drop(shown);
     made?;
     Ok(())
 }
@@ -328,22 +320,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .checked_mul(1 << shift)
         .filter(|size| *size > 0 && *size < 1 << 50)
         .ok_or_else(wrong)
-}
-
-/// A daemon that misses its device tries to open it twice a second, and finds that it is no region yet: such a moment is
-/// waited out. One that uses the device holds it all the time.
-const FREE_WITHIN: Duration = Duration::from_secs(2);
-
-fn open_when_free(path: &Path) -> Result<RawDevice, RegionError> {
-    let begun = Instant::now();
-    loop {
-        match open(path, Access::Exclusive) {
-            Err(RegionError::Busy { .. }) if begun.elapsed() < FREE_WITHIN => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 #[cfg(test)]

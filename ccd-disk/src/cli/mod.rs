@@ -5,7 +5,9 @@
 //! output.rs      tables and JSON on standard output; a closed pipe is no error
 //! recognise.rs   what a device holds, so that mkfs destroys nothing by mistake
 //! cluster.rs     what the init database says, if there is one
+//! progress.rs    how far long work is
 //! mkfs.rs show.rs check.rs dump.rs heartbeats.rs bench.rs probe.rs   one verb each
+//! resync/        brings a device to what its twin holds
 //! shared.rs      what must be right about a shared device before mkfs makes a region there
 //! fence/         status, register, preempt, clear
 //! ```
@@ -19,7 +21,9 @@ mod heartbeats;
 mod mkfs;
 mod output;
 mod probe;
+mod progress;
 mod recognise;
+mod resync;
 mod shared;
 mod show;
 
@@ -30,10 +34,12 @@ use crate::region::label::Label;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use output::Output;
+use progress::Watched;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Exit codes, the same for every program.
 pub mod exit {
@@ -72,12 +78,13 @@ Examples:
   ccd-disk show /dev/ccd/prod/primary              whose it is, what each node has stored there
   ccd-disk check /var/lib/ccd/local.region         look for damage
   ccd-disk dump /dev/ccd/prod/primary              the database it holds, as text
+  ccd-disk resync /dev/ccd/prod/secondary          fill it from the primary, with no daemon
   ccd-disk fence status                            who may write to the devices, who holds them
 
 Exit codes:
   0 done, 1 answered \"no\", 64 usage, 65 not a region, 66 no such file, 73 cannot create,
-  74 I/O error, 77 not permitted, 104 damaged, 107 refused for safety, 108 exists, 109 busy,
-  110 fenced, 111 outcome unknown";
+  74 I/O error, 77 not permitted, 103 stale or diverged, 104 damaged, 107 refused for safety,
+  108 exists, 109 busy, 110 fenced, 111 outcome unknown";
 
 /// Flags that every verb takes.
 #[derive(Debug, Args)]
@@ -93,7 +100,7 @@ struct Global {
         help_heading = "Folders"
     )]
     etc: PathBuf,
-    /// Folder with the local copy (taken for the sake of scripts; no verb needs it yet)
+    /// Folder with the local copy
     #[arg(
         long,
         global = true,
@@ -147,6 +154,7 @@ enum Command {
     Heartbeats(heartbeats::HeartbeatsArgs),
     Probe(probe::ProbeArgs),
     Fence(fence::FenceArgs),
+    Resync(resync::ResyncArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -241,6 +249,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Heartbeats(args) => heartbeats::run(&cli.global, args, &mut output),
         Command::Probe(args) => probe::run(&cli.global, args, &mut output),
         Command::Fence(args) => fence::run(&cli.global, args, &mut output),
+        Command::Resync(args) => resync::run(&cli.global, args, &mut output),
         Command::Bench(args) => bench::run(&cli.global, args, &mut output),
     };
     let done = done.and_then(|code| {
@@ -269,6 +278,7 @@ impl Global {
     /// Tells people something beside the result.
     fn note(&self, text: &str) {
         if !self.quiet {
+            progress::clear_line();
             let _ = writeln!(io::stderr(), "ccd-disk: {text}");
         }
     }
@@ -286,6 +296,7 @@ impl Global {
                 ),
             ));
         }
+        progress::clear_line();
         let _ = write!(io::stderr(), "{what}. Type yes to go on: ");
         let mut answer = String::new();
         io::stdin()
@@ -298,6 +309,23 @@ impl Global {
             exit::REFUSED,
             "CCD-2072 not confirmed; nothing was changed",
         ))
+    }
+}
+
+/// A daemon that misses its device tries to open it twice a second, and finds that it is no region yet: such a moment is
+/// waited out. One that uses the device holds it all the time.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Opens a device or file to be written, with nobody else.
+fn open_when_free(path: &Path) -> Result<RawDevice, RegionError> {
+    let begun = Instant::now();
+    loop {
+        match open(path, Access::Exclusive) {
+            Err(RegionError::Busy { .. }) if begun.elapsed() < FREE_WITHIN => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -322,7 +350,7 @@ fn open_region(global: &Global, path: &Path, access: Access) -> Result<(Handle, 
             device.len_bytes()
         ));
     }
-    let mut handle = Handle::new(Box::new(device));
+    let mut handle = Handle::new(Box::new(Watched::new(global, device)));
     let label = Label::read(&mut handle)?;
     for note in &label.notes {
         global.note(note);

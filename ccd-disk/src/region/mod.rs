@@ -17,8 +17,10 @@
 //! packing.rs    a segment that is being written
 //! staging.rs    an image that comes in parts
 //! filling.rs    the journal of a new region becomes its own
+//! alone.rs      what is done to a region with no daemon
 //! ```
 
+mod alone;
 mod append;
 mod checkpoint;
 mod choice;
@@ -350,7 +352,7 @@ impl Region {
     }
 
     /// Recovers every area and takes the newest state.
-    fn load(&mut self) -> Result<Loaded, RegionError> {
+    pub(crate) fn load(&mut self) -> Result<Loaded, RegionError> {
         let mut heads = Vec::new();
         let mut damage = Vec::new();
         let mut newest: Option<RecoveredArea> = None;
@@ -382,13 +384,10 @@ impl Region {
         let found = newest.as_ref().map(|newest| (newest.node, newest.position.stamp));
         let mut matters = Vec::new();
         for (node, lost_newest, text) in damage {
-            let is_older = lost_newest
-                .zip(found)
-                .is_some_and(|(lost, (in_area, found))| node != in_area && lost < found);
-            if is_older {
-                tracing::warn!("{text}; the state in use is newer");
-            } else {
+            if recovery::damage_matters(node, lost_newest, found) {
                 matters.push(text);
+            } else {
+                tracing::warn!("{text}; the state in use is newer");
             }
         }
         let damage = (!matters.is_empty()).then(|| matters.join("; "));

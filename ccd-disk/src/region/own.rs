@@ -10,10 +10,11 @@ use super::packing::Source;
 use super::recovery::{RecoveredArea, restart_after};
 use super::slots::{segment_room, slot_place};
 use super::staging::Staged;
-use crate::device::Buffer;
+use crate::device::{BLOCK_BYTES, Buffer};
 use crate::error::RegionError;
 use crate::format::checkpoint::{ImageBlocks, ImageSealer, JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
+use crate::format::header::PAYLOAD_BYTES;
 use crate::format::journal::{Entry, Ring, Step, blocks_for};
 use crate::format::segment::SegmentRoom;
 use crate::format::superblock::Superblock;
@@ -218,15 +219,35 @@ impl OwnArea {
         position: Position,
         image: Vec<u8>,
     ) -> Result<(), RegionError> {
+        self.write_image_in_steps(handle, position, image, &mut |_, _| true)
+            .map(drop)
+    }
+
+    /// The same; `goes_on` is told how many bytes of how many are written, the last time before the head is. If it says no, the old
+    /// state stays, and the answer is `false`.
+    pub fn write_image_in_steps(
+        &mut self,
+        handle: &mut Handle,
+        position: Position,
+        image: Vec<u8>,
+        goes_on: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<bool, RegionError> {
         self.refuse_if_too_large(handle, &image)?;
         self.staged = None;
+        let total_bytes = image.len() as u64;
         let place = self.next_place(position);
         let slot = self.places[place.slot as usize];
         let mut blocks = ImageBlocks::new(slot, image, position, place.sequence);
         while let Some((block, blocks)) = blocks.next(CHECKPOINT_STEP_BLOCKS) {
             handle.write_unflushed(block, blocks)?;
+            let end = block - (slot.head_block + 1) + (blocks.len() / BLOCK_BYTES) as u64;
+            let done_bytes = (end * PAYLOAD_BYTES as u64).min(total_bytes);
+            if !goes_on(done_bytes, total_bytes) {
+                return Ok(false);
+            }
         }
-        self.replace_by(handle, place, blocks.sealer())
+        self.replace_by(handle, place, blocks.sealer())?;
+        Ok(true)
     }
 
     /// The image is written: it takes the place of everything, and the journal begins anew.

@@ -138,6 +138,16 @@ pub fn recover(
     Ok(area)
 }
 
+/// Whether damage in the area of `node`, of which nothing was newer than `lost_newest`, concerns the newest state that was `found`, and in
+/// which area.
+pub(super) fn damage_matters(
+    node: NodeId,
+    lost_newest: Option<Stamp>,
+    found: Option<(NodeId, Stamp)>,
+) -> bool {
+    !(lost_newest.zip(found)).is_some_and(|(lost, (in_area, found))| node != in_area && lost < found)
+}
+
 /// Where a ring lies.
 pub fn ring_of(superblock: &Superblock, node: NodeId) -> Ring {
     Ring {

@@ -8,7 +8,7 @@ use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
 };
 use ccd_core::time::Date;
-use ccd_disk::device::MemoryDevice;
+use ccd_disk::device::{LoggedWrite, MemoryDevice, Tear};
 use ccd_disk::format::journal::{Entry, Step};
 use ccd_disk::format::superblock::Superblock;
 use ccd_disk::region::handle::Handle;
@@ -115,4 +115,54 @@ pub fn image(position: Position, len: usize) -> Vec<u8> {
     (0..len)
         .map(|index| (index as u8).wrapping_mul(13) ^ seed)
         .collect()
+}
+
+/// The device as a power cut in the middle of call `cut` leaves it.
+pub fn device_after(start: &MemoryDevice, log: &[LoggedWrite], cut: usize, tear: Tear) -> MemoryDevice {
+    let device = start.fork();
+    // Writes that no flush followed before the cut may be lost in any part: these are torn too.
+    let flushed_until = log[..cut].iter().rposition(|call| call.flush).unwrap_or(0);
+    for (index, write) in log[..cut].iter().enumerate() {
+        if !write.flush {
+            let kept = (!write.durable && index >= flushed_until).then_some(tear);
+            device.replay(write, kept);
+        }
+    }
+    if let Some(write) = log.get(cut).filter(|call| !call.flush) {
+        device.replay(write, Some(tear));
+    }
+    device
+}
+
+/// Ways in which the write that was cut off, and those that no flush followed, reach the medium.
+pub fn tears() -> Vec<Tear> {
+    let mut tears = vec![
+        Tear {
+            sector_bytes: 4096,
+            kept: 0,
+        },
+        Tear {
+            sector_bytes: 4096,
+            kept: u64::MAX,
+        },
+    ];
+    for kept in [
+        0b1,
+        0b10,
+        0x55,
+        0xAA,
+        0x1111_1111_1111_1111,
+        0x0F0F_0F0F_0F0F_0F0F,
+        !1,
+    ] {
+        tears.push(Tear {
+            sector_bytes: 512,
+            kept,
+        });
+        tears.push(Tear {
+            sector_bytes: 4096,
+            kept,
+        });
+    }
+    tears
 }

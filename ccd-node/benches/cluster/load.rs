@@ -25,14 +25,18 @@ pub fn ratio(what: &str, measured: &Samples, floor: &Samples, goal: f64) {
     );
 }
 
+/// How often the floor and what is measured take turns.
+pub fn turns(usual: u32) -> Result<u32> {
+    Ok(std::env::var("CCD_BENCH_TURNS").map_or(Ok(usual), |turns| turns.parse())?)
+}
+
 /// The updates, and the floor.
 pub fn in_turns(
     mut floor: impl FnMut(&mut Samples) -> Result<()>,
     load: &mut Load,
 ) -> Result<(Samples, Samples)> {
     let (mut updates, mut bare) = (Samples::default(), Samples::default());
-    let turns = std::env::var("CCD_BENCH_TURNS").map_or(Ok(TURNS), |turns| turns.parse())?;
-    for _ in 0..turns {
+    for _ in 0..turns(TURNS)? {
         floor(&mut bare)?;
         load.add(UPDATES_PER_TURN, &mut updates)?;
     }

@@ -5,10 +5,11 @@
 //! many.rs      three and five nodes without devices
 //! joins.rs     a node that starts with nothing joins
 //! updates.rs   one update of each kind alone: `-- paired`, `-- solo`, `-- three`
-//! watchers.rs  ten thousand watchers; a query; a history of a million updates
+//! watchers.rs  ten thousand watchers
+//! questions.rs a query; a history of a million updates
 //! load.rs      what a client asks for
 //! floors.rs    the bare programs            ring.rs      two writes in one submission
-//! copies.rs    those of a copy
+//! copies.rs    those of a copy              crowd.rs     that of many watchers
 //! rig.rs       daemons on files             samples.rs   percentiles
 //! placement.rs which processor runs what
 //! ```
@@ -17,12 +18,14 @@
 //! Nothing here fails because it is slow.
 
 mod copies;
+mod crowd;
 mod floors;
 mod joins;
 mod load;
 mod many;
 mod pair;
 mod placement;
+mod questions;
 mod rig;
 mod ring;
 mod samples;
@@ -41,6 +44,7 @@ fn main() -> Result<()> {
         Some(floors::SERVER) => return floors::serve(&args[2..]),
         Some(floors::PEER) => return floors::answer(&args[2..]),
         Some(floors::ECHO) => return floors::echo(&args[2..]),
+        Some(crowd::TELLER) => return crowd::tell(&args[2..]),
         Some(watchers::WATCHERS) => return watchers::watch(&args[2..]),
         Some(copies::RECEIVER) => return copies::receive(&args[2..]),
         // What `cargo bench` itself passes does not matter.
@@ -65,10 +69,10 @@ fn main() -> Result<()> {
         watchers::run()?;
     }
     if all || named("query") {
-        watchers::query()?;
+        questions::query()?;
     }
     if all || named("history") {
-        watchers::history()?;
+        questions::history()?;
     }
     Ok(())
 }

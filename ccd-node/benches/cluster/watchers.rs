@@ -1,9 +1,11 @@
 //! Ten thousand watchers: what an update costs the daemon that all of them see, and one that none sees; and that the client which
-//! made it hears of it first. The watchers are a program of their own: what they do is not counted.
+//! made it hears of it first. The watchers are a program of their own: what they do is not counted, nor what the daemon spends
+//! all the time. Against a bare program that sends the same bytes to as many sockets.
 
+use super::crowd::Crowd;
 use super::rig::{ALPHA, BETA, Rig, Shape};
 use super::samples::Samples;
-use super::{PATIENCE, floors, placement};
+use super::{PATIENCE, placement};
 use anyhow::{Context, Result, ensure};
 use ccd_client::wire::{
     self, Ask, FRAME_PREFIX_BYTES, FromDaemon, PREAMBLE, ToDaemon, Told, WatchAsk, WatchFrom, WatchItem,
@@ -12,7 +14,6 @@ use ccd_client::{Client, Transaction};
 use ccd_core::database::{Key, Op, Pattern, Row};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 pub const WATCHERS: &str = "watchers";
 const COUNT: usize = 10_000;
 const UPDATES: u32 = 60;
+/// The kernel counts processor time in these (`USER_HZ`).
+const TICK_MS: f64 = 10.0;
 /// Between two updates: each is told by itself.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -43,6 +46,7 @@ pub fn run() -> Result<()> {
         alone.samples, alone.cpu_ms
     );
     let socket = folder.path().join("alpha/run/ccdd.sock");
+    let frames = frames(&socket, &client)?;
     let mut watchers = Watchers::start(&socket)?;
     let before = rig.resident_mib(ALPHA)?;
     let unseen = measure(&rig, &client, "UNSEEN", None)?;
@@ -52,10 +56,15 @@ pub fn run() -> Result<()> {
         unseen.cpu_ms,
         unseen.cpu_ms - alone.cpu_ms
     );
+    let idle_share = idle_share(&rig)?;
     let seen = measure(&rig, &client, "SEEN", Some(&mut watchers))?;
+    let cost_ms = seen.cpu_ms - idle_share * seen.span_ms;
     println!(
-        "update that all {COUNT} watchers see: {}; the daemon's CPU {:.2} ms (goal 20), of which the kernel {:.2}",
-        seen.samples, seen.cpu_ms, seen.kernel_ms
+        "update that all {COUNT} watchers see: {}; the daemon's CPU {cost_ms:.2} ms (goal 20), of which the kernel {:.2}, and \
+         {:.2} for what it does all the time",
+        seen.samples,
+        seen.kernel_ms,
+        seen.cpu_ms - cost_ms
     );
     println!(
         "the ack came before the first watcher heard of it {} times of {UPDATES}; the last of {COUNT} heard of it {} after it",
@@ -65,7 +74,52 @@ pub fn run() -> Result<()> {
         "resident memory of alpha with {COUNT} watchers: {} MiB, {before} when they came",
         rig.resident_mib(ALPHA)?
     );
-    rig.kill(BETA)
+    drop(watchers);
+    rig.kill(BETA)?;
+    let bare_ms = bare(folder.path(), &frames)?;
+    println!(
+        "a bare program that sends those {} bytes to {COUNT} sockets: {bare_ms:.2} ms; ratio {:.2}",
+        frames[1].len(),
+        cost_ms / bare_ms
+    );
+    Ok(())
+}
+
+/// What a bare program spends on telling as many.
+fn bare(folder: &Path, frames: &[Vec<u8>; 2]) -> Result<f64> {
+    let socket = folder.join("crowd.sock");
+    let mut crowd = Crowd::start(folder, &socket, COUNT, frames)?;
+    let mut watchers = Watchers::start(&socket)?;
+    let mut spent = Duration::ZERO;
+    for _ in 0..UPDATES {
+        spent += crowd.tell()?;
+        watchers.heard()?;
+    }
+    Ok(spent.as_secs_f64() * 1e3 / f64::from(UPDATES))
+}
+
+/// The frames that begin a watch and that tell of an update.
+fn frames(socket: &Path, client: &Client) -> Result<[Vec<u8>; 2]> {
+    let mut stream = connect(socket.to_str().context("a readable path")?)?;
+    let began = begin(&mut stream)?;
+    let row = Row::new(Key::new("SEEN")?, [wide("first"), "x".repeat(64)])?;
+    client.update(Transaction::of(vec![Op::Add(row)]))?;
+    Ok([began, frame(&mut stream)?])
+}
+
+/// As the names of the benchmark's rows are.
+fn wide(name: &str) -> String {
+    format!("{name:<72}")
+}
+
+/// What share of a processor the daemon takes when nothing happens.
+fn idle_share(rig: &Rig) -> Result<f64> {
+    const SPAN: Duration = Duration::from_secs(4);
+    let before = rig.cpu_ticks(ALPHA)?;
+    std::thread::sleep(SPAN);
+    let after = rig.cpu_ticks(ALPHA)?;
+    let ticks = after.iter().sum::<u64>() - before.iter().sum::<u64>();
+    Ok(ticks as f64 * TICK_MS / (SPAN.as_secs_f64() * 1e3))
 }
 
 struct Measured {
@@ -75,6 +129,8 @@ struct Measured {
     kernel_ms: f64,
     ack_first: u32,
     last_heard: Samples,
+    /// From one update to the next.
+    span_ms: f64,
 }
 
 /// Updates one by one; with `watchers`, each waits until all of them have heard of the one before.
@@ -86,7 +142,7 @@ fn measure(rig: &Rig, client: &Client, key: &str, mut watchers: Option<&mut Watc
     for number in 0..UPDATES {
         let row = Row::new(
             Key::new(key)?,
-            [format!("{:?}-{number}", started), "x".repeat(64)],
+            [wide(&format!("{started:?}-{number}")), "x".repeat(64)],
         )?;
         samples.time(|| client.update(Transaction::of(vec![Op::Add(row)])))?;
         let acked = now();
@@ -100,8 +156,9 @@ fn measure(rig: &Rig, client: &Client, key: &str, mut watchers: Option<&mut Watc
         }
     }
     let after = rig.cpu_ticks(ALPHA)?;
-    let millis = |part: usize| (after[part] - before[part]) as f64 * 10.0 / f64::from(UPDATES);
+    let millis = |part: usize| (after[part] - before[part]) as f64 * TICK_MS / f64::from(UPDATES);
     Ok(Measured {
+        span_ms: started.elapsed().as_secs_f64() * 1e3 / f64::from(UPDATES),
         samples: samples.sorted(),
         cpu_ms: millis(0) + millis(1),
         kernel_ms: millis(1),
@@ -120,7 +177,7 @@ fn now() -> Duration {
     time.map(Duration::from).unwrap_or_default()
 }
 
-fn raise_limit() -> Result<()> {
+pub fn raise_limit() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     ensure!(
         hard > COUNT as u64 + 4_500,
@@ -189,19 +246,7 @@ pub fn watch(args: &[String]) -> Result<()> {
     let mut streams = Vec::with_capacity(count);
     for number in 0..count {
         let mut stream = connect(socket)?;
-        let ask = Ask::Watch(WatchAsk {
-            patterns: vec![Pattern::all(Key::new("SEEN")?)],
-            from: WatchFrom::Now,
-            timeout: PATIENCE,
-        });
-        stream.write_all(&PREAMBLE)?;
-        stream.write_all(&wire::encode_request(&ToDaemon { id: 1, body: ask })?)?;
-        stream.read_exact(&mut [0; PREAMBLE.len()])?;
-        let began = receive(&mut stream)?;
-        ensure!(
-            matches!(began, Told::Watched(WatchItem::Began { .. })),
-            "{began:?}"
-        );
+        begin(&mut stream)?;
         stream.set_nonblocking(true)?;
         epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         streams.push(stream);
@@ -245,98 +290,27 @@ fn connect(socket: &str) -> Result<UnixStream> {
     }
 }
 
-fn receive(stream: &mut UnixStream) -> Result<Told> {
+/// Begins to watch; returns the frame that says so.
+fn begin(stream: &mut UnixStream) -> Result<Vec<u8>> {
+    let ask = Ask::Watch(WatchAsk {
+        patterns: vec![Pattern::all(Key::new("SEEN")?)],
+        from: WatchFrom::Now,
+        timeout: PATIENCE,
+    });
+    stream.write_all(&PREAMBLE)?;
+    stream.write_all(&wire::encode_request(&ToDaemon { id: 1, body: ask })?)?;
+    stream.read_exact(&mut [0; PREAMBLE.len()])?;
+    let began = frame(stream)?;
+    let FromDaemon { body, .. } = wire::decode_reply(&began[FRAME_PREFIX_BYTES..])?;
+    ensure!(matches!(body, Told::Watched(WatchItem::Began { .. })), "{body:?}");
+    Ok(began)
+}
+
+fn frame(stream: &mut UnixStream) -> Result<Vec<u8>> {
     let mut prefix = [0; FRAME_PREFIX_BYTES];
     stream.read_exact(&mut prefix)?;
-    let mut body = vec![0; wire::reply_len(prefix)?];
-    stream.read_exact(&mut body)?;
-    let FromDaemon { body, .. } = wire::decode_reply(&body)?;
-    Ok(body)
-}
-
-/// A query against a bare request and answer of the same bytes.
-pub fn query() -> Result<()> {
-    const ROUNDS: u32 = 4_000;
-    const TURNS: u32 = 10;
-    let folder = tempfile::tempdir()?;
-    let mut rig = Rig::new(folder.path(), Shape::PAIR)?;
-    rig.start_all()?;
-    let client = rig.client(ALPHA)?;
-    let key = Key::new("ONE")?;
-    let columns = vec!["name".to_owned(), "value".to_owned()];
-    let format = Op::Format {
-        key: key.clone(),
-        columns,
-    };
-    let row = Row::new(key.clone(), ["row", &"x".repeat(76)])?;
-    client.update(Transaction::of(vec![format, Op::Add(row)]))?;
-    let pattern = || Pattern::positional(key.clone(), ["row"]);
-    // The same bytes both ways.
-    let request = ccd_core::client::Request {
-        timeout: PATIENCE,
-        body: ccd_core::client::RequestBody::Query {
-            pattern: pattern(),
-            stale: false,
-        },
-    };
-    let asked = wire::encode_request(&ToDaemon {
-        id: 1,
-        body: Ask::Request(request),
-    })?;
-    let found = client.query(pattern(), ccd_client::Freshness::Strict)?;
-    let told = wire::encode_reply(&FromDaemon {
-        id: 1,
-        body: Told::Rows {
-            position: found.position,
-            rows: found.rows,
-        },
-    })?;
-    let mut floor = floors::Echo::start(folder.path(), asked.len(), told.len())?;
-    let (mut queries, mut bare) = (Samples::default(), Samples::default());
-    for _ in 0..TURNS {
-        floor.measure(ROUNDS / TURNS, &mut bare)?;
-        for _ in 0..ROUNDS / TURNS {
-            queries.time(|| client.query(pattern(), ccd_client::Freshness::Strict))?;
-        }
-    }
-    let what = format!(
-        "query of one row through the socket ({} and {} bytes)",
-        asked.len(),
-        told.len()
-    );
-    super::load::ratio(&what, &queries.sorted(), &bare.sorted(), 1.5);
-    rig.end_all()
-}
-
-/// A history of a million updates: what it takes on the disk, and how soon it answers.
-pub fn history() -> Result<()> {
-    const UPDATES: u64 = 1_000_000;
-    const BUDGET_MIB: u64 = 64;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("history");
-    let started = Instant::now();
-    ccd_node::measured::fill_history(&path, BUDGET_MIB << 20, UPDATES)?;
-    let took = started.elapsed();
-    let mut bytes = 0;
-    for entry in fs::read_dir(&path)? {
-        bytes += entry?.metadata()?.len();
-    }
-    println!(
-        "a history of {UPDATES} updates: {:.1} MiB on disk (budget {BUDGET_MIB}), written in {} ms",
-        bytes as f64 / f64::from(1 << 20),
-        took.as_millis()
-    );
-    for (what, key, last) in [
-        ("the last 20 of a key that changes all the time", "BUSY", 20),
-        ("all of a key that changes once in 10,000", "RARE", 1_000_000),
-        ("a key that never changed", "NEVER", 20),
-    ] {
-        let started = Instant::now();
-        let count = ccd_node::measured::ask_history(&path, key, last)?;
-        println!(
-            "history KEY, {what}: {count} updates in {} ms (goal 1,000)",
-            started.elapsed().as_millis()
-        );
-    }
-    Ok(())
+    let mut frame = prefix.to_vec();
+    frame.resize(FRAME_PREFIX_BYTES + wire::reply_len(prefix)?, 0);
+    stream.read_exact(&mut frame[FRAME_PREFIX_BYTES..])?;
+    Ok(frame)
 }

@@ -104,6 +104,11 @@ impl Accounts {
         }
     }
 
+    /// That are open.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
     /// Takes a place for a connection of this user.
     ///
     /// # Errors

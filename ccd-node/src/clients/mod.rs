@@ -7,6 +7,7 @@
 //! limits.rs    what one user may take of the daemon
 //! serve.rs     the sockets and one task for each connection
 //! watching.rs  a connection that becomes a watcher's
+//! scrape.rs    HTTP on control.sock: metrics
 //! ```
 //!
 //! A request gets a [`ClientToken`] of its own and goes to the event loop; the answer is written to the socket
@@ -16,10 +17,12 @@ mod access;
 mod groups;
 mod limits;
 mod needs;
+mod scrape;
 mod serve;
 mod watching;
 
 pub use access::AccessRules;
+pub use scrape::Scrape;
 pub use serve::{Sockets, bind, serve, today};
 
 use crate::gauge::Held;
@@ -64,6 +67,7 @@ pub enum FromClient {
     Gone {
         client: ClientToken,
     },
+    Metrics(Scrape),
 }
 
 /// So much may wait for a client that does not read; more, and it is disconnected. Before that comes what its user may have.
@@ -85,30 +89,23 @@ impl Connection {
             tracing::debug!(uid = self.seat.uid(), "a client does not read its answers");
             return self.outbox.end();
         }
-        let reply = FromDaemon { id, body };
-        let frame = wire::encode_reply(&reply).or_else(|error| {
-            let fault = match error {
-                WireError::TooLong { got, .. } => Fault::TooLarge { bytes: got },
-                other => Fault::Internal {
+        let appended = self.outbox.append(|out| {
+            let start = out.len();
+            let fault = match wire::append_reply(out, &FromDaemon { id, body }) {
+                // Only questions have large answers, so nothing was changed.
+                Ok(()) if crowded && out.len() - start > SMALL_BYTES => Fault::Overloaded,
+                Ok(()) => return Ok(()),
+                Err(WireError::TooLong { got, .. }) => Fault::TooLarge { bytes: got },
+                Err(other) => Fault::Internal {
                     why: other.to_string(),
                 },
             };
+            out.truncate(start);
             let body = Told::Failed(fault);
-            wire::encode_reply(&FromDaemon { id, body })
+            wire::append_reply(out, &FromDaemon { id, body })
         });
-        // Only questions have large answers, so nothing was changed.
-        let frame = match frame {
-            Ok(frame) if crowded && frame.len() > SMALL_BYTES => {
-                let body = Told::Failed(Fault::Overloaded);
-                wire::encode_reply(&FromDaemon { id, body })
-            }
-            other => other,
-        };
-        match frame {
-            Ok(frame) => {
-                self.outbox.append(|out| out.extend_from_slice(&frame));
-                self.outbox.flush();
-            }
+        match appended {
+            Ok(()) => self.outbox.flush(),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be encoded");
                 self.outbox.end();

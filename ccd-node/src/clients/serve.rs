@@ -3,6 +3,7 @@
 use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
 use super::groups::peer_groups;
 use super::limits::{Accounts, Seat, Turn};
+use super::scrape;
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::descriptors;
 use crate::door::Door;
@@ -29,7 +30,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_local;
 
 /// A preamble or request that has begun must be whole in this time: nobody needs longer who is not stopped or hostile.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Requests are not read as long as a client has so much to read itself.
 const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// A decoded operation takes at most so many times its bytes on the wire.
@@ -52,14 +53,17 @@ pub struct Sockets {
 /// When the folder cannot be written.
 pub fn bind(client_path: &Path, control_path: &Path, rules: &AccessRules) -> io::Result<Sockets> {
     // Whom a row names must reach the socket; what they may ask is then looked at for each request.
-    let mode = |right, otherwise| if rules.grants_any(right) { 0o666 } else { otherwise };
-    let clients = bind_one(client_path, mode(AccessRight::Read, 0o660))?;
-    if let Some(gid) = rules.readers_gid()
-        && let Err(error) = std::os::unix::fs::chown(client_path, None, Some(gid.as_raw()))
-    {
-        tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", client_path.display());
+    let mode = |right| if rules.grants_any(right) { 0o666 } else { 0o660 };
+    let clients = bind_one(client_path, mode(AccessRight::Read))?;
+    // Those who may read may collect metrics there.
+    let control = bind_one(control_path, mode(AccessRight::Admin))?;
+    for path in [client_path, control_path] {
+        if let Some(gid) = rules.readers_gid()
+            && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid.as_raw()))
+        {
+            tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", path.display());
+        }
     }
-    let control = bind_one(control_path, mode(AccessRight::Admin, 0o600))?;
     Ok(Sockets { clients, control })
 }
 
@@ -92,6 +96,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Of clients, on both sockets.
+    pub(super) fn connections(&self) -> usize {
+        self.accounts.connections()
+    }
+
     /// Whoever can make this happen can make it happen often.
     fn warn(&self, what: &str) {
         if let Some(repeated) = self.quiet.borrow_mut().admit(Instant::now(), what) {
@@ -140,7 +149,11 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
                 spawn_local(async move {
                     let uid = caller.uid;
                     // How a connection ended is mostly the client's affair.
-                    if let Err(error) = converse(stream, caller, seat, &shared, control).await {
+                    let ended = match control {
+                        true => on_control(stream, caller, seat, &shared).await,
+                        false => converse(stream, caller, seat, &shared, false).await,
+                    };
+                    if let Err(error) = ended {
                         match error.downcast_ref::<Hostile>() {
                             Some(hostile) => {
                                 shared.warn(&format!("a client of user {uid} was hung up on: {hostile}"))
@@ -161,7 +174,7 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
 
 /// What no client does that means well.
 #[derive(Debug, thiserror::Error)]
-enum Hostile {
+pub(super) enum Hostile {
     #[error("a preamble or request that had begun was not whole after {} s", PATIENCE.as_secs())]
     Slow,
     #[error("a request of {bytes} bytes, and its user may write nothing")]
@@ -170,6 +183,16 @@ enum Hostile {
     Crowded,
     #[error(transparent)]
     Nonsense(#[from] wire::WireError),
+}
+
+/// What controls the cluster speaks the client protocol, what collects metrics speaks HTTP; either speaks first.
+async fn on_control(stream: UnixStream, caller: Caller, seat: Seat, shared: &Shared) -> anyhow::Result<()> {
+    if scrape::is_http(&stream).await? {
+        let rights = shared.rules.rights_of(&caller);
+        scrape::answer(stream, shared, &seat, &rights).await
+    } else {
+        converse(stream, caller, seat, shared, true).await
+    }
 }
 
 async fn converse(
@@ -188,6 +211,7 @@ async fn converse(
     connection.outbox.append(|out| out.extend_from_slice(&PREAMBLE));
     connection.outbox.flush();
     let outcome = tokio::select! {
+        biased;
         outcome = read(&mut reader, shared, &connection, &caller, &rights, control) => outcome,
         () = connection.outbox.drain() => Ok(None),
     };

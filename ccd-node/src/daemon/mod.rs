@@ -30,6 +30,7 @@ use crate::commands::Commands;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::history::{Answered, History};
+use crate::metrics::Counters;
 use crate::nodes;
 use crate::outlet::{Bell, Outlet};
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
@@ -91,6 +92,7 @@ struct Daemon {
     leave_by: Option<Time>,
     left: bool,
     entries: Entries,
+    counters: Counters,
 }
 
 /// An init database with other nodes is stored, or could not be.
@@ -255,6 +257,7 @@ impl Daemon {
     }
 
     fn record(&mut self, decision: Decision) {
+        self.counters.note_decision(decision.kind);
         tracing::info!(kind = ?decision.kind, "{}", decision.text);
         self.decisions.add(DatedDecision {
             date: today(),
@@ -383,6 +386,7 @@ impl Daemon {
         let Some(reply) = self.strict.take_reply(client, reply) else {
             return;
         };
+        self.counters.note_reply(&reply);
         let told = match reply {
             Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
             reply => reply.into(),
@@ -414,6 +418,11 @@ impl Daemon {
             FromClient::Status { client } => {
                 let report = Box::new(self.report());
                 self.clients.reply(client, Told::Status(report));
+            }
+            FromClient::Metrics(scrape) => {
+                let page = self.metrics(scrape.clients, scrape.watchers);
+                // Whoever asked may have gone.
+                let _ = scrape.answer.send(page);
             }
             FromClient::Watch { client, start } => self.ask_to_watch(client, start),
             FromClient::History { client, ask } => self.ask_history(client, ask),

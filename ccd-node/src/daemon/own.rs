@@ -4,14 +4,15 @@
 use super::Daemon;
 use crate::clients::today;
 use crate::clock;
+use crate::metrics;
 use crate::scrub;
 use ccd_client::files::Authkeys;
-use ccd_client::wire::{NodeName, StatusReport};
+use ccd_client::wire::{NodeName, StatusReport, WorkKind, WorkReport};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, Replica};
 use ccd_core::protocol::{Decision, DecisionKind, Event, Ticket};
 use ccd_core::time::Time;
-use ccd_mirror::Remedy;
+use ccd_mirror::{LaneReport, LongWork, Remedy};
 use std::time::Duration;
 
 /// How long a graceful leave may take before the process ends anyway.
@@ -122,7 +123,21 @@ impl Daemon {
             daemon_pid: std::process::id(),
             uptime: self.started.elapsed(),
             links: self.peers.report(),
+            work: self.mirror.report().filter_map(work_of).collect(),
         }
+    }
+
+    /// The page of metrics, for so many connections and watchers.
+    pub(super) fn metrics(&self, clients: usize, watchers: usize) -> String {
+        let lanes: Vec<LaneReport> = self.mirror.report().collect();
+        metrics::page(&metrics::Facts {
+            report: &self.report(),
+            counters: &self.counters,
+            lanes: &lanes,
+            clients,
+            watchers,
+            process: metrics::Process::look(),
+        })
     }
 
     /// SIGHUP: the authkey file is read again. What is wrong with it changes nothing.
@@ -169,4 +184,18 @@ impl Daemon {
             date,
         });
     }
+}
+
+fn work_of(lane: LaneReport) -> Option<WorkReport> {
+    let progress = lane.progress?;
+    Some(WorkReport {
+        replica: lane.replica,
+        kind: match progress.work {
+            LongWork::Image => WorkKind::Copy,
+            LongWork::Checkpoint => WorkKind::Checkpoint,
+        },
+        done_bytes: progress.done_bytes,
+        total_bytes: progress.total_bytes,
+        elapsed: progress.elapsed,
+    })
 }

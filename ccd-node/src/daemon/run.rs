@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
 use crate::history::History;
+use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, Pace, Peers};
 use crate::replicas::{LocalCopyError, RegionStore};
@@ -159,6 +160,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         leave_by: None,
         left: false,
         entries: Entries::new(),
+        counters: Counters::default(),
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");

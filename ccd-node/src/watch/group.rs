@@ -1,11 +1,14 @@
 //! Watchers that see the same: what one of them is told is encoded once for all.
 
 use super::ring::{Entry, Update, What};
+use super::watcher::{Gone, Watcher, write};
 use crate::history::{Effects, Kept};
 use ccd_client::wire::{self, FromDaemon, KeyChange, Told, WatchChange, WatchEffects, WatchItem};
 use ccd_core::database::{Key, Pattern, View};
 use ccd_core::ids::Generation;
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What of the database a watcher sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,49 @@ pub struct Group {
     view: View,
     /// Indexes of watchers, in no order.
     pub members: Vec<u32>,
+    pub live: Live,
+    /// When those in `live` were told something all together, and of which generation.
+    pub told: Option<(Instant, u64)>,
+}
+
+/// Those of a group who were told everything before: what happens next goes to all of them. Side by side in memory, so that
+/// telling ten thousand does not touch what else is known of each.
+#[derive(Debug, Default)]
+pub struct Live {
+    sockets: Vec<RawFd>,
+    indexes: Vec<u32>,
+}
+
+impl Live {
+    /// Returns where it is.
+    pub fn add(&mut self, index: u32, socket: RawFd) -> usize {
+        self.sockets.push(socket);
+        self.indexes.push(index);
+        self.indexes.len() - 1
+    }
+
+    /// Takes one out; returns the index of the watcher that is there now, if any.
+    pub fn remove(&mut self, at: usize) -> Option<u32> {
+        self.sockets.swap_remove(at);
+        self.indexes.swap_remove(at);
+        self.indexes.get(at).copied()
+    }
+
+    pub fn indexes(&self) -> &[u32] {
+        &self.indexes
+    }
+
+    /// Writes to all. Returns those whose socket did not take everything, and how much it took.
+    pub fn tell(&self, bytes: &[u8]) -> Vec<(u32, Result<usize, Gone>)> {
+        let mut short = Vec::new();
+        for (socket, index) in self.sockets.iter().zip(&self.indexes) {
+            let sent = write(*socket, bytes);
+            if sent != Ok(bytes.len()) {
+                short.push((*index, sent));
+            }
+        }
+        short
+    }
 }
 
 impl Group {
@@ -54,7 +100,16 @@ impl Group {
             view: sight.view(),
             sight,
             members: Vec::new(),
+            live: Live::default(),
+            told: None,
         }
+    }
+
+    /// When one of those in `live` was told something last, and of which generation.
+    pub fn told_last(&self, watcher: &Watcher) -> (Instant, u64) {
+        let own = (watcher.told_at, watcher.told);
+        let shared = self.told.filter(|(at, _)| *at >= watcher.live_since);
+        shared.map_or(own, |shared| shared.max(own))
     }
 
     /// The keys that it names one by one.

@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Hub {
     version: Option<Database>,
     not_serving: Option<String>,
     held_bytes: usize,
+    /// Those whose socket did not take everything.
+    blocked: BTreeSet<u32>,
     /// Those that wait for the ring to go on where the disk ends.
     between: Vec<Name>,
 }
@@ -94,6 +97,7 @@ impl Hub {
             version: None,
             not_serving: None,
             held_bytes: 0,
+            blocked: BTreeSet::new(),
             between: Vec::new(),
         })
     }
@@ -190,7 +194,7 @@ impl Hub {
             .filter(|place| place.seen == place.round.stamp.generation)
             .and_then(|place| self.ring.after(place.round));
         let stage = match ask.from {
-            WatchFrom::Now => Stage::Live,
+            WatchFrom::Now => Stage::Ring(self.ring.end()),
             WatchFrom::Rows => Stage::Past(Some(Box::new(Past::rows(&sight, &version)))),
             WatchFrom::Place(_) if let Some(number) = in_ring => Stage::Ring(number),
             WatchFrom::Generation(_) | WatchFrom::Place(_) => {
@@ -256,6 +260,8 @@ impl Hub {
         };
         self.count -= 1;
         self.held_bytes -= watcher.held_bytes();
+        self.blocked.remove(&index);
+        self.take_from_live(&watcher);
         self.freed.push(index);
         let Some(group) = self.groups.get_mut(&watcher.group) else {
             return;
@@ -279,6 +285,45 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// It was told everything.
+    fn enter_live(&mut self, index: u32, head: Position, now: Instant) {
+        let Some(watcher) = self.watchers.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        watcher.place = WatchPlace::at(head);
+        watcher.stage = Stage::Live;
+        watcher.live_since = now;
+        if let Some(group) = self.groups.get_mut(&watcher.group) {
+            watcher.live_at = Some(group.live.add(index, watcher.socket.as_raw_fd()));
+        }
+    }
+
+    /// There is something that it was not told, after `place`. Returns whether it was live.
+    fn leave_live(&mut self, index: u32, stage: Stage, place: Position) -> bool {
+        let Some(mut watcher) = self.watchers.get_mut(index as usize).and_then(Option::take) else {
+            return false;
+        };
+        let was_live = self.take_from_live(&watcher);
+        if was_live {
+            watcher.live_at = None;
+            watcher.place = WatchPlace::at(place);
+            watcher.stage = stage;
+        }
+        self.watchers[index as usize] = Some(watcher);
+        was_live
+    }
+
+    fn take_from_live(&mut self, watcher: &Watcher) -> bool {
+        let (Some(at), Some(group)) = (watcher.live_at, self.groups.get_mut(&watcher.group)) else {
+            return false;
+        };
+        let moved = group.live.remove(at);
+        if let Some(moved) = moved.and_then(|moved| self.watcher(moved)) {
+            moved.live_at = Some(at);
+        }
+        true
     }
 
     /// Sends to a watcher that holds nothing. It is removed if its connection is over, or too much is held.
@@ -306,8 +351,10 @@ impl Hub {
         }
         if (before > 0) != (after > 0) {
             let interest = if after > 0 {
+                self.blocked.insert(index);
                 quiet_interest() | EpollFlags::EPOLLOUT
             } else {
+                self.blocked.remove(&index);
                 quiet_interest()
             };
             let Some(Some(watcher)) = self.watchers.get(index as usize) else {
@@ -368,10 +415,7 @@ impl Hub {
                     let from = WatchFrom::Place(watcher.place);
                     watcher.stage = Stage::Past(Some(Box::new(Past::since(&group.sight, from, version))));
                 }
-                Stage::Ring(next) if *next >= end => {
-                    watcher.place = WatchPlace::at(head);
-                    watcher.stage = Stage::Live;
-                }
+                Stage::Ring(next) if *next >= end => return self.enter_live(index, head, now),
                 Stage::Ring(next) => {
                     let Some(group) = self.groups.get_mut(&watcher.group) else {
                         return;
@@ -400,21 +444,23 @@ impl Hub {
         let generation = head.stamp.generation.0;
         let mut alive: Option<Arc<[u8]>> = None;
         let serves = self.not_serving.is_none();
-        for index in 0..self.watchers.len() as u32 {
-            let Some(watcher) = self.watcher(index) else {
+        for index in self.blocked.clone() {
+            let stalled = self.watcher(index).and_then(|watcher| watcher.stalled);
+            if stalled.is_some_and(|since| now.duration_since(since) > STALL_MAX) {
+                self.remove(index);
+            }
+        }
+        for index in self.quiet(now) {
+            let Some(watcher) = self.watchers.get_mut(index as usize).and_then(Option::as_mut) else {
                 continue;
             };
-            if watcher
-                .stalled
-                .is_some_and(|since| now.duration_since(since) > STALL_MAX)
-            {
-                self.remove(index);
+            let Some(group) = self.groups.get(&watcher.group) else {
                 continue;
-            }
-            let quiet = now.duration_since(watcher.told_at);
-            let news = watcher.told != generation && serves;
-            let due = quiet > ALIVE_AFTER || news && quiet > PROGRESS_AFTER;
-            if due && !watcher.is_blocked() && matches!(watcher.stage, Stage::Live) {
+            };
+            let (told_at, told) = group.told_last(watcher);
+            let quiet = now.duration_since(told_at);
+            let news = told != generation && serves;
+            if quiet > ALIVE_AFTER || news && quiet > PROGRESS_AFTER {
                 watcher.told = generation;
                 let not_serving = &self.not_serving;
                 let bytes = alive.get_or_insert_with(|| {
@@ -425,10 +471,25 @@ impl Hub {
                     encoded(item).into()
                 });
                 let bytes = bytes.clone();
-                // One that is gone is removed.
-                let _ = self.send(index, &bytes, now);
+                // One that is gone is removed; one that does not take this goes on behind it.
+                if self.send(index, &bytes, now).is_ok()
+                    && self.watcher(index).is_some_and(|watcher| watcher.is_blocked())
+                {
+                    self.leave_live(index, Stage::Ring(self.ring.end()), head);
+                }
             }
         }
+    }
+
+    /// Those who were told everything, and perhaps nothing for a while.
+    fn quiet(&self, now: Instant) -> Vec<u32> {
+        let groups = self.groups.values();
+        let quiet = groups.filter(|group| {
+            group
+                .told
+                .is_none_or(|(at, _)| now.duration_since(at) > PROGRESS_AFTER)
+        });
+        quiet.flat_map(|group| group.live.indexes()).copied().collect()
     }
 }
 

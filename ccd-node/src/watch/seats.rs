@@ -54,6 +54,11 @@ impl Seats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are taken.
+    pub fn taken_count(&self) -> usize {
+        self.taken().total
+    }
+
     /// A seat for a watcher of this user.
     pub fn take(&self, uid: u32, is_trusted: bool) -> Result<Seat, Fault> {
         let mut taken = self.taken();

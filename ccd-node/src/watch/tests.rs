@@ -10,6 +10,8 @@ use ccd_core::database::{Database, Key, Op, Pattern, Record, Row, Update, Who};
 use ccd_core::ids::{ClusterId, Epoch, Generation, NodeSet, RequestId};
 use ccd_core::protocol::Committed;
 use ccd_core::time::Date;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The kernel makes a buffer no smaller.
+const SNDBUF_BYTES_MIN: usize = 1;
 
 struct Bench {
     history: History,
@@ -93,12 +97,20 @@ impl Bench {
     }
 
     fn watch(&self, patterns: &[&[&str]], from: WatchFrom) -> Watcher {
+        self.watch_through(patterns, from, None)
+    }
+
+    /// Through a socket that takes so much.
+    fn watch_through(&self, patterns: &[&[&str]], from: WatchFrom, sndbuf_bytes: Option<usize>) -> Watcher {
         let patterns = patterns
             .iter()
             .map(|words| Pattern::from_arguments(key(words[0]), &words[1..]));
         let patterns: Vec<Pattern> = patterns.collect();
         let (socket, stream) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
+        if let Some(bytes) = sndbuf_bytes {
+            setsockopt(&socket, SndBuf, &bytes).unwrap();
+        }
         let start = Start {
             socket,
             ask: WatchAsk {
@@ -372,4 +384,53 @@ fn a_whole_copy_is_a_gap_and_a_node_that_does_not_serve_says_so() {
     assert_eq!(later.next(), "began");
     bench.add("K", ["b", "up"]);
     assert_eq!(later.next(), "209 +K:b:up");
+}
+
+#[test]
+fn a_sign_that_a_full_socket_does_not_take_is_not_overwritten_by_what_comes_next() {
+    let mut bench = Bench::new(1 << 20);
+    // Each a little fuller than the one before: among them is one that has just been filled when the sign comes.
+    let mut slow = Vec::new();
+    for number in 0..24 {
+        let mut watcher = bench.watch_through(&[&["K"]], WatchFrom::Now, Some(SNDBUF_BYTES_MIN));
+        assert_eq!(watcher.next(), "began");
+        slow.push((bench.database.position().stamp.generation.0, watcher));
+        bench.add("K", [&number.to_string(), "up"]);
+    }
+    let mut quick = bench.watch(&[&["K"]], WatchFrom::Now);
+    assert_eq!(quick.next(), "began");
+    bench.add("OTHER", ["y", "up"]);
+    let unseen = bench.database.position();
+    // As soon as one has heard of it, all have, or could not.
+    loop {
+        match quick.receive() {
+            Told::Watched(WatchItem::Progress { position }) if position == unseen => break,
+            Told::Watched(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for number in 0..3 {
+        bench.add("K", [&format!("late{number}"), "up"]);
+    }
+    let last = bench.database.position().stamp.generation.0;
+    quick.generations(last);
+    let skipped = unseen.stamp.generation.0;
+    let mut signs = 0;
+    for (began, mut watcher) in slow {
+        let wanted: Vec<u64> = (began + 1..=last).filter(|seen| *seen != skipped).collect();
+        let mut told = Vec::new();
+        while told.last() != Some(&last) {
+            match watcher.receive() {
+                Told::Watched(WatchItem::Round { changes, .. }) => {
+                    told.extend(changes.iter().map(|change| change.generation.0));
+                }
+                Told::Watched(WatchItem::Progress { position }) => {
+                    signs += usize::from(position == unseen && told.last() == Some(&(skipped - 1)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(told, wanted);
+    }
+    assert!(signs > 0, "some of them took it");
 }

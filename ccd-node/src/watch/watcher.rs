@@ -5,7 +5,7 @@ use super::seats::Seat;
 use ccd_client::wire::WatchPlace;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +29,10 @@ pub struct Watcher {
     pub serial: u32,
     pub socket: UnixStream,
     pub group: usize,
-    /// Its index among the members of its group.
+    /// Its index among the members of its group, and among those of them who were told everything, if it is one.
     pub member_at: usize,
+    pub live_at: Option<usize>,
+    pub live_since: Instant,
     pub stage: Stage,
     /// Where it is, unless it is live.
     pub place: WatchPlace,
@@ -38,9 +40,9 @@ pub struct Watcher {
     held: Option<(Arc<[u8]>, usize)>,
     /// Since when it has taken nothing.
     pub stalled: Option<Instant>,
-    /// When it was told something.
+    /// When it was told something, by itself; what all are told who were told everything, the group knows.
     pub told_at: Instant,
-    /// The generation that it was told last, if it was.
+    /// The generation that it was told of by itself.
     pub told: u64,
     /// Until it is given back.
     _seat: Seat,
@@ -57,6 +59,8 @@ impl Watcher {
             socket,
             group,
             member_at: 0,
+            live_at: None,
+            live_since: Instant::now(),
             stage: Stage::Live,
             place,
             held: None,
@@ -80,12 +84,17 @@ impl Watcher {
     pub fn send(&mut self, bytes: &Arc<[u8]>, now: Instant) -> Result<(), Gone> {
         debug_assert!(self.held.is_none(), "items are told in order");
         self.told_at = now;
-        let sent = self.write(bytes)?;
+        let sent = write(self.socket.as_raw_fd(), bytes)?;
+        self.hold(bytes, sent, now);
+        Ok(())
+    }
+
+    /// Keeps what the socket did not take of something.
+    pub fn hold(&mut self, bytes: &Arc<[u8]>, sent: usize, now: Instant) {
         if sent < bytes.len() {
             self.held = Some((bytes.clone(), sent));
             self.stalled = Some(now);
         }
-        Ok(())
     }
 
     /// Sends what is held.
@@ -93,7 +102,7 @@ impl Watcher {
         let Some((bytes, sent)) = self.held.take() else {
             return Ok(());
         };
-        let more = self.write(&bytes[sent..])?;
+        let more = write(self.socket.as_raw_fd(), &bytes[sent..])?;
         if more > 0 {
             self.stalled = Some(now);
         }
@@ -105,21 +114,6 @@ impl Watcher {
         Ok(())
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<usize, Gone> {
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        let mut sent = 0;
-        while sent < bytes.len() {
-            match send(self.socket.as_raw_fd(), &bytes[sent..], flags) {
-                Ok(0) => break,
-                Ok(more) => sent += more,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => break,
-                Err(_) => return Err(Gone),
-            }
-        }
-        Ok(sent)
-    }
-
     /// Whether it has hung up, or says something, which no watcher does.
     pub fn is_gone(&self) -> bool {
         let mut byte = [0];
@@ -129,6 +123,22 @@ impl Watcher {
             Err(Errno::EAGAIN | Errno::EINTR)
         )
     }
+}
+
+/// Writes what the socket takes without waiting.
+pub fn write(socket: RawFd, bytes: &[u8]) -> Result<usize, Gone> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match send(socket, &bytes[sent..], flags) {
+            Ok(0) => break,
+            Ok(more) => sent += more,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => break,
+            Err(_) => return Err(Gone),
+        }
+    }
+    Ok(sent)
 }
 
 impl AsFd for Watcher {

@@ -120,6 +120,51 @@ fn a_solo_owner_goes_on_with_either_device_and_brings_a_new_one_up_to_date() {
     }
 }
 
+#[test]
+fn a_secondary_made_anew_is_resynced_with_no_daemon_and_both_are_in_sync_from_the_start() {
+    let mut cluster = Cluster::start();
+    cluster.nodes[BETA].kill();
+    cluster.alpha().wait_for("serving solo");
+    let writer = Writer::start(&[cluster.alpha()]);
+    cluster.devices[SECONDARY].fail();
+    wait_for_sync(&cluster, ALPHA, SECONDARY, false);
+    writer.wait_for_more(20);
+    let [primary, secondary] = [PRIMARY, SECONDARY].map(|role| cluster.devices[role].name().to_owned());
+    // The daemon has the devices.
+    let refused = cluster.disk(&["resync", "--yes", &secondary]);
+    assert_ne!(refused.code, 0, "{}", refused.err);
+    let ledger = writer.end();
+    cluster.nodes[ALPHA].kill();
+    cluster.devices[SECONDARY].replace();
+    cluster.mkfs(SECONDARY);
+    let planned = cluster.disk(&["resync", "--dry-run", &secondary]).expect(0).out;
+    assert!(planned.contains("would write"), "{planned}");
+    let done = cluster.disk(&["resync", "--yes", &secondary]).expect(0).out;
+    assert!(done.contains("wrote"), "{done}");
+    let dumped = [&primary, &secondary].map(|device| cluster.disk(&["dump", device]).expect(0).out);
+    assert_eq!(dumped[0], dumped[1]);
+    cluster.disk(&["check", &secondary]).done();
+    let again = cluster.disk(&["resync", &secondary]).expect(0).out;
+    assert!(again.contains("nothing to do"), "{again}");
+    cluster.nodes[ALPHA].start();
+    cluster.alpha().wait_for("serving solo");
+    wait_for_sync(&cluster, ALPHA, SECONDARY, true);
+    ledger.check(cluster.alpha());
+    let refused = cluster.disk(&["resync", "--yes", &secondary]).expect(109);
+    assert!(refused.err.contains("CCD-2130"), "{}", refused.err);
+    // The one that was made anew is enough to know everything.
+    cluster.devices[PRIMARY].fail();
+    wait_for_sync(&cluster, ALPHA, PRIMARY, false);
+    cluster.nodes[ALPHA].kill();
+    cluster.nodes[ALPHA].start();
+    cluster.alpha().wait_for("serving solo");
+    ledger.check(cluster.alpha());
+    cluster.devices[PRIMARY].repair();
+    cluster.nodes[BETA].start();
+    cluster.wait_until_redundant();
+    ledger.check(cluster.beta());
+}
+
 /// A lone start: what was lost before both nodes ended, who starts, with which devices, and whether it may.
 struct LoneStart {
     title: &'static str,

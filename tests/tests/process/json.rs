@@ -105,6 +105,7 @@ fn every_verb_prints_what_its_schema_says() {
             schemas.check(&format!("ccdctl {verb}"), &beta.ctl(&all).done());
         };
         ctl("members", &[]);
+        ctl("metrics", &[]);
         ctl("reconfigure", &["--members", "all", "--dry-run"]);
         ctl("takeover", &["--dry-run"]);
         ctl("add-node", &["gamma=10.0.0.3", "--dry-run"]);
@@ -160,6 +161,10 @@ fn every_verb_prints_what_its_schema_says() {
     cluster.nodes[BETA].terminate();
     cluster.nodes[ALPHA].wait_for("serving solo");
     disk_dump(&mut schemas, &cluster, device);
+    cluster.nodes[ALPHA].kill();
+    let other = cluster.devices[1].name();
+    let resynced = cluster.disk(&["--json", "resync", "--yes", other]).expect(0);
+    schemas.check("ccd-disk resync", &resynced);
 
     let unchecked: Vec<&str> = schemas
         .unchecked()

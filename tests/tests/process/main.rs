@@ -13,6 +13,7 @@
 //! sync.rs         synchronization commands              watch.rs      watchers
 //! access.rs       users other than root                 hostile.rs    users that mean no good
 //! library.rs      C and Python programs                 pages.rs      manual pages
+//! metrics.rs      what a node tells monitoring
 //! ```
 
 mod access;
@@ -23,6 +24,7 @@ mod history;
 mod hostile;
 mod json;
 mod library;
+mod metrics;
 mod networks;
 mod nodes;
 mod pages;

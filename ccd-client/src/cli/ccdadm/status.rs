@@ -3,6 +3,7 @@
 //! ```text
 //! status/picture.rs   nodes, links, devices, and which way data flows
 //! status/live.rs      the live view of --watch, as it is drawn
+//! status/work.rs      what takes long on the replicas, and how far it is
 //! status/watch.rs     --watch: asks again and again, on a terminal or not
 //! ```
 
@@ -11,6 +12,7 @@ mod fixture;
 mod live;
 mod picture;
 mod watch;
+mod work;
 
 use super::PROGRAM;
 use crate::cli::failure::{Doing, Stop};
@@ -200,6 +202,12 @@ fn device_state(device: &DeviceStatus) -> &'static str {
     }
 }
 
+/// What is wrong with it, or being done about it.
+fn device_detail(report: &StatusReport, device: &DeviceStatus) -> String {
+    let copied = || work::on_device(report, device.role);
+    (device.error.clone()).or_else(copied).unwrap_or_default()
+}
+
 fn device_path(report: &StatusReport, device: &DeviceStatus) -> String {
     let named = report.device_paths.iter().find(|(role, _)| *role == device.role);
     named.map_or_else(String::new, |(_, path)| path.clone())
@@ -285,6 +293,7 @@ pub(super) fn document(report: &StatusReport, health: Health) -> Value {
         "nodes": nodes,
         "devices": devices,
         "survives": survives,
+        "work": report.work.iter().map(work::document).collect::<Vec<_>>(),
         "daemon": {
             "version": report.daemon_version,
             "pid": report.daemon_pid,
@@ -429,11 +438,18 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
                 device_state(device).replace('_', " "),
                 fencing,
                 device_path(report, device),
-                device.error.clone().unwrap_or_default(),
+                device_detail(report, device),
             ]
         });
         let heading = ["DEVICE", "STATE", "FENCING", "PATH", ""];
         terminal.line(&table(&heading, devices.collect()))?;
+    }
+    let work = work::lines(report);
+    if !work.is_empty() {
+        terminal.line("")?;
+    }
+    for line in work {
+        terminal.line(&line)?;
     }
     terminal.line("")?;
     let survives: Vec<String> = status

@@ -1,5 +1,6 @@
 //! `ccdctl`: who takes part. For the administrator, and for an external membership monitor.
 
+mod metrics;
 mod nodes;
 
 use super::ccdadm::status::{external_view, names_of, node_name, node_state, view_text};
@@ -43,6 +44,7 @@ Examples:
   ccdctl reconfigure --members alpha,beta   the view of an external membership monitor
   ccdctl add-node gamma=10.0.0.3
   ccdctl remove-node alpha
+  ccdctl metrics                            for monitoring
 
 Exit codes are those of ccdadm.";
 
@@ -88,6 +90,7 @@ enum Verb {
     RemoveNode(nodes::RemoveNode),
     /// Say which node is master, for as long as it takes part
     Master(Master),
+    Metrics(metrics::Metrics),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -235,6 +238,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::AddNode(add) => add.run(&common, &mut terminal),
         Verb::RemoveNode(remove) => remove.run(&common, &mut terminal),
         Verb::Master(master) => master.run(&common, &mut terminal),
+        Verb::Metrics(metrics) => metrics.run(&common, &mut terminal),
         Verb::Completions { shell } => completions::<Ccdctl>(&mut terminal, shell, PROGRAM),
     };
     finish(terminal, outcome)

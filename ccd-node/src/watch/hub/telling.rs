@@ -6,7 +6,7 @@ use super::super::group::encoded;
 use super::super::past::{Answer, Outcome};
 use super::super::refuse;
 use super::super::ring::What;
-use super::super::watcher::{Gone, Stage};
+use super::super::watcher::Stage;
 use super::{DISK_PATIENCE, Hub, PIECE_BYTES, not_reached};
 use crate::history::Told as Telling;
 use crate::history::trail::{self, Step};
@@ -60,31 +60,14 @@ impl Hub {
                 [one] => one.clone(),
                 _ => pieces.concat().into(),
             };
-            let members = std::mem::take(&mut group.members);
-            let mut gone = Vec::new();
-            for index in &members {
-                let Some(watcher) = self.watchers.get_mut(*index as usize).and_then(Option::as_mut) else {
+            group.told = Some((now, head.stamp.generation.0));
+            for (index, sent) in group.live.tell(&bytes) {
+                self.leave_live(index, Stage::Ring(end), head);
+                let Some(watcher) = self.watcher(index) else {
                     continue;
                 };
-                if !matches!(watcher.stage, Stage::Live) {
-                    continue;
-                }
-                let sent = watcher.send(&bytes, now);
-                watcher.told = head.stamp.generation.0;
-                if sent.is_err() {
-                    gone.push(*index);
-                } else if watcher.is_blocked() {
-                    watcher.place = WatchPlace::at(head);
-                    watcher.stage = Stage::Ring(end);
-                    gone.push(*index);
-                }
-            }
-            if let Some(group) = self.groups.get_mut(&number) {
-                group.members = members;
-            }
-            for index in gone {
-                let held = self.watcher(index).map_or(0, |watcher| watcher.held_bytes());
-                let sent = if held > 0 { Ok(()) } else { Err(Gone) };
+                let sent = sent.map(|sent| watcher.hold(&bytes, sent, now));
+                let held = watcher.held_bytes();
                 // A watcher that is removed for it is none that anything more is done with here.
                 let _ = self.after_write(index, sent, 0, held);
             }
@@ -115,11 +98,7 @@ impl Hub {
         self.ring.reset(version.position());
         self.version = Some(version);
         for index in 0..self.watchers.len() as u32 {
-            if let Some(watcher) = self.watcher(index)
-                && matches!(watcher.stage, Stage::Live)
-            {
-                watcher.place = WatchPlace::at(head);
-                watcher.stage = Stage::Ring(end);
+            if self.leave_live(index, Stage::Ring(end), head) {
                 self.pump(index, now);
             }
         }

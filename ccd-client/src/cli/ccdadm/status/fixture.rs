@@ -99,6 +99,7 @@ pub fn whole(nodes: u8, devices: bool) -> StatusReport {
         daemon_pid: 4711,
         uptime: Duration::from_secs(9),
         links: ids.iter().skip(1).map(link).collect(),
+        work: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The live view of `ccdadm status --watch`, as it is drawn; `watch.rs` feeds it.
 
 use super::picture::{Pen, Piece, picture};
+use super::work::lines as lines_of_work;
 use super::{Health, node_name, node_state, verdict};
 use crate::cli::table::date_text;
 use crate::cli::terminal::Tone;
@@ -138,7 +139,7 @@ impl View {
         )));
         lines.push(match &self.trouble {
             Some(trouble) => Line::styled(trouble.clone(), self.style(Some(Tone::Bad))),
-            None => Line::raw(""),
+            None => Line::raw(lines_of_work(report).join("; ")),
         });
         Text::from(lines)
     }

@@ -3,7 +3,7 @@
 //!
 //! Always holds: no line is wider than [`COLUMNS_MAX`], and without Unicode all is ASCII but the names of nodes.
 
-use super::{device_state, link_state, node_name, node_state};
+use super::{device_detail, device_state, link_state, node_name, node_state};
 use crate::cli::terminal::Tone;
 use crate::wire::{LinkReport, LinkState, StatusReport};
 use ccd_core::configuration::{Configuration, Mode};
@@ -142,7 +142,7 @@ fn ends(report: &StatusReport, top: NodeId, serving: bool) -> Vec<(Way, String, 
     );
     let devices = status.devices.iter().map(|device| {
         let way = device_way(device, serving && solo);
-        let detail = device.error.clone().unwrap_or_default();
+        let detail = device_detail(report, device);
         (
             way,
             device.role.to_string(),

@@ -184,6 +184,11 @@ fn essence(mut document: Value) -> Value {
             node[name] = Value::Null;
         }
     }
+    for work in document["work"].as_array_mut().into_iter().flatten() {
+        for name in ["done_bytes", "total_bytes", "elapsed_ms", "rate_bytes_s"] {
+            work[name] = Value::Null;
+        }
+    }
     document["daemon"]["uptime_ms"] = Value::Null;
     document
 }
@@ -192,6 +197,8 @@ fn essence(mut document: Value) -> Value {
 mod tests {
     use super::super::fixture::{solo, whole};
     use super::*;
+    use crate::wire::{WorkKind, WorkReport};
+    use ccd_core::ids::{DeviceRole, Replica};
 
     #[test]
     fn updates_and_heartbeats_are_no_change_and_a_lost_disk_is_one() {
@@ -202,6 +209,20 @@ mod tests {
         later.status.nodes[1].lease = None;
         later.uptime = Duration::from_secs(99);
         assert_eq!(essence_of(&before), essence_of(&later));
+        // That a copy has begun is a change, how far it is none.
+        let copying = |done_bytes| {
+            let mut report = before.clone();
+            report.work.push(WorkReport {
+                replica: Replica::Device(DeviceRole::Primary),
+                kind: WorkKind::Copy,
+                done_bytes,
+                total_bytes: 100,
+                elapsed: Duration::from_millis(done_bytes),
+            });
+            essence_of(&report)
+        };
+        assert_ne!(essence_of(&before), copying(1));
+        assert_eq!(copying(1), copying(50));
         assert_ne!(essence_of(&before), essence_of(&solo()));
     }
 
