@@ -392,7 +392,7 @@ fn a_region_of_the_version_before_is_refused_with_what_to_do() {
     let last = open(&device, 0).superblock().geometry.last_block();
     for number in [0, last] {
         device.corrupt(number * BLOCK, |block| {
-            block[26] = 1;
+            block[26] = 2;
             let len = 128 + u32::from_le_bytes(block[36..40].try_into().unwrap()) as usize;
             let mut hasher = blake3::Hasher::new();
             hasher.update(&block[..8]).update(&block[24..len]);
@@ -403,7 +403,7 @@ fn a_region_of_the_version_before_is_refused_with_what_to_do() {
     assert!(matches!(refused, RegionError::TooOld { .. }), "{refused}");
     let text = refused.to_string();
     assert!(
-        text.contains("format version 1, this program knows 2") && text.contains("ccdadm restore"),
+        text.contains("format version 2, this program knows 3") && text.contains("ccdadm restore"),
         "{text}"
     );
     assert_eq!(refused.kind(), ReplicaErrorKind::Foreign);

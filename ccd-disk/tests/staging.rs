@@ -144,3 +144,24 @@ fn a_reserved_region_fills_its_journal_ahead_of_its_records_only() {
     assert!(!region.fill_journal_step().unwrap());
     assert_eq!(load(&device).position, last.position());
 }
+
+#[test]
+fn a_region_that_nobody_has_written_to_is_what_reading_it_finds() {
+    let device = device();
+    create_reserved(Box::new(device.open()), &options()).unwrap();
+    let loaded = |region: &mut Region| format!("{:?}", region.execute(ReplicaOp::Load).unwrap());
+    let read = loaded(&mut open(&device, 0));
+    let mut region = open(&device, 0);
+    region.note_untouched();
+    assert_eq!(loaded(&mut region), read);
+    // It goes on as any other, and is read from then on.
+    let new = database(60);
+    stage(&mut region, &new, 10_000, |_| true);
+    adopt(&mut region, &new);
+    region.note_untouched();
+    assert_eq!(
+        loaded(&mut region),
+        format!("{:?}", ReplicaAnswer::Loaded(load(&device)))
+    );
+    assert_eq!(load(&device).checkpoint, new);
+}

@@ -42,8 +42,12 @@ pub trait Store: Send + 'static {
     /// Does a bounded part of the checkpoint that was begun. Appends may come between two steps.
     fn step_checkpoint(&mut self) -> Result<StoreStep, ReplicaError>;
 
-    /// Does a bounded part of what can wait until nothing is asked for; returns whether there is more. Called after each
-    /// operation while none waits.
+    /// Whether there is something that can wait until nothing is asked for. Asked after each operation.
+    fn has_idle_work(&self) -> bool {
+        false
+    }
+
+    /// Does a bounded part of that; returns whether there is more. Called only when nothing has been asked for a moment.
     fn idle_step(&mut self) -> bool {
         false
     }

@@ -14,6 +14,10 @@ use std::time::Duration;
 /// How long the thread sleeps at most while a checkpoint's image is being made.
 const IMAGE_PAUSE: Duration = Duration::from_millis(1);
 
+/// Nothing that can wait is begun before nothing has been asked for so long: where one thing follows another, as when a node joins,
+/// it would be in the way of each.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
+
 /// So many jobs may overtake a checkpoint before it gets a step: updates go first, but never starve it.
 const JOBS_PER_STEP_MAX: u32 = 8;
 
@@ -48,12 +52,14 @@ impl<S: Store> Worker<S> {
     /// Runs until the lane is closed.
     pub fn run(mut self) {
         let mut jobs_since_step = 0;
+        let mut idle_in = IDLE_AFTER;
         loop {
             let next = match self.checkpoint {
-                None if self.idle_work => match self.lane.take() {
+                None if self.idle_work => match self.lane.wait_for(idle_in) {
                     None => {
                         let more = self.store().idle_step();
                         self.idle_work = more;
+                        idle_in = Duration::ZERO;
                         continue;
                     }
                     next => next,
@@ -74,7 +80,9 @@ impl<S: Store> Worker<S> {
                 }
                 Some(Next::Job(job)) => {
                     self.do_job(job);
-                    self.idle_work = true;
+                    let idle_work = self.store().has_idle_work();
+                    self.idle_work = idle_work;
+                    idle_in = IDLE_AFTER;
                     jobs_since_step += 1;
                     if self.checkpoint.is_none() || jobs_since_step < JOBS_PER_STEP_MAX {
                         continue;

@@ -22,6 +22,8 @@ struct Device {
     started: Sender<String>,
     gate: Receiver<()>,
     steps_left: u64,
+    /// After the next operation, so much can wait.
+    idle_left: u64,
     images: Option<ImageWatch>,
 }
 
@@ -72,6 +74,14 @@ impl Store for Device {
             },
         })
     }
+    fn has_idle_work(&self) -> bool {
+        self.idle_left > 0
+    }
+    fn idle_step(&mut self) -> bool {
+        let _ = self.started.send(format!("idle {}", self.idle_left));
+        self.idle_left -= 1;
+        self.idle_left > 0
+    }
     fn abandon_checkpoint(&mut self) {
         self.steps_left = 0;
     }
@@ -86,6 +96,10 @@ struct Rig {
 
 impl Rig {
     fn new(replicas: &[Replica]) -> Self {
+        Self::with_idle_work(replicas, 0)
+    }
+
+    fn with_idle_work(replicas: &[Replica], idle_left: u64) -> Self {
         let (wake, woken) = channel();
         let wake = Mutex::new(wake);
         let mut mirror = Mirror::new(
@@ -107,6 +121,7 @@ impl Rig {
                         started,
                         gate,
                         steps_left: 0,
+                        idle_left,
                         images: None,
                     },
                 )
@@ -176,6 +191,28 @@ fn operations_of_one_replica_keep_their_order() {
         let done = rig.next(0);
         assert_eq!(done.ticket, Ticket(number));
         assert!(done.result.is_ok());
+    }
+}
+
+#[test]
+fn what_can_wait_is_done_when_nothing_is_asked_for_and_to_its_end() {
+    let mut rig = Rig::with_idle_work(&[PRIMARY], 3);
+    for number in 0..3 {
+        rig.heartbeat(0, PRIMARY, number);
+    }
+    for number in 0..3 {
+        assert_eq!(rig.started(), format!("heartbeat {number}"));
+        rig.release(0);
+    }
+    for left in [3, 2, 1] {
+        assert_eq!(rig.started(), format!("idle {left}"));
+    }
+    // Then it sleeps until it is asked again.
+    rig.heartbeat(0, PRIMARY, 3);
+    assert_eq!(rig.started(), "heartbeat 3");
+    rig.release(0);
+    for number in 0..4 {
+        assert_eq!(rig.next(0).ticket, Ticket(number));
     }
 }
 

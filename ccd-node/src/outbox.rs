@@ -41,6 +41,8 @@ impl Socket for OwnedWriteHalf {
 pub struct Outbox<S> {
     socket: Rc<S>,
     backlog: RefCell<Vec<u8>>,
+    /// So much of it is with the kernel already. It goes when it is the larger part: what is left is not moved after each write.
+    sent_bytes: Cell<usize>,
     held: RefCell<Held>,
     backlog_bytes_max: usize,
     /// So much memory is kept when nothing waits. One big message must not keep its own for ever; but one piece of a copy
@@ -56,6 +58,7 @@ impl<S: Socket> Outbox<S> {
         Self {
             socket,
             backlog: RefCell::default(),
+            sent_bytes: Cell::new(0),
             held: RefCell::default(),
             backlog_bytes_max,
             kept_bytes: 1 << 20,
@@ -83,7 +86,7 @@ impl<S: Socket> Outbox<S> {
         if self.broken.get() {
             return;
         }
-        if self.write().is_err() || self.backlog.borrow().len() > self.backlog_bytes_max {
+        if self.write().is_err() || self.backlog_bytes() > self.backlog_bytes_max {
             self.end();
         } else if !self.is_empty() {
             self.changed.notify_one();
@@ -92,7 +95,7 @@ impl<S: Socket> Outbox<S> {
 
     fn write(&self) -> io::Result<()> {
         let mut backlog = self.backlog.borrow_mut();
-        let mut sent = 0;
+        let mut sent = self.sent_bytes.get();
         let outcome = loop {
             if sent == backlog.len() {
                 break Ok(());
@@ -105,17 +108,20 @@ impl<S: Socket> Outbox<S> {
                 Err(error) => break Err(error),
             }
         };
-        backlog.drain(..sent);
+        if sent > backlog.len() / 2 {
+            backlog.drain(..std::mem::take(&mut sent));
+        }
         if backlog.is_empty() {
             backlog.shrink_to(self.kept_bytes);
         }
-        self.held.borrow_mut().set(backlog.len());
+        self.sent_bytes.set(sent);
+        self.held.borrow_mut().set(backlog.len() - sent);
         outcome
     }
 
     /// What the receiver has not taken yet.
     pub fn backlog_bytes(&self) -> usize {
-        self.backlog.borrow().len()
+        self.backlog.borrow().len() - self.sent_bytes.get()
     }
 
     /// The socket, if nobody else has it and nothing is left to be sent.
@@ -125,7 +131,7 @@ impl<S: Socket> Outbox<S> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.backlog.borrow().is_empty()
+        self.backlog_bytes() == 0
     }
 
     /// Ends the connection: [`drain`](Self::drain) returns.
@@ -158,6 +164,58 @@ impl<S: Socket> Outbox<S> {
                 }
                 () = self.changed.notified() => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that takes so many bytes at each of these writes, and nothing at a zero.
+    struct Slow {
+        takes: RefCell<Vec<usize>>,
+        taken: RefCell<Vec<u8>>,
+    }
+
+    impl Socket for Slow {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            let takes = self.takes.borrow_mut().pop().unwrap_or_default().min(bytes.len());
+            if takes == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken.borrow_mut().extend_from_slice(&bytes[..takes]);
+            Ok(takes)
+        }
+
+        async fn writable(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn everything_goes_out_once_and_in_order_however_little_is_taken_at_a_time(
+            appended in proptest::collection::vec(0..200_usize, 1..20),
+            takes in proptest::collection::vec(0..90_usize, 0..60),
+        ) {
+            let socket = Rc::new(Slow { takes: RefCell::new(takes), taken: RefCell::default() });
+            let outbox = Outbox::new(socket.clone(), usize::MAX);
+            let mut sent = Vec::new();
+            for len in appended {
+                let next = (sent.len()..sent.len() + len).map(|index| index as u8);
+                sent.extend(next.clone());
+                outbox.append(|out| out.extend(next));
+                outbox.flush();
+                proptest::prop_assert_eq!(outbox.backlog_bytes(), sent.len() - socket.taken.borrow().len());
+                proptest::prop_assert_eq!(outbox.is_empty(), outbox.backlog_bytes() == 0);
+            }
+            while !outbox.is_empty() {
+                socket.takes.borrow_mut().push(70);
+                outbox.flush();
+            }
+            proptest::prop_assert_eq!(&*socket.taken.borrow(), &sent);
+            proptest::prop_assert!(outbox.backlog.borrow().is_empty(), "nothing is kept that was sent");
         }
     }
 }

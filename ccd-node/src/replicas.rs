@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use tokio::sync::oneshot;
 
 use crate::branches;
 use crate::clients::today;
@@ -64,7 +65,7 @@ enum Checkpoint {
 }
 
 impl RegionStore {
-    /// The node's own copy; `is_new` if [`make_local_copy`] has just made it.
+    /// The node's own copy; `is_new` if it has just been made.
     pub fn local(places: &Places, init: &ClusterInit, node: NodeId, is_new: bool) -> Self {
         let path = places.local_copy_path();
         let branches = places.branches_dir();
@@ -155,6 +156,7 @@ impl Store for RegionStore {
     fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         if matches!(op, ReplicaOp::Load) && self.journal == Journal::New {
             self.journal = Journal::Filling;
+            self.driver.region()?.note_untouched();
         }
         match (op, self.image_watch.clone()) {
             (ReplicaOp::WriteImage { database }, Some(watch)) => self.write_image(&database, &watch),
@@ -166,10 +168,11 @@ impl Store for RegionStore {
         self.image_watch = Some(watch);
     }
 
+    fn has_idle_work(&self) -> bool {
+        self.journal == Journal::Filling
+    }
+
     fn idle_step(&mut self) -> bool {
-        if self.journal != Journal::Filling {
-            return false;
-        }
         let filled = self.driver.region().map_err(|error| error.text);
         let filled = filled.and_then(|region| region.fill_journal_step().map_err(|error| error.to_string()));
         let more = filled.unwrap_or_else(|error| {
@@ -281,11 +284,33 @@ pub enum LocalCopyError {
     Region(#[from] RegionError),
 }
 
-/// Makes the local copy if there is none. Made under another name: a copy that is there is whole.
+/// Makes the local copy if there is none, on a thread of its own: meanwhile the peers are met. Returns where it is told whether one
+/// was made.
 ///
 /// # Errors
-/// When the file cannot be made or does not fit.
-pub fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Result<bool, LocalCopyError> {
+/// When no thread can be started.
+pub fn begin_local_copy(
+    places: &Places,
+    init: &ClusterInit,
+    node: NodeId,
+) -> io::Result<oneshot::Receiver<Result<bool, LocalCopyError>>> {
+    let (done, made) = oneshot::channel();
+    if places.local_copy_path().exists() {
+        // Nobody is gone yet.
+        let _ = done.send(Ok(false));
+        return Ok(made);
+    }
+    let (places, init) = (places.clone(), init.clone());
+    let make = move || {
+        // The daemon may have ended for another reason.
+        let _ = done.send(make_local_copy(&places, &init, node));
+    };
+    std::thread::Builder::new().name("ccd-make".into()).spawn(make)?;
+    Ok(made)
+}
+
+/// Made under another name: a copy that is there is whole.
+fn make_local_copy(places: &Places, init: &ClusterInit, node: NodeId) -> Result<bool, LocalCopyError> {
     let path = places.local_copy_path();
     let on_file = |source| LocalCopyError::File {
         path: path.clone(),

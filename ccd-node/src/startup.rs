@@ -5,7 +5,7 @@ use crate::decisions::Decisions;
 use crate::fences;
 use crate::nodes;
 use crate::peers::{Digest, Identity, Roster, Versions};
-use crate::replicas::{self, RegionStore};
+use crate::replicas::{self, LocalCopyError, RegionStore};
 use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
@@ -14,9 +14,12 @@ use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Says to systemd: starting me again will not help before somebody changes something.
 pub const DO_NOT_RESPAWN: u8 = 100;
@@ -61,17 +64,20 @@ pub struct Startup {
     pub init: ClusterInit,
     pub me: NodeId,
     pub identity: Identity,
-    pub rules: AccessRules,
+    /// Looking names up may take a while, and nothing waits for it but the sockets of clients.
+    pub rules: JoinHandle<AccessRules>,
     pub settings: Settings,
     pub decisions: Decisions,
-    pub stores: Vec<(Replica, RegionStore)>,
+    /// Whether the local copy was made, once it is there.
+    pub local_copy: oneshot::Receiver<Result<bool, LocalCopyError>>,
+    pub devices: Vec<(Replica, RegionStore)>,
     /// Between two background passes over the devices.
     pub scrub_every: Duration,
     /// Held for as long as the daemon lives.
     pub lock: File,
 }
 
-/// Reads the configuration, takes the state folder, and makes the local copy if there is none.
+/// Reads the configuration, takes the state folder, and begins to make the local copy if there is none.
 ///
 /// # Errors
 /// With the exit code that the process is to end with.
@@ -79,17 +85,17 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let init = read_init(&places).map_err(StartupError::files)?;
     let keys = Authkeys::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
-    let rules = AccessRules::new(init.access());
+    let rows = init.access().to_vec();
+    let rules = std::thread::Builder::new()
+        .name("ccd-names".into())
+        .spawn(move || AccessRules::new(&rows))
+        .map_err(no_thread)?;
     fences::check(&init)?;
     for folder in [&places.state, &places.run] {
         make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
     }
     let lock = lock(&places.state)?;
-    let made = replicas::make_local_copy(&places, &init, me)
-        .map_err(|error| StartupError::new(Exit::CannotCreate, error))?;
-    if made {
-        tracing::info!(path = %places.local_copy_path().display(), "made a new local copy");
-    }
+    let local_copy = replicas::begin_local_copy(&places, &init, me).map_err(no_thread)?;
     let decisions_path = places.decisions_path();
     let decisions = Decisions::open(&decisions_path).map_err(|error| {
         StartupError::new(
@@ -135,12 +141,11 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     };
-    let local = (Replica::Local, RegionStore::local(&places, &init, me, made));
     let devices = init.devices().iter().map(|device| {
         let store = RegionStore::device(&init, device.role, &device.path, me);
         (Replica::Device(device.role), store)
     });
-    let stores = std::iter::once(local).chain(devices).collect();
+    let devices = devices.collect();
     Ok(Startup {
         places,
         me,
@@ -148,11 +153,16 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         rules,
         settings,
         decisions,
-        stores,
+        local_copy,
+        devices,
         scrub_every,
         lock,
         init,
     })
+}
+
+fn no_thread(error: io::Error) -> StartupError {
+    StartupError::new(Exit::Internal, format!("cannot start a thread: {error}"))
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {

@@ -5,7 +5,8 @@
 //! with the logarithm of the number of rows; writing the text form is copying the chunks in order. A hundred
 //! thousand rows of 100 bytes take little more than those ten million bytes.
 //!
-//! What always holds: chunks are not empty, and have at most `CHUNK_BYTES_MAX` bytes or a few long lines; every line ends in `\n` and contains no other; lines ascend strictly in
+//! What always holds: chunks are not empty, and have at most `CHUNK_BYTES_MAX` bytes, or `CHUNK_BYTES_BULK` and a line if they were
+//! made in bulk, or a few long lines; every line ends in `\n` and contains no other; lines ascend strictly in
 //! byte order (as `LC_ALL=C sort` sorts), within and across chunks; a chunk's lower bound is at most its first line
 //! and more than the last line of the chunk before it; `measure` is that of all lines.
 
@@ -16,11 +17,15 @@ use rpds::RedBlackTreeMapSync;
 
 /// A chunk is split when it has more bytes than this: the bytes copied by an update, and a size that allocators have at hand.
 const CHUNK_BYTES_MAX: usize = 1024;
-/// How full chunks are made in bulk, so that the next insertions do not split each of them.
-const CHUNK_BYTES_BULK: usize = 768;
-/// A chunk with fewer bytes than this is joined to a neighbour if the two fill no more than a bulk chunk.
+/// How large chunks are made in bulk. Each costs a bound, a node and a way through the tree: fewer and larger ones are read in half
+/// the time, and who reads an image has a node waiting. The first insertions halve those that they find.
+const CHUNK_BYTES_BULK: usize = 3 << 10;
+/// A chunk with fewer bytes than this is joined to a neighbour if the two fill no more than that, so that the next insertions do
+/// not split it again.
 const CHUNK_BYTES_MIN: usize = 256;
-const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_BULK && CHUNK_BYTES_BULK < CHUNK_BYTES_MAX);
+const CHUNK_BYTES_JOINED: usize = 768;
+const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_JOINED && CHUNK_BYTES_JOINED < CHUNK_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX < CHUNK_BYTES_BULK);
 
 /// What the consistency record says about a text: kept up line by line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +79,7 @@ impl Lines {
     /// Takes lines that are sorted, each with its line break. The caller has checked that.
     pub fn from_sorted_text(text: &str) -> Self {
         let mut bulk = Bulk::default();
-        bulk.push(text);
+        bulk.push(text, memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64);
         bulk.finish()
     }
 
@@ -196,7 +201,7 @@ impl Lines {
             .range::<str, _>((Bound::Excluded(&*bound), Bound::Unbounded))
             .next();
         if let Some((next, chunk)) = after
-            && text.len() + chunk.len() <= CHUNK_BYTES_BULK
+            && text.len() + chunk.len() <= CHUNK_BYTES_JOINED
         {
             let (next, joined) = (next.clone(), text + chunk);
             self.chunks.remove_mut(&*next);
@@ -208,7 +213,7 @@ impl Lines {
             .range::<str, _>((Bound::Unbounded, Bound::Excluded(&*bound)))
             .next_back();
         if let Some((previous, chunk)) = before
-            && text.len() + chunk.len() <= CHUNK_BYTES_BULK
+            && text.len() + chunk.len() <= CHUNK_BYTES_JOINED
         {
             let (previous, joined) = (previous.clone(), String::from(&**chunk) + &text);
             self.chunks.remove_mut(&*bound);
@@ -228,13 +233,14 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    pub fn push(&mut self, mut text: &str) {
+    /// So many rows.
+    pub fn push(&mut self, mut text: &str, rows: u64) {
         self.lines.measure.add(Measure {
-            rows: memchr::memchr_iter(b'\n', text.as_bytes()).count() as u64,
+            rows,
             length_bytes: text.len() as u64,
             checksum: byte_sum(text.as_bytes()),
         });
-        if !self.rest.is_empty() && self.rest.len() + text.len() > CHUNK_BYTES_MAX {
+        if !self.rest.is_empty() && self.rest.len() + text.len() > CHUNK_BYTES_BULK {
             let (few, after) = text.split_at(whole_lines(
                 text,
                 CHUNK_BYTES_BULK.saturating_sub(self.rest.len()),
@@ -243,7 +249,7 @@ impl Bulk {
             self.end_chunk();
             text = after;
         }
-        while text.len() > CHUNK_BYTES_MAX {
+        while text.len() > CHUNK_BYTES_BULK {
             let (chunk, after) = text.split_at(whole_lines(text, CHUNK_BYTES_BULK));
             self.lines.put_chunk(chunk);
             text = after;
@@ -355,7 +361,7 @@ mod tests {
         let mut bulk = Bulk::default();
         lines
             .iter()
-            .for_each(|line| bulk.push(&(String::from(line) + "\n")));
+            .for_each(|line| bulk.push(&(String::from(line) + "\n"), 1));
         assert_eq!(bulk.finish(), *lines);
     }
 

@@ -1,16 +1,19 @@
 //! Block devices as a region sees them: the one interface, a real device, and one in memory.
 //!
 //! ```text
-//! mod.rs      trait Blocks; page-aligned buffers; transfers
+//! mod.rs      trait Blocks; transfers
+//! buffer.rs   Buffer: page-aligned blocks in memory
 //! raw.rs      RawDevice: a file, a loop device, any block device (O_DIRECT, exclusive)
 //! ring.rs     Ring: transfers to raw devices that nobody waits for (io_uring)
 //! memory.rs   MemoryDevice: for tests and the simulator: volatile cache, torn writes, injected errors
 //! ```
 
+mod buffer;
 mod memory;
 mod raw;
 mod ring;
 
+pub use buffer::Buffer;
 pub use memory::{LoggedWrite, MemoryDevice, MemoryHandle, Tear};
 pub(crate) use raw::sync_folder_of;
 pub use raw::{Access, RawDevice};
@@ -18,10 +21,12 @@ pub use ring::{Carrier, Landed, Landing, Ring, RingTarget};
 
 use std::fmt;
 use std::io;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// The unit of everything on a region, in bytes. Also the largest sector that is accepted.
 pub const BLOCK_BYTES: usize = 4096;
+
+/// Blocks of zeros that are written at once: 256 KiB. More of them would be memory that is touched for nothing.
+const ZEROS_BLOCKS: usize = 64;
 
 /// A device of whole blocks. Offsets and lengths are multiples of [`BLOCK_BYTES`]; calls block until done.
 ///
@@ -45,7 +50,7 @@ pub trait Blocks: Send + fmt::Debug {
 
     /// Writes zeros, not yet flushed.
     fn zero_at(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
-        let zeros = Buffer::zeroed(256);
+        let zeros = Buffer::zeroed(ZEROS_BLOCKS.min(len_bytes.div_ceil(BLOCK_BYTES as u64) as usize));
         let mut done = 0;
         while done < len_bytes {
             let chunk = (len_bytes - done).min(zeros.len() as u64);
@@ -86,67 +91,6 @@ pub struct Transfer {
     pub way: Way,
     pub offset: u64,
     pub blocks: Buffer,
-}
-
-/// One block in memory, aligned as O_DIRECT wants it.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C, align(4096))]
-struct Page([u8; BLOCK_BYTES]);
-
-const _: () = assert!(size_of::<Page>() == BLOCK_BYTES && align_of::<Page>() == BLOCK_BYTES);
-
-/// Whole blocks in memory, page-aligned.
-#[derive(Clone)]
-pub struct Buffer {
-    pages: Vec<Page>,
-}
-
-impl Buffer {
-    /// `blocks` blocks of zeros.
-    pub fn zeroed(blocks: usize) -> Self {
-        // Not written here: memory that is to be read into is touched once only.
-        let pages = Page::new_vec_zeroed(blocks);
-        Self {
-            pages: pages.unwrap_or_else(|_| panic!("no memory for {blocks} blocks")),
-        }
-    }
-
-    /// So many blocks of zeros, in the same memory if they fit.
-    pub fn clear_to(&mut self, blocks: usize) {
-        self.pages.clear();
-        self.pages.resize(blocks, Page([0; BLOCK_BYTES]));
-    }
-
-    pub fn blocks(&self) -> usize {
-        self.pages.len()
-    }
-
-    pub fn block(&self, index: usize) -> &[u8; BLOCK_BYTES] {
-        &self.pages[index].0
-    }
-
-    pub fn block_mut(&mut self, index: usize) -> &mut [u8; BLOCK_BYTES] {
-        &mut self.pages[index].0
-    }
-}
-
-impl std::ops::Deref for Buffer {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.pages.as_slice().as_bytes()
-    }
-}
-
-impl std::ops::DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.pages.as_mut_slice().as_mut_bytes()
-    }
-}
-
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer({} blocks)", self.pages.len())
-    }
 }
 
 /// Whether every byte is zero.

@@ -93,7 +93,8 @@ impl RawDevice {
         })
     }
 
-    /// Makes a new file of `len_bytes` (readable by its owner alone) and opens it; refuses one that exists.
+    /// Makes a new file of `len_bytes` (readable by its owner alone) and opens it; refuses one that exists. Its size is durable with
+    /// its first flush, its name when the caller sees to that.
     pub fn create_file(path: &Path, len_bytes: u64) -> io::Result<Self> {
         let file = OpenOptions::new()
             .write(true)
@@ -101,8 +102,6 @@ impl RawDevice {
             .mode(0o600)
             .open(path)?;
         file.set_len(len_bytes)?;
-        file.sync_all()?;
-        sync_folder_of(path)?;
         drop(file);
         Self::open(path, Access::Exclusive)
     }

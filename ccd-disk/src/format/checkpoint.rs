@@ -19,6 +19,11 @@ pub struct JournalPoint {
     pub at: u32,
 }
 
+impl JournalPoint {
+    /// Of an area that has no checkpoint.
+    pub const FIRST: Self = Self { sequence: 1, at: 0 };
+}
+
 /// What a checkpoint's head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointHead {
@@ -168,26 +173,67 @@ impl SlotPlace {
             digest: raw.digest,
         }))
     }
+}
 
-    /// Checks image blocks, `blocks` being the first ones after the head, and puts the image together.
-    pub fn decode_image(&self, head: &CheckpointHead, blocks: &Buffer) -> Result<Vec<u8>, (u64, BlockFault)> {
-        let len_bytes = head.image_len_bytes as usize;
-        let mut image = Vec::with_capacity(len_bytes);
-        let mut digest = blake3::Hasher::new();
-        for index in 0..len_bytes.div_ceil(PAYLOAD_BYTES) {
-            let number = self.head_block + 1 + index as u64;
+/// Checks the blocks of an image as they are read, and puts the image together.
+#[derive(Debug)]
+pub struct ImageOpener<'a> {
+    place: &'a SlotPlace,
+    head: &'a CheckpointHead,
+    next_block: u64,
+    digest: blake3::Hasher,
+    image: Vec<u8>,
+}
+
+impl<'a> ImageOpener<'a> {
+    pub fn new(place: &'a SlotPlace, head: &'a CheckpointHead) -> Self {
+        Self {
+            place,
+            head,
+            next_block: 0,
+            digest: blake3::Hasher::new(),
+            image: Vec::with_capacity(head.image_len_bytes as usize),
+        }
+    }
+
+    /// The number of the next block, and how many there are from it on.
+    pub fn wanted(&self) -> (u64, usize) {
+        let all = self.head.image_len_bytes.div_ceil(PAYLOAD_BYTES as u64);
+        (
+            self.place.head_block + 1 + self.next_block,
+            (all - self.next_block) as usize,
+        )
+    }
+
+    /// Takes the next so many blocks.
+    ///
+    /// # Errors
+    /// With the number of the first that is wrong, and why.
+    pub fn take(&mut self, blocks: &Buffer, count: usize) -> Result<(), (u64, BlockFault)> {
+        for index in 0..count {
+            let number = self.wanted().0;
             let fault = |fault| (number, fault);
-            let sealed = header::unseal(blocks.block(index), &self.identity, number).map_err(fault)?;
-            if sealed.tag.kind != Kind::Image || sealed.tag.sequence != head.sequence {
+            let sealed = header::unseal(blocks.block(index), &self.place.identity, number).map_err(fault)?;
+            if sealed.tag.kind != Kind::Image || sealed.tag.sequence != self.head.sequence {
                 return Err(fault(BlockFault::Kind));
             }
-            digest.update(&sealed.checksum);
-            image.extend_from_slice(sealed.payload);
+            self.digest.update(&sealed.checksum);
+            self.image.extend_from_slice(sealed.payload);
+            self.next_block += 1;
         }
-        if image.len() != len_bytes || *digest.finalize().as_bytes() != head.digest {
-            return Err((self.head_block, BlockFault::Checksum));
+        Ok(())
+    }
+
+    /// The image, once all blocks have been taken.
+    ///
+    /// # Errors
+    /// When they are not those that the head was written for.
+    pub fn finish(self) -> Result<Vec<u8>, (u64, BlockFault)> {
+        let is_whole = self.image.len() as u64 == self.head.image_len_bytes;
+        if !is_whole || *self.digest.finalize().as_bytes() != self.head.digest {
+            return Err((self.place.head_block, BlockFault::Checksum));
         }
-        Ok(image)
+        Ok(self.image)
     }
 }
 
@@ -235,7 +281,8 @@ impl ImageSealer {
             return None;
         }
         let first = self.place.head_block + 1 + self.next_block;
-        self.blocks.clear_to(count);
+        // Every block is written whole.
+        self.blocks.resize_to(count);
         let mut bytes = bytes;
         for index in 0..count {
             let block = self.blocks.block_mut(index);
@@ -243,6 +290,7 @@ impl ImageSealer {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             block[HEADER_BYTES..HEADER_BYTES + of_rest].copy_from_slice(&self.rest);
             block[HEADER_BYTES + of_rest..][..now.len()].copy_from_slice(now);
+            block[HEADER_BYTES + of_rest + now.len()..].fill(0);
             self.rest.clear();
             bytes = later;
             let offset = 1 + self.next_block + index as u64;
@@ -346,19 +394,34 @@ mod tests {
         (head, all)
     }
 
+    /// Read with so many blocks at once.
+    fn opened(head: &CheckpointHead, blocks: &Buffer, window: usize) -> Result<Vec<u8>, (u64, BlockFault)> {
+        let place = place();
+        let mut opener = ImageOpener::new(&place, head);
+        let mut some = Buffer::zeroed(window);
+        while let (first, left @ 1..) = opener.wanted() {
+            let (from, count) = ((first - 301) as usize, left.min(window));
+            for index in 0..count {
+                *some.block_mut(index) = *blocks.block(from + index);
+            }
+            opener.take(&some, count)?;
+        }
+        opener.finish()
+    }
+
     proptest! {
         #[test]
         fn images_round_trip_and_any_changed_byte_is_noticed(
             image in proptest::collection::vec(any::<u8>(), 0..4 * PAYLOAD_BYTES),
-            at in 0..4 * BLOCK_BYTES, change in 1u8..,
+            at in 0..4 * BLOCK_BYTES, change in 1u8.., window in 1..5_usize,
         ) {
             let (head, mut blocks) = written(&image);
             let block = place().encode_head(&head);
             prop_assert_eq!(place().decode_head(&block, 16), SlotState::Head(head));
-            prop_assert_eq!(place().decode_image(&head, &blocks).unwrap(), image.clone());
+            prop_assert_eq!(opened(&head, &blocks, window).unwrap(), image.clone());
             blocks[at] ^= change;
             let used = image.len().div_ceil(PAYLOAD_BYTES) * BLOCK_BYTES;
-            prop_assert_eq!(place().decode_image(&head, &blocks).is_err(), at < used);
+            prop_assert_eq!(opened(&head, &blocks, window).is_err(), at < used);
         }
     }
 

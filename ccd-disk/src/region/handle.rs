@@ -55,13 +55,23 @@ impl Handle {
         count: usize,
     ) -> Result<(Buffer, BTreeSet<u32>), RegionError> {
         let mut buffer = Buffer::zeroed(count);
+        let unreadable = self.read_readable_into(block, &mut buffer)?;
+        Ok((buffer, unreadable))
+    }
+
+    /// The same into this memory.
+    pub fn read_readable_into(
+        &mut self,
+        block: u64,
+        buffer: &mut Buffer,
+    ) -> Result<BTreeSet<u32>, RegionError> {
         let mut unreadable = BTreeSet::new();
-        let Err(failed) = self.read_into(block, &mut buffer) else {
-            return Ok((buffer, unreadable));
+        let Err(failed) = self.read_into(block, buffer) else {
+            return Ok(unreadable);
         };
         let mut in_a_row = 0;
         let mut failed = Some(failed);
-        for index in 0..count {
+        for index in 0..buffer.blocks() {
             match self.read(block + index as u64, 1) {
                 Ok(one) => {
                     in_a_row = 0;
@@ -77,7 +87,7 @@ impl Handle {
                 }
             }
         }
-        Ok((buffer, unreadable))
+        Ok(unreadable)
     }
 
     /// Writes whole blocks, durable on return.

@@ -1,7 +1,7 @@
 //! Makes a region: what `ccd-disk mkfs` and a node that makes its local copy do.
 
 use super::handle::Handle;
-use crate::device::{Blocks, RawDevice, sync_folder_of};
+use crate::device::{Blocks, Buffer, RawDevice, sync_folder_of};
 use crate::error::RegionError;
 use crate::format::geometry::{END_BLOCKS, Geometry, IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT, Slot};
 use crate::format::header::{Identity, RegionId};
@@ -152,15 +152,20 @@ pub fn create_with_progress(
 }
 
 /// Makes a region in a file that was made for it: all of it is the file's at once, so nothing later fails for want of room, and
-/// reads as zeros; but nothing is written yet, so that a node that waits for its local copy waits for two blocks. The first
-/// write to each place takes longer; whoever opens the region can see to the journal meanwhile
+/// reads as zeros; but nothing is written yet, so that a node that waits for its local copy waits for two blocks and one flush. A
+/// crash before this returns may leave anything: the caller gives the file its name afterwards. The first write to each place takes
+/// longer; whoever opens the region can see to the journal meanwhile
 /// ([`Region::fill_journal_step`](super::Region::fill_journal_step)).
 pub fn create_reserved(blocks: Box<dyn Blocks>, options: &MkfsOptions) -> Result<Superblock, RegionError> {
     let mut handle = Handle::new(blocks);
     let superblock = options.superblock(&handle)?;
     handle.reserve_zeros(0, superblock.geometry.blocks)?;
+    for number in [superblock.geometry.last_block(), 0] {
+        let mut block = Buffer::zeroed(1);
+        *block.block_mut(0) = superblock.encode(number);
+        handle.write_unflushed(number, &block)?;
+    }
     handle.flush()?;
-    label(&mut handle, &superblock)?;
     Ok(superblock)
 }
 

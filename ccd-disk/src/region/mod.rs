@@ -78,6 +78,8 @@ pub struct Region {
     own_ballot: Option<BallotBlock>,
     /// Read when first needed.
     own: Option<OwnArea>,
+    /// Nobody has ever written to its own area, as whoever made it says.
+    is_untouched: bool,
     /// Where claim checks are read to.
     claims_blocks: Buffer,
 }
@@ -130,6 +132,7 @@ impl Region {
             turns: own.turns,
             own_ballot: own.ballot,
             own: None,
+            is_untouched: false,
             claims_blocks: Buffer::zeroed(0),
         })
     }
@@ -146,6 +149,12 @@ impl Region {
     /// Whether a write has failed; the region must be opened anew.
     pub fn is_poisoned(&self) -> bool {
         self.handle.is_poisoned()
+    }
+
+    /// Whoever opens the region has made it ([`create_reserved`]), and nobody has written to its own area since: it is not read to
+    /// find nothing.
+    pub fn note_untouched(&mut self) {
+        self.is_untouched = self.own.is_none();
     }
 
     /// Does one thing, to its end.
@@ -348,7 +357,11 @@ impl Region {
         let mut damage = Vec::new();
         let mut newest: Option<RecoveredArea> = None;
         for node in self.superblock.geometry.nodes() {
-            let area = recovery::recover(&mut self.handle, &self.superblock, node, node != self.node)?;
+            let area = if node == self.node && self.own.is_none() && self.is_untouched {
+                RecoveredArea::untouched(&self.superblock, node)
+            } else {
+                recovery::recover(&mut self.handle, &self.superblock, node, node != self.node)?
+            };
             if let Some(what) = &area.damage {
                 let text = format!("area of node {node} on {}: {what}", self.handle.name());
                 damage.push((node, area.damage_newest, text));

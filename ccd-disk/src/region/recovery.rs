@@ -7,8 +7,8 @@
 //! numbers are never used twice across a restart of the journal, so no leftover of an earlier lap can be such a proof.
 
 use super::handle::Handle;
-use super::slots::{Segments, Slots};
-use crate::device::Buffer;
+use super::slots::{READ_BLOCKS, Segments, Slots};
+use crate::device::{Buffer, is_zero};
 use crate::error::RegionError;
 use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotState};
 use crate::format::geometry::Slot;
@@ -92,6 +92,29 @@ impl RecoveredArea {
         standing
     }
 
+    /// That of an area which nobody has ever written to.
+    pub fn untouched(superblock: &Superblock, node: NodeId) -> Self {
+        let segments = Segments::none(Position::EMPTY, JournalPoint::FIRST);
+        let ring = ring_of(superblock, node);
+        Self {
+            node,
+            ring,
+            checkpoint: None,
+            image: Vec::new(),
+            slots: [SlotState::Empty; 2],
+            journal: Vec::new(),
+            next: segments.replay_from,
+            position: segments.position,
+            restart_sequence: restart_after(segments.replay_from.sequence, ring.blocks),
+            segments,
+            tail: Tail::Clean,
+            damage: None,
+            is_complete: true,
+            damage_newest: Some(Stamp::default()),
+            lost: false,
+        }
+    }
+
     /// Of the image.
     pub fn base(&self) -> Position {
         self.checkpoint.map_or(Position::EMPTY, |(_, head)| head.position)
@@ -142,10 +165,14 @@ fn recover_once(
 ) -> Result<RecoveredArea, RegionError> {
     let ring = ring_of(superblock, node);
     let slots = Slots::read(handle, superblock, node)?;
-    let (blocks, unreadable) = handle.read_readable(ring.first_block, ring.blocks as usize)?;
+    let Journal {
+        blocks,
+        is_written,
+        unreadable,
+    } = Journal::read(handle, &ring)?;
     let segments = slots.segments;
     let walk = Walk::new(&ring, &blocks, segments.replay_from, segments.position).run();
-    let scan = Scan::of(&ring, &blocks, &walk, &unreadable);
+    let scan = Scan::of(&ring, &blocks, &is_written, &walk, &unreadable);
     let mut damage = slots.damage;
     damage.extend(walk.broken.clone());
     if let Some(later) = scan.later_sequence {
@@ -206,6 +233,39 @@ fn recover_once(
         damage_newest,
         lost,
     })
+}
+
+/// The blocks of a ring in memory.
+struct Journal {
+    blocks: Buffer,
+    /// Which of them are not zero.
+    is_written: Vec<bool>,
+    unreadable: BTreeSet<u32>,
+}
+
+impl Journal {
+    /// Most of a ring is zeros as a rule, and their place in memory is never touched, which would take longer than reading them.
+    fn read(handle: &mut Handle, ring: &Ring) -> Result<Self, RegionError> {
+        let count = ring.blocks as usize;
+        let mut journal = Self {
+            blocks: Buffer::zeroed(count),
+            is_written: vec![false; count],
+            unreadable: BTreeSet::new(),
+        };
+        let mut some = Buffer::zeroed(0);
+        for from in (0..count).step_by(READ_BLOCKS) {
+            some.resize_to(READ_BLOCKS.min(count - from));
+            let unreadable = handle.read_readable_into(ring.first_block + from as u64, &mut some)?;
+            (journal.unreadable).extend(unreadable.iter().map(|index| from as u32 + index));
+            for index in 0..some.blocks() {
+                if !is_zero(some.block(index)) {
+                    *journal.blocks.block_mut(from + index) = *some.block(index);
+                    journal.is_written[from + index] = true;
+                }
+            }
+        }
+        Ok(journal)
+    }
 }
 
 /// Follows the journal from where the checkpoint says.
@@ -328,12 +388,19 @@ struct Scan {
 }
 
 impl Scan {
-    fn of(ring: &Ring, blocks: &Buffer, walk: &Walk<'_>, unreadable: &BTreeSet<u32>) -> Self {
+    fn of(
+        ring: &Ring,
+        blocks: &Buffer,
+        is_written: &[bool],
+        walk: &Walk<'_>,
+        unreadable: &BTreeSet<u32>,
+    ) -> Self {
         let missing = walk.next.sequence;
         let mut highest = missing;
         let mut newest = Stamp::default();
         for at in 0..ring.blocks {
-            if header::sequence_unchecked(blocks.block(at as usize)) > missing
+            if is_written[at as usize]
+                && header::sequence_unchecked(blocks.block(at as usize)) > missing
                 && let Ok(head) = ring.head(blocks, at)
             {
                 highest = highest.max(head.sequence);

@@ -7,13 +7,16 @@
 use super::handle::Handle;
 use crate::device::Buffer;
 use crate::error::RegionError;
-use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotPlace, SlotState};
+use crate::format::checkpoint::{CheckpointHead, ImageOpener, JournalPoint, SlotPlace, SlotState};
 use crate::format::geometry::Slot;
-use crate::format::header::{BlockFault, PAYLOAD_BYTES};
+use crate::format::header::BlockFault;
 use crate::format::journal::Entry;
 use crate::format::segment::{SEGMENTS_MAX, SegmentHead, SegmentRoom};
 use crate::format::superblock::Superblock;
 use ccd_core::ids::{NodeId, Position, Stamp};
+
+/// Blocks of an image, or of a journal, that are read at once: 1 MiB.
+pub(super) const READ_BLOCKS: usize = 256;
 
 /// Where a slot lies.
 pub fn slot_place(superblock: &Superblock, node: NodeId, slot: Slot) -> SlotPlace {
@@ -53,7 +56,7 @@ pub struct Segments {
 }
 
 impl Segments {
-    fn none(position: Position, replay_from: JournalPoint) -> Self {
+    pub(super) fn none(position: Position, replay_from: JournalPoint) -> Self {
         Self {
             count: 0,
             next_at: 0,
@@ -148,7 +151,7 @@ impl Slots {
                 }
                 chain.found
             }
-            None => Segments::none(Position::EMPTY, JournalPoint { sequence: 1, at: 0 }),
+            None => Segments::none(Position::EMPTY, JournalPoint::FIRST),
         };
         Ok(Self {
             states,
@@ -166,12 +169,21 @@ fn read_image(
     place: &SlotPlace,
     head: &CheckpointHead,
 ) -> Result<Result<Vec<u8>, (u64, BlockFault)>, RegionError> {
-    let count = (head.image_len_bytes as usize).div_ceil(PAYLOAD_BYTES);
-    let (blocks, unreadable) = handle.read_readable(place.head_block + 1, count)?;
-    Ok(match unreadable.first() {
-        Some(index) => Err((place.head_block + 1 + u64::from(*index), BlockFault::Unreadable)),
-        None => place.decode_image(head, &blocks),
-    })
+    let mut opener = ImageOpener::new(place, head);
+    // In the same memory again and again: memory that is touched for the first time costs more than reading into it.
+    let mut blocks = Buffer::zeroed(0);
+    while let (first, left @ 1..) = opener.wanted() {
+        let count = left.min(READ_BLOCKS);
+        blocks.resize_to(count);
+        let unreadable = handle.read_readable_into(first, &mut blocks)?;
+        if let Some(index) = unreadable.first() {
+            return Ok(Err((first + u64::from(*index), BlockFault::Unreadable)));
+        }
+        if let Err(damaged) = opener.take(&blocks, count) {
+            return Ok(Err(damaged));
+        }
+    }
+    Ok(opener.finish())
 }
 
 /// Follows the segments behind an image.

@@ -14,12 +14,13 @@ use crate::history::History;
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, Pace, Peers};
+use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
 use crate::watch::Watching;
-use ccd_client::Exit;
-use ccd_core::ids::NodeId;
+use ccd_client::{Exit, Places};
+use ccd_core::ids::{NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::{Event, Node};
 use ccd_mirror::Mirror;
@@ -29,6 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 /// Messages of peers that wait for the loop. Full: their connections are not read, and TCP holds them back.
 const FROM_PEERS_MAX: usize = 256;
@@ -50,7 +52,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         rules,
         settings,
         decisions,
-        stores,
+        local_copy,
+        devices,
         scrub_every,
         lock: _lock,
     } = startup;
@@ -64,18 +67,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let wake: ccd_mirror::Wake = Arc::new(move || wake.notify_one());
     let fences = Fences::start(&init, settings.disk_deadline, &wake)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    for (replica, store) in stores {
-        mirror
-            .attach(replica, store)
-            .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    }
-    let landings = match init.devices() {
-        [] => Landings::NONE,
-        _ => Landings::of(&mut mirror),
-    };
-
     let listeners = bind_node(&init, me)?;
-    let sockets = bind_clients(&places, &rules)?;
     let identity = Rc::new(identity);
     let home = Home::default();
     let (from_peers, peers_inlet) = outlet::channel(FROM_PEERS_MAX, &woken);
@@ -98,6 +90,21 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         from_peers,
         arrivals,
     );
+    // Peers are met while the local copy is made.
+    let local = (Replica::Local, local_store(local_copy, &places, &init, me).await?);
+    for (replica, store) in std::iter::once(local).chain(devices) {
+        mirror
+            .attach(replica, store)
+            .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    }
+    let landings = match init.devices() {
+        [] => Landings::NONE,
+        _ => Landings::of(&mut mirror),
+    };
+    let rules = rules
+        .join()
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+    let sockets = bind_clients(&places, &rules)?;
     let clients = Rc::new(Clients::default());
 
     let budget_bytes = u64::from(init.options().history_mib) << 20;
@@ -184,6 +191,28 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     Ok(())
 }
 
+/// The local copy, which may just have been made.
+async fn local_store(
+    local_copy: oneshot::Receiver<Result<bool, LocalCopyError>>,
+    places: &Places,
+    init: &ClusterInit,
+    me: NodeId,
+) -> Result<RegionStore, StartupError> {
+    let made = match local_copy.await {
+        Ok(made) => made.map_err(|error| StartupError::new(Exit::CannotCreate, error))?,
+        Err(gone) => {
+            return Err(StartupError::new(
+                Exit::Internal,
+                format!("the local copy was not made: {gone}"),
+            ));
+        }
+    };
+    if made {
+        tracing::info!(path = %places.local_copy_path().display(), "made a new local copy");
+    }
+    Ok(RegionStore::local(places, init, me, made))
+}
+
 fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, StartupError> {
     let own = init
         .node(me)
@@ -223,7 +252,7 @@ fn cannot_bind(address: SocketAddr, count: u16, error: &std::io::Error) -> Start
     StartupError::new(Exit::Io, text)
 }
 
-fn bind_clients(places: &ccd_client::Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
+fn bind_clients(places: &Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
     clients::bind(&places.client_socket(), &places.control_socket(), rules).map_err(|error| {
         StartupError::new(
             Exit::CannotCreate,

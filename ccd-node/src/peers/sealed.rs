@@ -16,6 +16,9 @@ const FRAME_BYTES_MAX: usize = 65_535;
 const TAG_BYTES: usize = 16;
 const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - TAG_BYTES;
 
+/// Before each message, its length.
+const LENGTH_BYTES: usize = 4;
+
 /// An answer on the wire: its frame's length, a count, and the authentication.
 pub const ANSWER_BYTES: usize = 2 + 8 + TAG_BYTES;
 
@@ -32,6 +35,7 @@ pub enum SealedError {
 #[derive(Debug)]
 pub struct Sealer {
     transport: TransportState,
+    /// The first frame of a message, before it is sealed.
     plain: Vec<u8>,
 }
 
@@ -45,8 +49,7 @@ impl Sealer {
 
     /// Appends the frame that proves the key.
     pub fn prove(&mut self, out: &mut Vec<u8>) -> Result<(), SealedError> {
-        self.plain.clear();
-        self.append_frame(0..0, out)
+        self.append_frame(&[], out)
     }
 
     /// Reads an answer: how many heartbeats the other side had then.
@@ -67,28 +70,26 @@ impl Sealer {
         if message.len() > MESSAGE_BYTES_MAX {
             return Err(SealedError::TooLong { got: message.len() });
         }
-        self.plain.clear();
-        self.plain
-            .extend_from_slice(&(message.len() as u32).to_le_bytes());
-        self.plain.extend_from_slice(message);
-        let mut start = 0;
-        while start < self.plain.len() {
-            let end = self.plain.len().min(start + PLAIN_BYTES_MAX);
-            self.append_frame(start..end, out)?;
-            start = end;
-        }
-        // One big message must not keep its memory for ever.
-        self.plain.shrink_to(1 << 20);
-        Ok(())
+        // Only the first frame, which has the length, is put together; the others are sealed from where the message lies.
+        let (first, rest) = message.split_at(message.len().min(PLAIN_BYTES_MAX - LENGTH_BYTES));
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        plain.extend_from_slice(&(message.len() as u32).to_le_bytes());
+        plain.extend_from_slice(first);
+        let sealed = self.append_frame(&plain, out);
+        self.plain = plain;
+        sealed?;
+        rest.chunks(PLAIN_BYTES_MAX)
+            .try_for_each(|plain| self.append_frame(plain, out))
     }
 
-    fn append_frame(&mut self, range: std::ops::Range<usize>, out: &mut Vec<u8>) -> Result<(), SealedError> {
-        let sealed_bytes = range.len() + TAG_BYTES;
+    fn append_frame(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SealedError> {
+        let sealed_bytes = plain.len() + TAG_BYTES;
         let at = out.len();
         out.extend_from_slice(&(sealed_bytes as u16).to_le_bytes());
         out.resize(at + 2 + sealed_bytes, 0);
         self.transport
-            .write_message(&self.plain[range], &mut out[at + 2..])
+            .write_message(plain, &mut out[at + 2..])
             .map_err(|_| SealedError::NotGenuine)?;
         Ok(())
     }
@@ -98,8 +99,9 @@ impl Sealer {
 #[derive(Debug)]
 pub struct Opener {
     transport: TransportState,
-    /// What has come of the message under way, its length first.
+    /// What has come of the message under way, its length first; behind that, memory that was written before.
     message: Vec<u8>,
+    filled_bytes: usize,
     /// It was handed out, and makes room for the next.
     whole: bool,
 }
@@ -109,6 +111,7 @@ impl Opener {
         Self {
             transport,
             message: Vec::new(),
+            filled_bytes: 0,
             whole: false,
         }
     }
@@ -126,18 +129,23 @@ impl Opener {
     /// Takes one frame; returns the message that it completes. A sender puts at most one message into a frame.
     pub fn open_frame(&mut self, frame: &[u8]) -> Result<Option<&[u8]>, SealedError> {
         if std::mem::take(&mut self.whole) {
-            self.message.clear();
+            self.filled_bytes = 0;
             // One big message must not keep its memory for ever.
+            self.message.truncate(1 << 20);
             self.message.shrink_to(1 << 20);
         }
-        let start = self.message.len();
-        self.message.resize(start + frame.len(), 0);
+        let start = self.filled_bytes;
+        let end = start + frame.len();
+        if self.message.len() < end {
+            self.message.resize(end, 0);
+        }
         let len_bytes = self
             .transport
-            .read_message(frame, &mut self.message[start..])
+            .read_message(frame, &mut self.message[start..end])
             .map_err(|_| SealedError::NotGenuine)?;
-        self.message.truncate(start + len_bytes);
-        let Some((prefix, message)) = self.message.split_first_chunk::<4>() else {
+        self.filled_bytes = start + len_bytes;
+        let came = &self.message[..self.filled_bytes];
+        let Some((prefix, message)) = came.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
         };
         let message_bytes = u32::from_le_bytes(*prefix) as usize;
@@ -220,9 +228,8 @@ mod tests {
                 .is_err()
         );
         // A peer that does not care about the limit.
-        sealer.plain = u32::MAX.to_le_bytes().to_vec();
         let mut wire = Vec::new();
-        sealer.append_frame(0..4, &mut wire).unwrap();
+        sealer.append_frame(&u32::MAX.to_le_bytes(), &mut wire).unwrap();
         assert!(matches!(
             opener.open_frame(frames(&wire)[0]),
             Err(SealedError::TooLong { .. })
@@ -258,10 +265,8 @@ mod tests {
             plain in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)
         ) {
             let (mut sealer, mut opener) = pair();
-            let len = plain.len();
-            sealer.plain = plain;
             let mut wire = Vec::new();
-            sealer.append_frame(0..len, &mut wire).unwrap();
+            sealer.append_frame(&plain, &mut wire).unwrap();
             let _ = opener.open_frame(frames(&wire)[0]);
         }
     }

@@ -131,7 +131,7 @@ impl TextReader {
 impl Rows {
     /// Takes the rows that the text begins with; returns what follows them.
     fn take<'a>(&mut self, text: &'a str) -> Result<&'a str, ImageError> {
-        let mut end = 0;
+        let (mut end, mut count) = (0, 0);
         let mut last = self.last.as_str();
         for line_end in memchr::memchr_iter(b'\n', text.as_bytes()) {
             let line = &text[end..line_end];
@@ -143,11 +143,12 @@ impl Rows {
             }
             last = line;
             end = line_end + 1;
+            count += 1;
         }
         let (rows, after) = text.split_at(end);
         if !rows.is_empty() {
             self.last = last.into();
-            self.lines.push(rows);
+            self.lines.push(rows, count);
         }
         Ok(after)
     }
@@ -160,10 +161,17 @@ fn is_row_of(key: &Key, line: &str) -> bool {
 
 /// Whether a row would be written just so.
 fn is_canonical(line: &str, column_count: usize) -> bool {
-    // Two passes without branches, which the compiler turns into vector instructions: images are long.
+    // Without branches, and with counts of one byte, which the compiler turns into vector instructions: images are long.
     let is_odd = |byte: u8| u8::from(byte.wrapping_sub(b' ') >= 0x7f - b' ') | u8::from(byte == b'%');
-    let separators = memchr::memchr_iter(SEPARATOR as u8, line.as_bytes()).count();
-    let plain =
-        line.len() <= ROW_CHARACTERS_MAX && (line.bytes()).fold(0, |odd, byte| odd | is_odd(byte)) == 0;
+    let (mut odd, mut separators) = (0, 0);
+    for part in line.as_bytes().chunks(usize::from(u8::MAX)) {
+        let mut count = 0_u8;
+        for byte in part {
+            odd |= is_odd(*byte);
+            count += u8::from(*byte == SEPARATOR as u8);
+        }
+        separators += usize::from(count);
+    }
+    let plain = line.len() <= ROW_CHARACTERS_MAX && odd == 0;
     separators == column_count && (plain || Row::parse_text(line).is_ok_and(|row| row.to_text() == line))
 }
