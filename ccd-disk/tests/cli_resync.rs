@@ -4,7 +4,7 @@ mod support;
 
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Mode};
 use ccd_core::database::{Database, Key, Op, Record};
-use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, NodeSet, Position, Replica};
+use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeSet, Position, Replica};
 use ccd_core::replica::{Heartbeat, ReplicaOp};
 use ccd_disk::device::{Access, RawDevice};
 use ccd_disk::{ExpectedIdentity, Region};
@@ -215,6 +215,7 @@ fn a_device_that_missed_updates_or_is_damaged_catches_up_and_keeps_its_votes() {
         promised: Ballot {
             round: 9,
             node: node(1),
+            incarnation: Incarnation(7),
         },
         accepted: None,
     };
@@ -294,11 +295,13 @@ fn what_only_a_vote_can_settle_is_left_to_the_daemon() {
         promised: Ballot {
             round: 9,
             node: node(1),
+            incarnation: Incarnation(7),
         },
         accepted: Some((
             Ballot {
                 round: 9,
                 node: node(1),
+                incarnation: Incarnation(7),
             },
             solo(3, &[P], first.position()),
         )),

@@ -209,6 +209,7 @@ impl Run {
                 let promised = Ballot {
                     round: self.expected.ballot_round,
                     node: node(0),
+                    incarnation: Incarnation(7),
                 };
                 let ballot = BallotBlock {
                     instance: Epoch(1),

@@ -4,7 +4,7 @@
 mod support;
 
 use ccd_core::configuration::{Ballot, BallotBlock};
-use ccd_core::ids::{Epoch, Position};
+use ccd_core::ids::{Epoch, Incarnation, Position};
 use ccd_core::replica::{ReplicaErrorKind, ReplicaOp};
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice};
 use ccd_disk::format::geometry::Slot;
@@ -44,6 +44,7 @@ fn worn() -> (MemoryDevice, Vec<Position>) {
         let promised = Ballot {
             round: generation,
             node: node(0),
+            incarnation: Incarnation(7),
         };
         let ballot = BallotBlock {
             instance: Epoch(1),

@@ -214,7 +214,11 @@ fn ballots_configurations_and_heartbeats_are_seen_by_the_other_node() {
             epoch: Epoch(round),
             ..Configuration::genesis(both(), both_devices)
         };
-        let promised = Ballot { round, node: node(0) };
+        let promised = Ballot {
+            round,
+            node: node(0),
+            incarnation: Incarnation(7),
+        };
         let ballot = BallotBlock {
             instance: Epoch(4),
             promised,
@@ -293,6 +297,7 @@ fn the_claim_check_sees_a_ballot_written_before_the_append() {
         promised: Ballot {
             round: 1,
             node: node(1),
+            incarnation: Incarnation(7),
         },
         accepted: None,
     };

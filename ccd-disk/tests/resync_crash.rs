@@ -5,7 +5,7 @@ mod support;
 
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Mode};
 use ccd_core::database::{Database, Key, Op, Record};
-use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeSet, Replica};
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeSet, Replica};
 use ccd_core::protocol::rules::{Evidence, Source, newest_state};
 use ccd_core::replica::ReplicaOp;
 use ccd_disk::device::MemoryDevice;
@@ -89,6 +89,7 @@ fn promise() -> BallotBlock {
     let promised = Ballot {
         round: 5,
         node: node(0),
+        incarnation: Incarnation(7),
     };
     BallotBlock {
         instance: Epoch(1),

@@ -5,7 +5,7 @@ mod support;
 
 use ccd_core::configuration::{Ballot, BallotBlock};
 use ccd_core::database::{Database, Record};
-use ccd_core::ids::{ClusterId, DeviceRole, Epoch, NodeId, Position, Replica};
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Incarnation, NodeId, Position, Replica};
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{Heartbeat, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use ccd_core::time::Time;
@@ -292,6 +292,7 @@ fn a_claim_that_was_made_before_the_read_is_in_the_answer() {
         promised: Ballot {
             round: 1,
             node: node(1),
+            incarnation: Incarnation(7),
         },
         accepted: None,
     };

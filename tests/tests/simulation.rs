@@ -105,13 +105,21 @@ const FOUND: &[(u64, &str)] = &[
     ),
 ];
 
+/// The same for nodes without devices.
+const FOUND_IN_GROUPS: &[(u64, &str)] = &[(
+    701_442,
+    "a node that died before its own disk had its ballot used that again, for something else",
+)];
+
 #[test]
 fn seeds_that_once_found_something_are_sound() {
-    for &(number, what) in FOUND {
+    let pairs = FOUND.iter().map(|found| (Family::Pairs, found));
+    let groups = FOUND_IN_GROUPS.iter().map(|found| (Family::Groups, found));
+    for (family, &(number, what)) in pairs.chain(groups) {
         for fencing in [Fencing::Lease, Fencing::Scsi] {
             let seed = Seed {
                 number,
-                family: Family::Pairs,
+                family,
                 fencing,
             };
             let outcome = run_seed(seed, false, None);

@@ -5,18 +5,20 @@
 //! others'.
 
 use super::Configuration;
-use crate::ids::{Epoch, NodeId};
+use crate::ids::{Epoch, Incarnation, NodeId};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// One attempt of one node at deciding a successor. Unique: two nodes never use the same ballot, and a node
-/// never uses one twice.
+/// never uses one twice, whatever it forgets when it dies: it may have proposed something before its own disk had the ballot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
     /// Ordered first; a node raises it above every ballot it has seen.
     pub round: u64,
     /// Breaks ties.
     pub node: NodeId,
+    /// Of the node's process that uses it.
+    pub incarnation: Incarnation,
 }
 
 impl fmt::Debug for Ballot {

@@ -231,6 +231,8 @@ struct RawBallot {
     instance: U64,
     promised_round: U64,
     accepted_round: U64,
+    promised_incarnation: U64,
+    accepted_incarnation: U64,
     promised_node: u8,
     /// 1: `accepted_*` and the configuration after this are meant; 0: all of them are zero.
     has_accepted: u8,
@@ -238,7 +240,7 @@ struct RawBallot {
     reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<RawBallot>() == 32);
+const _: () = assert!(size_of::<RawBallot>() == 48);
 
 impl Control for BallotBlock {
     const KIND: Kind = Kind::Ballot;
@@ -253,6 +255,8 @@ impl Control for BallotBlock {
             instance: self.instance.0.into(),
             promised_round: self.promised.round.into(),
             accepted_round: accepted.map_or(0, |(ballot, _)| ballot.round).into(),
+            promised_incarnation: self.promised.incarnation.0.into(),
+            accepted_incarnation: accepted.map_or(0, |(ballot, _)| ballot.incarnation.0).into(),
             promised_node: self.promised.node.into(),
             has_accepted: accepted.is_some().into(),
             accepted_node: accepted.map_or(0, |(ballot, _)| ballot.node.into()),
@@ -272,6 +276,7 @@ impl Control for BallotBlock {
             let ballot = Ballot {
                 round: raw.accepted_round.get(),
                 node: NodeId::new(raw.accepted_node)?,
+                incarnation: Incarnation(raw.accepted_incarnation.get()),
             };
             Some((ballot, Configuration::decode(rest)?))
         } else if rest.is_empty() {
@@ -284,6 +289,7 @@ impl Control for BallotBlock {
             promised: Ballot {
                 round: raw.promised_round.get(),
                 node: NodeId::new(raw.promised_node)?,
+                incarnation: Incarnation(raw.promised_incarnation.get()),
             },
             accepted,
         })
@@ -397,13 +403,14 @@ mod tests {
 
         #[test]
         fn ballots_round_trip(
-            instance: u64, round: u64, by in node(),
-            accepted in proptest::option::of((any::<u64>(), node(), configuration())),
+            instance: u64, round: u64, by in node(), run: u64,
+            accepted in proptest::option::of((any::<u64>(), node(), any::<u64>(), configuration())),
         ) {
+            let ballot = |round, node, run| Ballot { round, node, incarnation: Incarnation(run) };
             let ballot = BallotBlock {
                 instance: Epoch(instance),
-                promised: Ballot { round, node: by },
-                accepted: accepted.map(|(round, node, configuration)| (Ballot { round, node }, configuration)),
+                promised: ballot(round, by, run),
+                accepted: accepted.map(|(round, node, run, configuration)| (ballot(round, node, run), configuration)),
             };
             prop_assert_eq!(BallotBlock::decode(&ballot.encode()), Some(ballot));
         }

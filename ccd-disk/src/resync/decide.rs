@@ -328,7 +328,11 @@ mod tests {
         }
     }
     fn vote(instance: u64, accepted: bool) -> BallotBlock {
-        let ballot = Ballot { round: 3, node: B };
+        let ballot = Ballot {
+            round: 3,
+            node: B,
+            incarnation: ccd_core::ids::Incarnation(7),
+        };
         BallotBlock {
             instance: Epoch(instance),
             promised: ballot,

@@ -4,7 +4,7 @@
 use super::ledger::Ledger;
 use super::unsound::Unsound;
 use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Decider, Mode};
-use ccd_core::ids::{DeviceRole, Epoch, NodeId, Replica};
+use ccd_core::ids::{DeviceRole, Epoch, Incarnation, NodeId, Replica};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +120,7 @@ impl Voters {
 const FIRST: Ballot = Ballot {
     round: 0,
     node: NodeId::new(0).unwrap(),
+    incarnation: Incarnation(7),
 };
 
 /// The table of DESIGN §7.

@@ -99,6 +99,7 @@ impl Node {
         let ballot = Ballot {
             round: self.round_max,
             node: self.me(),
+            incarnation: self.settings.incarnation,
         };
         let text = format!(
             "proposes members {{{}}}, devices {:?} as successor of epoch {instance} (round {}): {}",
