@@ -65,6 +65,7 @@ struct Waiting {
 
 /// What a thread finds in its lane.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and never kept")]
 pub(crate) enum Next {
     Job(Job),
     Recalled,
