@@ -65,7 +65,10 @@ struct Waiting {
 
 /// What a thread finds in its lane.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and never kept")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and never kept"
+)]
 pub(crate) enum Next {
     Job(Job),
     Recalled,
