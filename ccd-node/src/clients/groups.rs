@@ -2,7 +2,7 @@
 //! connected, not those that a name service gives its user. So a service with `SupplementaryGroups=`, or somebody who
 //! gave a group up, is taken for what it is, and no lookup can block.
 //!
-//! No library that is used here wraps this option (`SO_PEERGROUPS`, Linux 4.13), so this file has the only `unsafe` of the
+//! No library that is used here wraps this option (`SO_PEERGROUPS`, Linux 4.13), so this file has one of the few `unsafe` of the
 //! daemon. Called by `serve.rs`.
 
 use nix::errno::Errno;

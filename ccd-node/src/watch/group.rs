@@ -1,7 +1,8 @@
 //! Watchers that see the same: what one of them is told is encoded once for all.
 
 use super::ring::{Entry, Update, What};
-use super::watcher::{Gone, Watcher, write};
+use super::volley::{SHOTS_MAX, Volley};
+use super::watcher::{Gone, Watcher};
 use crate::history::{Effects, Kept};
 use ccd_client::wire::{self, FromDaemon, KeyChange, Told, WatchChange, WatchEffects, WatchItem};
 use ccd_core::database::{Key, Pattern, View};
@@ -82,13 +83,13 @@ impl Live {
     }
 
     /// Writes to all. Returns those whose socket did not take everything, and how much it took.
-    pub fn tell(&self, bytes: &[u8]) -> Vec<(u32, Result<usize, Gone>)> {
+    pub fn tell(&self, bytes: &[u8], volley: &mut Volley) -> Vec<(u32, Result<usize, Gone>)> {
         let mut short = Vec::new();
-        for (socket, index) in self.sockets.iter().zip(&self.indexes) {
-            let sent = write(*socket, bytes);
-            if sent != Ok(bytes.len()) {
-                short.push((*index, sent));
-            }
+        let sockets = self.sockets.chunks(SHOTS_MAX);
+        for (sockets, indexes) in sockets.zip(self.indexes.chunks(SHOTS_MAX)) {
+            let sent = volley.fire(sockets, bytes);
+            let told = indexes.iter().copied().zip(sent);
+            short.extend(told.filter(|(_, sent)| *sent != Ok(bytes.len())));
         }
         short
     }

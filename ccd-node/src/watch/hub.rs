@@ -11,6 +11,7 @@ use super::group::{Group, Sight, encoded};
 use super::inlet::{Inlet, Word};
 use super::past::{Desk, Name, Past};
 use super::ring::Ring;
+use super::volley::Volley;
 use super::watcher::{Gone, Stage, Watcher};
 use super::{Start, refuse};
 use crate::history::trail::{self, Trail};
@@ -65,6 +66,7 @@ pub struct Hub {
     version: Option<Database>,
     not_serving: Option<String>,
     held_bytes: usize,
+    volley: Volley,
     /// Those whose socket did not take everything.
     blocked: BTreeSet<u32>,
     /// Those that wait for the ring to go on where the disk ends.
@@ -97,6 +99,7 @@ impl Hub {
             version: None,
             not_serving: None,
             held_bytes: 0,
+            volley: Volley::single(),
             blocked: BTreeSet::new(),
             between: Vec::new(),
         })
@@ -105,6 +108,7 @@ impl Hub {
     /// Runs until it is told to end.
     pub fn run(mut self) {
         crate::history::be_nice();
+        self.volley = Volley::together();
         let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
         let mut ticked = Instant::now();
         loop {

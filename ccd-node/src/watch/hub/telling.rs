@@ -61,7 +61,7 @@ impl Hub {
                 _ => pieces.concat().into(),
             };
             group.told = Some((now, head.stamp.generation.0));
-            for (index, sent) in group.live.tell(&bytes) {
+            for (index, sent) in group.live.tell(&bytes, &mut self.volley) {
                 self.leave_live(index, Stage::Ring(end), head);
                 let Some(watcher) = self.watcher(index) else {
                     continue;
