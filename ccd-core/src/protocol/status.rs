@@ -376,7 +376,9 @@ impl Node {
         DeviceStatus {
             role,
             usable: view.usable(),
-            in_sync: self.known.devices.contains(role) && !self.known.is_genesis(),
+            in_sync: self.known.devices.contains(role)
+                && !self.known.is_genesis()
+                && !self.was_made_anew(role),
             error: (view.error().map(ToString::to_string)).or_else(|| {
                 let text = self.made_anew_text();
                 text.filter(|_| self.was_made_anew(role))
