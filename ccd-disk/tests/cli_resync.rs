@@ -2,9 +2,9 @@
 
 mod support;
 
-use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Mode};
+use ccd_core::configuration::{Ballot, BallotBlock};
 use ccd_core::database::{Database, Key, Op, Record};
-use ccd_core::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeSet, Position, Replica};
+use ccd_core::ids::{ClusterId, DeviceRole, Epoch, Incarnation, Position, Replica};
 use ccd_core::replica::{Heartbeat, ReplicaOp};
 use ccd_disk::device::{Access, RawDevice};
 use ccd_disk::{ExpectedIdentity, Region};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::program::{ID, flip, says, with_init};
-use support::{committed, node};
+use support::program::{ID, flip, mkfs_with, says, with_init};
+use support::{committed, node, solo};
 use tempfile::TempDir;
 
 const P: DeviceRole = DeviceRole::Primary;
@@ -48,18 +48,7 @@ impl Site {
     fn mkfs(&self, role: &str) {
         let path = self.path(role);
         let _ = std::fs::remove_file(&path);
-        let mut args: Vec<&str> = self.etc.iter().map(String::as_str).collect();
-        args.extend([
-            "mkfs",
-            "--role",
-            role,
-            "--image-mib",
-            "1",
-            "--journal-mib",
-            "1",
-            &path,
-        ]);
-        says(&args, 0, "made region");
+        says(&mkfs_with(&self.etc, role, &path), 0, "made region");
     }
 
     fn says(&self, args: &[&str], code: i32, text: &str) -> String {
@@ -143,19 +132,6 @@ fn open(path: &Path, replica: Replica, number: u8) -> Region {
         node: node(number),
     };
     Region::open(Box::new(device), expected).unwrap()
-}
-
-fn solo(epoch: u64, roles: &[DeviceRole], base: Position) -> Configuration {
-    let nodes = NodeSet::of(node(0)).with(node(1));
-    let devices: DeviceSet = roles.iter().copied().collect();
-    Configuration {
-        epoch: Epoch(epoch),
-        mode: Mode::Solo(node(0)),
-        members: NodeSet::of(node(0)),
-        base,
-        devices,
-        ..Configuration::genesis(nodes, devices)
-    }
 }
 
 fn dump(site: &Site, role: &str) -> String {
@@ -348,32 +324,14 @@ fn pairs_that_are_none_are_refused() {
         "are one device",
     );
     let other = site.folder.path().join("other").display().to_string();
-    let mut args = vec![
-        "mkfs",
-        "--role",
-        "secondary",
-        "--image-mib",
-        "1",
-        "--journal-mib",
-        "1",
-    ];
-    args.extend(["--cluster-id", "ffffffffffffffffffffffffffffffff", &other]);
+    let mut args = mkfs_with(&[], "secondary", &other);
+    args.extend(["--cluster-id", "ffffffffffffffffffffffffffffffff"]);
     says(&args, 0, "made region");
     let said = site.says(&["resync", "--from", &primary, &other], 107, "CCD-2131");
     assert!(said.contains("belongs to cluster ffff"), "{said}");
     site.says(&["resync", &other], 64, "CCD-2137");
     let again = site.folder.path().join("again").display().to_string();
-    let mut args = vec![
-        "mkfs",
-        "--role",
-        "primary",
-        "--image-mib",
-        "1",
-        "--journal-mib",
-        "1",
-    ];
-    args.push(&again);
-    site.says(&args, 0, "made region");
+    says(&mkfs_with(&site.etc, "primary", &again), 0, "made region");
     site.says(
         &["resync", "--from", &primary, &again],
         107,

@@ -3,9 +3,9 @@
 
 mod support;
 
-use ccd_core::configuration::{Ballot, BallotBlock, Configuration, Mode};
+use ccd_core::configuration::{Ballot, BallotBlock};
 use ccd_core::database::{Database, Key, Op, Record};
-use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeSet, Replica};
+use ccd_core::ids::{DeviceRole, Epoch, Incarnation, Replica};
 use ccd_core::protocol::rules::{Evidence, Source, newest_state};
 use ccd_core::replica::ReplicaOp;
 use ccd_disk::device::MemoryDevice;
@@ -14,7 +14,7 @@ use ccd_disk::resync::{Copy, Decision, Seen, Unwanted, bring, decide, see};
 use ccd_disk::{ExpectedIdentity, MkfsOptions, Region, RegionError, RegionId, create};
 use std::convert::Infallible;
 use std::sync::Arc;
-use support::{CLUSTER, committed, device_after, node, tears};
+use support::{CLUSTER, committed, device_after, node, solo, tears};
 
 const P: DeviceRole = DeviceRole::Primary;
 const S: DeviceRole = DeviceRole::Secondary;
@@ -40,22 +40,10 @@ fn looked_at(device: &MemoryDevice, role: DeviceRole) -> (Seen, Database) {
     see(&mut open(device, role), Source::Device(role)).unwrap()
 }
 
-fn solo(epoch: u64, roles: &[DeviceRole], from: &Database) -> Configuration {
-    let nodes = NodeSet::of(node(0)).with(node(1));
-    let devices: DeviceSet = roles.iter().copied().collect();
-    Configuration {
-        epoch: Epoch(epoch),
-        mode: Mode::Solo(node(0)),
-        members: NodeSet::of(node(0)),
-        base: from.position(),
-        ..Configuration::genesis(nodes, devices)
-    }
-}
-
 /// Node 0 opens this configuration on its devices and makes so many updates.
 fn serve(devices: &[(&MemoryDevice, DeviceRole)], epoch: u64, from: &Database, updates: u64) -> Database {
     let roles: Vec<DeviceRole> = devices.iter().map(|(_, role)| *role).collect();
-    let configuration = solo(epoch, &roles, from);
+    let configuration = solo(epoch, &roles, from.position());
     let mut records = vec![Arc::new(Record::opening(from.position(), &configuration))];
     let mut database = from.apply(&records[0]).unwrap();
     for sequence in 1..=updates {

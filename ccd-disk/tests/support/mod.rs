@@ -3,6 +3,7 @@
 
 pub mod program;
 
+use ccd_core::configuration::{Configuration, Mode};
 use ccd_core::database::{Database, Op, Record, Update, Who};
 use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
@@ -26,6 +27,18 @@ pub fn node(number: u8) -> NodeId {
 
 pub fn options() -> MkfsOptions {
     MkfsOptions::device(CLUSTER, RegionId([0x4E; 16]), REPLICA, 2).tiny()
+}
+
+/// Node 0 alone owns these devices of a cluster of two nodes, and goes on from there.
+pub fn solo(epoch: u64, roles: &[DeviceRole], base: Position) -> Configuration {
+    let nodes = NodeSet::of(node(0)).with(node(1));
+    Configuration {
+        epoch: Epoch(epoch),
+        mode: Mode::Solo(node(0)),
+        members: NodeSet::of(node(0)),
+        base,
+        ..Configuration::genesis(nodes, roles.iter().copied().collect())
+    }
 }
 
 /// The database after one more update of two members, and the record that leads there.

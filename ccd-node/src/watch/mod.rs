@@ -11,8 +11,7 @@
 //!                                                               │  ↑
 //!   seats.rs   how many watchers there may be          ring.rs  what was told last, once for all
 //!   watcher.rs one of them: its socket, its place      group.rs those who see the same: encoded once
-//!                                                               ↓  │
-//!                                                volley.rs  many sockets in one call
+//!   volley.rs  many sockets in one call                         ↓  │
 //!                                                      past.rs  another thread: rows, and the history on disk
 //! ```
 //!
