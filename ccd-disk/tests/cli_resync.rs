@@ -125,7 +125,7 @@ impl Site {
 
 fn open(path: &Path, replica: Replica, number: u8) -> Region {
     let cluster = ClusterId(u128::from_str_radix(ID, 16).unwrap().to_be_bytes());
-    let device = RawDevice::open(path, Access::Exclusive).unwrap();
+    let device = RawDevice::open_when_free(path).unwrap();
     let expected = ExpectedIdentity {
         cluster,
         replica,
@@ -397,7 +397,7 @@ fn devices_that_somebody_uses_are_left_alone() {
     site.resync("secondary", 109, "CCD-2130");
     drop(held);
     // Somebody who holds a device.
-    let held = RawDevice::open(Path::new(&site.path("primary")), Access::Exclusive).unwrap();
+    let held = RawDevice::open_when_free(Path::new(&site.path("primary"))).unwrap();
     site.resync("secondary", 109, "CCD-2002");
     drop(held);
     // A daemon of another node: its heartbeat moves.

@@ -3,8 +3,8 @@
 use super::output::Output;
 use super::progress::Progress;
 use super::recognise::{Content, recognise};
-use super::{Failure, Global, cluster, exit, open, open_when_free, shared};
-use crate::device::{Access, BLOCK_BYTES, Blocks, RawDevice};
+use super::{Failure, Global, cluster, exit, open, shared};
+use crate::device::{BLOCK_BYTES, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::RegionId;
@@ -101,11 +101,7 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
             );
             return Err(Failure::new(exit::USAGE, text));
         }
-        let mut device = if global.dry_run {
-            open(path, Access::ReadOnly)?
-        } else {
-            open_when_free(path)?
-        };
+        let mut device = open(path, global.access_to_write())?;
         permit(global, args, &mut device)?;
         shared::check(global, path, options.cluster, options.replica)?;
         (device.len_bytes(), Some(device))

@@ -39,7 +39,6 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 /// Exit codes, the same for every program.
 pub mod exit {
@@ -275,6 +274,15 @@ pub fn command() -> clap::Command {
 }
 
 impl Global {
+    /// How to open what will be written: a dry run only looks at it.
+    fn access_to_write(&self) -> Access {
+        if self.dry_run {
+            Access::ReadOnly
+        } else {
+            Access::Exclusive
+        }
+    }
+
     /// Tells people something beside the result.
     fn note(&self, text: &str) {
         if !self.quiet {
@@ -312,27 +320,13 @@ impl Global {
     }
 }
 
-/// A daemon that misses its device tries to open it twice a second, and finds that it is no region yet: such a moment is
-/// waited out. One that uses the device holds it all the time.
-const FREE_WITHIN: Duration = Duration::from_secs(2);
-
-/// Opens a device or file to be written, with nobody else.
-fn open_when_free(path: &Path) -> Result<RawDevice, RegionError> {
-    let begun = Instant::now();
-    loop {
-        match open(path, Access::Exclusive) {
-            Err(RegionError::Busy { .. }) if begun.elapsed() < FREE_WITHIN => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Opens a device or file.
+/// Opens a device or file to be looked at, or to be written with nobody else.
 fn open(path: &Path, access: Access) -> Result<RawDevice, RegionError> {
-    RawDevice::open(path, access)
-        .map_err(|source| RegionError::io("open", path.display().to_string(), source))
+    let opened = match access {
+        Access::Exclusive => RawDevice::open_when_free(path),
+        Access::Shared | Access::ReadOnly => RawDevice::open(path, access),
+    };
+    opened.map_err(|source| RegionError::io("open", path.display().to_string(), source))
 }
 
 /// Opens a region to look at it, also while a daemon runs, and reads its superblocks.

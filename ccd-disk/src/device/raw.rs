@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How a device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub struct RawDevice {
 
 /// Blocks that go through the bounce buffer at once: 1 MiB.
 const BOUNCE_BLOCKS: usize = 256;
+
+/// Who holds a device this long uses it.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
 
 impl RawDevice {
     /// Opens an existing file or block device.
@@ -91,6 +95,25 @@ impl RawDevice {
             buffered,
             bounce: Buffer::zeroed(0),
         })
+    }
+
+    /// Opens it for this process alone, and waits out those who hold it for a moment: a daemon that misses its device and looks twice
+    /// a second whether it is a region by now; udev, which locks what it probes; a program that is being started by this
+    /// process, which has all open files until it is.
+    ///
+    /// `ResourceBusy` if another process uses it, which is known after 2 s; otherwise as [`open`](Self::open).
+    pub fn open_when_free(path: &Path) -> io::Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match Self::open(path, Access::Exclusive) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < FREE_WITHIN =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes a new file of `len_bytes` (readable by its owner alone) and opens it; refuses one that exists. Its size is durable with
@@ -376,6 +399,26 @@ mod tests {
         RawDevice::open(&path, Access::ReadOnly).unwrap();
         drop(device);
         RawDevice::open(&path, Access::Exclusive).unwrap();
+    }
+
+    #[test]
+    fn who_holds_a_device_for_a_moment_is_waited_out_and_who_uses_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region");
+        // As udev does while it probes.
+        let probe = RawDevice::create_file(&path, 1 << 20).unwrap().file;
+        let (opening, waits) = std::sync::mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            waits.recv().unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            drop(probe);
+        });
+        opening.send(()).unwrap();
+        let device = RawDevice::open_when_free(&path).unwrap();
+        holder.join().unwrap();
+        let refused = RawDevice::open_when_free(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        drop(device);
     }
 
     #[test]

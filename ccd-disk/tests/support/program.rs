@@ -4,7 +4,7 @@ use super::{committed, node};
 use ccd_core::database::{Database, Key, Op};
 use ccd_core::ids::{ClusterId, DeviceRole, Replica};
 use ccd_core::replica::ReplicaOp;
-use ccd_disk::device::{Access, RawDevice};
+use ccd_disk::device::RawDevice;
 use ccd_disk::format::geometry::Slot;
 use ccd_disk::{ExpectedIdentity, Region};
 use std::fs;
@@ -62,7 +62,7 @@ pub fn made() -> (TempDir, PathBuf, String) {
 pub fn region(path: &Path, number: u8) -> Region {
     let cluster = ClusterId(u128::from_str_radix(ID, 16).unwrap().to_be_bytes());
     let replica = Replica::Device(DeviceRole::Primary);
-    let device = RawDevice::open(path, Access::Exclusive).unwrap();
+    let device = RawDevice::open_when_free(path).unwrap();
     Region::open(
         Box::new(device),
         ExpectedIdentity {

@@ -4,7 +4,7 @@
 //! daemon of this node starts; and every other node's heartbeat stood still for more than a lease.
 
 use super::super::progress::Watched;
-use super::super::{Failure, Global, cluster, exit, open, open_when_free};
+use super::super::{Failure, Global, cluster, exit, open};
 use super::ResyncArgs;
 use crate::device::{Access, Blocks};
 use crate::error::RegionError;
@@ -87,11 +87,7 @@ impl Pair {
         let node = own_node(global, args, init.as_ref())?;
         let lock = lock(global)?;
         let device = |named: &Named| -> Result<Device, Failure> {
-            let raw = if global.dry_run {
-                open(&named.path, Access::ReadOnly)?
-            } else {
-                open_when_free(&named.path)?
-            };
+            let raw = open(&named.path, global.access_to_write())?;
             let expected = ExpectedIdentity {
                 cluster: named.cluster,
                 replica: Replica::Device(named.role),
