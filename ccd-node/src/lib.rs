@@ -20,6 +20,7 @@
 //!
 //!   metrics        what monitoring asks of a node, as text
 //!
+//!   warm           memory for a copy that is on its way
 //!   measured       what the benchmark reaches of the insides
 //!   demo           a whole cluster in one process tree, on files
 //!   pages          manual pages and completions, written when the programs are installed; not part of the daemon
@@ -54,4 +55,5 @@ mod replicas;
 mod scrub;
 mod service;
 mod startup;
+mod warm;
 mod watch;

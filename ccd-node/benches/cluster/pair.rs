@@ -71,7 +71,7 @@ pub fn run() -> Result<()> {
     );
 
     rig.kill(BETA)?;
-    let restarted = rig.restart(BETA)?;
+    let restarted = rig.restart(BETA)?.whole;
     println!(
         "restart of the lone survivor to serving at {ROWS} rows: {} ms (goal 1,000)",
         restarted.as_millis()

@@ -36,12 +36,14 @@ use crate::outlet::{Bell, Outlet};
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
+use crate::warm::{self, Warming};
 use ccd_client::Places;
 use ccd_client::wire::{DatedDecision, Fault, Told};
 use ccd_core::client::{Answer, ClientToken, Reply};
 use ccd_core::ids::NodeId;
 use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::protocol::{Action, Decision, Event, Node};
+use ccd_core::replica::ReplicaOp;
 use ccd_core::time::Time;
 use ccd_mirror::Mirror;
 use entry::{Entries, Home};
@@ -93,6 +95,8 @@ struct Daemon {
     left: bool,
     entries: Entries,
     counters: Counters,
+    /// While a copy of the database comes.
+    warming: Option<Warming>,
 }
 
 /// An init database with other nodes is stored, or could not be.
@@ -319,6 +323,7 @@ impl Daemon {
             Action::Replica { ticket, replica, op } => {
                 // The peers' disks and ours work at the same time: theirs hear of it first.
                 self.peers.flush();
+                self.note_copy(&op);
                 self.mirror.submit(clock::now(), ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
@@ -329,6 +334,17 @@ impl Daemon {
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
             Action::Committed(committed) => self.history.tell(committed),
+        }
+    }
+
+    /// A copy of the database comes in pieces, or has come.
+    fn note_copy(&mut self, op: &ReplicaOp) {
+        match op {
+            ReplicaOp::StageImage {
+                len_bytes, offset: 0, ..
+            } => self.warming = warm::begin(*len_bytes),
+            ReplicaOp::AdoptImage { .. } => self.warming = None,
+            _ => {}
         }
     }
 

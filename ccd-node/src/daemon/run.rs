@@ -161,6 +161,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         left: false,
         entries: Entries::new(),
         counters: Counters::default(),
+        warming: None,
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
