@@ -6,21 +6,25 @@
 //! A [`Client`] is two things: what is shared (connections, the name under which requests are numbered) and settings.
 //! A clone shares the former and has settings of its own, so one call can have another time-out than the others:
 //! `client.clone().with_timeout(…).query(…)`.
+//!
+//! ```text
+//! client.rs             attaching, updates, and how a request is asked and asked again
+//! client/questions.rs   what is asked: rows, status, history, branches
+//! client/control.rs     what a node is told to do
+//! ```
+
+mod control;
+mod questions;
 
 use crate::connection::{Connection, Unanswered};
 use crate::error::CcdError;
 use crate::files;
 use crate::places::Places;
 use crate::watch::WatchBuilder;
-use crate::wire::{
-    Ask, BranchReport, ChangesAsk, DatedDecision, HistoryAsk, HistoryTold, Service, StatusReport, Told,
-};
-use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest, VerifiedCopy};
-use ccd_core::configuration::Quorum;
-use ccd_core::database::{Database, Difference, Key, Op, OpError, Pattern, Precondition, Row, Who};
-use ccd_core::drill::DrillReport;
-use ccd_core::ids::{Generation, NodeId, NodeSet, Position, RequestId};
-use ccd_core::init::NodeEdit;
+use crate::wire::{Ask, Service, Told};
+use ccd_core::client::{Refusal, Request, RequestBody, UpdateRequest};
+use ccd_core::database::{Key, Op, OpError, Precondition, Row, Who};
+use ccd_core::ids::{Generation, Position, RequestId};
 use ccd_core::time::Date;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,106 +170,6 @@ impl Client {
         self.timeout
     }
 
-    /// Rows that match.
-    pub fn query(&self, pattern: Pattern, freshness: Freshness) -> Result<Rows, CcdError> {
-        let stale = freshness == Freshness::Stale;
-        match self.request(RequestBody::Query { pattern, stale })? {
-            Told::Rows { position, rows } => Ok(Rows { position, rows }),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// All keys.
-    pub fn keys(&self, freshness: Freshness) -> Result<Keys, CcdError> {
-        let stale = freshness == Freshness::Stale;
-        match self.request(RequestBody::Keys { stale })? {
-            Told::Keys { position, keys } => Ok(Keys { position, keys }),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// The whole database.
-    pub fn snapshot(&self, freshness: Freshness) -> Result<Database, CcdError> {
-        let stale = freshness == Freshness::Stale;
-        match self.request(RequestBody::Snapshot { stale })? {
-            Told::Snapshot { image } => Ok(Database::from_image(&image)?),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// What every member's copy holds, computed anew; with `repair`, inconsistent ones are replaced.
-    pub fn verify(&self, repair: bool) -> Result<Vec<VerifiedCopy>, CcdError> {
-        match self.request(RequestBody::Verify { repair })? {
-            Told::Verified(copies) => Ok(copies),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// Rehearses losses on today's state, and tests the devices without disturbing anything.
-    pub fn drill(&self) -> Result<DrillReport, CcdError> {
-        match self.request(RequestBody::Drill)? {
-            Told::Drilled(report) => Ok(report),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// The generation since which an earlier update is part of the database, if it is.
-    pub fn outcome(&self, request: RequestId) -> Result<Option<Generation>, CcdError> {
-        match self.request(RequestBody::Outcome { request })? {
-            Told::Outcome { committed } => Ok(committed),
-            _ => Err(self.unexpected()),
-        }
-    }
-
-    /// Of this node and what it sees; answered also when it does not serve.
-    pub fn status(&self) -> Result<StatusReport, CcdError> {
-        match self.ask_again(&Ask::Status, self.last_moment())? {
-            Told::Status(report) => Ok(*report),
-            other => Err(self.other(other)),
-        }
-    }
-
-    /// This node's last decisions, oldest first.
-    pub fn decisions(&self, count: u32) -> Result<Vec<DatedDecision>, CcdError> {
-        match self.ask_again(&Ask::Why { count }, self.last_moment())? {
-            Told::Decisions(decisions) => Ok(decisions),
-            other => Err(self.other(other)),
-        }
-    }
-
-    /// Updates of the past, as this node keeps them.
-    pub fn history(&self, ask: HistoryAsk) -> Result<HistoryTold, CcdError> {
-        match self.ask_again(&Ask::History(ask), self.last_moment())? {
-            Told::History(told) => Ok(told),
-            other => Err(self.other(other)),
-        }
-    }
-
-    /// What leads from one generation to another one, later or earlier, by this node's history.
-    pub fn changes(&self, ask: ChangesAsk) -> Result<Difference, CcdError> {
-        match self.ask_again(&Ask::Changes(ask), self.last_moment())? {
-            Told::Changes(difference) => Ok(difference),
-            other => Err(self.other(other)),
-        }
-    }
-
-    /// The branches that lost and are kept on this node, newest first.
-    pub fn branches(&self) -> Result<Vec<BranchReport>, CcdError> {
-        match self.ask_again(&Ask::Branches, self.last_moment())? {
-            Told::Branches(branches) => Ok(branches),
-            other => Err(self.other(other)),
-        }
-    }
-
-    /// The text form of one of them.
-    pub fn branch(&self, name: &str) -> Result<Vec<u8>, CcdError> {
-        let name = name.to_owned();
-        match self.ask_again(&Ask::Branch { name }, self.last_moment())? {
-            Told::Branch { text } => Ok(text),
-            other => Err(self.other(other)),
-        }
-    }
-
     /// Watches for changes: see [`WatchBuilder`].
     pub fn watch(&self) -> WatchBuilder {
         WatchBuilder::new(self.clone())
@@ -274,47 +178,6 @@ impl Client {
     /// Whether what is worth it is tried again.
     pub(crate) fn retry(&self) -> bool {
         self.retry
-    }
-
-    /// This node leaves the cluster, and stays out until [`Client::join`].
-    pub fn leave(&self) -> Result<(), CcdError> {
-        self.control(RequestBody::Leave)
-    }
-
-    /// This node takes part again.
-    pub fn join(&self) -> Result<(), CcdError> {
-        self.control(RequestBody::Join)
-    }
-
-    /// This node tries to take over now; with `force` against the vote rule.
-    pub fn takeover(&self, force: bool) -> Result<(), CcdError> {
-        self.control(RequestBody::Takeover { force })
-    }
-
-    /// Hands over the view of an external membership monitor (patent: CCDCTL); `None` gives control back to the built-in
-    /// one. Returns when the configuration that is open on this node matches it.
-    pub fn reconfigure(&self, members: Option<NodeSet>) -> Result<(), CcdError> {
-        self.control(RequestBody::Reconfigure { members })
-    }
-
-    /// Planned work begins or ends: while it goes on, no node is taken over from.
-    pub fn maintenance(&self, on: bool) -> Result<(), CcdError> {
-        self.control(RequestBody::Maintenance { on })
-    }
-
-    /// Adds a node to the running cluster, or removes one.
-    pub fn change_nodes(&self, edit: NodeEdit) -> Result<(), CcdError> {
-        self.control(RequestBody::ChangeNodes(edit))
-    }
-
-    /// Whether a majority is needed to go on, from now on.
-    pub fn set_quorum(&self, rule: Quorum) -> Result<(), CcdError> {
-        self.control(RequestBody::Quorum(rule))
-    }
-
-    /// This node is to be master for as long as it is a member; `None`: the lowest-numbered member.
-    pub fn designate(&self, node: Option<NodeId>) -> Result<(), CcdError> {
-        self.control(RequestBody::Designate { node })
     }
 
     /// Applies a transaction. If the server is lost on the way, it is asked for again under the same request id until
@@ -450,18 +313,6 @@ impl Client {
     /// When a request that is sent now must have been answered.
     fn last_moment(&self) -> Instant {
         Instant::now() + self.timeout + GRACE
-    }
-
-    fn control(&self, body: RequestBody) -> Result<(), CcdError> {
-        let ask = Ask::Request(Request {
-            timeout: self.timeout,
-            body,
-        });
-        match self.ask_once(&ask, self.last_moment()) {
-            Ok(Told::Done) => Ok(()),
-            Ok(other) => Err(self.other(other)),
-            Err(unanswered) => Err(unanswered.into_error()),
-        }
     }
 
     /// A question may be asked twice: once more if the daemon is restarted meanwhile.

@@ -36,8 +36,19 @@ fn history_says_who_changed_what() {
     assert_eq!(document["reason"], "ticket 4711");
     assert_eq!(document["changes"]["removed"][0], ROW0);
     assert_eq!(document["keys"][0]["rows_removed"], 1);
-    fake.ccdadm(&["history", "NONE"]).expect(1);
-    fake.ccdadm(&["history", "--before", "1"]).expect(1);
+    for (args, text) in [
+        (
+            &["history", "NONE"][..],
+            "no update of NONE: this node keeps what came since generation ",
+        ),
+        (
+            &["history", "--before", "1"],
+            "no update before generation 1: this node keeps ",
+        ),
+    ] {
+        let none = fake.ccdadm(args).expect(1);
+        assert!(none.stdout.is_empty() && none.stderr.contains(text), "{none:?}");
+    }
     fake.ccdadm(&["history", "--last", "0"]).expect(64);
     fake.ccdadm(&["history", "bad:key"])
         .expect_error(64, "CCD-1034", "contains ':'");

@@ -396,6 +396,8 @@ fn devices_that_somebody_uses_are_left_alone() {
     held.lock().unwrap();
     site.resync("secondary", 109, "CCD-2130");
     drop(held);
+    // A program that another test starts at this moment has the lock, too, until it runs.
+    std::fs::File::create(&lock).unwrap().lock().unwrap();
     // Somebody who holds a device.
     let held = RawDevice::open_when_free(Path::new(&site.path("primary"))).unwrap();
     site.resync("secondary", 109, "CCD-2002");

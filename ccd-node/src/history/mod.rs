@@ -4,13 +4,14 @@
 //!   event loop ── tell ──→ writer.rs   a thread: what did each record do?      frame.rs    what is written, as bytes
 //!              ── ask ───→    ↓                                                segment.rs  one file of frames
 //!                          store.rs    files, budget                           read.rs     answers, on another thread
-//!                             ↓                                                trail.rs    as a watcher goes through it
-//!                          Listener    who is told, once it is written
+//!                             ↓                                                between.rs  what two generations differ by
+//!                          Listener    who is told, once it is written          trail.rs    as a watcher goes through it
 //! ```
 //!
 //! It is beside the database, not part of it: nothing waits for it, and an update is as durable without it. What is missing
 //! (this node received a whole copy, the disk was full, the budget is used up) is said in every answer it concerns.
 
+mod between;
 mod frame;
 mod read;
 mod segment;

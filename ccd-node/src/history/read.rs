@@ -1,27 +1,24 @@
 //! Answers from a history's files, while another thread appends to them: what is read of the last file is what of it is whole.
 //!
 //! `history KEY` goes from the newest file to the oldest and reads, of those that are full, only the frames that the index
-//! names. Changes between two generations are added up from the older one on. A file that goes meanwhile, because the budget
-//! is used up, looks like one that went before.
+//! names. A file that goes meanwhile, because the budget is used up, looks like one that went before. `between.rs` goes the other way.
 
 use super::frame::{Effects, Frame, Kept};
 use super::segment::{self, HEAD_BYTES};
-use ccd_client::wire::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate};
-use ccd_core::database::{Difference, Key};
-use ccd_core::ids::{ClusterId, Generation, Position};
+use ccd_client::wire::{HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate};
+use ccd_core::database::Key;
+use ccd_core::ids::{ClusterId, Generation};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// An answer has so many bytes of rows at most, or one update.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Of what leads from one generation to another.
-const CHANGES_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub struct Reader {
-    folder: PathBuf,
-    cluster: ClusterId,
+    pub(super) folder: PathBuf,
+    pub(super) cluster: ClusterId,
 }
 
 /// Why a question cannot be answered.
@@ -89,7 +86,7 @@ impl Reader {
     }
 
     /// The first generation that is kept.
-    fn oldest(&self) -> Result<Generation, ReadError> {
+    pub(super) fn oldest(&self) -> Result<Generation, ReadError> {
         for serial in segment::serials(&self.folder)? {
             let Some(bytes) = unless_gone(segment::read(&self.folder, serial))? else {
                 continue;
@@ -163,7 +160,7 @@ impl Reader {
 
     /// How many times a branch that lost was replaced in the files from `first` on. An error if the way from a generation to
     /// the present leads over such a place.
-    fn replaced_since(&self, first: u64, from: Generation) -> Result<u32, ReadError> {
+    pub(super) fn replaced_since(&self, first: u64, from: Generation) -> Result<u32, ReadError> {
         // Whatever the key, gaps are among what its index names.
         let any = Key::new("ANY").expect("it is a key");
         let (mut count, mut crossed) = (0, None);
@@ -183,29 +180,6 @@ impl Reader {
             Some(up_to) => Err(not_kept(from.next(), up_to)),
             None => Ok(count),
         }
-    }
-
-    /// What leads from one generation to another; `head` is where the history ends.
-    pub fn changes(&self, ask: &ChangesAsk, head: Position) -> Result<Difference, ReadError> {
-        let (from, to) = (ask.from.min(ask.to), ask.from.max(ask.to));
-        let newest = head.stamp.generation;
-        if to > newest {
-            let text = format!("generation {to} has not been reached: the newest here is {newest}");
-            return Err(ReadError::NotKept(text));
-        }
-        let mut forward = Forward::new(self, ask.key.as_ref(), from, to)?;
-        let difference = Difference::composed(&mut forward);
-        forward.finish()?;
-        if difference.encode().len() > CHANGES_BYTES_MAX {
-            let text =
-                format!("what changed from generation {from} to {to} is too much for one answer; name a key");
-            return Err(ReadError::NotKept(text));
-        }
-        Ok(if ask.from > ask.to {
-            difference.inverse()
-        } else {
-            difference
-        })
     }
 }
 
@@ -238,7 +212,7 @@ fn told(frame: &Frame, generation: Generation, kept: &Kept, ask: &HistoryAsk) ->
 }
 
 /// A file that is not there any more is no error.
-fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -246,149 +220,7 @@ fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The effects of the updates after one generation, up to another, one after the other.
-struct Forward<'a> {
-    reader: &'a Reader,
-    key: Option<&'a Key>,
-    from: Generation,
-    to: Generation,
-    /// What comes before so many places where a branch was replaced is not the way that was gone.
-    replaced: u32,
-    /// Up to where effects were given out.
-    reached: Generation,
-    serials: std::vec::IntoIter<u64>,
-    /// Of the file that is read: its content, its frames that are left.
-    file: (Vec<u8>, std::vec::IntoIter<usize>),
-    /// Of the frame that is read.
-    ready: std::vec::IntoIter<Difference>,
-    failed: Option<ReadError>,
-}
-
-impl<'a> Forward<'a> {
-    fn new(
-        reader: &'a Reader,
-        key: Option<&'a Key>,
-        from: Generation,
-        to: Generation,
-    ) -> Result<Self, ReadError> {
-        // From the newest file on that begins no later.
-        let mut serials = segment::serials(&reader.folder)?;
-        let mut first = None;
-        for (index, serial) in serials.iter().enumerate().rev() {
-            let head = segment::read_begins(&reader.folder, *serial, reader.cluster);
-            if let Some(Ok(begins)) = unless_gone(head)?
-                && begins.stamp.generation <= from
-            {
-                first = Some(index);
-                break;
-            }
-        }
-        let Some(first) = first else {
-            let oldest = reader.oldest()?;
-            let text = format!("generation {from} is not kept any more: the oldest here is {oldest}");
-            return Err(ReadError::NotKept(text));
-        };
-        Ok(Self {
-            reader,
-            key,
-            from,
-            to,
-            replaced: reader.replaced_since(serials[first], from)?,
-            reached: from,
-            serials: serials.split_off(first).into_iter(),
-            file: Default::default(),
-            ready: Vec::new().into_iter(),
-            failed: None,
-        })
-    }
-
-    fn take(&mut self, frame: &Frame) -> Result<(), ReadError> {
-        let end = frame.next().stamp.generation;
-        if let Frame::Gap { after, .. } = frame {
-            if *after >= end {
-                self.replaced = self.replaced.saturating_sub(1);
-                return Ok(());
-            }
-            return if self.replaced == 0 && end > self.from && *after < self.to {
-                Err(not_kept(after.next().min(end), end))
-            } else {
-                Ok(())
-            };
-        }
-        if self.replaced > 0 {
-            return Ok(());
-        }
-        let mut ready = Vec::new();
-        for (generation, kept) in frame.updates() {
-            if generation <= self.reached || generation > self.to {
-                continue;
-            }
-            if generation != self.reached.next() {
-                return Err(not_kept(self.reached.next(), Generation(generation.0 - 1)));
-            }
-            self.reached = generation;
-            match (&kept.effects, self.key) {
-                (Effects::Rows(difference), None) => ready.push(difference.clone()),
-                (Effects::Rows(difference), Some(key)) => ready.push(difference.clone().of_key(key)),
-                (Effects::Counts(keys), Some(key)) if keys.iter().all(|change| change.key != *key) => {}
-                (Effects::Counts(_), _) => {
-                    let text = format!("generation {generation} changed more rows than are kept");
-                    return Err(ReadError::NotKept(text));
-                }
-            }
-        }
-        self.ready = ready.into_iter();
-        Ok(())
-    }
-
-    fn advance(&mut self) -> Result<Option<Difference>, ReadError> {
-        loop {
-            if let Some(next) = self.ready.next() {
-                return Ok(Some(next));
-            }
-            if self.reached == self.to {
-                return Ok(None);
-            }
-            let (bytes, places) = &mut self.file;
-            if let Some(at) = places.next() {
-                if let Some(frame) = segment::frame_at(bytes, at) {
-                    self.take(&frame)?;
-                }
-                continue;
-            }
-            let Some(serial) = self.serials.next() else {
-                return Ok(None);
-            };
-            if let Some(bytes) = unless_gone(segment::read(&self.reader.folder, serial))?
-                && segment::begins(&bytes, self.reader.cluster).is_ok()
-            {
-                let places = segment::places(&bytes).0.into_iter();
-                self.file = (bytes, places);
-            }
-        }
-    }
-
-    fn finish(self) -> Result<(), ReadError> {
-        match self.failed {
-            Some(failed) => Err(failed),
-            None if self.reached < self.to => Err(not_kept(self.reached.next(), self.to)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Iterator for Forward<'_> {
-    type Item = Difference;
-
-    fn next(&mut self) -> Option<Difference> {
-        self.advance().unwrap_or_else(|failed| {
-            self.failed = Some(failed);
-            None
-        })
-    }
-}
-
-fn not_kept(first: Generation, last: Generation) -> ReadError {
+pub(super) fn not_kept(first: Generation, last: Generation) -> ReadError {
     let what = if first == last {
         format!("generation {first} is")
     } else {
@@ -404,6 +236,7 @@ pub(super) mod tests {
     use super::super::frame::tests::{position, round};
     use super::super::store::Store;
     use super::*;
+    use ccd_client::wire::ChangesAsk;
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
 

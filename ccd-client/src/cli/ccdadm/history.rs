@@ -62,15 +62,27 @@ impl History {
                 HistoryItem::Gap(gap) => show_gap(*gap, terminal)?,
             }
         }
+        let since = format!("this node keeps what came since generation {}", told.oldest);
         if told.more {
             terminal.detail("there are earlier ones: --last N, or --before GENERATION");
+        } else if found {
+            terminal.detail(&since);
         } else {
-            terminal.detail(&format!(
-                "this node keeps what came since generation {}",
-                told.oldest
-            ));
+            terminal.note(&format!("{}: {since}", self.none()));
         }
         Ok(if found { Exit::Done } else { Exit::No })
+    }
+
+    /// That nothing was found, in words.
+    fn none(&self) -> String {
+        let mut text = "no update".to_owned();
+        if let Some(key) = &self.key {
+            text += &format!(" of {key}");
+        }
+        if let Some(before) = self.before {
+            text += &format!(" before generation {before}");
+        }
+        text
     }
 }
 

@@ -1,18 +1,24 @@
 //! `ccdadm status`: what this node is and sees, and which single loss the cluster would survive now.
 //!
 //! ```text
-//! status/picture.rs   nodes, links, devices, and which way data flows
-//! status/live.rs      the live view of --watch, as it is drawn
-//! status/work.rs      what takes long on the replicas, and how far it is
-//! status/watch.rs     --watch: asks again and again, on a terminal or not
+//! status/document.rs       as JSON
+//! status/registrations.rs  who is registered with the devices
+//! status/picture.rs        nodes, links, devices, and which way data flows
+//! status/live.rs           the live view of --watch, as it is drawn
+//! status/work.rs           what takes long on the replicas, and how far it is
+//! status/watch.rs          --watch: asks again and again, on a terminal or not
 //! ```
 
+mod document;
 #[cfg(test)]
 mod fixture;
 mod live;
 mod picture;
+mod registrations;
 mod watch;
 mod work;
+
+pub(super) use document::document;
 
 use super::PROGRAM;
 use crate::cli::failure::{Doing, Stop};
@@ -25,8 +31,8 @@ use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
-use ccd_core::reservation::{KeyOwner, ReservationKey};
-use serde_json::{Map, Value, json};
+use registrations::writers;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -220,107 +226,12 @@ fn part_name(part: Part) -> String {
     }
 }
 
-pub(super) fn document(report: &StatusReport, health: Health) -> Value {
-    let status = &report.status;
-    let configuration = status.configuration.as_ref();
-    let mode = configuration.map(|configuration| match configuration.mode {
-        Mode::Paired => "paired",
-        Mode::Solo(_) => "solo",
-    });
-    let master = configuration.and_then(ccd_core::configuration::Configuration::master);
-    let nodes: Vec<Value> = status
-        .nodes
-        .iter()
-        .map(|node| {
-            json!({
-                "id": u8::from(node.id),
-                "name": node_name(report, node.id),
-                "state": node_state(node),
-                "stamp": node.position.map(|position| position.stamp.to_string()),
-                "lineage": node.position.map(|position| position.lineage.to_string()),
-                "lease_ms": node.lease.map(|lease| lease.as_millis() as u64),
-                "member": node.member,
-                "heard": node.heard,
-                "seen_on_disk": node.seen_on_disk,
-                "me": node.id == status.me,
-                "links": report.links.iter().filter(|link| link.node == node.id).map(link_document).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    let devices: Vec<Value> = status
-        .devices
-        .iter()
-        .map(|device| {
-            json!({
-                "role": device.role.name(),
-                "path": device_path(report, device),
-                "state": device_state(device),
-                "fencing": report.fencing.name(),
-                "registered": device.registered,
-                "keys": registrations(report, device).iter().map(Registration::to_json).collect::<Vec<_>>(),
-                "in_sync": device.in_sync,
-                "error": device.error,
-            })
-        })
-        .collect();
-    let survives: Map<String, Value> = status
-        .survives
-        .iter()
-        .map(|(part, survives)| (part_name(*part), json!(survives)))
-        .collect();
-    json!({
-        "cluster": {
-            "name": report.cluster_name,
-            "id": report.cluster_id.to_string(),
-            "state": status.state.name(),
-            "health": health.name(),
-            "verdict": status.verdict,
-            "mode": mode,
-            "owner": configuration.and_then(|configuration| configuration.owner()).map(|node| node_name(report, node)),
-            "epoch": configuration.map_or(0, |configuration| configuration.epoch.0),
-            "generation": status.position.stamp.generation.0,
-            "lineage": status.position.lineage.to_string(),
-            "master": master.map(|node| node_name(report, node)),
-            "designated": configuration
-                .and_then(|configuration| configuration.designated)
-                .map(|node| node_name(report, node)),
-            "quorum": status.state == ServingState::Serving,
-            "maintenance": configuration.is_some_and(|configuration| configuration.maintenance),
-            "view": external_view(report),
-            "quorum_required": configuration.is_none_or(|configuration| configuration.quorum == Quorum::Required),
-            "rows": status.rows,
-        },
-        "nodes": nodes,
-        "devices": devices,
-        "survives": survives,
-        "work": report.work.iter().map(work::document).collect::<Vec<_>>(),
-        "daemon": {
-            "version": report.daemon_version,
-            "pid": report.daemon_pid,
-            "uptime_ms": report.uptime.as_millis() as u64,
-        },
-    })
-}
-
 fn link_state(link: &LinkReport) -> &'static str {
     match link.state {
         LinkState::Up => "up",
         LinkState::Silent => "silent",
         LinkState::Down => "down",
     }
-}
-
-fn link_document(link: &LinkReport) -> Value {
-    let connection = link.connection.as_ref();
-    json!({
-        "address": link.address.to_string(),
-        "state": link_state(link),
-        "preferred": link.preferred,
-        "protocol": connection.map(|connection| connection.version),
-        "epoch": connection.map(|connection| connection.epoch.0),
-        "authkey": connection.map(|connection| &connection.authkey),
-        "trouble": (!link.trouble.is_empty()).then_some(&link.trouble),
-    })
 }
 
 fn links(report: &StatusReport) -> Vec<Vec<String>> {
@@ -465,50 +376,6 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
         })
         .collect();
     terminal.line(&format!("survives the loss of: {}", survives.join(", ")))
-}
-
-/// One key that is registered on a device.
-struct Registration {
-    key: ReservationKey,
-    /// The node's name, or whose key it is if it is not of this cluster.
-    whose: String,
-    holds: bool,
-}
-
-impl Registration {
-    fn to_json(&self) -> Value {
-        json!({ "key": self.key.to_string(), "node": self.whose, "holds": self.holds })
-    }
-}
-
-fn registrations(report: &StatusReport, device: &DeviceStatus) -> Vec<Registration> {
-    let Some(seen) = &device.reservation else {
-        return Vec::new();
-    };
-    let whose = |key: ReservationKey| match key.owner(report.cluster_id) {
-        KeyOwner::Node(node) => node_name(report, node),
-        KeyOwner::OtherCluster { .. } => String::from("another cluster"),
-        KeyOwner::Foreign => String::from("foreign"),
-    };
-    (seen.keys.iter())
-        .map(|key| Registration {
-            key: *key,
-            whose: whose(*key),
-            holds: seen.holder.is_some_and(|holder| holder.key == *key),
-        })
-        .collect()
-}
-
-/// Who can write to a device by its reservation, the holder marked.
-fn writers(report: &StatusReport, device: &DeviceStatus) -> String {
-    let registrations = registrations(report, device);
-    if registrations.is_empty() {
-        return String::from("nobody");
-    }
-    let names: Vec<String> = (registrations.iter())
-        .map(|one| format!("{}{}", one.whose, if one.holds { "*" } else { "" }))
-        .collect();
-    names.join(", ")
 }
 
 /// What keeps a serving cluster from being redundant, if the node did not say it itself.

@@ -2,137 +2,36 @@
 //! answer is for.
 //!
 //! ```text
+//! view.rs        what is known of each          survey.rs      what other nodes' control blocks say
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
-//! survey.rs      what other nodes' control blocks say
+//! bring.rs       writing them up to a state
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
 
+mod bring;
 pub(super) mod last_words;
 pub(super) mod loading;
 mod survey;
+mod view;
+
+pub(in crate::protocol) use bring::Brought;
+pub(in crate::protocol) use view::ReplicaView;
 
 use crate::configuration::{Ballot, Configuration};
-use crate::database::Database;
 use crate::ids::{Epoch, NodeId, Position, Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::interface::{Action, DecisionKind, Ticket};
-use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
-use alloc::collections::VecDeque;
-use alloc::string::String;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::time::Duration;
+use view::State;
 
 /// How long after a failure a replica is opened again.
 const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
 const CHECKPOINT_AT_PERCENT: u8 = 50;
-
-/// How many heartbeats' durations are remembered, for people.
-const BEATS_KEPT: usize = 64;
-
-/// What is known of one replica.
-#[derive(Debug)]
-pub(in crate::protocol) struct ReplicaView {
-    state: State,
-    /// The last failure that was recorded, until it works again.
-    recorded: Option<String>,
-    /// When it became usable, or stopped being so.
-    pub since: Time,
-    /// The newest control blocks read from it.
-    pub survey: Survey,
-    /// When it was opened nobody had voted on anything there, nor recorded a configuration: it was just made.
-    pub is_new: bool,
-    /// Local copy: its content has been read.
-    pub loaded: bool,
-    /// The durable position of this node's own area; `None` while it is not known.
-    pub own: Option<Position>,
-    /// Writes of state under way, and where the last one leads.
-    pub writes_in_flight: usize,
-    leads_to: Position,
-    /// A record did not fit its journal: the next write there is a whole image.
-    pub journal_full: bool,
-    /// One of the records that were to bring it to a state did not fit: an image of that state is asked for instead.
-    image_instead: bool,
-    /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
-    /// node's control blocks spoke of then: a solo owner's lease.
-    pub clean_beat: Option<(Time, Epoch)>,
-    pub beat_in_flight: bool,
-    /// When the last look at all control blocks that succeeded was begun.
-    pub looked_at: Option<Time>,
-    /// How long the last heartbeats took, the newest last.
-    beats: VecDeque<Duration>,
-    beat_sequence: u64,
-    checkpoint_in_flight: bool,
-    /// A whole image is being written to a device that is to come back.
-    pub prewrite_in_flight: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    Closed { open_at: Time, error: Option<String> },
-    Opening,
-    Open,
-}
-
-impl ReplicaView {
-    pub fn new(now: Time) -> Self {
-        Self {
-            state: State::Closed {
-                open_at: now,
-                error: None,
-            },
-            recorded: None,
-            since: now,
-            survey: Survey::default(),
-            is_new: false,
-            loaded: false,
-            own: None,
-            writes_in_flight: 0,
-            leads_to: Position::EMPTY,
-            journal_full: false,
-            image_instead: false,
-            clean_beat: None,
-            beat_in_flight: false,
-            looked_at: None,
-            beats: VecDeque::new(),
-            beat_sequence: 0,
-            checkpoint_in_flight: false,
-            prewrite_in_flight: false,
-        }
-    }
-
-    /// A heartbeat has been written, and what the others wrote read.
-    pub fn note_beat(&mut self, took: Duration) {
-        if self.beats.len() == BEATS_KEPT {
-            self.beats.pop_front();
-        }
-        self.beats.push_back(took);
-    }
-
-    pub fn beats_took(&self) -> Vec<Duration> {
-        self.beats.iter().copied().collect()
-    }
-
-    pub fn usable(&self) -> bool {
-        matches!(self.state, State::Open)
-    }
-
-    /// It has not been tried yet, so whether it is there is not known.
-    pub fn untried(&self) -> bool {
-        matches!(self.state, State::Opening | State::Closed { error: None, .. })
-    }
-
-    pub fn error(&self) -> Option<&str> {
-        match &self.state {
-            State::Closed { error, .. } => error.as_deref(),
-            State::Opening | State::Open => None,
-        }
-    }
-}
 
 /// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,18 +106,6 @@ pub(in crate::protocol) enum Purpose {
         position: Position,
     },
 }
-
-/// How one of the writes went that bring a replica to a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol) enum Brought {
-    Done,
-    /// Another write was asked for in its place.
-    Anew,
-    Failed,
-}
-
-/// A tail of so few records is always brought record by record.
-const TAIL_RECORDS_SURE: usize = 8;
 
 impl Node {
     /// Asks for an operation on a replica.
@@ -479,84 +366,5 @@ impl Node {
         self.replica_mut(replica).checkpoint_in_flight = true;
         let database = self.committed.clone();
         self.ask(replica, ReplicaOp::Checkpoint { database }, Purpose::Checkpoint);
-    }
-
-    /// One of the writes that bring a replica to `target` was answered. A record that found no room in the journal is followed by
-    /// others that were asked for with it and find none either; an image behind them holds them all.
-    pub(in crate::protocol) fn on_brought(
-        &mut self,
-        replica: Replica,
-        error: Option<&ReplicaError>,
-        target: &Database,
-        purpose: Purpose,
-    ) -> Brought {
-        match error {
-            None => return Brought::Done,
-            Some(error) if error.kind != ReplicaErrorKind::Full => return Brought::Failed,
-            Some(_) => {}
-        }
-        let view = self.replica_mut(replica);
-        if !view.image_instead {
-            view.image_instead = true;
-            let database = target.clone();
-            self.ask(replica, ReplicaOp::WriteImage { database }, purpose);
-            return Brought::Anew;
-        }
-        if view.writes_in_flight > 0 {
-            return Brought::Done;
-        }
-        // The image itself.
-        view.image_instead = false;
-        Brought::Failed
-    }
-
-    /// Makes this node's own area of a replica hold `target`, which follows `base` by `records` (the last one opens the
-    /// configuration). Returns how many operations that takes, each answered with `purpose`.
-    pub(in crate::protocol) fn bring(
-        &mut self,
-        replica: Replica,
-        target: &Database,
-        open: &Arc<crate::database::Record>,
-        purpose: &Purpose,
-    ) -> usize {
-        let own = self.replica(replica).own;
-        if own == Some(target.position()) {
-            // Done before, by an attempt that was cut short; prove again that the replica can be written.
-            self.ask(replica, ReplicaOp::Survey, purpose.clone());
-            return 1;
-        }
-        // A long tail is slower than an image, and may not fit the journal; each record takes a block at least.
-        let blocks = |tail: &alloc::vec::Vec<Arc<crate::database::Record>>| tail.len() as u64 * 4096;
-        let tail = own
-            .and_then(|own| self.history.between(own, open.prev))
-            .filter(|tail| tail.len() <= TAIL_RECORDS_SURE || blocks(tail) <= target.image_len_bytes());
-        let mut operations = 0;
-        match tail {
-            Some(mut tail) => {
-                tail.push(Arc::clone(open));
-                for record in tail {
-                    self.ask(
-                        replica,
-                        ReplicaOp::Append {
-                            record,
-                            then_survey: false,
-                        },
-                        purpose.clone(),
-                    );
-                    operations += 1;
-                }
-            }
-            None => {
-                self.ask(
-                    replica,
-                    ReplicaOp::WriteImage {
-                        database: target.clone(),
-                    },
-                    purpose.clone(),
-                );
-                operations += 1;
-            }
-        }
-        operations
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! round.rs     the master's round                     freeze.rs    what runs before an update of a key that has a
-//! prepared.rs  a round at the other members                        synchronization command
+//! roll_back.rs its end if a member cannot do it                    synchronization command
+//! prepared.rs  a round at the other members
 //! settled.rs   which rounds are known to be           commands.rs  those commands at every node
 //!              committed                              telling.rs   telling the driver of each committed update, once
 //!                                                                  and in order
@@ -11,6 +12,7 @@
 pub(super) mod commands;
 pub(super) mod freeze;
 pub(super) mod prepared;
+mod roll_back;
 pub(super) mod round;
 pub(super) mod settled;
 pub(super) mod telling;

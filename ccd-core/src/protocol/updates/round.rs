@@ -12,6 +12,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::plan::{Settles, Want};
 use crate::protocol::replicas::Purpose;
+use crate::protocol::updates::roll_back::Rollback;
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
 use alloc::format;
@@ -36,26 +37,19 @@ pub(in crate::protocol) struct Round {
     pub record: Arc<Record>,
     database: Database,
     /// What a rollback returns to.
-    shadow: Database,
-    requests: Vec<(RequestId, u64)>,
+    pub(super) shadow: Database,
+    pub(super) requests: Vec<(RequestId, u64)>,
     /// Since when the members are waited for: for their acks, or for their rollback.
-    waits_since: Time,
+    pub(super) waits_since: Time,
     stored_locally: bool,
     stored_on: DeviceSet,
     /// Writing it there failed: it is acked in a successor configuration, or not at all.
     failed_on: DeviceSet,
     acked: NodeSet,
     /// A member refused: every member returns to its shadow, and then the clients hear why.
-    rollback: Option<Rollback>,
+    pub(super) rollback: Option<Rollback>,
     /// A query waits for its end at a member.
     is_asked_for: bool,
-}
-
-#[derive(Debug)]
-struct Rollback {
-    why: String,
-    stored: bool,
-    acked: NodeSet,
 }
 
 impl Node {
@@ -228,7 +222,7 @@ impl Node {
         Some((round.waits_since, answered))
     }
 
-    fn round_at(&mut self, position: Position) -> Option<&mut Round> {
+    pub(super) fn round_at(&mut self, position: Position) -> Option<&mut Round> {
         self.round.as_mut().filter(|round| round.record.next == position)
     }
 
@@ -482,99 +476,5 @@ impl Node {
         {
             round.acked.insert(from);
         }
-    }
-
-    /// A member could not do it: everybody returns to the shadow.
-    pub(in crate::protocol) fn on_update_nack(
-        &mut self,
-        from: NodeId,
-        epoch: Epoch,
-        position: Position,
-        why: String,
-    ) {
-        if epoch != self.known.epoch || !self.is_open() {
-            return;
-        }
-        let (others, now) = (self.other_members(), self.now);
-        let Some(round) = self.round_at(position).filter(|round| round.rollback.is_none()) else {
-            return;
-        };
-        let (undone, shadow) = (round.record.next, round.shadow.clone());
-        let why = format!("node {from}: {why}");
-        round.waits_since = now;
-        round.rollback = Some(Rollback {
-            why,
-            stored: false,
-            acked: NodeSet::EMPTY,
-        });
-        self.note_undone(undone);
-        let record = Arc::new(Record::rollback(undone, shadow.position()));
-        self.history.pop();
-        self.head = shadow;
-        self.rolled_back = Some(undone);
-        let op = ReplicaOp::Append {
-            record,
-            then_survey: false,
-        };
-        self.ask(Replica::Local, op, Purpose::RolledBack { position });
-        for to in others.iter() {
-            self.send(
-                to,
-                Message::Unfreeze {
-                    epoch,
-                    position,
-                    commit: false,
-                },
-            );
-        }
-    }
-
-    pub(in crate::protocol) fn on_rollback_stored(
-        &mut self,
-        position: Position,
-        error: Option<ReplicaError>,
-    ) {
-        if error.is_none()
-            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
-        {
-            rollback.stored = true;
-        }
-    }
-
-    pub(in crate::protocol) fn on_unfreeze_ack(&mut self, from: NodeId, epoch: Epoch, position: Position) {
-        if epoch == self.known.epoch
-            && let Some(rollback) = self.round_at(position).and_then(|round| round.rollback.as_mut())
-        {
-            rollback.acked.insert(from);
-        }
-    }
-
-    fn finish_rollback_if_done(&mut self) {
-        let others = self.other_members();
-        let done = (self.round.as_ref().and_then(|round| round.rollback.as_ref()))
-            .is_some_and(|rollback| rollback.stored && rollback.acked.is_superset(others));
-        if done
-            && self.is_open()
-            && let Some(round) = self.round.take()
-            && let Some(rollback) = round.rollback
-        {
-            for (id, _) in round.requests {
-                self.finish_update(
-                    id,
-                    Err(Refusal::RolledBack {
-                        why: rollback.why.clone(),
-                    }),
-                );
-            }
-        }
-    }
-
-    /// Why the round that this request was part of was being rolled back when the configuration ended.
-    pub(in crate::protocol) fn rollback_under_way(&self, id: RequestId) -> Option<String> {
-        let round = self
-            .round
-            .as_ref()
-            .filter(|round| round.requests.iter().any(|(of, _)| *of == id))?;
-        round.rollback.as_ref().map(|rollback| rollback.why.clone())
     }
 }

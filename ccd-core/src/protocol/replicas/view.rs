@@ -1,0 +1,112 @@
+//! What this node knows of one of its replicas.
+
+use crate::ids::{Epoch, Position};
+use crate::replica::Survey;
+use crate::time::Time;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How many heartbeats' durations are remembered, for people.
+const BEATS_KEPT: usize = 64;
+
+/// What is known of one replica.
+#[derive(Debug)]
+pub(in crate::protocol) struct ReplicaView {
+    pub(super) state: State,
+    /// The last failure that was recorded, until it works again.
+    pub(super) recorded: Option<String>,
+    /// When it became usable, or stopped being so.
+    pub since: Time,
+    /// The newest control blocks read from it.
+    pub survey: Survey,
+    /// When it was opened nobody had voted on anything there, nor recorded a configuration: it was just made.
+    pub is_new: bool,
+    /// Local copy: its content has been read.
+    pub loaded: bool,
+    /// The durable position of this node's own area; `None` while it is not known.
+    pub own: Option<Position>,
+    /// Writes of state under way, and where the last one leads.
+    pub writes_in_flight: usize,
+    pub(super) leads_to: Position,
+    /// A record did not fit its journal: the next write there is a whole image.
+    pub journal_full: bool,
+    /// One of the records that were to bring it to a state did not fit: an image of that state is asked for instead.
+    pub(super) image_instead: bool,
+    /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
+    /// node's control blocks spoke of then: a solo owner's lease.
+    pub clean_beat: Option<(Time, Epoch)>,
+    pub beat_in_flight: bool,
+    /// When the last look at all control blocks that succeeded was begun.
+    pub looked_at: Option<Time>,
+    /// How long the last heartbeats took, the newest last.
+    beats: VecDeque<Duration>,
+    pub(super) beat_sequence: u64,
+    pub(super) checkpoint_in_flight: bool,
+    /// A whole image is being written to a device that is to come back.
+    pub prewrite_in_flight: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Closed { open_at: Time, error: Option<String> },
+    Opening,
+    Open,
+}
+
+impl ReplicaView {
+    pub fn new(now: Time) -> Self {
+        Self {
+            state: State::Closed {
+                open_at: now,
+                error: None,
+            },
+            recorded: None,
+            since: now,
+            survey: Survey::default(),
+            is_new: false,
+            loaded: false,
+            own: None,
+            writes_in_flight: 0,
+            leads_to: Position::EMPTY,
+            journal_full: false,
+            image_instead: false,
+            clean_beat: None,
+            beat_in_flight: false,
+            looked_at: None,
+            beats: VecDeque::new(),
+            beat_sequence: 0,
+            checkpoint_in_flight: false,
+            prewrite_in_flight: false,
+        }
+    }
+
+    /// A heartbeat has been written, and what the others wrote read.
+    pub fn note_beat(&mut self, took: Duration) {
+        if self.beats.len() == BEATS_KEPT {
+            self.beats.pop_front();
+        }
+        self.beats.push_back(took);
+    }
+
+    pub fn beats_took(&self) -> Vec<Duration> {
+        self.beats.iter().copied().collect()
+    }
+
+    pub fn usable(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// It has not been tried yet, so whether it is there is not known.
+    pub fn untried(&self) -> bool {
+        matches!(self.state, State::Opening | State::Closed { error: None, .. })
+    }
+
+    pub fn error(&self) -> Option<&str> {
+        match &self.state {
+            State::Closed { error, .. } => error.as_deref(),
+            State::Opening | State::Open => None,
+        }
+    }
+}
