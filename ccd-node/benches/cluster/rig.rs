@@ -261,16 +261,17 @@ impl Rig {
         let mut word = [0; 512];
         loop {
             let len_bytes = manager.recv(&mut word).context("the node does not serve")?;
-            up.get_or_insert_with(Instant::now);
             if word[..len_bytes].starts_with(b"READY=1") {
                 break;
             }
+            up.get_or_insert_with(Instant::now);
         }
         let client = Client::attach(&self.places(node), "bench")?;
         client.query(Pattern::exact(&row("row", 1)?), Freshness::Strict)?;
         let back = Back {
             whole: started.elapsed(),
-            join: up.map_or(Duration::ZERO, |up| up.elapsed()),
+            // Who serves with its first word has joined in all of that time.
+            join: up.unwrap_or(started).elapsed(),
         };
         fs::remove_file(&path)?;
         Ok(back)

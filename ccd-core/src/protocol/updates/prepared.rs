@@ -246,17 +246,8 @@ impl Node {
             return;
         };
         prepared.undone = true;
-        self.note_undone(position);
         let shadow = self.committed.clone();
-        let record = Arc::new(Record::rollback(position, shadow.position()));
-        self.history.pop();
-        self.head = shadow;
-        self.rolled_back = Some(position);
-        let op = ReplicaOp::Append {
-            record,
-            then_survey: false,
-        };
-        self.ask(Replica::Local, op, Purpose::UndoPrepared { position });
+        self.return_to_shadow(position, shadow, Purpose::UndoPrepared { position });
     }
 
     pub(in crate::protocol) fn on_undo_stored(&mut self, position: Position, error: Option<ReplicaError>) {

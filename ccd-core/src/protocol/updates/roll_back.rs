@@ -2,10 +2,9 @@
 //! other members' side is `prepared.rs`.
 
 use crate::client::Refusal;
-use crate::database::Record;
+use crate::database::{Database, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica, RequestId};
 use crate::protocol::Node;
-use crate::protocol::message::Message;
 use crate::protocol::replicas::Purpose;
 use crate::replica::{ReplicaError, ReplicaOp};
 use alloc::format;
@@ -43,6 +42,12 @@ impl Node {
             stored: false,
             acked: NodeSet::EMPTY,
         });
+        self.return_to_shadow(undone, shadow, Purpose::RolledBack { position });
+        self.unfreeze(epoch, position, false, others);
+    }
+
+    /// This copy gives up the round that led to `undone`, and its journal says so.
+    pub(super) fn return_to_shadow(&mut self, undone: Position, shadow: Database, purpose: Purpose) {
         self.note_undone(undone);
         let record = Arc::new(Record::rollback(undone, shadow.position()));
         self.history.pop();
@@ -52,17 +57,7 @@ impl Node {
             record,
             then_survey: false,
         };
-        self.ask(Replica::Local, op, Purpose::RolledBack { position });
-        for to in others.iter() {
-            self.send(
-                to,
-                Message::Unfreeze {
-                    epoch,
-                    position,
-                    commit: false,
-                },
-            );
-        }
+        self.ask(Replica::Local, op, purpose);
     }
 
     pub(in crate::protocol) fn on_rollback_stored(

@@ -389,7 +389,7 @@ impl Node {
             return;
         }
         if self.freeze.is_some() || round.is_asked_for {
-            self.unfreeze(epoch, position, others);
+            self.unfreeze(epoch, position, true, others);
         } else {
             self.owes_unfreeze = Some((epoch, position, self.now + UNFREEZE_PAUSE));
         }
@@ -408,12 +408,12 @@ impl Node {
             && self.is_open()
             && epoch == self.known.epoch
         {
-            self.unfreeze(epoch, position, self.other_members());
+            self.unfreeze(epoch, position, true, self.other_members());
         }
     }
 
-    fn unfreeze(&mut self, epoch: Epoch, position: Position, members: NodeSet) {
-        let commit = true;
+    /// UNFREEZE_REQ: the round is committed, or rolled back.
+    pub(super) fn unfreeze(&mut self, epoch: Epoch, position: Position, commit: bool, members: NodeSet) {
         for to in members.iter() {
             self.send(
                 to,
@@ -432,7 +432,7 @@ impl Node {
             return;
         }
         if self.committed.position() == position {
-            self.unfreeze(epoch, position, NodeSet::of(from));
+            self.unfreeze(epoch, position, true, NodeSet::of(from));
         } else if let Some(round) = self.round_at(position) {
             round.is_asked_for = true;
         }
@@ -455,17 +455,7 @@ impl Node {
             }
             Some(rollback) => {
                 let waiting = self.other_members().minus(rollback.acked);
-                let position = record.next;
-                for to in waiting.iter() {
-                    self.send(
-                        to,
-                        Message::Unfreeze {
-                            epoch,
-                            position,
-                            commit: false,
-                        },
-                    );
-                }
+                self.unfreeze(epoch, record.next, false, waiting);
             }
         }
     }
