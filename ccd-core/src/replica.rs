@@ -6,7 +6,7 @@
 
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, Stamp};
+use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, Stamp};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -101,6 +101,8 @@ pub struct Loaded {
 /// The control blocks of all areas of a region: heartbeats, ballots, configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
+    /// Which region it is.
+    pub region: RegionId,
     /// One for each area of the region, in node order.
     pub areas: Vec<AreaSurvey>,
 }
@@ -109,6 +111,8 @@ pub struct Survey {
 pub struct AreaSurvey {
     pub node: NodeId,
     pub heartbeat: Option<Heartbeat>,
+    /// The one before it, as far as its block is whole. A node finds in its own area whether somebody else writes there.
+    pub heartbeat_before: Option<Heartbeat>,
     pub ballot: Option<BallotBlock>,
     /// The newest valid entry of the configuration ring. Not read (`None`) by `Append`'s claim check.
     pub configuration: Option<Configuration>,
@@ -128,6 +132,28 @@ pub struct Heartbeat {
     pub serving: bool,
     /// The nodes it hears over the network.
     pub hears: NodeSet,
+    /// Where the node runs.
+    pub host: Host,
+}
+
+/// Longest name of a host in a heartbeat, in bytes; a longer one is cut.
+pub const HOST_NAME_BYTES_MAX: usize = 64;
+
+/// The machine that a node runs on: so that two runs of one node are told apart, and people find the other one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    /// The machine's id, as its operating system keeps it (`/etc/machine-id`); a copy of a machine has it too. Zeros: not known.
+    pub machine: [u8; 16],
+    /// Random at each boot. Zeros: not known.
+    pub boot: [u8; 16],
+}
+
+impl Host {
+    /// Both are one boot of one machine, so that one of them has the lock of the device, and the other one has ended.
+    pub fn is_same_boot(&self, other: &Self) -> bool {
+        self.boot != [0; 16] && (self.machine, self.boot) == (other.machine, other.boot)
+    }
 }
 
 /// Why an operation on a replica failed.

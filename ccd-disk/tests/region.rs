@@ -233,6 +233,7 @@ fn ballots_configurations_and_heartbeats_are_seen_by_the_other_node() {
             },
             serving: true,
             hears: both(),
+            ..Heartbeat::default()
         };
         zero.execute(ReplicaOp::WriteConfiguration {
             configuration: configuration.clone(),

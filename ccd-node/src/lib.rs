@@ -20,6 +20,7 @@
 //!
 //!   metrics        what monitoring asks of a node, as text
 //!
+//!   host           the machine, as heartbeats on the devices name it
 //!   warm           memory for a copy that is on its way
 //!   measured       what the benchmark reaches of the insides
 //!   demo           a whole cluster in one process tree, on files
@@ -42,6 +43,7 @@ mod door;
 mod fences;
 mod gauge;
 mod history;
+mod host;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;

@@ -3,7 +3,7 @@
 //! Configurations form one chain: the successor of epoch `e` is decided once, by the voters of epoch `e`
 //! (see `votes.rs`), and gets epoch `e + 1`. Only an operator's override jumps further.
 
-use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position, Regions};
 use crate::time::Date;
 use alloc::string::String;
 use core::fmt;
@@ -86,6 +86,9 @@ pub struct Configuration {
     pub nodes: NodeSet,
     /// Paired: the devices that vote. Solo: the devices that also hold every update.
     pub devices: DeviceSet,
+    /// The regions on these devices, and on those that `base_writers` names: every member has shown that it sees the same ones. A
+    /// device with another region is not this voter.
+    pub regions: Regions,
     /// The state that this configuration starts from. A replica older than this cannot serve it.
     pub base: Position,
     /// Who wrote the updates of the epoch of `base`: any of them holds every update acked up to `base`.
@@ -114,6 +117,7 @@ impl Configuration {
             members: NodeSet::EMPTY,
             nodes,
             devices,
+            regions: Regions::default(),
             base: Position::EMPTY,
             base_writers: Writers::default(),
             restore: RestoreFlag::AllActive,

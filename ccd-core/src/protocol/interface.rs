@@ -11,7 +11,7 @@ use crate::configuration::Configuration;
 use crate::database::{Database, Record};
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
 use crate::init::{Fencing, InitFile, Propagation};
-use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use crate::replica::{Host, ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
 use crate::synchronization::{CommandName, Keyword};
 use crate::time::Date;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub devices: DeviceSet,
     /// Random; differs from every earlier run of this node.
     pub incarnation: Incarnation,
+    /// Where it runs.
+    pub host: Host,
     pub heartbeat: Duration,
     pub lease: Duration,
     pub fencing: Fencing,

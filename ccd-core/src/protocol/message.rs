@@ -5,7 +5,7 @@ use crate::client::{Refusal, UpdateRequest, VerifiedCopy};
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
-use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RequestId};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, RequestId};
 use crate::init::NodeEdit;
 use crate::synchronization::{Summons, Veto};
 use alloc::string::String;
@@ -270,6 +270,31 @@ pub struct PeerState {
     pub hears: NodeSet,
     /// The nodes that may register on the devices where it is registered.
     pub lets_in: NodeSet,
+    /// What it sees of the primary, and of the secondary.
+    pub device_reports: [DeviceReport; 2],
+}
+
+/// What a node sees of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// The region on it; zeros if the node cannot use it now.
+    pub region: RegionId,
+    /// It has not been tried yet.
+    pub opening: bool,
+    /// The node writes its heartbeats there.
+    pub writes: bool,
+    /// Number of the last one that was begun.
+    pub beat: u64,
+    /// The heartbeats of other nodes that it found there last.
+    pub seen: Vec<SeenHeartbeat>,
+}
+
+/// A heartbeat as it was found on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenHeartbeat {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub sequence: u64,
 }
 
 /// A node's vote in phase 1.
@@ -299,4 +324,6 @@ pub enum Obstacle {
     Blank,
     /// Its local copy cannot be written.
     Failed(String),
+    /// It cannot be a member of such a configuration, and why.
+    Unfit(String),
 }

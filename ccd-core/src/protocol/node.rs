@@ -13,6 +13,7 @@ use super::membership::nodes::NodeChanges;
 use super::membership::peers::Peer;
 use super::message::Message;
 use super::replicas::last_words::LastWords;
+use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView};
 use super::requests::Requests;
 use super::requests::drill::Drill;
@@ -92,6 +93,9 @@ pub struct Node {
     pub(super) fences: BTreeMap<DeviceRole, Fence>,
     /// How often this run has registered anywhere.
     pub(super) registrations: u64,
+
+    /// Another run of this node, while it lives.
+    pub(super) other_run: Option<OtherRun>,
 
     pub(super) drills: Vec<Drill>,
     pub(super) last_words: LastWords,
@@ -197,6 +201,7 @@ impl Node {
             damage_noted: BTreeSet::new(),
             fences,
             registrations: 0,
+            other_run: None,
             drills: Vec::new(),
             last_words: LastWords::default(),
             peers,
@@ -392,7 +397,7 @@ impl Node {
             .devices
             .iter()
             .filter(|role| self.replica(Replica::Device(*role)).usable())
-            .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role))
+            .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role) && self.owns_area(*role))
             .collect()
     }
 
@@ -408,7 +413,9 @@ impl Node {
 
     /// The local copy is read and can be written.
     pub(super) fn ready(&self) -> bool {
-        self.replica(Replica::Local).loaded && self.replica(Replica::Local).usable()
+        self.replica(Replica::Local).loaded
+            && self.replica(Replica::Local).usable()
+            && self.other_run.is_none()
     }
 
     /// Nodes of the configuration other than this one.

@@ -3,6 +3,7 @@
 use super::Node;
 use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
 use super::membership::external::corrected;
+use super::membership::sharing::Share;
 use super::plan::{Facts, Plan, View, plan};
 use super::replicas::Purpose;
 use crate::configuration::votes::{self, Lost, Voters};
@@ -56,6 +57,11 @@ impl Node {
             held_back: self.held_back(node),
             slow: self.slow(node),
             flapping: self.flapping(node),
+            shares: self.shared_as(node, |share| share == Share::Proven),
+            may_share: self.may_share(node),
+            undecided: self.shared_as(node, |share| share == Share::Undecided),
+            unwritten: self.shared_as(node, |share| share == Share::Unwritten { is_early: true }),
+            unshared: self.shared_as(node, |share| matches!(share, Share::Other(_) | Share::Copied)),
             ..Facts::default()
         };
         corrected(facts, node, self.me(), self.external, &self.known)
@@ -65,14 +71,6 @@ impl Node {
         let usable = self.usable_devices();
         let stable = |role: &crate::ids::DeviceRole, leases: u32| {
             self.now.since(self.replica(Replica::Device(*role)).since) >= self.settings.lease * leases
-        };
-        let by_all = |role: &crate::ids::DeviceRole| {
-            (self.peers.keys()).all(|node| {
-                !self.linked(*node)
-                    || self
-                        .peer_state(*node)
-                        .is_none_or(|state| state.devices.contains(*role))
-            })
         };
         let early = self.now.since(self.started) < self.settings.lease;
         let committed = self.committed.position();
@@ -90,17 +88,21 @@ impl Node {
             called_gone: self.willing && !self.in_view(self.me()),
             nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
             usable,
-            usable_by_all: usable.iter().filter(by_all).collect(),
+            unshared: self.unshared_text(),
             returned: (usable.iter())
                 .filter(|role| stable(role, RETURN_LEASES) && self.registered_on(*role))
+                .filter(|role| !self.was_other_elsewhere(*role))
                 .collect(),
             lost: (self.known.devices.iter())
                 .filter(|role| !usable.contains(*role) && stable(role, 1))
                 .collect(),
             untried: (self.settings.devices.iter())
-                .filter(|role| early && self.replica(Replica::Device(*role)).untried())
+                .filter(|role| {
+                    early && self.replica(Replica::Device(*role)).untried() || self.watches_area(*role)
+                })
                 .collect(),
             prewritten: (usable.iter())
+                .filter(|role| !self.was_other_elsewhere(*role))
                 .filter(|role| {
                     let own = self.replica(Replica::Device(*role)).own;
                     !self.known.devices.contains(*role)
@@ -145,6 +147,12 @@ impl Node {
                 settles: super::plan::Settles::default(),
             };
             self.propose(want);
+            return;
+        }
+        if let Some(text) = self.other_run_text() {
+            if self.waiting.0 != text {
+                self.waiting = (text, self.now);
+            }
             return;
         }
         let present = self.linked_nodes();
@@ -307,6 +315,8 @@ impl Node {
         if !serving {
             let why = if self.removed() {
                 self.removed_text()
+            } else if let Some(text) = self.other_run_text() {
+                text
             } else if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
                 text
             } else if self.valid_but_closed() || self.closed_for_long() {
@@ -320,7 +330,8 @@ impl Node {
                 .maintenance_text()
                 .filter(|_| !why.starts_with("maintenance"));
             let view = self.view_text().filter(|text| *text != why);
-            let texts = [waits, Some(why), self.made_anew_text(), view];
+            let unshared = self.unshared_text().filter(|text| !why.contains(text.as_str()));
+            let texts = [unshared, waits, Some(why), self.made_anew_text(), view];
             return texts
                 .into_iter()
                 .flatten()
@@ -339,7 +350,12 @@ impl Node {
             (true, Some(role)) => Some(format!("without the {role}")),
             (false, Some(role)) => Some(format!("without node {absent} and without the {role}")),
         };
-        let texts = [self.maintenance_text(), without, self.view_text()];
+        let texts = [
+            self.unshared_text(),
+            self.maintenance_text(),
+            without,
+            self.view_text(),
+        ];
         let texts: alloc::vec::Vec<_> = texts.into_iter().flatten().collect();
         self.with_warnings(texts.join("; "))
     }

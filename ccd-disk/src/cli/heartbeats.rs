@@ -40,6 +40,8 @@ struct Row {
     stamp: Option<String>,
     serving: Option<bool>,
     hears: Option<String>,
+    /// Name of the machine that the node ran on.
+    host: Option<String>,
 }
 
 /// What tells a living node from a dead one: compares for change only, never by clock.
@@ -75,6 +77,9 @@ pub fn run(global: &Global, args: &HeartbeatsArgs, output: &mut Output) -> Resul
                 stamp: beat.map(|beat| beat.stamp.to_string()),
                 serving: beat.map(|beat| beat.serving),
                 hears: beat.map(|beat| beat.hears.to_string()),
+                host: beat
+                    .map(|beat| beat.host.name.clone())
+                    .filter(|name| !name.is_empty()),
             });
         }
     }
@@ -88,6 +93,7 @@ pub fn run(global: &Global, args: &HeartbeatsArgs, output: &mut Output) -> Resul
             "stamp",
             "serving",
             "hears",
+            "host",
         ]);
         for row in &rows {
             table.add_row(vec![
@@ -99,6 +105,7 @@ pub fn run(global: &Global, args: &HeartbeatsArgs, output: &mut Output) -> Resul
                 or_dash(row.stamp.as_ref()),
                 or_dash(row.serving),
                 or_dash(row.hears.as_ref()),
+                or_dash(row.host.as_ref()),
             ]);
         }
         writeln!(to, "{table}")

@@ -7,8 +7,8 @@ use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
 };
-use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Stamp};
-use ccd_core::replica::Heartbeat;
+use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Regions, Stamp};
+use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host};
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -62,10 +62,17 @@ struct RawHeartbeat {
     stamp_generation: U64,
     hears: U32,
     serving: u8,
-    reserved: [u8; 3],
+    host_name_len_bytes: u8,
+    reserved: [u8; 2],
+    machine: [u8; 16],
+    boot: [u8; 16],
+    host_name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<RawHeartbeat>() == 40);
+const _: () = assert!(size_of::<RawHeartbeat>() == 72 + HOST_NAME_BYTES_MAX);
+
+/// Bytes of a heartbeat that does not name its host, as earlier programs wrote it.
+const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
 
 impl Control for Heartbeat {
     const KIND: Kind = Kind::Heartbeat;
@@ -75,6 +82,9 @@ impl Control for Heartbeat {
     }
 
     fn encode(&self) -> Vec<u8> {
+        let host = cut(&self.host.name, HOST_NAME_BYTES_MAX);
+        let mut host_name = [0; HOST_NAME_BYTES_MAX];
+        host_name[..host.len()].copy_from_slice(host.as_bytes());
         RawHeartbeat {
             incarnation: self.incarnation.0.into(),
             sequence: self.sequence.into(),
@@ -82,14 +92,25 @@ impl Control for Heartbeat {
             stamp_generation: self.stamp.generation.0.into(),
             hears: self.hears.bits().into(),
             serving: self.serving.into(),
-            reserved: [0; 3],
+            host_name_len_bytes: host.len() as u8,
+            reserved: [0; 2],
+            machine: self.host.machine,
+            boot: self.host.boot,
+            host_name,
         }
         .as_bytes()
         .to_vec()
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
-        let raw = RawHeartbeat::read_from_bytes(payload).ok()?;
+        let mut whole = [0; size_of::<RawHeartbeat>()];
+        let is_known_length = [HEARTBEAT_BYTES_WITHOUT_HOST, whole.len()].contains(&payload.len());
+        whole
+            .get_mut(..payload.len())
+            .filter(|_| is_known_length)?
+            .copy_from_slice(payload);
+        let raw = RawHeartbeat::read_from_bytes(&whole).ok()?;
+        let name = std::str::from_utf8(raw.host_name.get(..raw.host_name_len_bytes.into())?).ok()?;
         Some(Self {
             incarnation: Incarnation(raw.incarnation.get()),
             sequence: raw.sequence.get(),
@@ -99,6 +120,12 @@ impl Control for Heartbeat {
             },
             serving: bool_from(raw.serving)?,
             hears: NodeSet::from_bits(raw.hears.get()),
+            host: Host {
+                // Another machine wrote it, and a terminal may show it.
+                name: name.chars().filter(|letter| !letter.is_control()).collect(),
+                machine: raw.machine,
+                boot: raw.boot,
+            },
         })
     }
 }
@@ -132,9 +159,14 @@ struct RawConfiguration {
     maintenance: u8,
     init_digest: [u8; 32],
     reason: [u8; REASON_BYTES_MAX],
+    /// Primary, then secondary; zeros where it is not known.
+    regions: [[u8; 16]; 2],
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == 120 + REASON_BYTES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX);
+
+/// Bytes of a configuration that does not name its regions, as earlier programs wrote it.
+const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -161,6 +193,7 @@ impl RawConfiguration {
             maintenance: u8::from(configuration.maintenance),
             init_digest: configuration.init_digest,
             reason,
+            regions: configuration.regions.bytes(),
         }
     }
 
@@ -176,6 +209,7 @@ impl RawConfiguration {
             members: NodeSet::from_bits(self.members.get()),
             nodes: NodeSet::from_bits(self.nodes.get()),
             devices: devices_from_bits(self.devices)?,
+            regions: Regions::from_bytes(self.regions),
             base: self.base.into(),
             base_writers: Writers {
                 nodes: NodeSet::from_bits(self.base_writer_nodes.get()),
@@ -221,7 +255,13 @@ impl Control for Configuration {
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
-        RawConfiguration::read_from_bytes(payload).ok()?.parse()
+        let mut whole = [0; size_of::<RawConfiguration>()];
+        let is_known_length = [CONFIGURATION_BYTES_WITHOUT_REGIONS, whole.len()].contains(&payload.len());
+        whole
+            .get_mut(..payload.len())
+            .filter(|_| is_known_length)?
+            .copy_from_slice(payload);
+        RawConfiguration::read_from_bytes(&whole).ok()?.parse()
     }
 }
 
@@ -367,6 +407,7 @@ mod tests {
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
             waived: bool, designated in proptest::option::of(node()), maintenance: bool, init_digest: [u8; 32],
+            regions: [u8; 16],
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -374,6 +415,7 @@ mod tests {
                 members: NodeSet::from_bits(members),
                 nodes: NodeSet::from_bits(nodes),
                 devices: DeviceSet { primary, secondary },
+                regions: Regions::from_bytes([regions, [writer_devices; 16]]),
                 base: Position {
                     stamp: Stamp { epoch: Epoch(epoch / 2), generation: Generation(generation) },
                     lineage: Lineage(lineage),
@@ -416,13 +458,16 @@ mod tests {
         }
 
         #[test]
-        fn heartbeats_round_trip(incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32) {
+        fn heartbeats_round_trip(
+            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], boot: [u8; 16],
+        ) {
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
                 sequence,
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
+                host: Host { name, machine, boot },
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }
@@ -436,6 +481,19 @@ mod tests {
             BallotBlock::decode(&payload);
             LastWords::decode(&payload);
         }
+    }
+
+    #[test]
+    fn heartbeats_and_configurations_of_earlier_programs_are_read() {
+        let heartbeat = Heartbeat {
+            sequence: 7,
+            ..Heartbeat::default()
+        };
+        let short = &heartbeat.encode()[..HEARTBEAT_BYTES_WITHOUT_HOST];
+        assert_eq!(Heartbeat::decode(short), Some(heartbeat));
+        let configuration = Configuration::genesis(NodeSet::of(NodeId::new(0).unwrap()), DeviceSet::EMPTY);
+        let short = &configuration.encode()[..CONFIGURATION_BYTES_WITHOUT_REGIONS];
+        assert_eq!(Configuration::decode(short), Some(configuration));
     }
 
     #[test]

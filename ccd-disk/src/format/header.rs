@@ -4,8 +4,8 @@
 //! is told from a good one by looking at it alone. Payload follows the header; the rest of the block is zero.
 
 use crate::device::{BLOCK_BYTES, is_zero};
+pub use ccd_core::ids::RegionId;
 use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
-use std::fmt;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -18,22 +18,6 @@ pub const FORMAT_VERSION: u16 = 3;
 
 const MAGIC: [u8; 8] = *b"ccdblk\r\n";
 const CHECKSUM_BYTES: usize = 16;
-
-/// Identity of a region: random, made by mkfs. The same device formatted again is another region.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RegionId(pub [u8; 16]);
-
-impl fmt::Display for RegionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for RegionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// What is the same in every block of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

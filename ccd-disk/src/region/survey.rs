@@ -11,7 +11,7 @@ use crate::format::geometry::{
 use crate::format::header::{self, BlockFault};
 use crate::format::superblock::Superblock;
 use ccd_core::configuration::{BallotBlock, Configuration};
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, RegionId};
 use ccd_core::replica::{AreaSurvey, Heartbeat, Survey};
 
 /// How often an area is read again when a block of it is damaged: its owner may be writing it just now.
@@ -58,6 +58,7 @@ impl Turn {
 pub struct AreaControl {
     pub node: NodeId,
     pub heartbeat: Option<Heartbeat>,
+    pub heartbeat_before: Option<Heartbeat>,
     pub ballot: Option<BallotBlock>,
     pub configuration: Option<Configuration>,
     pub last_words: Option<LastWords>,
@@ -88,6 +89,7 @@ impl AreaControl {
             faults: &mut faults,
         };
         let (heartbeat, heartbeat_turn) = reader.newest(HEARTBEAT_AT, HEARTBEAT_BLOCKS, |_| 0);
+        let heartbeat_before = reader.before(HEARTBEAT_AT, HEARTBEAT_BLOCKS, &heartbeat_turn);
         let (ballot, ballot_turn) = reader.newest(BALLOT_AT, BALLOT_BLOCKS, |_| 0);
         let (configuration, configuration_turn) =
             reader.newest(CONFIGURATION_AT, CONFIGURATION_BLOCKS, |found: &Configuration| {
@@ -103,6 +105,7 @@ impl AreaControl {
         Self {
             node,
             heartbeat,
+            heartbeat_before,
             ballot,
             configuration,
             last_words,
@@ -115,6 +118,7 @@ impl AreaControl {
         AreaSurvey {
             node: self.node,
             heartbeat: self.heartbeat,
+            heartbeat_before: self.heartbeat_before,
             ballot: self.ballot,
             configuration: self.configuration,
             damaged: !self.faults.is_empty(),
@@ -146,6 +150,7 @@ pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<Area
 pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, RegionError> {
     let areas = read_all(handle, superblock)?;
     Ok(Survey {
+        region: superblock.identity.region,
         areas: areas.into_iter().map(AreaControl::into_survey).collect(),
     })
 }
@@ -154,6 +159,7 @@ pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, Re
 /// what it wants next until it wants nothing more.
 #[derive(Debug)]
 pub struct ClaimCheck {
+    region: RegionId,
     areas: Vec<AreaSurvey>,
     own: NodeId,
     /// Index of the area that is wanted next, and how often it has been looked at.
@@ -166,11 +172,13 @@ impl ClaimCheck {
         let area = |node| AreaSurvey {
             node,
             heartbeat: None,
+            heartbeat_before: None,
             ballot: own_ballot.filter(|_| node == own).cloned(),
             configuration: None,
             damaged: false,
         };
         Self {
+            region: superblock.identity.region,
             areas: superblock.geometry.nodes().map(area).collect(),
             own,
             at: 0,
@@ -215,7 +223,10 @@ impl ClaimCheck {
 
     /// What was found, once nothing more is wanted.
     pub fn into_survey(self) -> Survey {
-        Survey { areas: self.areas }
+        Survey {
+            region: self.region,
+            areas: self.areas,
+        }
     }
 }
 
@@ -256,5 +267,19 @@ impl Reader<'_> {
             }
         }
         (best.map(|(_, _, value)| value), turn)
+    }
+
+    /// The valid value with the highest sequence among those that are not the newest.
+    fn before<T: Control>(&self, at: u64, blocks: u64, turn: &Turn) -> Option<T> {
+        (0..blocks)
+            .filter(|slot| Some(*slot) != turn.newest)
+            .filter_map(|slot| {
+                let number = self.superblock.geometry.control(self.node) + at + slot;
+                let block = self.buffer.block(self.start + (at + slot - self.first) as usize);
+                let sealed = header::unseal(block, &self.superblock.identity, number).ok()?;
+                Some((sealed.tag.sequence, T::from_sealed(&sealed, self.node).ok()?))
+            })
+            .max_by_key(|(sequence, _)| *sequence)
+            .map(|(_, value)| value)
     }
 }

@@ -51,6 +51,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
         devices: DeviceSet::EMPTY,
         hears: NodeSet::EMPTY,
         lets_in: NodeSet::EMPTY,
+        device_reports: Default::default(),
     })
 }
 

@@ -14,6 +14,7 @@
 //! reservations        a device's persistent reservation         fences    the way of a step with one
 //! store               ccd-disk's region on devices in memory, with faults of path and device
 //!                                                       checkpoints  how they were written, counted
+//!                                                       strangers    copies of a server, disks that are not shared
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
@@ -54,6 +55,7 @@ pub mod run;
 pub mod scenario;
 pub mod server;
 mod store;
+mod strangers;
 mod telling;
 mod unsound;
 mod voters;

@@ -34,6 +34,7 @@ impl World {
             staged: server.inits.staged.clone(),
             devices: self.shape.device_set(),
             incarnation: Incarnation(self.chance.draw() >> 40),
+            host: server.host(),
             heartbeat: HEARTBEAT,
             lease: LEASE,
             fencing: self.fencing,

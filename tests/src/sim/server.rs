@@ -6,6 +6,7 @@ use super::moment::{Clock, Moment};
 use ccd_core::ids::{DeviceRole, NodeId, Position, Replica};
 use ccd_core::init::InitFile;
 use ccd_core::protocol::{Action, Event, Node};
+use ccd_core::replica::Host;
 use std::collections::BTreeSet;
 
 /// The life of a server's process.
@@ -52,6 +53,8 @@ pub struct Server {
     pub id: NodeId,
     pub clock: Clock,
     pub inits: Inits,
+    /// Which machine it is: a copy of a server is another one.
+    pub machine: usize,
     /// Which start of the process this is; events of an earlier one are dropped.
     pub run: u64,
     /// `None`: the process is down.
@@ -78,6 +81,7 @@ impl Server {
         Self {
             id,
             clock,
+            machine: id.index(),
             inits: Inits::new(init),
             run: 0,
             process: None,
@@ -90,6 +94,21 @@ impl Server {
             told: Position::EMPTY,
             has_left: false,
         }
+    }
+
+    /// Where its process runs, as heartbeats say it.
+    pub fn host(&self) -> Host {
+        let machine = self.machine as u8 + 1;
+        Host {
+            name: format!("machine{}", self.machine),
+            machine: [machine; 16],
+            boot: [machine; 16],
+        }
+    }
+
+    /// It is a copy of a server.
+    pub fn is_copy(&self) -> bool {
+        self.machine != self.id.index()
     }
 
     /// It runs and is not stopped.

@@ -18,6 +18,7 @@ use ccd_disk::device::MemoryHandle;
 use ccd_disk::{
     BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create,
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -225,8 +226,13 @@ pub type Branches = Arc<Mutex<Vec<Position>>>;
 pub struct Media {
     /// By node.
     locals: Vec<MemoryDevice>,
+    /// Which node each server is, and how many nodes a device has areas for.
+    nodes: Vec<NodeId>,
+    areas: u32,
     /// Primary, then secondary.
     devices: Vec<MemoryDevice>,
+    /// What a server sees in place of a shared device: by server and slot.
+    separate: BTreeMap<(usize, usize), MemoryDevice>,
     /// How many faults keep a device away from everybody.
     lost: [u32; 2],
     /// The same for one node's path: by node, then device.
@@ -262,7 +268,10 @@ impl Media {
         }
         Self {
             locals,
+            nodes: shape.node_set().iter().collect(),
+            areas: shape.nodes as u32,
             devices,
+            separate: BTreeMap::new(),
             lost: [0; 2],
             path_lost: vec![[0; 2]; shape.nodes],
             stalled: [Moment::ZERO; 2],
@@ -279,11 +288,10 @@ impl Media {
         let medium = if slot == 0 {
             &self.locals[server]
         } else {
-            self.devices.get(slot - 1)?
+            let shared = self.devices.get(slot - 1)?;
+            self.separate.get(&(server, slot)).unwrap_or(shared)
         };
-        let node = NodeId::all()
-            .nth(server)
-            .expect("servers are numbered as nodes are");
+        let node = self.nodes[server];
         let identity = ExpectedIdentity {
             cluster: CLUSTER,
             replica: replica(slot),
@@ -359,15 +367,54 @@ impl Media {
 
     /// A device is made anew, with all that it held gone.
     pub fn remake_device(&mut self, role: DeviceRole) {
-        let slot = role as usize + 1;
         // Another region than the one before it.
+        let slot = role as usize + 1;
+        self.devices[slot - 1] = self.new_device(role);
+    }
+
+    fn new_device(&mut self, role: DeviceRole) -> MemoryDevice {
         self.remade += 1;
         let region = RegionId([0xc0 + self.remade; 16]);
-        let nodes = self.locals.len() as u32;
-        self.devices[slot - 1] = formatted(
-            role.name(),
-            &MkfsOptions::device(CLUSTER, region, replica(slot), nodes).tiny(),
-        );
+        let slot = replica(role as usize + 1);
+        let options = MkfsOptions::device(CLUSTER, region, slot, self.areas).tiny();
+        formatted(role.name(), &options)
+    }
+
+    /// A server more, with a copy of this one's state folder and another initiator's way to the devices.
+    pub fn copy_server(&mut self, server: usize) {
+        let copy = self.locals.len();
+        self.locals.push(self.locals[server].fork());
+        self.nodes.push(self.nodes[server]);
+        self.path_lost.push([0; 2]);
+        self.path_stalled.push([Moment::ZERO; 2]);
+        self.branches.push(Branches::default());
+        for initiators in &mut self.initiators {
+            let initiator = Initiator {
+                server: copy,
+                session: Arc::default(),
+                target: initiators[server].target.clone(),
+            };
+            initiators.push(initiator);
+        }
+    }
+
+    pub fn restore_local(&mut self, server: usize, copy: usize) {
+        self.locals[server] = self.locals[copy].fork();
+    }
+
+    /// A server sees another disk in place of the shared one: a new region, or a copy of the shared one.
+    pub fn separate(&mut self, server: usize, role: DeviceRole, is_copy: bool) {
+        let slot = role as usize + 1;
+        let medium = if is_copy {
+            self.devices[slot - 1].fork()
+        } else {
+            self.new_device(role)
+        };
+        self.separate.insert((server, slot), medium);
+    }
+
+    pub fn share(&mut self, server: usize, role: DeviceRole) {
+        self.separate.remove(&(server, role as usize + 1));
     }
 
     pub fn fail_local_writes(&mut self, server: usize, fail: bool) {

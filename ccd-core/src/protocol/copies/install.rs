@@ -332,6 +332,11 @@ impl Node {
         {
             return;
         }
+        if let Some(why) = self.other_disk(&configuration) {
+            // Whoever installs it goes on without this node.
+            self.waiting = (why, self.now);
+            return;
+        }
         if self.blank {
             self.blank = false;
             self.store_configuration(Replica::Local, configuration.clone());

@@ -314,7 +314,7 @@ impl Node {
                 if registered {
                     let victims = self.uninvited();
                     self.step(role, &seen, victims, false);
-                } else if self.may_enter(&seen) {
+                } else if self.owns_area(role) && self.may_enter(&seen) {
                     self.enter(role);
                     self.step(role, &seen, NodeSet::EMPTY, true);
                 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! peers.rs        heartbeats and leases               operator.rs     leave, join, takeover
+//! sharing.rs      whether a device is one for two nodes
 //! slow.rs         members that do not keep up, and    designation.rs  which node is master
 //!                 nodes that come and go              maintenance.rs  planned work: nobody is taken over
 //! external.rs     another monitor's view              quorum.rs       exactly half of the nodes: valid, but closed;
@@ -15,4 +16,5 @@ pub(super) mod nodes;
 pub(super) mod operator;
 pub(super) mod peers;
 pub(super) mod quorum;
+pub(super) mod sharing;
 pub(super) mod slow;

@@ -3,6 +3,7 @@
 //! Owns `peers`. A lease is asked for by a heartbeat and counts from when that was sent; it is granted by the answer
 //! and is waited out from when that was sent, so the holder's end is never later than the grantor's.
 
+use super::sharing::Sharing;
 use super::slow::TrackRecord;
 use crate::configuration::Configuration;
 use crate::configuration::votes::{self, Voters};
@@ -42,6 +43,8 @@ pub(in crate::protocol) struct Peer {
     pub linked_at: Time,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
+    /// Whether the devices are the same ones for both.
+    pub sharing: [Sharing; 2],
     /// How it kept up as a member, and whether it may become one again.
     pub record: TrackRecord,
 }
@@ -62,12 +65,26 @@ impl Peer {
             taken_in: None,
             linked_at: now,
             alive_at: now,
+            sharing: Default::default(),
             record: TrackRecord::default(),
         }
     }
 
-    pub fn on_disk_heartbeat(&mut self, role: DeviceRole, heartbeat: &Heartbeat, now: Time) {
+    /// Its heartbeat on a device as it was last read, and when it was first seen so.
+    pub fn on_disk(&self, role: DeviceRole) -> Option<&(Heartbeat, Time)> {
+        self.disk[role as usize].as_ref()
+    }
+
+    /// The device is another one now: what was read from it before says nothing.
+    pub fn forget_disk(&mut self, role: DeviceRole) {
+        self.disk[role as usize] = None;
+        self.sharing[role as usize] = Sharing::default();
+    }
+
+    /// A heartbeat of it was read from a device. Returns whether it is of another run than the one before.
+    pub fn on_disk_heartbeat(&mut self, role: DeviceRole, heartbeat: &Heartbeat, now: Time) -> bool {
         let slot = &mut self.disk[role as usize];
+        let is_new_run = (slot.as_ref()).is_none_or(|(last, _)| last.incarnation != heartbeat.incarnation);
         match slot {
             Some((last, _)) if last == heartbeat => {}
             // The first sight says nothing: it may be years old.
@@ -78,6 +95,7 @@ impl Peer {
                 self.alive_at = now;
             }
         }
+        is_new_run
     }
 }
 
@@ -127,6 +145,7 @@ impl Node {
             devices: self.usable_devices(),
             hears: self.heard_nodes(),
             lets_in: self.let_in(),
+            device_reports: self.device_reports(),
         }
     }
 
@@ -201,7 +220,10 @@ impl Node {
         // Its earlier run had heard this node; this one may not yet.
         let is_new_run = (peer.state.as_ref()).is_some_and(|last| last.incarnation != state.incarnation);
         peer.state = Some(state);
+        let after = now.since(peer.state_at);
         peer.state_at = now;
+        self.note_sharing(from, after);
+        self.look_for_heartbeat(from);
         if is_new_run {
             self.greet(from);
         }

@@ -2,7 +2,7 @@
 //! last configuration.
 
 use super::{Plan, Settles, View, Want};
-use crate::configuration::{Mode, Quorum, RestoreFlag};
+use crate::configuration::{Quorum, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -18,12 +18,13 @@ pub(super) fn first(view: &View) -> Plan {
     if let Some(node) = view.others(candidates).find(|node| !fresh(*node)) {
         return Plan::Wait(format!("node {node} knows a configuration: waiting to hear it"));
     }
-    let absent_devices: DeviceSet = view
-        .known
-        .devices
-        .iter()
-        .filter(|role| !view.usable_by_all.contains(*role))
+    let counted = view.shared_by(candidates, view.usable, |facts| facts.may_share);
+    let absent_devices: DeviceSet = (view.known.devices.iter())
+        .filter(|role| !counted.contains(*role))
         .collect();
+    if let Some(why) = view.unshared.as_ref().filter(|_| !absent_devices.is_empty()) {
+        return Plan::Wait(format!("the first start of a cluster needs both devices: {why}"));
+    }
     if !absent_nodes.is_empty() || !absent_devices.is_empty() {
         let mut missing = String::new();
         for part in absent_nodes.iter().map(|n| format!("node {n}")) {
@@ -144,15 +145,35 @@ pub(super) fn go_on(view: &View) -> Plan {
     } else {
         format!("node {gone} has been silent for a lease")
     };
-    // In solo mode a device outside of the configuration holds nothing yet: it joins later, with an image.
-    let devices = match view.known.mode {
-        Mode::Solo(_) => view
-            .usable
-            .iter()
-            .filter(|role| view.known.devices.contains(*role))
-            .collect(),
-        Mode::Paired => view.usable,
+    // What is outside of the configuration comes back later: after all who are here have shown that they share it, and with an image.
+    let devices: DeviceSet = (view.usable.iter())
+        .filter(|role| view.known.devices.contains(*role))
+        .collect();
+    let undecided = |node: &NodeId| view.nodes[node].undecided;
+    if let Some(node) = view
+        .others(candidates)
+        .find(|node| devices.iter().any(|role| undecided(node).contains(role)))
+        && !view.patience_over
+        && !view.impatient
+    {
+        return Plan::Wait(format!("finding out whether node {node} has the same devices"));
+    }
+    let shared = view.shared_by(candidates, devices, |facts| facts.may_share);
+    // Rather the devices without those that do not share them than a pair that the loss of one node stops.
+    let sharing = |node: &NodeId| {
+        *node == view.me
+            || devices
+                .iter()
+                .any(|role| view.nodes[node].may_share.contains(role))
     };
+    let with_devices: NodeSet = candidates.iter().filter(sharing).collect();
+    let (candidates, devices) =
+        if shared.is_empty() && !devices.is_empty() && view.goes_on_with(with_devices, devices) {
+            let shared = view.shared_by(with_devices, devices, |facts| facts.may_share);
+            (with_devices, shared)
+        } else {
+            (candidates, shared)
+        };
     if waived {
         return Plan::Override(Want {
             members: candidates,

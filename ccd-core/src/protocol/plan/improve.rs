@@ -1,10 +1,21 @@
 //! The plan of a node that serves, with all members there.
 
-use super::{Plan, Settles, View, Want};
+use super::{Facts, Plan, Settles, View, Want};
 use crate::configuration::Mode;
-use crate::ids::{DeviceSet, NodeId, NodeSet};
+use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::ToString;
+
+impl View<'_> {
+    /// Which devices a node shares is known, and it shares one, if there are any: a solo owner survives the loss of a node that is no
+    /// member, and as one of a pair without devices it would not.
+    fn is_found_out(&self, facts: &Facts) -> bool {
+        let among = |set: DeviceSet| self.usable.iter().any(|role| set.contains(role));
+        let needs_some = self.known.owner().is_some() && self.all.count() == 2;
+        !among(facts.undecided.union(facts.unwritten))
+            && (among(facts.shares) || !needs_some || self.usable.is_empty())
+    }
+}
 
 /// Serving: does the configuration still fit what is here?
 pub(super) fn improve(view: &View) -> Plan {
@@ -43,6 +54,7 @@ pub(super) fn improve(view: &View) -> Plan {
                 && facts.ready
                 && facts.willing
                 && facts.caught_up
+                && view.is_found_out(facts)
                 && !facts.held_back
                 && facts.epoch <= known.epoch
         })
@@ -50,18 +62,19 @@ pub(super) fn improve(view: &View) -> Plan {
         .collect();
     let members = staying.union(joiners);
     let stays_solo = members.count() == 1 && view.all.count() > 1;
-    let kept = known.devices.iter().filter(|role| !view.lost.contains(*role));
+    let is_other = |role: &DeviceRole| {
+        view.others(members)
+            .any(|node| view.nodes[&node].unshared.contains(*role))
+    };
+    let kept = (known.devices.iter()).filter(|role| !view.lost.contains(*role) && !is_other(role));
     let devices: DeviceSet = if stays_solo && known.mode != Mode::Paired {
         kept.chain(view.prewritten.iter()).collect()
     } else if known.mode == Mode::Paired && joiners.is_empty() && !stays_solo {
-        kept.chain(
-            view.returned
-                .iter()
-                .filter(|role| view.usable_by_all.contains(*role)),
-        )
-        .collect()
+        let returned = view.shared_by(members, view.returned, |facts| facts.shares);
+        kept.chain(returned.iter()).collect()
     } else {
-        view.usable
+        let shared = view.shared_by(joiners, view.usable, |facts| facts.shares);
+        shared.iter().filter(|role| !is_other(role)).collect()
     };
     let fallen = view
         .others(known.members)
@@ -93,6 +106,8 @@ pub(super) fn improve(view: &View) -> Plan {
             Some(node) => format!("an operator designates node {node} as master"),
             None => "an operator makes the lowest-numbered node master".to_string(),
         }
+    } else if let Some(why) = &view.unshared {
+        why.clone()
     } else {
         "a device is lost".to_string()
     };

@@ -11,7 +11,7 @@ mod go_on;
 mod improve;
 
 use crate::configuration::{Configuration, RestoreFlag};
-use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -51,6 +51,15 @@ pub(super) struct Facts {
     pub slow: bool,
     /// It came and went so often that it is not taken in anew without a pause.
     pub flapping: bool,
+    /// Devices that are proven to be the same ones for both.
+    pub shares: DeviceSet,
+    /// The same by their ids, as far as one of them cannot write there yet, or by what was shown when it became a member.
+    pub may_share: DeviceSet,
+    /// Devices of which it is not known yet, and those where one of the two is about to write.
+    pub undecided: DeviceSet,
+    pub unwritten: DeviceSet,
+    /// Devices that are known to be other ones there.
+    pub unshared: DeviceSet,
 }
 
 /// What a node sees.
@@ -67,9 +76,10 @@ pub(super) struct View<'a> {
     /// The external membership monitor says that this node itself is gone.
     pub called_gone: bool,
     pub nodes: BTreeMap<NodeId, Facts>,
-    /// Devices that this node can use, and those that every linked member can use as well.
+    /// Devices that this node can use.
     pub usable: DeviceSet,
-    pub usable_by_all: DeviceSet,
+    /// Why a device has no vote, if it is another one on some node.
+    pub unshared: Option<String>,
     /// Devices usable for so long that they may join, and unusable for so long that they must go.
     pub returned: DeviceSet,
     pub lost: DeviceSet,
@@ -161,6 +171,15 @@ impl View<'_> {
         set.iter().filter(move |node| *node != me)
     }
 
+    /// Those of these devices that are the same ones for all of these nodes, by what `of` says of each.
+    fn shared_by(&self, nodes: NodeSet, devices: DeviceSet, of: impl Fn(&Facts) -> DeviceSet) -> DeviceSet {
+        let by_all = |role: &DeviceRole| {
+            self.others(nodes)
+                .all(|node| of(&self.nodes[&node]).contains(*role))
+        };
+        devices.iter().filter(by_all).collect()
+    }
+
     fn why_unwilling(&self) -> &'static str {
         if self.called_gone {
             CALLED_GONE
@@ -196,6 +215,11 @@ impl View<'_> {
     /// Whether these go on without anybody else.
     fn enough(&self, nodes: NodeSet) -> bool {
         nodes.count() * 2 > self.all.count() || !self.usable.is_empty()
+    }
+
+    /// Whether these nodes with these devices can form a configuration.
+    fn goes_on_with(&self, nodes: NodeSet, devices: DeviceSet) -> bool {
+        !devices.is_empty() || nodes.count() * 2 > self.all.count()
     }
 
     fn is_blank(&self, node: NodeId) -> bool {

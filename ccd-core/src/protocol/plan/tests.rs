@@ -38,6 +38,8 @@ fn healthy() -> Facts {
         ready: true,
         caught_up: true,
         settled: true,
+        shares: BOTH,
+        may_share: BOTH,
         ..Facts::default()
     }
 }
@@ -66,7 +68,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         called_gone: false,
         nodes: [(peer, other)].into(),
         usable: BOTH,
-        usable_by_all: BOTH,
+        unshared: None,
         returned: BOTH,
         lost: DeviceSet::EMPTY,
         untried: DeviceSet::EMPTY,
@@ -235,4 +237,53 @@ fn what_the_external_monitor_says_is_not_taken_for_a_cut_or_a_wish_to_leave() {
         "the external membership monitor says that this node is gone"
     );
     assert!(wait(unwilling(false)).starts_with("left by request"));
+}
+
+#[test]
+fn a_device_is_counted_only_with_those_that_share_it() {
+    let (pair, solo_a) = (pair(), solo(A, BOTH));
+    let genesis = Configuration::genesis(pair.nodes, BOTH);
+    let shares = |proven, unproven| Facts {
+        shares: proven,
+        may_share: proven,
+        unshared: unproven,
+        ..healthy()
+    };
+    let other_secondary = shares(P, DeviceSet::EMPTY.with(DeviceRole::Secondary));
+    let other_both = shares(DeviceSet::EMPTY, BOTH);
+    let unsure = Facts {
+        undecided: BOTH,
+        ..shares(DeviceSet::EMPTY, DeviceSet::EMPTY)
+    };
+    let unwritten = Facts {
+        unwritten: BOTH,
+        may_share: BOTH,
+        ..shares(DeviceSet::EMPTY, DeviceSet::EMPTY)
+    };
+    let no_path = shares(DeviceSet::EMPTY, DeviceSet::EMPTY);
+    let new = |facts: &Facts| Facts {
+        epoch: Epoch(0),
+        blank: true,
+        ..facts.clone()
+    };
+    #[rustfmt::skip]
+    let table = [
+        ("a first start with another disk",        view(A, &genesis, false, new(&other_secondary)), "wait"),
+        ("a first start before it is known",       view(A, &genesis, false, new(&unsure)),          "wait"),
+        ("serving, and one turns out to be other", view(A, &pair, true, other_secondary.clone()),   "{0,1} {Primary}"),
+        ("serving, and both do",                   view(A, &pair, true, other_both.clone()),        "{0,1} {}"),
+        ("serving, and a path of the other is lost: it was shown", view(A, &pair, true, no_path.clone()), "serve"),
+        ("a joiner with another secondary",        view(A, &solo_a, true, other_secondary.clone()), "{0,1} {Primary}"),
+        ("a joiner that is not known yet",         view(A, &solo_a, true, unsure.clone()),          "serve"),
+        ("a joiner that is about to write",        view(A, &solo_a, true, unwritten.clone()),       "serve"),
+        ("a joiner that shares nothing",           view(A, &solo_a, true, other_both.clone()),      "serve"),
+        ("a joiner without a path",                view(A, &solo_a, true, no_path.clone()),         "serve"),
+        ("a restart with another secondary",       view(A, &pair, false, other_secondary),          "{0,1} {Primary}"),
+        ("a restart before it is known",           view(A, &pair, false, unsure),                   "wait"),
+        ("a restart where nobody may write yet",   view(A, &pair, false, unwritten),                "{0,1} {Primary, Secondary}"),
+        ("a restart with one that shares nothing", view(A, &pair, false, other_both),               "{0} {Primary, Secondary}"),
+    ];
+    for (situation, view, expected) in table {
+        assert_eq!(told(plan(&view)), expected, "{situation}");
+    }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! view.rs        what is known of each          survey.rs      what other nodes' control blocks say
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
-//! bring.rs       writing them up to a state
+//! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
@@ -12,6 +12,7 @@
 mod bring;
 pub(super) mod last_words;
 pub(super) mod loading;
+pub(super) mod own_area;
 mod survey;
 mod view;
 
@@ -19,7 +20,7 @@ pub(in crate::protocol) use bring::Brought;
 pub(in crate::protocol) use view::ReplicaView;
 
 use crate::configuration::{Ballot, Configuration};
-use crate::ids::{Epoch, NodeId, Position, Replica, Stamp};
+use crate::ids::{DeviceRole, Epoch, NodeId, Position, Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::interface::{Action, DecisionKind, Ticket};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -172,35 +173,40 @@ impl Node {
             return;
         }
         for role in self.device_roles() {
-            let replica = Replica::Device(role);
-            let view = self.replica_mut(replica);
-            if !view.usable() || view.beat_in_flight {
-                continue;
-            }
-            view.beat_in_flight = true;
-            if !self.registered_on(role) {
-                // It can still read what the others write.
-                let begun = self.now;
-                self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
-                continue;
-            }
-            let view = self.replica_mut(replica);
-            view.beat_sequence += 1;
-            let sequence = view.beat_sequence;
-            let heartbeat = crate::replica::Heartbeat {
-                incarnation: self.settings.incarnation,
-                sequence,
-                stamp: self.committed.position().stamp,
-                serving: self.is_open() && self.lease_holds(),
-                hears: self.heard_nodes(),
-            };
-            let begun = self.now;
-            self.ask(
-                replica,
-                ReplicaOp::WriteHeartbeat { heartbeat },
-                Purpose::Heartbeat { begun },
-            );
+            self.beat_device(role);
         }
+    }
+
+    /// Writes this node's heartbeat to this device and reads the others', unless that is under way.
+    pub(in crate::protocol) fn beat_device(&mut self, role: DeviceRole) {
+        let replica = Replica::Device(role);
+        let view = self.replica_mut(replica);
+        if !view.usable() || view.beat_in_flight {
+            return;
+        }
+        view.beat_in_flight = true;
+        let begun = self.now;
+        if !self.writes_heartbeats(role) {
+            // It can still read what the others write.
+            self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
+            return;
+        }
+        let view = self.replica_mut(replica);
+        view.beat_sequence += 1;
+        let sequence = view.beat_sequence;
+        let heartbeat = crate::replica::Heartbeat {
+            incarnation: self.settings.incarnation,
+            sequence,
+            stamp: self.committed.position().stamp,
+            serving: self.is_open() && self.lease_holds(),
+            hears: self.heard_nodes(),
+            host: self.settings.host.clone(),
+        };
+        self.ask(
+            replica,
+            ReplicaOp::WriteHeartbeat { heartbeat },
+            Purpose::Heartbeat { begun },
+        );
     }
 
     pub(in crate::protocol) fn on_replica(
@@ -260,6 +266,7 @@ impl Node {
                 if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
                     self.on_taken_write(role);
                     self.on_device_beat(role, begun, &survey);
+                    self.greet_with_first_beat(role);
                 }
             }
             Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
@@ -350,10 +357,29 @@ impl Node {
         };
         let now = self.now;
         let view = self.replica_mut(replica);
-        view.is_new = matches!(&answer, ReplicaAnswer::Survey(survey) if survey::is_of_a_new_region(survey));
+        if let ReplicaAnswer::Survey(survey) = &answer {
+            view.is_new = survey::is_of_a_new_region(survey);
+            let is_another = view.region != survey.region;
+            view.region = survey.region;
+            if is_another {
+                view.is_forgiven = false;
+                self.note_another_region(replica);
+            }
+            if let Replica::Device(role) = replica {
+                let own = survey.areas.iter().find(|area| area.node == self.settings.me);
+                self.open_own_area(role, own);
+            }
+        }
+        let view = self.replica_mut(replica);
         view.state = State::Open;
         view.recorded = None;
         view.since = now;
+        if let Replica::Device(role) = replica
+            && (self.willing || self.serving.is_some())
+        {
+            // Others wait to find this node's heartbeat there.
+            self.beat_device(role);
+        }
         self.ask(replica, ReplicaOp::Load, Purpose::Load);
     }
 

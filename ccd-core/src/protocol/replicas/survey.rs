@@ -18,13 +18,23 @@ impl Node {
             if let Some(ballot) = &area.ballot {
                 self.round_max = self.round_max.max(ballot.promised.round);
             }
+            if area.node == self.me()
+                && let Replica::Device(role) = replica
+                && let Some(begun) = self.replica(replica).looked_at
+                && self.replica(replica).usable()
+                && area.heartbeat.is_some()
+            {
+                self.look_at_own_area(role, area, begun);
+            }
             if let Some(heartbeat) = &area.heartbeat
                 && area.node != self.me()
                 && let Replica::Device(role) = replica
             {
                 let now = self.now;
-                if let Some(peer) = self.peers.get_mut(&area.node) {
-                    peer.on_disk_heartbeat(role, heartbeat, now);
+                let peer = self.peers.get_mut(&area.node);
+                if peer.is_some_and(|peer| peer.on_disk_heartbeat(role, heartbeat, now)) {
+                    self.note_sharing(area.node, core::time::Duration::ZERO);
+                    self.look = true;
                 }
             }
         }
@@ -54,14 +64,28 @@ impl Node {
     /// nothing before it was left out and taken in again; else it would stand for the opposite of what it once voted for.
     pub(in crate::protocol) fn was_made_anew(&self, role: DeviceRole) -> bool {
         let counts = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
-        counts && !self.known.is_genesis() && self.replica(Replica::Device(role)).is_new
+        let view = self.replica(Replica::Device(role));
+        let is_another = (self.known.regions.get(role))
+            .is_some_and(|region| view.usable() && view.region != region && !view.is_forgiven);
+        counts && !self.known.is_genesis() && (view.is_new || is_another)
+    }
+
+    /// Another region was opened in place of the one before.
+    pub(in crate::protocol) fn note_another_region(&mut self, replica: Replica) {
+        if let Replica::Device(role) = replica {
+            for peer in self.peers.values_mut() {
+                peer.forget_disk(role);
+            }
+        }
     }
 
     /// While a configuration without it serves, nothing depends on what a device once knew: it can be taken in.
     pub(in crate::protocol) fn forgive_new_devices(&mut self) {
         for role in self.device_roles() {
             if self.is_open() && !self.known.devices.contains(role) {
-                self.replica_mut(Replica::Device(role)).is_new = false;
+                let view = self.replica_mut(Replica::Device(role));
+                view.is_new = false;
+                view.is_forgiven = true;
             }
         }
     }
@@ -72,6 +96,15 @@ impl Node {
             .device_roles()
             .into_iter()
             .find(|role| self.was_made_anew(*role))?;
+        let region = self.replica(Replica::Device(role)).region;
+        let meant = self.known.regions.get(role).filter(|meant| *meant != region);
+        if let Some(meant) = meant {
+            return Some(format!(
+                "the {role} was made anew, or is another disk than the one that epoch {} counts on (region {region}, not {meant}): it does \
+                 not count before it was left out and taken in again by those that remember",
+                self.known.epoch
+            ));
+        }
         Some(format!(
             "the {role} was made anew and has forgotten what it voted for: it does not count before it was left out and taken in \
              again by those that remember"
@@ -83,7 +116,9 @@ impl Node {
         let claimed = self.claimed_epoch(role, survey);
         let took = self.now.since(begun);
         self.replica_mut(Replica::Device(role)).note_beat(took);
-        self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
+        if self.area_is_clean(role) {
+            self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
+        }
         if self.solo() && self.serving.is_some() && claimed >= self.known.epoch {
             self.on_claim(role);
         }

@@ -1,6 +1,7 @@
 //! What this node knows of one of its replicas.
 
-use crate::ids::{Epoch, Position};
+use super::own_area::OwnArea;
+use crate::ids::{Epoch, Position, RegionId};
 use crate::replica::Survey;
 use crate::time::Time;
 use alloc::collections::VecDeque;
@@ -21,6 +22,12 @@ pub(in crate::protocol) struct ReplicaView {
     pub since: Time,
     /// The newest control blocks read from it.
     pub survey: Survey,
+    /// Which region it is, as found when it was opened.
+    pub region: RegionId,
+    /// While a configuration without it served, it was found to be another region than the one before: that is no lack any more.
+    pub is_forgiven: bool,
+    /// A device: whether this run writes this node's own area.
+    pub own_area: OwnArea,
     /// When it was opened nobody had voted on anything there, nor recorded a configuration: it was just made.
     pub is_new: bool,
     /// Local copy: its content has been read.
@@ -42,7 +49,7 @@ pub(in crate::protocol) struct ReplicaView {
     pub looked_at: Option<Time>,
     /// How long the last heartbeats took, the newest last.
     beats: VecDeque<Duration>,
-    pub(super) beat_sequence: u64,
+    pub beat_sequence: u64,
     pub(super) checkpoint_in_flight: bool,
     /// A whole image is being written to a device that is to come back.
     pub prewrite_in_flight: bool,
@@ -65,6 +72,9 @@ impl ReplicaView {
             recorded: None,
             since: now,
             survey: Survey::default(),
+            region: RegionId::default(),
+            is_forgiven: false,
+            own_area: OwnArea::default(),
             is_new: false,
             loaded: false,
             own: None,

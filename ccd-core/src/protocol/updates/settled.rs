@@ -73,6 +73,7 @@ impl Node {
             stamp: up_to,
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),
+            host: self.settings.host.clone(),
         };
         let op = ReplicaOp::WriteHeartbeat { heartbeat };
         self.ask(Replica::Local, op, Purpose::Mark(up_to));

@@ -166,6 +166,9 @@ impl Node {
             members,
             nodes,
             devices,
+            regions: devices.iter().fold(known.regions, |regions, role| {
+                regions.with(role, self.replica(Replica::Device(role)).region)
+            }),
             base,
             base_writers: if base.stamp.epoch == known.epoch {
                 known.writers()

@@ -365,6 +365,7 @@ impl Node {
                     .obstacles
                     .push(format!("node {from} has a new local copy and cannot vote yet"));
             }
+            Obstacle::Unfit(why) => self.abandon(&format!("node {from} cannot be a member: {why}")),
             Obstacle::Failed(why) => {
                 proposal.nodes_asked.remove(from);
                 proposal

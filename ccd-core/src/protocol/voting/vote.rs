@@ -113,6 +113,18 @@ impl Node {
             self.ask_for_init(from, configuration.init_digest);
             return;
         }
+        if let Some(why) = self.other_disk(&configuration) {
+            let obstacle = Obstacle::Unfit(why);
+            self.send(
+                from,
+                Message::BallotRefused {
+                    instance,
+                    ballot,
+                    obstacle,
+                },
+            );
+            return;
+        }
         if !self.takes_part(from, instance, ballot) {
             return;
         }

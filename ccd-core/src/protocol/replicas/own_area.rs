@@ -1,0 +1,221 @@
+//! This node's own area on a device is written by this run and by nobody else.
+//!
+//! The network tells two runs of one node apart, devices do not: both would write the same area, and claim what the other owns. A machine
+//! that was copied, or restored while the old one runs, has the same name, the same keys and the same disks. So each run looks at its own
+//! area with every heartbeat and before every claim: a run that has just started writes nothing there before the area has stood still for
+//! a lease, and a run that finds another one's heartbeats in between its own closes.
+//!
+//! A single heartbeat of an earlier run may land late, after its process has died: it only keeps this node's lease from being renewed for
+//! a moment. Two that differ are written by somebody who lives.
+//!
+//! Owns `ReplicaView::own_area` and `other_run`.
+
+use crate::ids::{DeviceRole, Incarnation, NodeId, Replica};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::replica::{AreaSurvey, Heartbeat, Host};
+use crate::time::Time;
+use alloc::format;
+use alloc::string::String;
+
+/// Of two runs that find each other, the one with the higher incarnation waits for so many leases that the other one is first.
+const GIVE_WAY_LEASES: u32 = 3;
+
+/// What is known of this node's own area on one device.
+#[derive(Clone, Debug, Default)]
+pub(in crate::protocol) struct OwnArea {
+    state: State,
+    /// The last heartbeat found there that this run did not write.
+    foreign: Option<(Incarnation, u64)>,
+    /// The newest one, when this run began to write: at most one more of that run can still land.
+    predecessor: Option<(Incarnation, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// It was not looked at yet.
+    #[default]
+    Unknown,
+    /// Somebody else wrote there last. This run writes nothing before it has stood still.
+    Watched { still_since: Time, leases: u32 },
+    /// This run writes there.
+    Ours,
+    /// The same, and something was found that this run has not written.
+    Suspect,
+}
+
+/// Another run of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::protocol) struct OtherRun {
+    pub incarnation: Incarnation,
+    pub host: Host,
+    pub role: DeviceRole,
+}
+
+impl OtherRun {
+    fn new(role: DeviceRole, heartbeat: &Heartbeat) -> Self {
+        Self {
+            incarnation: heartbeat.incarnation,
+            host: heartbeat.host.clone(),
+            role,
+        }
+    }
+
+    /// For people.
+    pub fn text(&self, me: NodeId) -> String {
+        let name = match self.host.name.as_str() {
+            "" => "not known",
+            name => name,
+        };
+        let machine = u128::from_be_bytes(self.host.machine);
+        format!(
+            "another ccdd runs as node {me} (incarnation {:016x}, host {name}, machine-id {machine:032x}): it writes to this node's area on \
+             the {}; this one stays closed until the other has been stopped for a lease",
+            self.incarnation.0, self.role
+        )
+    }
+}
+
+impl Node {
+    /// Nobody else writes this node's area on the device, so it may write heartbeats and claims there.
+    pub(in crate::protocol) fn owns_area(&self, role: DeviceRole) -> bool {
+        let state = self.replica(Replica::Device(role)).own_area.state;
+        matches!(state, State::Ours | State::Suspect)
+    }
+
+    /// It is being looked at whether somebody else writes there.
+    pub(in crate::protocol) fn watches_area(&self, role: DeviceRole) -> bool {
+        let view = self.replica(Replica::Device(role));
+        view.usable() && matches!(view.own_area.state, State::Watched { .. })
+    }
+
+    /// Nothing was found there that this run has not written.
+    pub(in crate::protocol) fn area_is_clean(&self, role: DeviceRole) -> bool {
+        self.replica(Replica::Device(role)).own_area.state == State::Ours
+    }
+
+    /// The device has been opened: what was known of the area is looked at anew.
+    pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
+        let newest = area.and_then(|area| area.heartbeat.as_ref());
+        let is_old = newest
+            .is_none_or(|found| self.is_mine(role, found) || found.host.is_same_boot(&self.settings.host));
+        let now = self.now;
+        let view = self.replica_mut(Replica::Device(role));
+        let seen = newest.map(|found| (found.incarnation, found.sequence));
+        view.own_area = OwnArea {
+            state: if is_old {
+                State::Ours
+            } else {
+                State::Watched {
+                    still_since: now,
+                    leases: 1,
+                }
+            },
+            foreign: seen,
+            predecessor: seen,
+        };
+    }
+
+    fn is_mine(&self, role: DeviceRole, found: &Heartbeat) -> bool {
+        let last = self.replica(Replica::Device(role)).beat_sequence;
+        found.incarnation == self.settings.incarnation && found.sequence <= last
+    }
+
+    /// All control blocks of the device have been read, in a look that was begun at `begun`.
+    pub(in crate::protocol) fn look_at_own_area(&mut self, role: DeviceRole, area: &AreaSurvey, begun: Time) {
+        let now = self.now;
+        let blocks = [&area.heartbeat, &area.heartbeat_before];
+        let foreign = (blocks.into_iter().flatten())
+            .find(|found| !self.is_mine(role, found))
+            .cloned();
+        let lease = self.settings.lease;
+        let view = self.replica_mut(Replica::Device(role));
+        let own = &mut view.own_area;
+        let seen = foreign.as_ref().map(|found| (found.incarnation, found.sequence));
+        let is_expected = |(run, sequence): (Incarnation, u64)| {
+            (own.predecessor).is_some_and(|(last, to)| run == last && sequence <= to.saturating_add(1))
+        };
+        match own.state {
+            State::Unknown => {}
+            State::Watched { still_since, leases } => {
+                if seen.is_some() && seen != own.foreign {
+                    own.foreign = seen;
+                    own.state = State::Watched {
+                        still_since: now,
+                        leases,
+                    };
+                    if let Some(found) = foreign {
+                        self.found_other_run(OtherRun::new(role, &found));
+                    }
+                } else if begun >= still_since + lease * leases {
+                    own.state = State::Ours;
+                    own.predecessor = own.foreign;
+                    self.forget_other_run(role);
+                    self.look = true;
+                }
+            }
+            State::Ours | State::Suspect => {
+                let Some(found) = foreign.filter(|_| !seen.is_some_and(is_expected)) else {
+                    own.state = State::Ours;
+                    return;
+                };
+                let is_first = own.state == State::Ours;
+                let moves = seen != own.foreign;
+                own.foreign = seen;
+                own.state = State::Suspect;
+                if !is_first && moves {
+                    let waits = found.incarnation < self.settings.incarnation;
+                    self.close_for_other_run(OtherRun::new(role, &found), waits);
+                }
+            }
+        }
+    }
+
+    /// Both wrote there: this run stops whatever it does, and begins anew once the other is gone.
+    fn close_for_other_run(&mut self, other: OtherRun, gives_way: bool) {
+        let now = self.now;
+        let leases = if gives_way { GIVE_WAY_LEASES } else { 1 };
+        for role in self.device_roles() {
+            let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+            if matches!(own.state, State::Ours | State::Suspect) {
+                own.state = State::Watched {
+                    still_since: now,
+                    leases,
+                };
+            }
+        }
+        let text = other.text(self.me());
+        self.stop_serving(&text);
+        self.proposal = None;
+        self.install = None;
+        self.member = None;
+        // What it remembers of a configuration is no evidence: the other run may have written since.
+        self.opened = None;
+        self.found_other_run(other);
+    }
+
+    fn found_other_run(&mut self, other: OtherRun) {
+        let text = other.text(self.me());
+        if self
+            .other_run
+            .as_ref()
+            .is_none_or(|known| known.incarnation != other.incarnation)
+        {
+            self.record(DecisionKind::Alarm, text.clone());
+        }
+        self.waiting = (text, self.now);
+        self.other_run = Some(other);
+        self.look = true;
+    }
+
+    fn forget_other_run(&mut self, role: DeviceRole) {
+        if self.other_run.as_ref().is_some_and(|other| other.role == role) {
+            self.other_run = None;
+        }
+    }
+
+    /// Another run of this node lives: this one does nothing.
+    pub(in crate::protocol) fn other_run_text(&self) -> Option<String> {
+        self.other_run.as_ref().map(|other| other.text(self.me()))
+    }
+}

@@ -1,0 +1,51 @@
+//! The machine that this daemon runs on, as its heartbeats on the devices name it.
+//!
+//! Called once at the start. What cannot be read is left out: a daemon then waits until its areas on the devices have stood still for a
+//! lease, which is always right.
+
+use ccd_core::replica::{HOST_NAME_BYTES_MAX, Host};
+use std::fs;
+
+const MACHINE_PATH: &str = "/etc/machine-id";
+const BOOT_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
+/// This machine, in this boot.
+pub fn host() -> Host {
+    let mut name = nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    name.retain(|letter| !letter.is_control());
+    name.truncate(name.floor_char_boundary(HOST_NAME_BYTES_MAX));
+    let id = |path| fs::read_to_string(path).ok().and_then(|text| id(&text));
+    Host {
+        name,
+        machine: id(MACHINE_PATH).unwrap_or_default(),
+        boot: id(BOOT_PATH).unwrap_or_default(),
+    }
+}
+
+/// 32 hexadecimal digits, with or without hyphens between them.
+fn id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_known_by_its_name_and_its_ids() {
+        let bytes = [
+            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
+        ];
+        assert_eq!(id("01234567-89ab-cdef-0123-456789abcdef\n"), Some(bytes));
+        assert_eq!(id("0123456789abcdef0123456789abcdef"), Some(bytes));
+        assert_eq!(id("uninitialized\n"), None);
+        assert_eq!(id("é123456789abcdef0123456789abcdef"), None);
+        assert!(!host().name.is_empty());
+    }
+}

@@ -1,0 +1,44 @@
+//! What should not be there: a second machine that is a copy of a server, and a disk that only one server sees under the name of a
+//! shared one.
+
+use super::moment::{Clock, Moment};
+use super::server::Server;
+use super::world::World;
+use ccd_core::ids::DeviceRole;
+
+impl World {
+    /// A machine that is a copy of this server as it is now, with its state folder and its way to the shared devices, and no network. Its
+    /// process does not run yet. Returns its number.
+    pub fn copy_server(&mut self, index: usize) -> usize {
+        let copy = self.servers.len();
+        let from = &self.servers[index];
+        let mut server = Server::new(
+            from.id,
+            Clock::new(from.clock.show(Moment::ZERO).nanos() + 1, 0),
+            from.inits.file.clone(),
+        );
+        server.inits = from.inits.clone();
+        server.told = from.told;
+        server.machine = copy;
+        self.servers.push(server);
+        self.media.copy_server(index);
+        self.local_latency_max.push(self.local_latency_max[index]);
+        copy
+    }
+
+    /// Puts the state folder of this server back to what it was when the copy was made.
+    pub fn restore_state_from_copy(&mut self, index: usize, copy: usize) {
+        self.media.restore_local(index, copy);
+    }
+
+    /// From now on this server sees a disk of its own in place of the shared device: one that was made for the cluster as the other was,
+    /// or a copy of it as it is now.
+    pub fn separate_device(&mut self, index: usize, role: DeviceRole, is_copy: bool) {
+        self.media.separate(index, role, is_copy);
+    }
+
+    /// This server sees the shared device again.
+    pub fn share_device(&mut self, index: usize, role: DeviceRole) {
+        self.media.share(index, role);
+    }
+}

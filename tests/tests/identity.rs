@@ -1,0 +1,107 @@
+//! Two runs of one node: a machine that was copied, or restored while the old one runs.
+
+use ccd_core::protocol::DecisionKind;
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::world::LEASE;
+
+const PAIR: Shape = Shape { nodes: 2, devices: 2 };
+
+#[test]
+fn a_copy_of_a_member_stays_closed_and_disturbs_nobody() {
+    for of in 0..2 {
+        let mut cluster = Cluster::serving(PAIR);
+        let copy = cluster.copy_server(of);
+        let epoch = cluster.configuration().epoch;
+        cluster.start(copy);
+        for round in 0..10 {
+            cluster.run_for(LEASE);
+            assert!(!cluster.serves(copy));
+            assert!(cluster.add(0, &format!("row{round}")).is_ok());
+        }
+        let verdict = cluster.verdict(copy);
+        let expected = format!("another ccdd runs as node {of} (incarnation");
+        assert!(
+            verdict.contains(&expected) && verdict.contains(&format!("host machine{of}")),
+            "{verdict}"
+        );
+        assert_eq!(cluster.configuration().epoch, epoch, "{verdict}");
+        assert_eq!(cluster.decisions(copy, DecisionKind::Alarm).len(), 1);
+    }
+}
+
+#[test]
+fn a_copy_of_a_solo_owner_stays_closed_while_the_owner_lives() {
+    let mut cluster = Cluster::serving(PAIR);
+    let copy = cluster.copy_server(0);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "alone", SETTLED));
+    let epoch = cluster.configuration().epoch;
+    cluster.start(copy);
+    for round in 0..10 {
+        cluster.run_for(LEASE);
+        assert!(!cluster.serves(copy));
+        assert!(cluster.add(0, &format!("row{round}")).is_ok());
+    }
+    assert_eq!(cluster.configuration().epoch, epoch);
+}
+
+#[test]
+fn of_an_owner_that_hung_and_its_copy_one_serves_and_no_acked_update_is_lost() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "owner", SETTLED));
+    let copy = cluster.copy_server(0);
+    cluster.pause(0);
+    cluster.start(copy);
+    assert!(
+        cluster.add_within(copy, "copy", SETTLED),
+        "{}",
+        cluster.verdict(copy)
+    );
+    cluster.resume(0);
+    let mut acked = vec!["owner".to_owned(), "copy".to_owned()];
+    for round in 0..400 {
+        cluster.run_for(LEASE / 20);
+        for server in [0, copy] {
+            let value = format!("row{round}by{server}");
+            if cluster.add(server, &value).is_ok() {
+                acked.push(value);
+            }
+        }
+        assert!(!(cluster.serves(0) && cluster.serves(copy)));
+    }
+    let alarms = [0, copy].map(|server| cluster.decisions(server, DecisionKind::Alarm).len());
+    assert!(alarms[0] + alarms[1] > 0);
+    let serving: Vec<usize> = [0, copy]
+        .into_iter()
+        .filter(|server| cluster.serves(*server))
+        .collect();
+    assert_eq!(
+        serving.len(),
+        1,
+        "{} / {}",
+        cluster.verdict(0),
+        cluster.verdict(copy)
+    );
+    let rows = cluster.rows(serving[0]).unwrap_or_default();
+    for value in acked {
+        assert!(rows.contains(&value), "{value} is missing: {rows:?}");
+    }
+}
+
+#[test]
+fn a_server_that_comes_back_on_another_machine_waits_for_a_lease_and_no_longer() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "alone", SETTLED));
+    let copy = cluster.copy_server(0);
+    cluster.crash(0, true);
+    cluster.start(copy);
+    assert!(
+        cluster.serves_within(copy, LEASE * 4),
+        "{}",
+        cluster.verdict(copy)
+    );
+    assert!(cluster.decisions(copy, DecisionKind::Alarm).is_empty());
+}

@@ -1,0 +1,146 @@
+//! Disks that are not the same ones on both servers: they have no vote, and everybody is told.
+
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
+use ccd_core::init::Fencing;
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use core::time::Duration;
+
+const PAIR: Shape = Shape { nodes: 2, devices: 2 };
+const PRIMARY: DeviceSet = DeviceSet::EMPTY.with(DeviceRole::Primary);
+
+#[test]
+fn disks_that_are_not_shared_form_no_cluster_and_are_named() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::stopped(PAIR);
+        cluster.separate_device(1, role, false);
+        cluster.start_all(Duration::from_millis(10));
+        cluster.settle();
+        for server in 0..2 {
+            assert!(!cluster.serves(server));
+            let verdict = cluster.verdict(server);
+            let expected = format!("the {role} is not the same disk on node {}", 1 - server);
+            assert!(verdict.contains(&expected), "{verdict}");
+        }
+        assert_eq!(cluster.configuration().epoch, Epoch(0));
+    }
+}
+
+#[test]
+fn a_copied_disk_has_no_vote_although_its_id_is_the_same() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        let mut cluster = Cluster::stopped_with(PAIR, fencing);
+        cluster.separate_device(1, DeviceRole::Secondary, true);
+        cluster.start_all(Duration::from_millis(10));
+        cluster.settle();
+        let verdict = cluster.verdict(0);
+        assert!(
+            verdict.contains("the secondary is not the same disk on node 1: both have region"),
+            "{verdict}"
+        );
+        match fencing {
+            Fencing::Lease => assert!(!cluster.serves(0) && !cluster.serves(1)),
+            // Before the first configuration nobody may write there: what is found out then is put right.
+            Fencing::Scsi => assert_eq!(cluster.configuration().devices, PRIMARY),
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_secondary_is_another_disk_joins_without_it_and_no_update_is_lost() {
+    for is_copy in [false, true] {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "alone", SETTLED));
+        cluster.separate_device(1, DeviceRole::Secondary, is_copy);
+        cluster.start(1);
+        let joined = cluster.reaches(SETTLED, |known| {
+            known.members.count() == 2 && known.devices == PRIMARY
+        });
+        assert!(joined, "{}", cluster.verdict(0));
+        for server in 0..2 {
+            assert!(
+                cluster.serves_within(server, SETTLED),
+                "{}",
+                cluster.verdict(server)
+            );
+            let verdict = cluster.verdict(server);
+            assert!(
+                verdict.contains("the secondary is not the same disk on node"),
+                "{verdict}"
+            );
+        }
+        assert!(cluster.add_within(1, "both", SETTLED));
+        // Either goes on alone with the primary; the other comes back to what it acked.
+        cluster.crash(0, true);
+        assert!(cluster.add_within(1, "survivor", SETTLED));
+        cluster.crash(1, true);
+        cluster.start(0);
+        cluster.settle();
+        assert!(cluster.serves(0), "{}", cluster.verdict(0));
+        let rows = cluster.rows(0).unwrap_or_default();
+        for value in ["alone", "both", "survivor"] {
+            assert!(
+                rows.iter().any(|row| row == value),
+                "{value} is missing: {rows:?}"
+            );
+        }
+        cluster.start(1);
+        assert!(cluster.serves_within(1, SETTLED));
+    }
+}
+
+#[test]
+fn a_node_that_shares_no_device_does_not_replace_the_devices_of_an_owner() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "alone", SETTLED));
+    for role in DeviceRole::ALL {
+        cluster.separate_device(1, role, false);
+    }
+    cluster.start(1);
+    cluster.settle();
+    assert!(cluster.serves(0) && !cluster.serves(1));
+    assert_eq!(cluster.configuration().members.count(), 1);
+    assert!(cluster.add_within(0, "still", SETTLED));
+    // Nor does it go on alone.
+    cluster.crash(0, true);
+    cluster.settle();
+    assert!(!cluster.serves(1), "{}", cluster.verdict(1));
+    cluster.start(0);
+    assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+    // Once it sees the devices it is a member like any other.
+    cluster.crash(1, true);
+    for role in DeviceRole::ALL {
+        cluster.share_device(1, role);
+    }
+    cluster.start(1);
+    assert!(cluster.serves_within(1, SETTLED), "{}", cluster.verdict(1));
+    let whole = cluster.reaches(SETTLED, |known| {
+        known.members.count() == 2 && known.devices.count() == 2
+    });
+    assert!(whole, "{}", cluster.verdict(0));
+}
+
+#[test]
+fn a_device_that_was_exchanged_below_both_nodes_is_not_the_voter_it_replaces() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "alone", SETTLED));
+    cluster.crash(0, true);
+    cluster.remake_device(DeviceRole::Primary);
+    cluster.start(1);
+    cluster.settle();
+    assert!(!cluster.serves(1), "{}", cluster.verdict(1));
+    let verdict = cluster.verdict(1);
+    assert!(verdict.contains("the primary"), "{verdict}");
+    cluster.start(0);
+    for server in 0..2 {
+        assert!(
+            cluster.serves_within(server, SETTLED),
+            "{}",
+            cluster.verdict(server)
+        );
+    }
+    assert_eq!(cluster.rows(1), Some(vec!["alone".to_owned()]));
+}
