@@ -147,12 +147,25 @@ pub struct Host {
     pub machine: [u8; 16],
     /// Random at each boot. Zeros: not known.
     pub boot: [u8; 16],
+    /// Id of the hardware, or of the virtual machine, as the firmware tells it. Zeros: not known.
+    pub hardware: [u8; 16],
 }
 
 impl Host {
     /// Both are one boot of one machine, so that one of them has the lock of the device, and the other one has ended.
     pub fn is_same_boot(&self, other: &Self) -> bool {
         self.boot != [0; 16] && (self.machine, self.boot) == (other.machine, other.boot)
+    }
+
+    /// It is certain that they are two machines. The hardware tells, where both know it: a copied machine keeps its machine id, and one
+    /// that was installed anew does not.
+    pub fn is_other_machine(&self, other: &Self) -> bool {
+        let differ = |mine: [u8; 16], theirs: [u8; 16]| {
+            (mine != [0; 16] && theirs != [0; 16]).then_some(mine != theirs)
+        };
+        differ(self.hardware, other.hardware)
+            .or(differ(self.machine, other.machine))
+            .unwrap_or(false)
     }
 }
 

@@ -7,6 +7,8 @@ use ccd_core::replica::{HOST_NAME_BYTES_MAX, Host};
 use std::fs;
 
 const MACHINE_PATH: &str = "/etc/machine-id";
+/// Only root may read it.
+const HARDWARE_PATH: &str = "/sys/class/dmi/id/product_uuid";
 const BOOT_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
 /// This machine, in this boot.
@@ -21,6 +23,10 @@ pub fn host() -> Host {
         name,
         machine: id(MACHINE_PATH).unwrap_or_default(),
         boot: id(BOOT_PATH).unwrap_or_default(),
+        // Some firmware gives all ones where it has none.
+        hardware: id(HARDWARE_PATH)
+            .filter(|id| *id != [0xff; 16])
+            .unwrap_or_default(),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
 use crate::init::Fencing;
+use crate::replica::Host;
 use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -96,6 +97,8 @@ pub struct Node {
 
     /// Another run of this node, while it lives.
     pub(super) other_run: Option<OtherRun>,
+    /// The machine that this node's last run was on, if it was another one, until this run has opened a configuration.
+    pub(super) moved_from: Option<(DeviceRole, Host)>,
 
     pub(super) drills: Vec<Drill>,
     pub(super) last_words: LastWords,
@@ -202,6 +205,7 @@ impl Node {
             fences,
             registrations: 0,
             other_run: None,
+            moved_from: None,
             drills: Vec::new(),
             last_words: LastWords::default(),
             peers,

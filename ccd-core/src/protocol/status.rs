@@ -331,7 +331,8 @@ impl Node {
                 .filter(|_| !why.starts_with("maintenance"));
             let view = self.view_text().filter(|text| *text != why);
             let unshared = self.unshared_text().filter(|text| !why.contains(text.as_str()));
-            let texts = [unshared, waits, Some(why), self.made_anew_text(), view];
+            let moved = self.moved_text();
+            let texts = [unshared, waits, Some(why), self.made_anew_text(), moved, view];
             return texts
                 .into_iter()
                 .flatten()

@@ -66,10 +66,11 @@ struct RawHeartbeat {
     reserved: [u8; 2],
     machine: [u8; 16],
     boot: [u8; 16],
+    hardware: [u8; 16],
     host_name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<RawHeartbeat>() == 72 + HOST_NAME_BYTES_MAX);
+const _: () = assert!(size_of::<RawHeartbeat>() == 88 + HOST_NAME_BYTES_MAX);
 
 /// Bytes of a heartbeat that does not name its host, as earlier programs wrote it.
 const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
@@ -96,6 +97,7 @@ impl Control for Heartbeat {
             reserved: [0; 2],
             machine: self.host.machine,
             boot: self.host.boot,
+            hardware: self.host.hardware,
             host_name,
         }
         .as_bytes()
@@ -125,6 +127,7 @@ impl Control for Heartbeat {
                 name: name.chars().filter(|letter| !letter.is_control()).collect(),
                 machine: raw.machine,
                 boot: raw.boot,
+                hardware: raw.hardware,
             },
         })
     }
@@ -459,7 +462,7 @@ mod tests {
 
         #[test]
         fn heartbeats_round_trip(
-            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], boot: [u8; 16],
+            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], boot: [u8; 16], hardware: [u8; 16],
         ) {
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
@@ -467,7 +470,7 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
-                host: Host { name, machine, boot },
+                host: Host { name, machine, boot, hardware },
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }

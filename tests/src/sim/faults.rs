@@ -44,6 +44,7 @@ impl World {
             return;
         }
         let second = match kind {
+            FaultKind::Copy => self.copy_server(first),
             FaultKind::CutOneWay | FaultKind::CutPair => {
                 let others: Vec<usize> = (0..self.shape.nodes).filter(|other| *other != first).collect();
                 *self.chance.pick(&others)
@@ -81,6 +82,7 @@ impl World {
             FaultKind::Leave => self.operator_tells(first, RequestBody::Leave),
             FaultKind::Reconnect => self.media.reconnect(first, role),
             FaultKind::TargetReset => self.reset_target(role),
+            FaultKind::Copy => self.start(second),
             FaultKind::CrashSome
             | FaultKind::Partition
             | FaultKind::CutsOneWay
@@ -122,6 +124,7 @@ impl World {
             | FaultKind::FlapProcess
             | FaultKind::DateJump => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
+            FaultKind::Copy => self.retire(second),
         }
     }
 
@@ -155,6 +158,7 @@ impl World {
         self.network.mend_all();
         self.media.mend_all();
         self.faults.disk_delay_max = super::plan::FaultBudget::none().disk_delay_max;
+        (0..self.servers.len()).for_each(|index| self.retire(index));
         for index in 0..self.shape.nodes {
             self.resume(index);
             self.start(index);

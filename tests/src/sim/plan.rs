@@ -18,6 +18,7 @@
 //! | slow devices | every operation takes up to 60 ms; with reservations up to 900 ms, nearly a lease, with a deadline to match |
 //! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
+//! | copy | a machine that is a copy of a server, with its state folder of that moment, runs beside it on the same devices |
 //! | commands | one history in eight: updates of a key run a synchronization command that agrees, refuses, is slow, or never ends |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!
@@ -96,6 +97,8 @@ pub enum FaultKind {
     Reconnect,
     /// A target is reset, and forgets its reservation if it does not store it.
     TargetReset,
+    /// A machine that is a copy of a server runs for a while beside it, on the same devices and without a network.
+    Copy,
     /// Several processes die at once.
     CrashSome,
     /// The nodes fall into groups that do not hear each other.
@@ -206,6 +209,10 @@ impl FaultBudget {
         consider(FaultKind::DeviceStall, shared, random);
         consider(FaultKind::PathStall, shared, random);
         consider(FaultKind::Leave, pair && random.chance(500), random);
+        // Drawn apart, so that what other draws give does not depend on it.
+        if shared && random.clone().fork("copies").chance(200) {
+            kinds.push(FaultKind::Copy);
+        }
         let on = |random: &mut Random, high: u64| {
             if random.chance(350) {
                 random.skewed(1, high)

@@ -18,7 +18,7 @@ const IMAGE_CHUNK_BYTES: usize = 512;
 impl World {
     /// Starts the process of this server, if it is down.
     pub fn start(&mut self, index: usize) {
-        if self.servers[index].process.is_some() {
+        if self.servers[index].process.is_some() || self.servers[index].is_retired {
             return;
         }
         self.settle_ghosts(index);

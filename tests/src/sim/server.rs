@@ -55,6 +55,8 @@ pub struct Server {
     pub inits: Inits,
     /// Which machine it is: a copy of a server is another one.
     pub machine: usize,
+    /// It does not start any more.
+    pub is_retired: bool,
     /// Which start of the process this is; events of an earlier one are dropped.
     pub run: u64,
     /// `None`: the process is down.
@@ -82,6 +84,7 @@ impl Server {
             id,
             clock,
             machine: id.index(),
+            is_retired: false,
             inits: Inits::new(init),
             run: 0,
             process: None,
@@ -103,6 +106,7 @@ impl Server {
             name: format!("machine{}", self.machine),
             machine: [machine; 16],
             boot: [machine; 16],
+            hardware: [machine; 16],
         }
     }
 

@@ -398,10 +398,6 @@ impl Media {
         }
     }
 
-    pub fn restore_local(&mut self, server: usize, copy: usize) {
-        self.locals[server] = self.locals[copy].fork();
-    }
-
     /// A server sees another disk in place of the shared one: a new region, or a copy of the shared one.
     pub fn separate(&mut self, server: usize, role: DeviceRole, is_copy: bool) {
         let slot = role as usize + 1;

@@ -26,9 +26,12 @@ impl World {
         copy
     }
 
-    /// Puts the state folder of this server back to what it was when the copy was made.
-    pub fn restore_state_from_copy(&mut self, index: usize, copy: usize) {
-        self.media.restore_local(index, copy);
+    /// If it is a copy of a server, it is switched off for ever.
+    pub fn retire(&mut self, index: usize) {
+        if self.servers[index].is_copy() {
+            self.crash(index, true);
+            self.servers[index].is_retired = true;
+        }
     }
 
     /// From now on this server sees a disk of its own in place of the shared device: one that was made for the cluster as the other was,

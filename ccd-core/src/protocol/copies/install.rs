@@ -298,6 +298,7 @@ impl Node {
     }
 
     fn opening_done(&mut self) {
+        self.moved_from = None;
         self.waiting = (alloc::string::String::new(), self.now);
         self.opened_at = self.now;
         self.take_in_members();

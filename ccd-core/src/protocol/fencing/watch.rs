@@ -5,7 +5,7 @@
 
 use super::step::{self, described};
 use super::{Goal, named};
-use crate::ids::{DeviceRole, NodeSet, Replica};
+use crate::ids::{DeviceRole, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::reservation::{FenceOp, KeyOwner, Registrations};
@@ -35,6 +35,25 @@ impl Node {
                 }
                 self.ask_fence(role, FenceOp::Look);
             }
+        }
+    }
+
+    /// That node lets this one in: it registers now, and not at its next heartbeat.
+    pub(in crate::protocol) fn enter_where_let_in(&mut self, by: NodeId) {
+        let me = self.me();
+        if !self
+            .peer_state(by)
+            .is_some_and(|state| state.lets_in.contains(me))
+        {
+            return;
+        }
+        let roles: Vec<DeviceRole> = (self.fences.iter())
+            .filter(|(_, fence)| !fence.registered && fence.goal == Goal::Watch && fence.asked.is_none())
+            .map(|(role, _)| *role)
+            .filter(|role| self.replica(Replica::Device(*role)).usable())
+            .collect();
+        for role in roles {
+            self.look_at(role);
         }
     }
 
@@ -98,6 +117,10 @@ impl Node {
         if is_registered {
             fence.fenced_by = None;
             self.look |= !was_registered;
+            if !was_registered && (self.willing || self.serving.is_some()) {
+                // Others wait to find this node's heartbeat there.
+                self.beat_device(role);
+            }
             if let Some(key) = key.filter(|_| repair) {
                 // The key is there, so it is this node's way to the device that is not registered: a session made anew, or a
                 // new path. It is registered there, and the device opened again at once.

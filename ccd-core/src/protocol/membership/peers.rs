@@ -224,6 +224,7 @@ impl Node {
         peer.state_at = now;
         self.note_sharing(from, after);
         self.look_for_heartbeat(from);
+        self.enter_where_let_in(from);
         if is_new_run {
             self.greet(from);
         }

@@ -88,7 +88,12 @@ impl Node {
 
     /// This node's heartbeats go to the device.
     pub(in crate::protocol) fn writes_heartbeats(&self, role: DeviceRole) -> bool {
-        self.replica(Replica::Device(role)).usable() && self.registered_on(role) && self.owns_area(role)
+        // A copy of a machine that nobody hears leaves no trace.
+        let is_wanted = self.moved_from.is_none() || self.serving.is_some() || !self.heard_nodes().is_empty();
+        is_wanted
+            && self.replica(Replica::Device(role)).usable()
+            && self.registered_on(role)
+            && self.owns_area(role)
     }
 
     /// A heartbeat of this node came: what it has found on the devices is compared with what is found here.

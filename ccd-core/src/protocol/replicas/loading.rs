@@ -102,7 +102,7 @@ impl Node {
         });
         // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
         let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank = configuration.is_none() && !voted;
+        self.blank = configuration.is_none() && !voted || self.moved_from.is_some();
         self.ballot = ballot;
         self.round = None;
         self.prepared = None;

@@ -99,6 +99,11 @@ impl Node {
         let newest = area.and_then(|area| area.heartbeat.as_ref());
         let is_old = newest
             .is_none_or(|found| self.is_mine(role, found) || found.host.is_same_boot(&self.settings.host));
+        let other_machine =
+            (newest.map(|found| &found.host)).filter(|host| host.is_other_machine(&self.settings.host));
+        if let Some(host) = other_machine.cloned() {
+            self.distrust_state_folder(role, host);
+        }
         let now = self.now;
         let view = self.replica_mut(Replica::Device(role));
         let seen = newest.map(|found| (found.incarnation, found.sequence));
@@ -114,6 +119,37 @@ impl Node {
             foreign: seen,
             predecessor: seen,
         };
+    }
+
+    /// The last run of this node was on another machine. Its state folder may have been copied from there at any time: what this copy
+    /// lacks, and what it has promised since, is not known. So it has no vote before others have taken it in, or before it has opened what
+    /// the devices hold.
+    fn distrust_state_folder(&mut self, role: DeviceRole, host: Host) {
+        if self.serving.is_some() || self.moved_from.is_some() {
+            return;
+        }
+        // What was served before is served by others since.
+        self.opened = None;
+        let text = self.moved_text_of(role, &host);
+        self.record(DecisionKind::Alarm, text);
+        self.moved_from = Some((role, host));
+        self.blank = true;
+    }
+
+    fn moved_text_of(&self, role: DeviceRole, host: &Host) -> String {
+        format!(
+            "the last ccdd of node {} ran on another machine (host {}, machine-id {:032x}; it wrote to the {role}): what this state folder \
+             lacks is not known, so it has no vote before it was taken in again",
+            self.me(),
+            host.name,
+            u128::from_be_bytes(host.machine)
+        )
+    }
+
+    /// Why this node has no vote, for people.
+    pub(in crate::protocol) fn moved_text(&self) -> Option<String> {
+        let (role, host) = self.moved_from.as_ref()?;
+        Some(self.moved_text_of(*role, host))
     }
 
     fn is_mine(&self, role: DeviceRole, found: &Heartbeat) -> bool {
@@ -150,6 +186,11 @@ impl Node {
                 } else if begun >= still_since + lease * leases {
                     own.state = State::Ours;
                     own.predecessor = own.foreign;
+                    if let Some(found) =
+                        foreign.filter(|found| found.host.is_other_machine(&self.settings.host))
+                    {
+                        self.distrust_state_folder(role, found.host);
+                    }
                     self.forget_other_run(role);
                     self.look = true;
                 }
@@ -163,7 +204,9 @@ impl Node {
                 let moves = seen != own.foreign;
                 own.foreign = seen;
                 own.state = State::Suspect;
-                if !is_first && moves {
+                // What an earlier run on this machine began may land late; another machine has lived after this run began.
+                let is_alive = !is_first && moves || found.host.is_other_machine(&self.settings.host);
+                if is_alive {
                     let waits = found.incarnation < self.settings.incarnation;
                     self.close_for_other_run(OtherRun::new(role, &found), waits);
                 }
@@ -189,8 +232,11 @@ impl Node {
         self.proposal = None;
         self.install = None;
         self.member = None;
-        // What it remembers of a configuration is no evidence: the other run may have written since.
+        // What it remembers of a configuration is no evidence: the other run may have written since, and voted.
         self.opened = None;
+        if other.host.is_other_machine(&self.settings.host) {
+            self.distrust_state_folder(other.role, other.host.clone());
+        }
         self.found_other_run(other);
     }
 

@@ -63,7 +63,7 @@ impl Node {
             .ballot
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank &= !(self.known.is_genesis() && voted);
+        self.blank &= !(self.known.is_genesis() && voted) || self.moved_from.is_some();
         if self.known.is_genesis() && self.ready() {
             // The first configuration, in which all devices are new.
             (self.replicas.values_mut()).for_each(|view| view.is_new = false);
