@@ -24,7 +24,8 @@ impl World {
         if self.damaged {
             return;
         }
-        let mut result = self.invariant_told_in_order(told, committed);
+        let mut result = (self.invariant_told_in_order(told, committed))
+            .and_then(|()| self.invariant_committed_before_it_is_said(after, "what is told"));
         if let (Ok(()), Some((before, records))) = (&result, &committed.way) {
             result = invariant_effects_lead_there(before, records, &committed.after)
                 .and_then(|()| self.invariant_told_alike(records));
