@@ -33,6 +33,9 @@ pub(in crate::protocol) struct CatchUp {
     moved_at: Time,
     moved: bool,
     asked: bool,
+    /// What came is of no use here. The same node is not asked again before the next heartbeat: two nodes that answer each
+    /// other at once would do so without end.
+    in_vain: bool,
     image: Option<Incoming>,
     /// Operations on the local copy not yet answered, and what it holds after them.
     storing: usize,
@@ -46,11 +49,29 @@ impl Node {
             .is_some_and(|catch_up| catch_up.storing > 0)
     }
 
-    /// The node that something is being got from, and since when nothing new has come.
+    /// The node that something is being got from, and since when nothing new has come: for ever, if what came is of no use.
     pub(in crate::protocol) fn fetching(&self) -> Option<(NodeId, Time)> {
-        self.catch_up
-            .as_ref()
-            .map(|catch_up| (catch_up.from, catch_up.moved_at))
+        self.catch_up.as_ref().map(|catch_up| {
+            let moved_at = if catch_up.in_vain {
+                Time::ZERO
+            } else {
+                catch_up.moved_at
+            };
+            (catch_up.from, moved_at)
+        })
+    }
+
+    /// Something is being got from another node.
+    pub(in crate::protocol) fn is_catching_up(&self) -> bool {
+        self.catch_up.as_ref().is_some_and(|catch_up| !catch_up.in_vain)
+    }
+
+    /// What came is of no use here: see [`CatchUp::in_vain`].
+    fn give_up_until_next_beat(&mut self) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.in_vain = true;
+            catch_up.image = None;
+        }
     }
 
     /// Asks `from` for what this copy lacks (with `base`, of the base of this epoch), unless that is under way.
@@ -66,6 +87,7 @@ impl Node {
             moved_at: self.now,
             moved: false,
             asked: false,
+            in_vain: false,
             image: None,
             storing: 0,
             next: None,
@@ -137,6 +159,10 @@ impl Node {
             return;
         };
         let (from, storing) = (catch_up.from, catch_up.storing);
+        if catch_up.in_vain {
+            self.catch_up = None;
+            return;
+        }
         if storing == 0 && core::mem::replace(&mut catch_up.asked, false) {
             // Asked within the last interval: the answer may be on its way.
             return;
@@ -159,7 +185,8 @@ impl Node {
     fn expects(&self, from: NodeId) -> bool {
         !self.is_open()
             && self.ready()
-            && (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0)
+            && (self.catch_up.as_ref())
+                .is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0 && !catch_up.in_vain)
     }
 
     pub(in crate::protocol) fn on_tail(&mut self, from: NodeId, have: Position, records: Vec<Arc<Record>>) {
@@ -167,6 +194,15 @@ impl Node {
             return;
         }
         if records.is_empty() {
+            if self
+                .catch_up
+                .as_ref()
+                .is_some_and(|catch_up| catch_up.base.is_some())
+            {
+                // The base is another state, and that is not what the other node has.
+                self.give_up_until_next_beat();
+                return;
+            }
             self.catch_up = None;
             // Whoever lets this node in need not wait for its next heartbeat.
             self.beat();
@@ -180,7 +216,7 @@ impl Node {
                 Err(error) => {
                     let text = format!("node {from} sent a record that does not apply: {error}");
                     self.record(DecisionKind::Damage, text);
-                    self.catch_up = None;
+                    self.give_up_until_next_beat();
                     return;
                 }
             }
@@ -235,7 +271,7 @@ impl Node {
             .as_ref()
             .is_some_and(|member| member.awaited_base() == Some(position));
         if position.stamp <= self.head.position().stamp && !is_base {
-            self.catch_up = None;
+            self.give_up_until_next_beat();
             return;
         }
         let Some(catch_up) = &mut self.catch_up else {
@@ -296,7 +332,7 @@ impl Node {
     fn refuse_image(&mut self, from: NodeId, error: &ImageError) {
         let text = format!("node {from} sent an image that does not decode: {error}");
         self.record(DecisionKind::Damage, text);
-        self.catch_up = None;
+        self.give_up_until_next_beat();
     }
 
     /// A piece was staged, or could not be: then the copy must be opened anew, and what was got is in vain.
@@ -353,11 +389,7 @@ impl Node {
             for record in tail {
                 self.history.push(record);
             }
-            self.head = next.clone();
-            self.committed = next;
-            self.prepared = None;
-            self.rolled_back = None;
-            self.damaged = None;
+            self.take_uncommitted(next);
             self.ask_for_more();
         }
     }
@@ -377,9 +409,18 @@ impl Node {
             ));
         }
         self.note_told_version(base, &history);
-        self.head = database.clone();
-        self.committed = database;
         self.history = history;
+        self.take_uncommitted(database);
+    }
+
+    /// This state becomes the newest that this copy holds. Whether all of it is committed is decided when a configuration opens on
+    /// it: a proposer that still serves the configuration before may have got a round that only one member had prepared,
+    /// and that its own proposal or another one leaves out. What it serves stays what it knows to be committed.
+    fn take_uncommitted(&mut self, database: Database) {
+        if self.serving.is_none() {
+            self.committed = database.clone();
+        }
+        self.head = database;
         self.prepared = None;
         self.rolled_back = None;
         self.damaged = None;
