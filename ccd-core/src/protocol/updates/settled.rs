@@ -117,10 +117,12 @@ impl Node {
         if head.stamp < self.settled.up_to {
             return Doubt::Everything;
         }
-        // What a configuration starts from was decided with it.
+        // What a configuration starts from holds all that was acked before; but until it opens, also a round that perhaps only
+        // its proposer had prepared, and that a successor may leave out. All of it is settled if this node knew so before.
         let is_base = head.stamp.epoch == self.known.epoch
             && head.stamp.generation == base.stamp.generation
-            && head.lineage == base.lineage;
+            && head.lineage == base.lineage
+            && self.settled.up_to.generation >= base.stamp.generation;
         if is_base || head.stamp == self.settled.up_to {
             return Doubt::Nothing;
         }
