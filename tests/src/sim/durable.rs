@@ -46,7 +46,8 @@ impl World {
     }
 
     /// What `who` says of this position is only said of what is committed: every replica that the configuration of its epoch
-    /// writes holds it. So whoever is needed to decide a successor has it, and no successor leaves it out.
+    /// writes holds it. So whoever is needed to decide a successor has it, and no successor leaves it out. What opens an
+    /// epoch changes nothing: the content may have been committed in an epoch before.
     pub(super) fn invariant_committed_before_it_is_said(
         &self,
         position: Position,
@@ -55,23 +56,28 @@ impl World {
         if self.damaged || self.ledger.is_overruled() {
             return Ok(());
         }
-        let (Some(place), Some(configuration)) = (
-            self.ledger.find(position),
-            self.ledger.configuration(position.stamp.epoch),
-        ) else {
+        let Some(place) = self.ledger.find(position) else {
             return Ok(());
         };
-        let writers = configuration.writers();
-        let nodes = writers.nodes.iter().map(Voter::Node);
-        let lacking: Vec<Voter> = (nodes.chain(writers.devices.iter().map(Voter::Device)))
-            .filter(|replica| !self.durable.holds(&self.ledger, *replica, place))
-            .collect();
-        if lacking.is_empty() {
-            return Ok(());
+        let mut lacking = String::new();
+        for version in self.ledger.with_this_content(place) {
+            let position = self.ledger.position(version);
+            let Some(configuration) = self.ledger.configuration(position.stamp.epoch) else {
+                continue;
+            };
+            let writers = configuration.writers();
+            let nodes = writers.nodes.iter().map(Voter::Node);
+            let without: Vec<Voter> = (nodes.chain(writers.devices.iter().map(Voter::Device)))
+                .filter(|replica| !self.durable.holds(&self.ledger, *replica, version))
+                .collect();
+            if without.is_empty() {
+                return Ok(());
+            }
+            lacking = format!("{lacking}; {position:?} of {configuration} is not durable on {without:?}");
         }
         Err(Unsound::new(
             "invariant_committed_before_it_is_said",
-            format!("{who} names {position:?} of {configuration}, which is not durable on {lacking:?}"),
+            format!("{who} names {position:?}{lacking}"),
         ))
     }
 }

@@ -230,6 +230,20 @@ impl Ledger {
         place
     }
 
+    /// This version and those before it that have the same content, up to the one that made it.
+    pub fn with_this_content(&self, place: Place) -> Vec<Place> {
+        let mut places = vec![place];
+        let mut next = place;
+        while let (true, Some(parent)) = (
+            self.versions[next.0].requests.is_empty(),
+            self.versions[next.0].parent,
+        ) {
+            places.push(parent);
+            next = parent;
+        }
+        places
+    }
+
     /// From here on only what this configuration starts from counts as seen.
     fn overrule(&mut self, configuration: &Configuration) {
         self.overruled = true;
@@ -282,8 +296,8 @@ impl Ledger {
             .copied()
             .find(|place| self.is_ancestor(*place, named))
         else {
-            let text =
-                format!("{request:?} was acked at {position:?}, which does not hold it; it is in {places:?}");
+            let made: Vec<Position> = places.iter().map(|place| self.position(*place)).collect();
+            let text = format!("{request:?} was acked at {position:?}, which does not hold it; {made:?} do");
             return Err(Unsound::new(name, text));
         };
         self.on_seen(place, "an ack")
