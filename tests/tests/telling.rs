@@ -63,24 +63,67 @@ fn a_round_that_a_proposer_fetches_is_not_told_before_a_configuration_opens_on_i
 fn half_of_the_nodes_does_not_answer_from_the_base_of_a_configuration_that_never_opened() {
     let mut cluster = apart_with_a_round_on_one(4);
     cluster.crash(D, false);
-    // C is about to write the opening of what is decided, and dies over it.
-    cluster.local_latency_max[C] = LEASE / 2;
+    // C decides, and B dies while it writes the opening.
+    cluster.local_latency_max[B] = LEASE / 2;
     cluster.mend_pair(A, B);
     cluster.mend_pair(A, C);
     cluster.mend_pair(B, C);
     assert!(cluster.reaches(LEASE * 6, |configuration| configuration.epoch.0 == 2));
-    cluster.run_for(Duration::from_millis(1));
-    cluster.crash(C, true);
+    cluster.crash(B, true);
     for _ in 0..60 {
         cluster.run_for(HEARTBEAT);
-        for server in [A, B] {
+        for server in [A, C] {
             // What it shows is durable on every member, or the simulator objects.
             cluster.rows(server);
         }
     }
-    cluster.local_latency_max[C] = HEARTBEAT / 100;
-    cluster.start(C);
-    assert!(cluster.add_within(C, "next", SETTLED), "{}", cluster.verdict(C));
+    cluster.local_latency_max[B] = HEARTBEAT / 100;
+    cluster.start(B);
+    assert!(cluster.add_within(B, "next", SETTLED), "{}", cluster.verdict(B));
+}
+
+#[test]
+fn a_node_whose_last_round_was_given_up_rejoins_by_the_tail_and_misses_nothing() {
+    for shape in [Shape { nodes: 3, devices: 0 }, Shape::PAIR] {
+        for restarts in [false, true] {
+            let mut cluster = Cluster::serving(shape);
+            cluster.add(A, "first").unwrap();
+            cluster.run_for(LEASE);
+            for other in 1..shape.nodes {
+                cluster.network.cut(A, other);
+            }
+            let (_, prepared) = cluster.addition("prepared by one");
+            cluster.begin(A, prepared);
+            cluster.run_for(HEARTBEAT / 10);
+            if restarts {
+                cluster.crash(A, false);
+            } else if shape.devices > 0 {
+                cluster.lose_path(A, Primary);
+                cluster.lose_path(A, Secondary);
+            }
+            for other in 1..shape.nodes {
+                cluster.cut_pair(A, other);
+                cluster.network.mend(A, other);
+            }
+            assert!(
+                cluster.add_within(B, "second", SETTLED),
+                "{shape:?}, restarts: {restarts}"
+            );
+            cluster.add(B, "third").unwrap();
+            for role in [Primary, Secondary].into_iter().take(shape.devices) {
+                cluster.return_path(A, role);
+            }
+            cluster.rejoin(A);
+            if restarts {
+                cluster.start(A);
+            }
+            assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+            assert_eq!(cluster.rows(A).unwrap(), ["first", "second", "third"]);
+            assert_eq!(cluster.servers[A].gaps, 0, "{shape:?}, restarts: {restarts}");
+            assert_eq!(cluster.servers[A].told.lineage, cluster.servers[B].told.lineage);
+            assert!(cluster.branches(A).is_empty(), "nothing that was acked is lost");
+        }
+    }
 }
 
 /// How many configurations are decided while the secondary is away for a moment in each of these turns.
@@ -126,11 +169,13 @@ fn a_device_that_is_too_slow_to_be_taken_in_stops_two_live_nodes_now_and_then() 
     cluster.faults.disk_deadline = LEASE * 2;
     cluster.start_all(HEARTBEAT / 10);
     assert!(cluster.define_formats(1, SETTLED));
+    cluster.lose_device(Primary);
     cluster.lose_device(Secondary);
     assert!(cluster.reaches(SETTLED, |configuration| {
-        !configuration.devices.contains(Secondary)
+        configuration.devices == ccd_core::ids::DeviceSet::EMPTY
     }));
     cluster.faults.disk_delay_max = LEASE * 8 / 10;
+    cluster.return_device(Primary);
     cluster.return_device(Secondary);
     let before = cluster.configuration().epoch.0;
     for turn in 0..40 {

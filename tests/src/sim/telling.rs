@@ -21,6 +21,9 @@ impl World {
         let told = self.servers[index].told;
         let after = committed.after.position();
         self.servers[index].told = after;
+        let goes_on = (committed.way.as_ref())
+            .is_some_and(|(before, _)| before.position().stamp.generation == told.stamp.generation);
+        self.servers[index].gaps += u64::from(!goes_on);
         if self.damaged {
             return;
         }
