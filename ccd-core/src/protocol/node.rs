@@ -11,6 +11,7 @@ use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::membership::designation::Designation;
 use super::membership::nodes::NodeChanges;
 use super::membership::peers::Peer;
+use super::membership::returns::Returns;
 use super::message::Message;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
@@ -104,6 +105,8 @@ pub struct Node {
     pub(super) last_words: LastWords,
 
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// How the devices came and went.
+    pub(super) returns: Returns,
     pub(super) changes: NodeChanges,
     /// The view of an external membership monitor.
     pub(super) external: Option<NodeSet>,
@@ -209,6 +212,7 @@ impl Node {
             drills: Vec::new(),
             last_words: LastWords::default(),
             peers,
+            returns: Returns::default(),
             changes: NodeChanges::default(),
             external: None,
             maintenance_wish: None,

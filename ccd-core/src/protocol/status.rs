@@ -14,10 +14,6 @@ use crate::time::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-/// A device that is to come back must have worked for this many leases, so that a flapping one does not
-/// reconfigure the cluster again and again.
-const RETURN_LEASES: u32 = 2;
-
 /// After this many leases of waiting for another node to act, this one acts.
 const PATIENCE_LEASES: u32 = 3;
 
@@ -90,7 +86,7 @@ impl Node {
             usable,
             unshared: self.unshared_text(),
             returned: (usable.iter())
-                .filter(|role| stable(role, RETURN_LEASES) && self.registered_on(*role))
+                .filter(|role| self.may_return(*role) && self.registered_on(*role))
                 .filter(|role| !self.was_other_elsewhere(*role))
                 .collect(),
             lost: (self.known.devices.iter())
@@ -106,6 +102,7 @@ impl Node {
                 .filter(|role| {
                     let own = self.replica(Replica::Device(*role)).own;
                     !self.known.devices.contains(*role)
+                        && self.may_return(*role)
                         && own.is_some_and(|own| own == committed || self.history.has(own))
                 })
                 .collect(),

@@ -158,6 +158,7 @@ impl Setup {
             victims: node_set(victims),
             may_register: proposal.may_register,
             paths_tried: true,
+            in_vain: false,
         })
     }
 

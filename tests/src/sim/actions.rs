@@ -226,12 +226,13 @@ impl World {
         let seen = ask.seen;
         match (&ask.body, reply) {
             (RequestBody::Query { pattern, stale }, Ok(Answer::Rows { position, rows })) => {
-                let (pattern, stale) = (pattern.clone(), *stale);
-                let place = self.invariant_rows_are_those_of_their_position(&pattern, *position, rows)?;
+                let (pattern, stale, position) = (pattern.clone(), *stale, *position);
+                let place = self.invariant_rows_are_those_of_their_position(&pattern, position, rows)?;
                 if stale {
                     return Ok(());
                 }
                 self.invariant_no_strict_query_stale(&pattern, seen, place, rows)?;
+                self.invariant_committed_before_it_is_said(position, "the answer to a strict query")?;
                 self.ledger.on_seen(place, "the answer to a strict query")
             }
             (RequestBody::Snapshot { stale }, Ok(Answer::Snapshot(database))) => {
@@ -245,6 +246,7 @@ impl World {
                 }
             }
             (RequestBody::Update(update), Ok(Answer::Committed { position, .. })) => {
+                self.invariant_committed_before_it_is_said(*position, "an ack")?;
                 self.ledger.on_ack(update.request, *position)
             }
             (
@@ -252,22 +254,7 @@ impl World {
                 Ok(Answer::Outcome {
                     committed: Some(generation),
                 }),
-            ) => {
-                let (request, stamp) = (
-                    *request,
-                    Stamp {
-                        generation: *generation,
-                        ..Stamp::default()
-                    },
-                );
-                self.ledger.on_ack(
-                    request,
-                    Position {
-                        stamp,
-                        ..Position::EMPTY
-                    },
-                )
-            }
+            ) => self.ledger.on_outcome(*request, *generation),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! The way of an operation on a replica: asked for, started, landed on the medium, ended; or late, or never.
 
 use super::drive::{Drive, Job, Taken, UnderWay};
+use super::durable;
 use super::happening::Happening;
 use super::server::{DiskStep, Stage, replica, slot};
 use super::voters::Voter;
@@ -134,6 +135,7 @@ impl World {
             return;
         };
         store.meet(fault);
+        let leads_to = durable::leads_to(&op);
         let ballot = match &op {
             ReplicaOp::WriteBallot { ballot } => Some(ballot.clone()),
             _ => None,
@@ -158,6 +160,9 @@ impl World {
         }
         let reads_follow = job.op.is_some();
         let landed = matches!(job.result, Some(Ok(_)));
+        if let Some(position) = leads_to.filter(|_| landed) {
+            self.note_durable(Voter::by(self.node_id(index), replica(slot)), position);
+        }
         self.witness_landing(index, slot, ballot.filter(|_| landed && !forget));
         let rest = self.latency(index, slot) / 2;
         let stage = if reads_follow { Stage::Read } else { Stage::Finish };
@@ -194,6 +199,7 @@ impl World {
         }
         let result = self.ledger.invariant_equal_stamp_equal_content(&database);
         self.judge(result);
+        self.note_durable(Voter::by(self.node_id(index), replica(slot)), database.position());
     }
 
     fn finish_op(&mut self, index: usize, slot: usize, serial: u64) {

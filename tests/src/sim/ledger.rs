@@ -7,7 +7,7 @@
 use super::unsound::Unsound;
 use ccd_core::configuration::{Configuration, Decider};
 use ccd_core::database::{Database, Record, RecordBody};
-use ccd_core::ids::{Epoch, Position, RequestId, Stamp};
+use ccd_core::ids::{Epoch, Generation, Position, RequestId, Stamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A position of the tree.
@@ -230,6 +230,20 @@ impl Ledger {
         place
     }
 
+    /// This version and those before it that have the same content, up to the one that made it.
+    pub fn with_this_content(&self, place: Place) -> Vec<Place> {
+        let mut places = vec![place];
+        let mut next = place;
+        while let (true, Some(parent)) = (
+            self.versions[next.0].requests.is_empty(),
+            self.versions[next.0].parent,
+        ) {
+            places.push(parent);
+            next = parent;
+        }
+        places
+    }
+
     /// From here on only what this configuration starts from counts as seen.
     fn overrule(&mut self, configuration: &Configuration) {
         self.overruled = true;
@@ -265,14 +279,37 @@ impl Ledger {
         Err(Unsound::new("invariant_no_acked_update_lost", text))
     }
 
-    /// A client hears that its update is durable.
+    /// A client hears that its update is durable, and which state it is part of. The same request may stand in several records:
+    /// in one that was prepared and given up, and in the one that was made when it was asked again.
     pub fn on_ack(&mut self, request: RequestId, position: Position) -> Result<(), Unsound> {
         if !self.acked.insert(request) {
             return Ok(());
         }
-        let places = self.requests.get(&request).map_or(&[][..], Vec::as_slice);
-        let generation = position.stamp.generation;
-        let holds = |place: &&Place| {
+        let name = "invariant_no_acked_update_lost";
+        let Some(named) = self.find(position) else {
+            let text = format!("{request:?} was acked at {position:?}, which nobody ever reached");
+            return Err(Unsound::new(name, text));
+        };
+        let places = self.places_of(request);
+        let Some(place) = places
+            .iter()
+            .copied()
+            .find(|place| self.is_ancestor(*place, named))
+        else {
+            let made: Vec<Position> = places.iter().map(|place| self.position(*place)).collect();
+            let text = format!("{request:?} was acked at {position:?}, which does not hold it; {made:?} do");
+            return Err(Unsound::new(name, text));
+        };
+        self.on_seen(place, "an ack")
+    }
+
+    /// A client hears that its update is durable, by the generation alone: some record of that generation must be one that
+    /// clients may see.
+    pub fn on_outcome(&mut self, request: RequestId, generation: Generation) -> Result<(), Unsound> {
+        if !self.acked.insert(request) {
+            return Ok(());
+        }
+        let holds = |place: &Place| {
             let version = &self.versions[place.0];
             let start = version
                 .parent
@@ -280,16 +317,23 @@ impl Ledger {
             let end = version.database.position().stamp;
             start.stamp.generation < generation && generation <= end.generation
         };
-        let named = places.iter().find(|place| self.position(**place) == position);
-        let Some(place) = named
-            .or_else(|| places.iter().rev().find(holds))
-            .or(places.last())
-            .copied()
-        else {
-            let text = format!("{request:?} was acked at {position:?}, but no record holds it");
-            return Err(Unsound::new("invariant_no_acked_update_lost", text));
-        };
-        self.on_seen(place, "an ack")
+        let places: Vec<Place> = self.places_of(request).into_iter().filter(holds).collect();
+        let mut result = Err(Unsound::new(
+            "invariant_no_acked_update_lost",
+            format!("{request:?} was acked at generation {generation}, but no record holds it"),
+        ));
+        for place in places.into_iter().rev() {
+            result = self.on_seen(place, "an outcome");
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// The versions whose last record holds this request, in the order in which they were made.
+    fn places_of(&self, request: RequestId) -> Vec<Place> {
+        self.requests.get(&request).cloned().unwrap_or_default()
     }
 
     /// A client learns of this version: it is part of every later one that any client learns of.

@@ -18,7 +18,7 @@
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
-//! telling             what nodes tell of committed updates
+//! telling             what nodes tell of committed updates        durable   what is on which replica
 //! history, linear     what clients saw; the linearizability checker
 //! run                 a history from seed to verdict            campaign  many seeds, reports, replays
 //! scenario            the same machinery, driven by hand for directed tests
@@ -35,6 +35,7 @@ pub mod client;
 pub mod commands;
 mod disks;
 mod drive;
+mod durable;
 mod faults;
 mod faults_of_many;
 mod fences;

@@ -74,6 +74,8 @@ pub struct Server {
     pub decisions: Vec<ccd_core::protocol::Decision>,
     /// Up to where it has told what is committed.
     pub told: Position,
+    /// How often it told of something that it does not know the way to.
+    pub gaps: u64,
     /// An operator has told it to leave at some time, and perhaps to join again.
     pub has_left: bool,
 }
@@ -95,6 +97,7 @@ impl Server {
             timer: None,
             decisions: Vec::new(),
             told: Position::EMPTY,
+            gaps: 0,
             has_left: false,
         }
     }

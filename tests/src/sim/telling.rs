@@ -21,10 +21,14 @@ impl World {
         let told = self.servers[index].told;
         let after = committed.after.position();
         self.servers[index].told = after;
+        let goes_on = (committed.way.as_ref())
+            .is_some_and(|(before, _)| before.position().stamp.generation == told.stamp.generation);
+        self.servers[index].gaps += u64::from(!goes_on);
         if self.damaged {
             return;
         }
-        let mut result = self.invariant_told_in_order(told, committed);
+        let mut result = (self.invariant_told_in_order(told, committed))
+            .and_then(|()| self.invariant_committed_before_it_is_said(after, "what is told"));
         if let (Ok(()), Some((before, records))) = (&result, &committed.way) {
             result = invariant_effects_lead_there(before, records, &committed.after)
                 .and_then(|()| self.invariant_told_alike(records));

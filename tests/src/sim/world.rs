@@ -7,6 +7,7 @@
 use super::asks::Ask;
 use super::client::Workload;
 use super::commands::Commands;
+use super::durable::Durable;
 use super::happening::{Happening, Scheduled};
 use super::history::Instant;
 use super::ledger::Ledger;
@@ -39,6 +40,10 @@ const LOCAL_LATENCY_MAX: Duration = Duration::from_micros(200);
 /// More events than this at one moment mean that a node spins.
 const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
 
+/// More events than this in one history, or as many that are still to come, mean that nodes answer each other without end.
+/// A usual history has ten thousand.
+const EVENTS_MAX: u64 = 3_000_000;
+
 /// A write that outlives the process that made it.
 #[derive(Debug)]
 pub(super) struct Ghost {
@@ -65,6 +70,7 @@ pub struct World {
     pub ledger: Ledger,
     pub(super) tellings: Tellings,
     pub(super) voters: Voters,
+    pub(super) durable: Durable,
     pub workload: Workload,
     pub commands: Commands,
     pub log: Log,
@@ -137,6 +143,7 @@ impl World {
             ledger: Ledger::new(genesis.clone()),
             tellings: Tellings::default(),
             voters: Voters::new(genesis),
+            durable: Durable::default(),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
             commands: Commands::new(random.clone().fork("commands")),
             log: Log::new(recording),
@@ -209,6 +216,11 @@ impl World {
         if self.events_now > EVENTS_AT_ONE_MOMENT_MAX {
             let text = format!("{EVENTS_AT_ONE_MOMENT_MAX} events at {at:?}; the last: {happening:?}");
             self.judge(Err(Unsound::liveness("invariant_time_goes_on", text)));
+            return false;
+        }
+        if self.next_serial > EVENTS_MAX {
+            let text = format!("more than {EVENTS_MAX} events until {at:?}; the next: {happening:?}");
+            self.judge(Err(Unsound::liveness("invariant_events_are_bounded", text)));
             return false;
         }
         self.now = at;

@@ -10,6 +10,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Brought, Purpose};
+use crate::protocol::voting::conclude::is_overruled;
 use crate::replica::{ReplicaError, ReplicaOp};
 use crate::time::Time;
 use alloc::format;
@@ -33,10 +34,25 @@ pub(in crate::protocol) struct CatchUp {
     moved_at: Time,
     moved: bool,
     asked: bool,
+    /// What was asked for follows this state: what this copy holds, or what it held before the rounds that are in doubt.
+    have: Position,
+    /// What came is of no use here. The same node is not asked again before the next heartbeat: two nodes that answer each
+    /// other at once would do so without end.
+    in_vain: bool,
     image: Option<Incoming>,
     /// Operations on the local copy not yet answered, and what it holds after them.
     storing: usize,
-    next: Option<(Database, Vec<Arc<Record>>)>,
+    next: Option<Next>,
+}
+
+/// What the local copy holds once it is stored.
+#[derive(Clone, Debug)]
+struct Next {
+    database: Database,
+    /// What leads there from what it holds now, or from `back_to`. None: a whole image came.
+    tail: Vec<Arc<Record>>,
+    /// Rounds that were prepared here, and that the other node does not have, are given up: back to this state.
+    back_to: Option<Position>,
 }
 
 impl Node {
@@ -46,11 +62,29 @@ impl Node {
             .is_some_and(|catch_up| catch_up.storing > 0)
     }
 
-    /// The node that something is being got from, and since when nothing new has come.
+    /// The node that something is being got from, and since when nothing new has come: for ever, if what came is of no use.
     pub(in crate::protocol) fn fetching(&self) -> Option<(NodeId, Time)> {
-        self.catch_up
-            .as_ref()
-            .map(|catch_up| (catch_up.from, catch_up.moved_at))
+        self.catch_up.as_ref().map(|catch_up| {
+            let moved_at = if catch_up.in_vain {
+                Time::ZERO
+            } else {
+                catch_up.moved_at
+            };
+            (catch_up.from, moved_at)
+        })
+    }
+
+    /// Something is being got from another node.
+    pub(in crate::protocol) fn is_catching_up(&self) -> bool {
+        self.catch_up.as_ref().is_some_and(|catch_up| !catch_up.in_vain)
+    }
+
+    /// What came is of no use here: see [`CatchUp::in_vain`].
+    fn give_up_until_next_beat(&mut self) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.in_vain = true;
+            catch_up.image = None;
+        }
     }
 
     /// Asks `from` for what this copy lacks (with `base`, of the base of this epoch), unless that is under way.
@@ -66,6 +100,8 @@ impl Node {
             moved_at: self.now,
             moved: false,
             asked: false,
+            have: self.head.position(),
+            in_vain: false,
             image: None,
             storing: 0,
             next: None,
@@ -84,12 +120,13 @@ impl Node {
     }
 
     fn ask_for_more(&mut self) {
-        let have = self.head.position();
+        let have = (self.before_what_is_in_doubt()).map_or(self.head.position(), Database::position);
         let room = self.staging_room();
         let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) else {
             return;
         };
         catch_up.asked = true;
+        catch_up.have = have;
         let (from, base) = (catch_up.from, catch_up.base);
         let wanted: Vec<Option<(Position, u64)>> = match &mut catch_up.image {
             None => alloc::vec![None],
@@ -137,6 +174,10 @@ impl Node {
             return;
         };
         let (from, storing) = (catch_up.from, catch_up.storing);
+        if catch_up.in_vain {
+            self.catch_up = None;
+            return;
+        }
         if storing == 0 && core::mem::replace(&mut catch_up.asked, false) {
             // Asked within the last interval: the answer may be on its way.
             return;
@@ -159,14 +200,53 @@ impl Node {
     fn expects(&self, from: NodeId) -> bool {
         !self.is_open()
             && self.ready()
-            && (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0)
+            && (self.catch_up.as_ref())
+                .is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0 && !catch_up.in_vain)
     }
 
-    pub(in crate::protocol) fn on_tail(&mut self, from: NodeId, have: Position, records: Vec<Arc<Record>>) {
-        if !self.expects(from) || have != self.head.position() {
+    pub(in crate::protocol) fn on_tail(
+        &mut self,
+        from: NodeId,
+        have: Position,
+        mut records: Vec<Arc<Record>>,
+    ) {
+        if !self.expects(from) {
             return;
         }
+        let here = self.head.position();
+        if have != here {
+            let Some(before) = self
+                .before_what_is_in_doubt()
+                .filter(|before| before.position() == have)
+            else {
+                return;
+            };
+            // Which of the rounds in doubt the other node has as well.
+            let Some(own) = self.history.between(have, here) else {
+                return;
+            };
+            let has_all = own.len() <= records.len()
+                && own
+                    .iter()
+                    .zip(&records)
+                    .all(|(own, other)| own.next == other.next);
+            if !has_all {
+                let before = before.clone();
+                self.go_back_and_on(from, before, records);
+                return;
+            }
+            records.drain(..own.len());
+        }
         if records.is_empty() {
+            if self
+                .catch_up
+                .as_ref()
+                .is_some_and(|catch_up| catch_up.base.is_some())
+            {
+                // The base is another state, and that is not what the other node has.
+                self.give_up_until_next_beat();
+                return;
+            }
             self.catch_up = None;
             // Whoever lets this node in need not wait for its next heartbeat.
             self.beat();
@@ -180,7 +260,7 @@ impl Node {
                 Err(error) => {
                     let text = format!("node {from} sent a record that does not apply: {error}");
                     self.record(DecisionKind::Damage, text);
-                    self.catch_up = None;
+                    self.give_up_until_next_beat();
                     return;
                 }
             }
@@ -190,7 +270,7 @@ impl Node {
         let purpose = Purpose::CatchUp {
             position: next.position(),
         };
-        let storing = if self.replica(Replica::Local).own == Some(have) {
+        let storing = if self.replica(Replica::Local).own == Some(here) {
             for record in &tail {
                 let op = ReplicaOp::Append {
                     record: Arc::clone(record),
@@ -212,7 +292,52 @@ impl Node {
         if let Some(catch_up) = &mut self.catch_up {
             catch_up.storing = storing;
             catch_up.image = None;
-            catch_up.next = Some((next, tail));
+            catch_up.next = Some(Next {
+                database: next,
+                tail,
+                back_to: None,
+            });
+        }
+    }
+
+    /// The newest rounds of this copy were prepared and never committed, and the other node has gone on without them.
+    fn go_back_and_on(&mut self, from: NodeId, before: Database, tail: Vec<Arc<Record>>) {
+        let here = self.head.position();
+        let back_to = before.position();
+        let mut next = before;
+        for record in &tail {
+            match next.apply(record) {
+                Ok(database) => next = database,
+                Err(error) => {
+                    let text = format!("node {from} sent a record that does not apply: {error}");
+                    self.record(DecisionKind::Damage, text);
+                    self.give_up_until_next_beat();
+                    return;
+                }
+            }
+        }
+        let position = next.position();
+        let is_base = (self.member.as_ref()).is_some_and(|member| member.awaited_base() == Some(position));
+        if position.stamp <= here.stamp && !is_base {
+            self.give_up_until_next_beat();
+            return;
+        }
+        if is_overruled(here.stamp.epoch, position.stamp.epoch) {
+            self.keep_branch(&format!("replaced by the state of node {from} at {position}"));
+        }
+        self.note_moved();
+        let op = ReplicaOp::WriteImage {
+            database: next.clone(),
+        };
+        self.ask(Replica::Local, op, Purpose::CatchUp { position });
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.storing = 1;
+            catch_up.image = None;
+            catch_up.next = Some(Next {
+                database: next,
+                tail,
+                back_to: Some(back_to),
+            });
         }
     }
 
@@ -235,7 +360,7 @@ impl Node {
             .as_ref()
             .is_some_and(|member| member.awaited_base() == Some(position));
         if position.stamp <= self.head.position().stamp && !is_base {
-            self.catch_up = None;
+            self.give_up_until_next_beat();
             return;
         }
         let Some(catch_up) = &mut self.catch_up else {
@@ -276,7 +401,10 @@ impl Node {
         match whole.finish() {
             Ok(database) => {
                 let why = format!("replaced by the database of node {from} at {position}");
-                if !ancestor {
+                let here = self.head.position();
+                // Rounds in doubt were not told of; after an override they may have been acked.
+                let untold = (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.have != here);
+                if !ancestor || untold && is_overruled(here.stamp.epoch, position.stamp.epoch) {
                     self.keep_branch(&why);
                 }
                 let purpose = Purpose::CatchUp { position };
@@ -286,7 +414,11 @@ impl Node {
                 self.ask(Replica::Local, op, purpose);
                 if let Some(catch_up) = &mut self.catch_up {
                     catch_up.storing = 1;
-                    catch_up.next = Some((database, Vec::new()));
+                    catch_up.next = Some(Next {
+                        database,
+                        tail: Vec::new(),
+                        back_to: None,
+                    });
                 }
             }
             Err(error) => self.refuse_image(from, &error),
@@ -296,7 +428,7 @@ impl Node {
     fn refuse_image(&mut self, from: NodeId, error: &ImageError) {
         let text = format!("node {from} sent an image that does not decode: {error}");
         self.record(DecisionKind::Damage, text);
-        self.catch_up = None;
+        self.give_up_until_next_beat();
     }
 
     /// A piece was staged, or could not be: then the copy must be opened anew, and what was got is in vain.
@@ -326,7 +458,9 @@ impl Node {
         error: Option<ReplicaError>,
     ) {
         let next = self.catch_up.as_ref().and_then(|catch_up| catch_up.next.as_ref());
-        let Some((next, _)) = next.filter(|(next, _)| next.position() == position).cloned() else {
+        let Some(next) =
+            (next.filter(|next| next.database.position() == position)).map(|next| next.database.clone())
+        else {
             self.catch_up = None;
             return;
         };
@@ -346,18 +480,16 @@ impl Node {
         if catch_up.storing > 0 {
             return;
         }
-        if let Some((next, tail)) = catch_up.next.take() {
-            if tail.is_empty() {
-                self.history.clear();
+        if let Some(next) = catch_up.next.take() {
+            match next.back_to {
+                Some(back_to) => self.history.return_to(back_to),
+                None if next.tail.is_empty() => self.history.clear(),
+                None => {}
             }
-            for record in tail {
+            for record in next.tail {
                 self.history.push(record);
             }
-            self.head = next.clone();
-            self.committed = next;
-            self.prepared = None;
-            self.rolled_back = None;
-            self.damaged = None;
+            self.take_uncommitted(next.database);
             self.ask_for_more();
         }
     }
@@ -368,6 +500,7 @@ impl Node {
             base,
             head: database,
             history,
+            ..
         } = found;
         let here = self.head.position();
         if here != Position::EMPTY && !history.has(here) {
@@ -377,9 +510,18 @@ impl Node {
             ));
         }
         self.note_told_version(base, &history);
-        self.head = database.clone();
-        self.committed = database;
         self.history = history;
+        self.take_uncommitted(database);
+    }
+
+    /// This state becomes the newest that this copy holds. Whether all of it is committed is decided when a configuration opens on
+    /// it: a proposer that still serves the configuration before may have got a round that only one member had prepared,
+    /// and that its own proposal or another one leaves out. What it serves stays what it knows to be committed.
+    fn take_uncommitted(&mut self, database: Database) {
+        if self.serving.is_none() {
+            self.committed = database.clone();
+        }
+        self.head = database;
         self.prepared = None;
         self.rolled_back = None;
         self.damaged = None;

@@ -49,6 +49,13 @@ impl History {
         Some(record)
     }
 
+    /// Takes back what led on from `position`.
+    pub fn return_to(&mut self, position: Position) {
+        while self.records.back().is_some_and(|last| last.next != position) {
+            self.pop();
+        }
+    }
+
     pub fn clear(&mut self) {
         self.records.clear();
         self.updates_count = 0;

@@ -157,7 +157,7 @@ impl Node {
             Some(epoch) if !self.holds_base(epoch) => {
                 self.spread.waiting.insert(from, (epoch, asked));
             }
-            _ => self.give(from, asked),
+            _ => self.give(from, asked, base.is_some()),
         }
     }
 
@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    fn give(&mut self, to: NodeId, asked: Asked) {
+    fn give(&mut self, to: NodeId, asked: Asked, wants_base: bool) {
         let Asked { have, image } = asked;
         let until = self.offered_position();
         if image.is_none() && have.stamp > until.stamp && self.history.has(have) {
@@ -210,9 +210,14 @@ impl Node {
             Some((wanted, _)) => sending.position() == wanted,
             None => false,
         };
+        // One that leads the other node on; it takes nothing else.
+        let is_of_use = |sending: &Sending| {
+            let position = sending.position();
+            position.stamp > have.stamp || wants_base && position == self.known.base
+        };
         // One that was begun for this node is gone on with, also when it asks for one that is no more: it hears which there is.
         let begun = (self.spread.sending.get(&to))
-            .filter(|sending| is_asked(sending) || self.history.has(sending.position()))
+            .filter(|sending| is_asked(sending) || self.history.has(sending.position()) && is_of_use(sending))
             .is_some();
         if !begun {
             let sending = Sending::new(database, chunk_bytes, now);

@@ -54,6 +54,10 @@ pub(in crate::protocol) struct Fence {
     /// It went on refusing writes for a lease although this node is registered: it counts as failed until one is taken.
     pub(in crate::protocol) distrusted: bool,
     pub(in crate::protocol) asked: Option<Ticket>,
+    /// What was asked for was to take the reservation, or a key.
+    takes: bool,
+    /// That was done, and nothing has changed.
+    in_vain: bool,
     /// What is under way was asked for too early to tell what must be known now.
     pub(in crate::protocol) look_again: bool,
     pub(in crate::protocol) goal: Goal,
@@ -113,6 +117,8 @@ impl Fence {
             repair: false,
             distrusted: false,
             asked: None,
+            takes: false,
+            in_vain: false,
             look_again: false,
             goal: Goal::Watch,
             steps: 0,
@@ -211,7 +217,9 @@ impl Node {
         let ticket = Ticket(self.ticket_last);
         if let Some(fence) = self.fences.get_mut(&role) {
             fence.asked = Some(ticket);
+            fence.takes = matches!(op, FenceOp::Reserve { .. } | FenceOp::PreemptAbort { .. });
             if let FenceOp::Register { key } = op {
+                fence.in_vain = false;
                 fence.paths_tried |= fence.key == Some(key);
                 fence.key = Some(key);
             }
@@ -274,6 +282,11 @@ impl Node {
             return;
         };
         fence.asked = None;
+        if let Ok(seen) = &result
+            && core::mem::take(&mut fence.takes)
+        {
+            fence.in_vain = fence.seen.as_ref() == Some(seen);
+        }
         match result {
             Ok(_) if core::mem::take(&mut fence.look_again) => self.ask_fence(role, FenceOp::Look),
             Ok(seen) => {
@@ -407,6 +420,7 @@ impl Node {
                 victims,
                 may_register,
                 paths_tried: fence.paths_tried,
+                in_vain: fence.in_vain,
             })
         };
         match next {

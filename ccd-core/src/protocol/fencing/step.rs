@@ -29,6 +29,8 @@ pub struct Situation<'a> {
     pub may_register: bool,
     /// Missing paths have been registered once; a dead one must not hold everything up.
     pub paths_tried: bool,
+    /// Taking the reservation, or a key, has changed nothing since this node registered.
+    pub in_vain: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ pub fn next(situation: &Situation) -> Next {
         victims,
         may_register,
         paths_tried,
+        in_vain,
     } = *situation;
     if let Some(holder) = seen.holder {
         let owner = holder.key.owner(cluster);
@@ -83,7 +86,11 @@ pub fn next(situation: &Situation) -> Next {
     }
     // PREEMPT with nobody holding the reservation removes keys and protects nothing (trap 5).
     let Some(holder) = seen.holder else {
-        return Next::Do(FenceOp::Reserve { key: mine });
+        return Next::Do(if in_vain {
+            FenceOp::Register { key: mine }
+        } else {
+            FenceOp::Reserve { key: mine }
+        });
     };
     // A key of this node's own earlier run goes as well; the one it has now never does.
     let goes = |key: &ReservationKey| {
@@ -95,6 +102,8 @@ pub fn next(situation: &Situation) -> Next {
         .chain(&seen.keys)
         .find(|key| goes(key))
     {
+        // The key is there, and the target does not know this node's way to it by it: a session made anew. It is registered there.
+        Some(_) if in_vain => Next::Do(FenceOp::Register { key: mine }),
         Some(&victim) => Next::Do(FenceOp::PreemptAbort { key: mine, victim }),
         None => Next::Done,
     }
@@ -212,8 +221,33 @@ mod tests {
                 victims,
                 may_register,
                 paths_tried: false,
+                in_vain: false,
             });
             assert_eq!(told(step), expected, "{situation}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_not_registered_although_the_key_is_there_is_registered() {
+        let (mine, b) = (key(A, 1), key(B, 3));
+        let table = [
+            ("nobody holds the reservation", seen(&[mine], None)),
+            ("the victim holds it", seen(&[mine, b], Some(b))),
+            ("the victim is registered", seen(&[mine, b], Some(mine))),
+        ];
+        for (situation, seen) in table {
+            let step = next(&Situation {
+                me: A,
+                cluster: OURS,
+                key: Some(mine),
+                fresh: key(A, 2),
+                seen: &seen,
+                victims: NodeSet::of(B),
+                may_register: false,
+                paths_tried: false,
+                in_vain: true,
+            });
+            assert_eq!(step, Next::Do(FenceOp::Register { key: mine }), "{situation}");
         }
     }
 
@@ -231,6 +265,7 @@ mod tests {
             victims: NodeSet::EMPTY,
             may_register: false,
             paths_tried: false,
+            in_vain: false,
         };
         assert_eq!(next(&situation), Next::Do(FenceOp::Register { key: mine }));
         situation.paths_tried = true;

@@ -7,6 +7,7 @@
 //!                 nodes that come and go              maintenance.rs  planned work: nobody is taken over
 //! external.rs     another monitor's view              quorum.rs       exactly half of the nodes: valid, but closed;
 //! nodes/          nodes added and removed                             quorum on and off
+//! returns.rs      devices that come and go
 //! ```
 
 pub(super) mod designation;
@@ -16,5 +17,6 @@ pub(super) mod nodes;
 pub(super) mod operator;
 pub(super) mod peers;
 pub(super) mod quorum;
+pub(super) mod returns;
 pub(super) mod sharing;
 pub(super) mod slow;

@@ -56,7 +56,7 @@ impl Node {
             && !self.sealed()
             && self.install.is_none()
             && self.member.is_none()
-            && self.catch_up.is_none()
+            && !self.is_catching_up()
             && self.head.position().stamp.epoch == known.epoch
             && !self.needs_all_nodes()
             && self.now >= since + self.settings.lease

@@ -3,7 +3,7 @@
 //! Called by `replicas.rs` when a replica has been opened.
 
 use super::Purpose;
-use crate::database::Database;
+use crate::database::{Database, Record, RecordBody};
 use crate::ids::{Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::copies::history::History;
@@ -120,8 +120,9 @@ impl Node {
             base,
             mut head,
             mut history,
+            last_round,
         } = replay(&loaded);
-        self.note_last_round(&loaded);
+        self.note_last_round(last_round);
         if self.damaged.is_none() {
             self.note_told_version(base, &history);
         }
@@ -161,17 +162,26 @@ pub(in crate::protocol) struct Replayed {
     pub head: Database,
     /// What leads from the one to the other.
     pub history: History,
+    /// The last round in it, and what that was made on.
+    pub last_round: Option<(Arc<Record>, Database)>,
 }
 
 pub(in crate::protocol) fn replay(loaded: &Loaded) -> Replayed {
     let mut base = loaded.checkpoint.clone();
     let mut head = base.clone();
     let mut history = History::default();
+    let mut last_round = None;
     for record in &loaded.records {
         match head.apply(record) {
             Ok(next) => {
-                head = next;
-                history.push(Arc::new(record.clone()));
+                let before = core::mem::replace(&mut head, next);
+                let record = Arc::new(record.clone());
+                match record.body {
+                    RecordBody::Updates { .. } => last_round = Some((Arc::clone(&record), before)),
+                    RecordBody::Rollback => last_round = None,
+                    RecordBody::Open | RecordBody::OpenAll => {}
+                }
+                history.push(record);
             }
             // The region has checked the chain; what does not apply ends it here.
             Err(_) => break,
@@ -184,5 +194,10 @@ pub(in crate::protocol) fn replay(loaded: &Loaded) -> Replayed {
             Ok(_) | Err(_) => break,
         }
     }
-    Replayed { base, head, history }
+    Replayed {
+        base,
+        head,
+        history,
+        last_round,
+    }
 }

@@ -7,12 +7,11 @@
 
 use super::prepared::affects;
 use crate::configuration::votes;
-use crate::database::{Database, Key, Record, RecordBody};
+use crate::database::{Database, Key, Record};
 use crate::ids::{Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::replicas::Purpose;
-use crate::protocol::replicas::loading::replay;
-use crate::replica::{Heartbeat, Loaded, ReplicaOp};
+use crate::replica::{Heartbeat, ReplicaOp};
 use alloc::sync::Arc;
 
 #[derive(Debug, Default)]
@@ -22,7 +21,7 @@ pub(in crate::protocol) struct Settled {
     /// What the local copy says of it.
     marked: Stamp,
     marking: bool,
-    /// The last round of the copy as it was read, and what it was made on.
+    /// The last round of the copy as it was read, and what that was made on.
     last: Option<(Arc<Record>, Database)>,
 }
 
@@ -87,7 +86,7 @@ impl Node {
     }
 
     /// The local copy was read: what it says of its rounds.
-    pub(in crate::protocol) fn note_last_round(&mut self, loaded: &Loaded) {
+    pub(in crate::protocol) fn note_last_round(&mut self, last_round: Option<(Arc<Record>, Database)>) {
         let me = self.me();
         let marked = (self.replica(Replica::Local).survey.areas.iter())
             .find(|area| area.node == me)
@@ -95,20 +94,22 @@ impl Node {
             .map_or(Stamp::default(), |heartbeat| heartbeat.stamp);
         self.settled.marked = marked;
         self.settled.up_to = self.settled.up_to.max(marked);
-        self.settled.last = None;
-        if votes::has_halves(&self.known)
-            && let Some((last, earlier)) = loaded.records.split_last()
-            && matches!(last.body, RecordBody::Updates { .. })
-        {
-            let before = Loaded {
-                records: earlier.to_vec(),
-                ..loaded.clone()
-            };
-            let before = replay(&before).head;
-            if before.position() == last.prev {
-                self.settled.last = Some((Arc::new(last.clone()), before));
-            }
+        self.settled.last = last_round;
+    }
+
+    /// The state before the newest rounds of this copy, if these are not known to be committed: a successor may have been
+    /// decided without them.
+    pub(in crate::protocol) fn before_what_is_in_doubt(&self) -> Option<&Database> {
+        let generation = self.head.position().stamp.generation;
+        if self.settled.up_to.generation >= generation {
+            return None;
         }
+        if self.committed.position().stamp.generation < generation {
+            return Some(&self.committed).filter(|committed| self.history.has(committed.position()));
+        }
+        let (record, before) = self.settled.last.as_ref()?;
+        let is_last = record.next.stamp.generation == generation && self.history.has(record.next);
+        Some(before).filter(|before| is_last && self.history.has(before.position()))
     }
 
     /// What of `head` may or may not have been acked.
@@ -118,10 +119,12 @@ impl Node {
         if head.stamp < self.settled.up_to {
             return Doubt::Everything;
         }
-        // What a configuration starts from was decided with it.
+        // What a configuration starts from holds all that was acked before; but until it opens, also a round that perhaps only
+        // its proposer had prepared, and that a successor may leave out. All of it is settled if this node knew so before.
         let is_base = head.stamp.epoch == self.known.epoch
             && head.stamp.generation == base.stamp.generation
-            && head.lineage == base.lineage;
+            && head.lineage == base.lineage
+            && self.settled.up_to.generation >= base.stamp.generation;
         if is_base || head.stamp == self.settled.up_to {
             return Doubt::Nothing;
         }

@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Told {
     position: Position,
-    /// The version there. After a restart, until something is told: none, if no journal reaches back so far, or an earlier
-    /// one, which the local copy of an owner that wrote on its devices is at.
+    /// The version there. After a restart, until something is told: an earlier one, which the local copy of an owner that wrote on
+    /// its devices is at; or a later one, if no journal reaches back so far. Whether that is committed is not known then.
     database: Option<Database>,
 }
 
@@ -39,7 +39,7 @@ impl Node {
 
     /// What was found on a replica is this node's copy from now on: it leads from `base` by this history. The version that was
     /// told last may be on the way; or it comes later, and another copy leads on to it. Where all begins later, telling goes
-    /// on from there, after a gap.
+    /// on from there, after a gap, once what is committed leads through it.
     pub(in crate::protocol) fn note_told_version(&mut self, base: Database, history: &History) {
         let told = self.told.position;
         if (self.told.database.as_ref()).is_some_and(|database| is_same(database.position(), told)) {
@@ -56,13 +56,8 @@ impl Node {
             }
         }
         let position = database.position();
-        if is_same(position, told) || position.stamp.generation < told.stamp.generation {
+        if is_same(position, told) || position.stamp.generation != told.stamp.generation {
             self.told.database = Some(database);
-        } else if position.stamp.generation > told.stamp.generation {
-            self.told = Told {
-                position,
-                database: Some(database),
-            };
         }
     }
 
@@ -82,7 +77,8 @@ impl Node {
         self.actions.push(Action::Committed(Committed { way, after }));
     }
 
-    /// The version that was told last, reached from `version`, and what led on from it.
+    /// The version that was told last, reached from `version`, and what led on from it; or, if `version` comes later, what led on
+    /// from there, after a gap.
     fn way(
         &self,
         mut version: Database,
@@ -90,10 +86,12 @@ impl Node {
         now: Position,
     ) -> Option<(Database, Vec<Arc<Record>>)> {
         let mut records = self.history.since(version.position(), now)?.into_iter();
-        while !is_same(version.position(), told) {
+        while version.position().stamp.generation < told.stamp.generation {
             let record = records.next()?;
             version = version.effects(&record).ok()?.1;
         }
-        Some((version, records.collect()))
+        let begins = version.position();
+        (is_same(begins, told) || begins.stamp.generation > told.stamp.generation)
+            .then(|| (version, records.collect()))
     }
 }

@@ -7,7 +7,7 @@ use crate::configuration::votes;
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
 };
-use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::copies::install::Install;
 use crate::protocol::interface::DecisionKind;
@@ -336,6 +336,11 @@ impl Node {
             proposal.voted, configuration.reason, configuration.base
         );
         self.failures = 0;
+        let in_vain = |role: &DeviceRole| {
+            let is_new = !voters.contains(*role) && !configuration.devices.contains(*role);
+            is_new && (proposal.failed.contains(*role) || proposal.claims.contains(*role))
+        };
+        self.note_devices_missed(proposal.want.devices.iter().filter(in_vain).collect());
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));

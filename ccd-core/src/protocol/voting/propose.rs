@@ -225,8 +225,15 @@ impl Node {
         }
     }
 
+    /// How long those are waited for that have not promised, once enough have: longer for a device that was waited for in
+    /// vain before, which else would never be part of a configuration while it is slow.
+    fn grace(&self) -> Duration {
+        let awaited = (self.proposal.as_ref()).map_or(DeviceSet::EMPTY, |proposal| proposal.claims);
+        self.settings.heartbeat * GRACE_BEATS * self.grace_factor(awaited)
+    }
+
     pub(in crate::protocol) fn proposal_deadline(&self) -> Time {
-        let grace = self.settings.heartbeat * GRACE_BEATS;
+        let grace = self.grace();
         self.proposal
             .as_ref()
             .and_then(|p| p.enough)
@@ -261,7 +268,7 @@ impl Node {
         if self.proposal.is_none() {
             return;
         }
-        let grace = self.settings.heartbeat * GRACE_BEATS;
+        let grace = self.grace();
         // Every operation has a deadline of its own; a proposal is several, and where devices are slow the next try gets
         // more time than the one that was too short.
         let patience =
