@@ -145,16 +145,16 @@ pub struct Host {
     pub name: String,
     /// The machine's id, as its operating system keeps it (`/etc/machine-id`); a copy of a machine has it too. Zeros: not known.
     pub machine: [u8; 16],
-    /// Random at each boot. Zeros: not known.
-    pub boot: [u8; 16],
+    /// Names the lock that the run holds: the one of its state folder, in this boot of the machine. Zeros: not known.
+    pub lock: [u8; 16],
     /// Id of the hardware, or of the virtual machine, as the firmware tells it. Zeros: not known.
     pub hardware: [u8; 16],
 }
 
 impl Host {
-    /// Both are one boot of one machine, so that one of them has the lock of the device, and the other one has ended.
-    pub fn is_same_boot(&self, other: &Self) -> bool {
-        self.boot != [0; 16] && (self.machine, self.boot) == (other.machine, other.boot)
+    /// Both hold, or held, one lock: so if one of them runs, the other one has ended.
+    pub fn has_lock_of(&self, other: &Self) -> bool {
+        self.lock != [0; 16] && (self.machine, self.lock) == (other.machine, other.lock)
     }
 
     /// It is certain that they are two machines. The hardware tells, where both know it: a copied machine keeps its machine id, and one

@@ -4,15 +4,16 @@
 //! lease, which is always right.
 
 use ccd_core::replica::{HOST_NAME_BYTES_MAX, Host};
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 
 const MACHINE_PATH: &str = "/etc/machine-id";
 /// Only root may read it.
 const HARDWARE_PATH: &str = "/sys/class/dmi/id/product_uuid";
 const BOOT_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
-/// This machine, in this boot.
-pub fn host() -> Host {
+/// This machine, and the lock of the state folder that this daemon holds.
+pub fn host(lock: &File) -> Host {
     let mut name = nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
@@ -22,12 +23,24 @@ pub fn host() -> Host {
     Host {
         name,
         machine: id(MACHINE_PATH).unwrap_or_default(),
-        boot: id(BOOT_PATH).unwrap_or_default(),
+        lock: id(BOOT_PATH)
+            .and_then(|boot| lock_id(boot, lock))
+            .unwrap_or_default(),
         // Some firmware gives all ones where it has none.
         hardware: id(HARDWARE_PATH)
             .filter(|id| *id != [0xff; 16])
             .unwrap_or_default(),
     }
+}
+
+/// The same for every run that locks this file in this boot, and for no other.
+fn lock_id(boot: [u8; 16], lock: &File) -> Option<[u8; 16]> {
+    let file = lock.metadata().ok()?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&boot);
+    hasher.update(&file.dev().to_le_bytes());
+    hasher.update(&file.ino().to_le_bytes());
+    hasher.finalize().as_bytes().first_chunk().copied()
 }
 
 /// 32 hexadecimal digits, with or without hyphens between them.
@@ -44,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_known_by_its_name_and_its_ids() {
+    fn a_machine_is_known_by_its_ids_and_a_run_by_its_lock() {
         let bytes = [
             0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
         ];
@@ -52,6 +65,9 @@ mod tests {
         assert_eq!(id("0123456789abcdef0123456789abcdef"), Some(bytes));
         assert_eq!(id("uninitialized\n"), None);
         assert_eq!(id("é123456789abcdef0123456789abcdef"), None);
-        assert!(!host().name.is_empty());
+        let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let run = host(&first);
+        assert!(!run.name.is_empty() && run.lock != [0; 16]);
+        assert!(run.has_lock_of(&host(&first)) && !run.has_lock_of(&host(&second)));
     }
 }

@@ -123,7 +123,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         staged,
         devices: init.device_set(),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
-        host: crate::host::host(),
+        host: crate::host::host(&lock),
         heartbeat: options.heartbeat,
         lease: options.lease,
         fencing: options.fencing,

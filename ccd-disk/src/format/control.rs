@@ -65,7 +65,7 @@ struct RawHeartbeat {
     host_name_len_bytes: u8,
     reserved: [u8; 2],
     machine: [u8; 16],
-    boot: [u8; 16],
+    lock: [u8; 16],
     hardware: [u8; 16],
     host_name: [u8; HOST_NAME_BYTES_MAX],
 }
@@ -96,7 +96,7 @@ impl Control for Heartbeat {
             host_name_len_bytes: host.len() as u8,
             reserved: [0; 2],
             machine: self.host.machine,
-            boot: self.host.boot,
+            lock: self.host.lock,
             hardware: self.host.hardware,
             host_name,
         }
@@ -126,7 +126,7 @@ impl Control for Heartbeat {
                 // Another machine wrote it, and a terminal may show it.
                 name: name.chars().filter(|letter| !letter.is_control()).collect(),
                 machine: raw.machine,
-                boot: raw.boot,
+                lock: raw.lock,
                 hardware: raw.hardware,
             },
         })
@@ -462,7 +462,7 @@ mod tests {
 
         #[test]
         fn heartbeats_round_trip(
-            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], boot: [u8; 16], hardware: [u8; 16],
+            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], lock: [u8; 16], hardware: [u8; 16],
         ) {
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
@@ -470,7 +470,7 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
-                host: Host { name, machine, boot, hardware },
+                host: Host { name, machine, lock, hardware },
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }

@@ -36,6 +36,11 @@ impl TestNode {
         }
     }
 
+    /// Where all of its folders are, and its daemon runs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn places(&self) -> &Places {
         &self.places
     }
@@ -53,7 +58,10 @@ impl TestNode {
         let folders = self.folders();
         let mut words = vec!["netns", "exec", &self.namespace, ccdd, "run", "--with-parent"];
         words.extend(folders.iter().map(String::as_str));
-        command("ip", &words)
+        let mut command = command("ip", &words);
+        // A path below /proc/self/cwd is another one for each node.
+        command.current_dir(&self.folder);
+        command
     }
 
     /// Starts the daemon; its log is appended to the node's.

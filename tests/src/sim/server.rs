@@ -108,7 +108,7 @@ impl Server {
         Host {
             name: format!("machine{}", self.machine),
             machine: [machine; 16],
-            boot: [machine; 16],
+            lock: [machine; 16],
             hardware: [machine; 16],
         }
     }

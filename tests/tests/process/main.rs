@@ -22,6 +22,7 @@ mod commands;
 mod devices;
 mod history;
 mod hostile;
+mod identity;
 mod json;
 mod library;
 mod metrics;

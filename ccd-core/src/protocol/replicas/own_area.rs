@@ -98,7 +98,7 @@ impl Node {
     pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
         let newest = area.and_then(|area| area.heartbeat.as_ref());
         let is_old = newest
-            .is_none_or(|found| self.is_mine(role, found) || found.host.is_same_boot(&self.settings.host));
+            .is_none_or(|found| self.is_mine(role, found) || found.host.has_lock_of(&self.settings.host));
         let other_machine =
             (newest.map(|found| &found.host)).filter(|host| host.is_other_machine(&self.settings.host));
         if let Some(host) = other_machine.cloned() {

@@ -1,0 +1,91 @@
+//! Disks that are not shared, and a second daemon with the identity of the first, with real daemons. Needs root.
+
+use ccd_tests::process::cluster::{ALPHA, BETA, SECONDARY, Shape};
+use ccd_tests::process::device::LoopDevice;
+use ccd_tests::process::network::Network;
+use ccd_tests::process::{Cluster, TestNode, never, until};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+/// Both servers have the same name for the secondary, and each its own disk there.
+fn with_two_secondaries() -> (Cluster, LoopDevice) {
+    let cluster = Cluster::make(Shape::default());
+    let shared = cluster.devices[SECONDARY].name().to_owned();
+    let private = LoopDevice::make(&cluster.folder().join("private.disk"));
+    let mkfs = [
+        "mkfs",
+        "--role",
+        "secondary",
+        "--image-mib",
+        "4",
+        "--journal-mib",
+        "2",
+        private.name(),
+    ];
+    cluster.disk(&mkfs).done();
+    for (index, device) in [(ALPHA, shared.as_str()), (BETA, private.name())] {
+        let init = cluster.nodes[index].places().init_path();
+        let text = fs::read_to_string(&init).expect("setup wrote it");
+        fs::write(&init, text.replace(&shared, "/proc/self/cwd/secondary")).expect("it can be written");
+        symlink(device, cluster.nodes[index].folder().join("secondary")).expect("the folder is ours");
+    }
+    (cluster, private)
+}
+
+#[test]
+fn servers_with_different_disks_under_one_name_form_no_cluster() {
+    let (mut cluster, _private) = with_two_secondaries();
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for (node, other) in [(ALPHA, 1), (BETA, 0)] {
+        until("the first line to name the disk", || {
+            let told = cluster.nodes[node].adm(&["status"]);
+            let first = told.out.lines().next().unwrap_or_default().to_owned();
+            let expected = format!("the secondary is not the same disk on node {other}");
+            if first.contains(&expected) && told.code == 2 {
+                Ok(())
+            } else {
+                Err(format!("{}: {}", told.code, told.out))
+            }
+        });
+    }
+    never("a cluster to be formed", Duration::from_secs(4), || {
+        let told = cluster.alpha().adm(&["status"]);
+        (told.code != 2).then_some(told.out)
+    });
+}
+
+#[test]
+fn a_second_daemon_with_the_identity_of_a_node_stays_closed_and_says_where_the_other_runs() {
+    let cluster = Cluster::start();
+    // A copy of the machine of beta, with no network to the others.
+    let folder = cluster.folder().join("copy");
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .arg(cluster.beta().folder())
+        .arg(&folder)
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let elsewhere = Network::make();
+    let mut copy = TestNode::new("copy", folder, elsewhere.name(BETA));
+    copy.start();
+    until("the copy to find the other", || {
+        let told = copy.adm(&["status"]);
+        let first = told.out.lines().next().unwrap_or_default().to_owned();
+        if first.contains("another ccdd runs as node 1 (incarnation ")
+            && first.contains("host ")
+            && told.code == 2
+        {
+            Ok(())
+        } else {
+            Err(format!("{}: {}", told.code, told.out))
+        }
+    });
+    never("the pair to be disturbed", Duration::from_secs(4), || {
+        let told = cluster.alpha().adm(&["status"]);
+        (told.code != 0).then_some(told.out)
+    });
+    copy.kill();
+}
