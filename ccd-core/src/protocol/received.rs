@@ -9,6 +9,9 @@ impl Node {
         if from == self.me() || !self.settings.nodes.contains(from) {
             return;
         }
+        if self.keeps_quiet() {
+            return;
+        }
         self.heard(from);
         match message {
             Message::Heartbeat(state) => self.on_heartbeat(from, state),

@@ -125,8 +125,10 @@ impl Node {
     }
 
     pub(in crate::protocol) fn beat(&mut self) {
-        let state = self.own_state();
-        self.send_to_all(&Message::Heartbeat(state));
+        if !self.keeps_quiet() {
+            let state = self.own_state();
+            self.send_to_all(&Message::Heartbeat(state));
+        }
         self.beat_devices();
         self.mark_settled();
         self.write_last_words();
@@ -181,6 +183,9 @@ impl Node {
     /// A heartbeat out of turn, to a node that has come or can be reached again: two nodes know that each hears the other
     /// after a round trip, and not after two heartbeats. It answers news only, so greetings do not answer each other without end.
     pub(in crate::protocol) fn greet(&mut self, node: NodeId) {
+        if self.keeps_quiet() {
+            return;
+        }
         let state = self.own_state();
         self.send(node, Message::Heartbeat(state));
     }

@@ -2,7 +2,7 @@
 //! last configuration.
 
 use super::{Plan, Settles, View, Want};
-use crate::configuration::{Quorum, RestoreFlag};
+use crate::configuration::{Mode, Quorum, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -146,9 +146,15 @@ pub(super) fn go_on(view: &View) -> Plan {
         format!("node {gone} has been silent for a lease")
     };
     // What is outside of the configuration comes back later: after all who are here have shown that they share it, and with an image.
-    let devices: DeviceSet = (view.usable.iter())
+    let counted: DeviceSet = (view.usable.iter())
         .filter(|role| view.known.devices.contains(*role))
         .collect();
+    // With none of them the votes say what is missing.
+    let devices = if counted.is_empty() && view.known.mode == Mode::Paired {
+        view.usable
+    } else {
+        counted
+    };
     let undecided = |node: &NodeId| view.nodes[node].undecided;
     if let Some(node) = view
         .others(candidates)

@@ -89,6 +89,11 @@ impl Node {
         view.usable() && matches!(view.own_area.state, State::Watched { .. })
     }
 
+    /// Another run of this node lives, or may live: this one neither speaks nor listens to other nodes, who must not take it for the other.
+    pub(in crate::protocol) fn keeps_quiet(&self) -> bool {
+        self.other_run.is_some() || self.settings.devices.iter().any(|role| self.watches_area(role))
+    }
+
     /// Nothing was found there that this run has not written.
     pub(in crate::protocol) fn area_is_clean(&self, role: DeviceRole) -> bool {
         self.replica(Replica::Device(role)).own_area.state == State::Ours
