@@ -126,7 +126,8 @@ pub struct Heartbeat {
     pub incarnation: Incarnation,
     /// Counts up within the incarnation: a heartbeat that does not change is standing still.
     pub sequence: u64,
-    /// The state of the node's copy.
+    /// The newest state that the node knows to have been committed, in this run or an earlier one, here or elsewhere: its copy may
+    /// hold less, and be about to. A start from less would lose an acknowledged update.
     pub stamp: Stamp,
     /// Whether the node serves clients now.
     pub serving: bool,

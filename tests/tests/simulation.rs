@@ -6,7 +6,7 @@
 use ccd_core::init::Fencing;
 use ccd_tests::sim::campaign::{self, Campaign};
 use ccd_tests::sim::plan::{Family, Seed};
-use ccd_tests::sim::run::run_seed;
+use ccd_tests::sim::run::{Counts, run_seed};
 use ccd_tests::sim::world::Sabotage;
 
 fn from_environment(name: &str, usual: u64) -> u64 {
@@ -52,6 +52,43 @@ fn ten_thousand_histories_are_sound() {
         report.counts.too_hard * 50 <= count,
         "the checker gave up on {} histories",
         report.counts.too_hard
+    );
+}
+
+#[test]
+fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
+    let from = from_environment("CCD_SIM_FROM", 0);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(4);
+    let campaign = Campaign {
+        family: Some(Family::Replicas),
+        failures_max: 5,
+        ..Campaign::new(from..from + count)
+    };
+    let mut report = campaign::run(&campaign, |_| {});
+    for failure in &mut report.failures {
+        println!("{}", campaign::describe(failure, None));
+    }
+    println!("{:?}", report.counts);
+    assert!(
+        report.failures.is_empty(),
+        "{} of the seeds failed; see above",
+        report.failures.len()
+    );
+    let Counts {
+        acked,
+        over,
+        overruled,
+        ..
+    } = report.counts;
+    assert!(acked > 20 * count, "hardly anything was acked");
+    // Most losses are seen, and most clusters go on by themselves.
+    assert!(
+        5 * over < count,
+        "{over} of {count} histories lost what nothing showed"
+    );
+    assert!(
+        20 * overruled > count && 2 * overruled < count,
+        "{overruled} of {count} histories waited for an operator"
     );
 }
 

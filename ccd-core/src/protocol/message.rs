@@ -5,7 +5,9 @@ use crate::client::{Refusal, UpdateRequest, VerifiedCopy};
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
-use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, RequestId};
+use crate::ids::{
+    DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, RequestId, Stamp,
+};
 use crate::init::NodeEdit;
 use crate::synchronization::{Summons, Veto};
 use alloc::string::String;
@@ -309,6 +311,8 @@ pub struct Promise {
     pub rolled_back: Option<Position>,
     /// For whom it has promised to wait, and how long from now.
     pub leases: Vec<(NodeId, Duration)>,
+    /// The newest state that it knows to have been committed, whether its copy holds it or not.
+    pub settled: Stamp,
 }
 
 /// Why a node refused to take part in a ballot.

@@ -24,6 +24,7 @@ use super::updates::prepared::Prepared;
 use super::updates::round::Round;
 use super::updates::settled::Settled;
 use super::updates::telling::Told;
+use super::voting::lower_bound::LowerBound;
 use super::voting::propose::Proposal;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
@@ -78,6 +79,8 @@ pub struct Node {
     pub(super) damaged: Option<String>,
     /// Up to where this copy is known to hold nothing but what was committed.
     pub(super) settled: Settled,
+    /// The newest state that is known to have been committed, whether this copy holds it or not.
+    pub(super) bound: LowerBound,
     /// Since when `known` is known.
     pub(super) known_since: Time,
     /// The last thing this copy did was to roll back the round that led here.
@@ -200,6 +203,7 @@ impl Node {
             damaged: None,
             rolled_back: None,
             settled: Settled::default(),
+            bound: LowerBound::default(),
             known_since: now,
             replicas,
             pending: Vec::new(),

@@ -6,6 +6,7 @@ use super::membership::external::corrected;
 use super::membership::sharing::Share;
 use super::plan::{Facts, Plan, View, plan};
 use super::replicas::Purpose;
+use super::voting::lower_bound::below_text;
 use crate::configuration::votes::{self, Lost, Voters};
 use crate::database::Database;
 use crate::ids::{DeviceSet, NodeId, Replica};
@@ -109,7 +110,8 @@ impl Node {
             fenced_by: self.fenced_by(),
             // Of a node that served until now the others have not been waited for at all.
             patience_over: !self.waiting.0.is_empty()
-                && self.now.since(self.waiting.1) > self.settings.lease * PATIENCE_LEASES,
+                && self.now.since(self.waiting.1.max(self.known_since))
+                    > self.settings.lease * PATIENCE_LEASES,
             impatient: self.impatient || self.ends_maintenance(),
             copies: if self.lacks_majority() {
                 self.no_quorum_text()
@@ -119,8 +121,26 @@ impl Node {
             decides: votes::decide(&self.known, self.live_voters()),
             serves: self.serving == Some(self.known.epoch),
             restore: self.head.restore_flag(),
+            below: self.starts_below(),
             designation: self.wanted_designation(),
         }
+    }
+
+    /// A member's copy of a configuration that opened, and those of the nodes that it is linked to, are all there is to start
+    /// from in paired mode; where less is certain, a proposal finds out.
+    fn starts_below(&self) -> Option<String> {
+        let here = self.head.position().stamp;
+        let decides_alone = self.known.owner().is_none()
+            && self.known.members.contains(self.me())
+            && here.epoch == self.known.epoch
+            && self.damaged.is_none();
+        if !decides_alone {
+            return None;
+        }
+        let others = (self.peers.keys()).filter_map(|node| Some(self.peer_state(*node)?.position.stamp));
+        let newest = others.fold(here, Ord::max);
+        let shown = self.bound.allows(&self.known, newest).err()?;
+        Some(below_text(&shown))
     }
 
     /// Looks at what is here, and does what must be done about it.
@@ -177,10 +197,7 @@ impl Node {
                 }
                 self.impatient = false;
             }
-            Plan::Override(want) => {
-                self.force = true;
-                self.propose(want);
-            }
+            Plan::Override(want) => self.propose_waived(want),
             Plan::Prewrite(devices) => self.prewrite(devices),
             Plan::Propose(want) => {
                 // A round does not end with a member that does not take part in it any more.

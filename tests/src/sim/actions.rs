@@ -81,11 +81,11 @@ impl World {
     fn perform_one(&mut self, index: usize, action: Action) {
         match action {
             Action::Send { to, message } => {
-                self.witness_message(&message);
+                self.witness_message(index, &message);
                 self.send(index, to.index(), &message);
             }
             Action::Replica { ticket, replica, op } => {
-                self.witness_op(&op);
+                self.witness_op(index, &op);
                 self.submit_op(index, ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),
@@ -98,8 +98,9 @@ impl World {
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
-                    self.witness_decided(configuration);
+                    self.witness_decided(index, configuration);
                     if decision.kind == DecisionKind::Opened {
+                        self.witness_opened(index, configuration);
                         self.ledger.on_opened(configuration);
                     }
                 }
@@ -143,10 +144,10 @@ impl World {
         }
     }
 
-    fn witness_message(&mut self, message: &Message) {
+    fn witness_message(&mut self, index: usize, message: &Message) {
         match message {
             Message::Decided(configuration) | Message::Install(configuration) => {
-                self.witness_decided(configuration);
+                self.witness_decided(index, configuration);
             }
             Message::UpdateReq { record, .. } => {
                 let result = self.ledger.on_record(record);
@@ -162,7 +163,7 @@ impl World {
         }
     }
 
-    fn witness_op(&mut self, op: &ReplicaOp) {
+    fn witness_op(&mut self, index: usize, op: &ReplicaOp) {
         match op {
             ReplicaOp::Append { record, .. } => {
                 let result = self.ledger.on_record(record);
@@ -176,12 +177,12 @@ impl World {
                 let result = self.ledger.invariant_equal_stamp_equal_content(database);
                 self.judge(result);
             }
-            ReplicaOp::WriteConfiguration { configuration } => self.witness_decided(configuration),
+            ReplicaOp::WriteConfiguration { configuration } => self.witness_decided(index, configuration),
             _ => {}
         }
     }
 
-    fn witness_decided(&mut self, configuration: &Configuration) {
+    fn witness_decided(&mut self, index: usize, configuration: &Configuration) {
         if configuration.is_genesis() {
             return;
         }
@@ -197,7 +198,7 @@ impl World {
                 self.judge(result);
             }
             Ok(false) => {}
-            Err(unsound) => self.judge(Err(unsound)),
+            Err(unsound) => self.judge_decision(index, configuration, unsound),
         }
     }
 
@@ -291,6 +292,7 @@ impl World {
         // A node may still stand before an update that does not touch the key.
         if self.ledger.is_ancestor(seen, place)
             || self.ledger.is_branch(seen, place)
+            || self.ledger.was_left_behind(seen)
             || self.ledger.database(seen).query(pattern).as_deref() == Ok(rows)
         {
             return Ok(());

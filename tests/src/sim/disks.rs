@@ -119,6 +119,7 @@ impl World {
     /// reads do, its writes have.
     fn land(&mut self, index: usize, slot: usize, serial: u64, second: bool) {
         let fault = self.draw_fault(index, slot);
+        let shown = self.shown(slot);
         let split = !second && self.chance.chance(500);
         let Some(drive) = self.servers[index].drive(slot) else {
             return;
@@ -140,6 +141,11 @@ impl World {
             ReplicaOp::WriteBallot { ballot } => Some(ballot.clone()),
             _ => None,
         };
+        let heartbeat = match &op {
+            ReplicaOp::WriteHeartbeat { heartbeat } => Some(heartbeat.clone()),
+            _ => None,
+        };
+        job.shown = shown;
         let forget = ballot.is_some() && self.sabotage == Some(Sabotage::ForgottenBallots);
         if split && reads_after_writing(&op) {
             let first = if forget {
@@ -162,6 +168,9 @@ impl World {
         let landed = matches!(job.result, Some(Ok(_)));
         if let Some(position) = leads_to.filter(|_| landed) {
             self.note_durable(Voter::by(self.node_id(index), replica(slot)), position);
+        }
+        if let Some(heartbeat) = heartbeat.filter(|_| landed) {
+            self.witness_heartbeat(slot, &heartbeat);
         }
         self.witness_landing(index, slot, ballot.filter(|_| landed && !forget));
         let rest = self.latency(index, slot) / 2;
@@ -206,7 +215,11 @@ impl World {
         let Some(drive) = self.servers[index].drive(slot) else {
             return;
         };
-        if let Some((ticket, result)) = drive.finish(serial) {
+        if let Some((ticket, result, shown)) = drive.finish(serial) {
+            if matches!(result, Ok(ReplicaAnswer::Survey(_))) {
+                let server = &mut self.servers[index];
+                server.knows = server.knows.max(shown);
+            }
             self.answer_replica(index, ticket, result);
         }
         self.start_op(index, slot);

@@ -9,6 +9,7 @@
 
 use super::moment::Moment;
 use super::store::Store;
+use ccd_core::ids::Stamp;
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use core::time::Duration;
@@ -36,6 +37,8 @@ pub struct UnderWay {
     /// Taken when it lands.
     pub op: Option<ReplicaOp>,
     pub result: Option<OpResult>,
+    /// What its reads showed to be committed.
+    pub shown: Stamp,
     pub started: Moment,
 }
 
@@ -111,6 +114,7 @@ impl Drive {
             expired,
             op: Some(op),
             result,
+            shown: Stamp::default(),
             started: now,
         });
         Some((serial, deadline * deadlines))
@@ -134,12 +138,12 @@ impl Drive {
     }
 
     /// The operation ends; `None` if it was answered before.
-    pub fn finish(&mut self, serial: u64) -> Option<(Ticket, OpResult)> {
+    pub fn finish(&mut self, serial: u64) -> Option<(Ticket, OpResult, Stamp)> {
         if !self.is_under_way(serial) {
             return None;
         }
         let job = self.under_way.take()?;
         let result = job.result.expect("an operation lands before it ends");
-        (!job.expired).then_some((job.ticket, result))
+        (!job.expired).then_some((job.ticket, result, job.shown))
     }
 }

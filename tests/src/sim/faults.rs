@@ -213,6 +213,8 @@ impl World {
             self.servers[index].process.is_none(),
             "only the copy of a server that is down is replaced"
         );
+        self.log
+            .line(self.now, format_args!("n{index} has a new local copy"));
         self.ghosts
             .retain(|_, ghost| ghost.server != index || ghost.slot != 0);
         self.media.wipe_local(index);
@@ -228,6 +230,7 @@ impl World {
         let slot = role as usize + 1;
         self.ghosts.retain(|_, ghost| ghost.slot != slot);
         self.media.remake_device(role);
+        self.forget_shown(role);
     }
 
     /// Both directions between two nodes.

@@ -89,6 +89,11 @@ impl Ledger {
             .expect("genesis is always there")
     }
 
+    /// Whether somebody has served this epoch's configuration.
+    pub fn has_opened(&self, epoch: Epoch) -> bool {
+        self.opened.contains(&epoch)
+    }
+
     /// Whether an operator has overruled the votes.
     pub fn is_overruled(&self) -> bool {
         self.overruled
@@ -112,6 +117,11 @@ impl Ledger {
     pub fn is_branch(&self, one: Place, other: Place) -> bool {
         let one_content = self.content(one);
         self.overruled && !self.is_ancestor(one_content, other) && !self.is_ancestor(self.content(other), one)
+    }
+
+    /// Whether this was seen before an operator's override that went back behind it.
+    pub fn was_left_behind(&self, seen: Place) -> bool {
+        self.overruled && !self.is_ancestor(self.content(seen), self.seen)
     }
 
     /// A node is about to store or send this record.
@@ -277,6 +287,18 @@ impl Ledger {
             self.position(seen)
         );
         Err(Unsound::new("invariant_no_acked_update_lost", text))
+    }
+
+    /// The oldest version that clients have seen, or that led to it, and that a start of this configuration leaves behind.
+    pub fn first_lost(&self, configuration: &Configuration) -> Option<Stamp> {
+        let base = self.find(configuration.base)?;
+        let mut place = self.content(self.seen);
+        let mut lost = None;
+        while !self.is_ancestor(place, base) {
+            lost = Some(self.position(place).stamp);
+            place = self.content(self.versions[place.0].parent?);
+        }
+        lost
     }
 
     /// A client hears that its update is durable, and which state it is part of. The same request may stand in several records:

@@ -4,7 +4,8 @@
 //! random, moment      chance from the seed; virtual time and the nodes' clocks
 //! inits               the servers' init databases
 //! plan                what a seed means: shape, faults, load; THE FAULT BUDGET
-//!   groups            the same for clusters of many nodes
+//!   groups            the same for clusters of many nodes     episodes  for replicas that are set back or made anew
+//!   backups           how they are, and what could still be read of what was lost
 //! world               the event queue                            happening   what is in it
 //!   processes         the servers' processes: start, pause, sleep, crash      asks   what clients ask them
 //!   actions           carries out what nodes ask for          faults    makes faults happen and ends them
@@ -28,6 +29,7 @@
 
 mod actions;
 pub mod asks;
+mod backups;
 mod brief;
 pub mod campaign;
 mod checkpoints;
@@ -36,6 +38,7 @@ pub mod commands;
 mod disks;
 mod drive;
 mod durable;
+mod episodes;
 mod faults;
 mod faults_of_many;
 mod fences;

@@ -33,6 +33,9 @@
 //! | flapping process | a process is killed and started again, over and over |
 //! | date jump | the calendar of a node (not its clock) goes up to ten years forward or back |
 //!
+//! The family of replicas (see `episodes.rs`) has faults of its own: while all power is off, any replicas are set back to an earlier
+//! moment, with and without the history beside them, or made anew; any devices are away when the servers start again.
+//!
 //! Never in the budget, because nothing could be promised then: content of a device or local copy that changes by
 //! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
 //! overrule the votes. Directed scenarios have some of them.
@@ -282,15 +285,18 @@ pub enum Family {
     Pairs,
     /// One to seven nodes, none to two devices.
     Groups,
+    /// One to three nodes; replicas are set back to an earlier moment, or made anew.
+    Replicas,
 }
 
 impl Family {
-    pub const ALL: [Self; 2] = [Self::Pairs, Self::Groups];
+    pub const ALL: [Self; 3] = [Self::Pairs, Self::Groups, Self::Replicas];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pairs => "pairs",
             Self::Groups => "groups",
+            Self::Replicas => "replicas",
         }
     }
 
@@ -349,6 +355,20 @@ pub struct Plan {
     pub load: Load,
 }
 
+/// Odd numbers of nodes where there are no devices: half of the nodes answers queries, and without a vote nobody can tell that they
+/// are old.
+fn replicas_shape(random: &mut Random) -> Shape {
+    let (nodes, devices) = match random.below(100) {
+        0..56 => (2, 2),
+        56..72 => (2, 1),
+        72..82 => (1, 2),
+        82..86 => (1, 1),
+        86..93 => (3, 2),
+        _ => (3, 0),
+    };
+    Shape { nodes, devices }
+}
+
 fn draw_propagation(random: &mut Random) -> Propagation {
     if random.chance(500) {
         Propagation::Forward
@@ -382,6 +402,35 @@ impl Plan {
                     registers: draws.between(1, 3) as u8,
                     command,
                 };
+                Self {
+                    seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
+                    shape,
+                    faults,
+                    load,
+                }
+            }
+            Family::Replicas => {
+                let mut draws = draws.fork("replicas");
+                let shape = replicas_shape(&mut draws);
+                let faults = FaultBudget {
+                    start_spread: Duration::from_millis(100),
+                    late_writes: draws.chance(500),
+                    torn_writes: draws.chance(500),
+                    targets_remember: draws.chance(500),
+                    drift: draws.chance(500),
+                    ..FaultBudget::none()
+                };
+                let load = Load {
+                    clients: draws.between(2, 4) as usize,
+                    think_max: Duration::from_millis(draws.skewed(30, 400)),
+                    operations_max: draws.between(100, 350) as usize,
+                    keys: draws.between(1, 3) as usize,
+                    registers: draws.between(1, 3) as u8,
+                    command: false,
+                };
+                let mut ways = draws.clone().fork("propagation");
                 Self {
                     seed,
                     propagation: draw_propagation(&mut ways),

@@ -26,6 +26,7 @@ impl World {
         let server = &mut self.servers[index];
         server.run += 1;
         server.timer = None;
+        server.knows = server.told.stamp;
         let settings = Settings {
             me: server.id,
             cluster: CLUSTER,

@@ -6,7 +6,7 @@ use super::client::{format, key, update};
 use super::commands::set_command;
 use super::linear::{self, Verdict};
 use super::log::Log;
-use super::plan::{Plan, Seed};
+use super::plan::{Family, Plan, Seed};
 use super::unsound::{Kind, Unsound};
 use super::world::{LEASE, Sabotage, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
@@ -47,6 +47,9 @@ pub struct Counts {
     pub images: u64,
     /// The checker gave up on it.
     pub too_hard: u64,
+    /// Of the family of replicas: something was lost that nothing showed any more, or the cluster waited for an operator.
+    pub over: u64,
+    pub overruled: u64,
 }
 
 impl Counts {
@@ -59,6 +62,8 @@ impl Counts {
         self.segments += other.segments;
         self.images += other.images;
         self.too_hard += other.too_hard;
+        self.over += other.over;
+        self.overruled += other.overruled;
     }
 }
 
@@ -123,6 +128,9 @@ pub fn caught(run: impl FnOnce() -> Result<(), Unsound>) -> Result<(), Unsound> 
 }
 
 fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Unsound> {
+    if plan.seed.family == Family::Replicas {
+        return super::episodes::history(world, plan, counts);
+    }
     world.start_all(plan.faults.start_spread);
     if plan.faults.from_the_start {
         world.let_faults_begin();
@@ -152,6 +160,11 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     world.run_for(LEASE);
     world.workload.stop();
     end_game(world)?;
+    linearizable(world, counts)
+}
+
+/// What the clients saw is what one database would have shown them.
+pub(super) fn linearizable(world: &mut World, counts: &mut Counts) -> Result<(), Unsound> {
     world.workload.close();
     world.log.line(
         world.now,
@@ -179,7 +192,7 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
 }
 
 /// After the faults: the cluster takes updates, then every node answers strictly, and all agree on the content.
-fn end_game(world: &mut World) -> Result<(), Unsound> {
+pub(super) fn end_game(world: &mut World) -> Result<(), Unsound> {
     let sequence = 1_000_000 + world.events;
     let row = probe_row(sequence);
     if !world.some_node_takes(row.clone(), sequence, RECOVERY_MAX) {
@@ -245,7 +258,7 @@ impl World {
         self.unsound.clone().map_or(Ok(()), Err)
     }
 
-    fn liveness(&self, invariant: &'static str, text: &str) -> Result<(), Unsound> {
+    pub(super) fn liveness(&self, invariant: &'static str, text: &str) -> Result<(), Unsound> {
         self.found()?;
         let states: Vec<String> = self
             .servers

@@ -3,7 +3,7 @@
 use super::drive::Drive;
 use super::inits::Inits;
 use super::moment::{Clock, Moment};
-use ccd_core::ids::{DeviceRole, NodeId, Position, Replica};
+use ccd_core::ids::{DeviceRole, NodeId, Position, Replica, Stamp};
 use ccd_core::init::InitFile;
 use ccd_core::protocol::{Action, Event, Node};
 use ccd_core::replica::Host;
@@ -76,6 +76,8 @@ pub struct Server {
     pub told: Position,
     /// How often it told of something that it does not know the way to.
     pub gaps: u64,
+    /// The newest state that this run has read to be committed.
+    pub knows: Stamp,
     /// An operator has told it to leave at some time, and perhaps to join again.
     pub has_left: bool,
 }
@@ -98,6 +100,7 @@ impl Server {
             decisions: Vec::new(),
             told: Position::EMPTY,
             gaps: 0,
+            knows: Stamp::default(),
             has_left: false,
         }
     }

@@ -221,6 +221,13 @@ impl Store {
 /// Positions of branches that lost and were kept aside.
 pub type Branches = Arc<Mutex<Vec<Position>>>;
 
+/// What all media held at some moment.
+#[derive(Clone, Debug)]
+pub struct Relics {
+    locals: Vec<MemoryDevice>,
+    devices: Vec<MemoryDevice>,
+}
+
 /// All media, and what is wrong with them.
 #[derive(Debug)]
 pub struct Media {
@@ -411,6 +418,25 @@ impl Media {
 
     pub fn share(&mut self, server: usize, role: DeviceRole) {
         self.separate.remove(&(server, role as usize + 1));
+    }
+
+    /// What all media hold now.
+    pub fn relics(&self) -> Relics {
+        let forks = |media: &[MemoryDevice]| media.iter().map(MemoryDevice::fork).collect();
+        Relics {
+            locals: forks(&self.locals),
+            devices: forks(&self.devices),
+        }
+    }
+
+    /// The node's local copy holds what it held then.
+    pub fn set_back_local(&mut self, server: usize, relics: &Relics) {
+        self.locals[server] = relics.locals[server].fork();
+    }
+
+    /// A device holds what it held then.
+    pub fn set_back_device(&mut self, role: DeviceRole, relics: &Relics) {
+        self.devices[role as usize] = relics.devices[role as usize].fork();
     }
 
     pub fn fail_local_writes(&mut self, server: usize, fail: bool) {

@@ -94,7 +94,7 @@ impl Voters {
         Err(Unsound::new("invariant_decided_by_voters", text))
     }
 
-    fn decide(&self, before: &Configuration, voters: &[Voter]) -> bool {
+    pub(super) fn decide(&self, before: &Configuration, voters: &[Voter]) -> bool {
         if *before == self.genesis {
             let nodes = before.nodes.iter().map(Voter::Node);
             let mut all = nodes.chain(before.devices.iter().map(Voter::Device));

@@ -5,6 +5,7 @@
 //! [`Ledger`] first.
 
 use super::asks::Ask;
+use super::backups::Setbacks;
 use super::client::Workload;
 use super::commands::Commands;
 use super::durable::Durable;
@@ -71,6 +72,7 @@ pub struct World {
     pub(super) tellings: Tellings,
     pub(super) voters: Voters,
     pub(super) durable: Durable,
+    pub(super) setbacks: Setbacks,
     pub workload: Workload,
     pub commands: Commands,
     pub log: Log,
@@ -144,6 +146,7 @@ impl World {
             tellings: Tellings::default(),
             voters: Voters::new(genesis),
             durable: Durable::default(),
+            setbacks: Setbacks::default(),
             workload: Workload::new(plan.load, shape, random.fork("workload")),
             commands: Commands::new(random.clone().fork("commands")),
             log: Log::new(recording),
@@ -197,7 +200,10 @@ impl World {
 
     /// Keeps the first finding: what comes after it may only follow from it.
     pub fn judge(&mut self, result: Result<(), Unsound>) {
-        if let Err(unsound) = result {
+        // After what nobody could know nothing is promised.
+        if let Err(unsound) = result
+            && !self.is_over()
+        {
             self.log.line(self.now, format_args!("UNSOUND {unsound}"));
             self.unsound.get_or_insert(unsound);
         }
@@ -205,7 +211,7 @@ impl World {
 
     /// The next event. False when nothing is left to happen, or something unsound has.
     pub fn step(&mut self) -> bool {
-        if self.unsound.is_some() {
+        if self.unsound.is_some() || self.is_over() {
             return false;
         }
         let Some(Reverse(Scheduled { at, happening, .. })) = self.queue.pop() else {
@@ -226,7 +232,7 @@ impl World {
         self.now = at;
         self.log.mix(at.0);
         self.happen(happening);
-        self.unsound.is_none()
+        self.unsound.is_none() && !self.is_over()
     }
 
     /// Lets the world run for so long.

@@ -10,6 +10,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::message::{Message, PeerState};
+use crate::protocol::voting::lower_bound::Witness;
 use crate::replica::Heartbeat;
 use crate::time::Time;
 use alloc::vec::Vec;
@@ -125,6 +126,7 @@ impl Node {
     }
 
     pub(in crate::protocol) fn beat(&mut self) {
+        self.settle_committed();
         if !self.keeps_quiet() {
             let state = self.own_state();
             self.send_to_all(&Message::Heartbeat(state));
@@ -210,6 +212,9 @@ impl Node {
         }
         let (incarnation, echo, epoch) = (state.incarnation, state.echo, self.known.epoch);
         let (told, position, serving) = (state.epoch, state.position, state.serving);
+        if serving {
+            self.bound.note(position.stamp, Witness::Peer(from));
+        }
         // A peer that comes, leaves or changes is looked at now rather than at the next heartbeat.
         self.look |= peer.state.as_ref().is_none_or(|last| {
             (last.willing, last.ready, last.serving, last.epoch, last.hears)

@@ -2,7 +2,7 @@
 //! last configuration.
 
 use super::{Plan, Settles, View, Want};
-use crate::configuration::{Mode, Quorum, RestoreFlag};
+use crate::configuration::{Configuration, Mode, Quorum, RestoreFlag};
 use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -61,15 +61,11 @@ pub(super) fn go_on(view: &View) -> Plan {
         view.quick_candidates()
     };
     if is_flagged && !view.serves && candidates != view.all {
-        let what = if view.known.restore == RestoreFlag::NotAllActive {
-            "the database was last opened by an operator's override"
-        } else {
-            "the database was restored while not all nodes were active"
-        };
-        return Plan::Wait(format!(
-            "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {}",
-            view.all.minus(candidates)
-        ));
+        return Plan::Wait(flagged_text(view.known, view.all.minus(candidates)));
+    }
+    // Nobody is fenced, and no vote is asked for, by a node that could not go on.
+    if let Some(why) = view.below.as_ref().filter(|_| !view.serves) {
+        return Plan::Wait(why.clone());
     }
     let waived = view.known.quorum == Quorum::Waived && !view.decides;
     if view.known.owner().is_none() && view.known.devices.is_empty() && !view.copies.is_empty() && !waived {
@@ -189,6 +185,18 @@ pub(super) fn go_on(view: &View) -> Plan {
         });
     }
     form(view, candidates, devices, why)
+}
+
+/// Why a restart waits for these nodes, although it could be decided without them: the restore flag is 3.
+pub(in crate::protocol) fn flagged_text(known: &Configuration, missing: NodeSet) -> String {
+    let what = if known.restore == RestoreFlag::NotAllActive {
+        "the database was last opened by an operator's override"
+    } else {
+        "the database was restored while not all nodes were active"
+    };
+    format!(
+        "{what} (restore flag 3): all nodes must be active once before an unattended restart; missing: nodes {missing}"
+    )
 }
 
 fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Plan {

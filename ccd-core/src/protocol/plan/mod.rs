@@ -15,6 +15,7 @@ use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+pub(super) use go_on::flagged_text;
 use go_on::{first, go_on};
 use improve::improve;
 
@@ -101,6 +102,8 @@ pub(super) struct View<'a> {
     pub serves: bool,
     /// The flag of the database itself.
     pub restore: RestoreFlag,
+    /// Why it would lose what was acknowledged if it started from the copies that are here, where copies alone hold the state.
+    pub below: Option<String>,
     /// Who an operator wants to be master, if that is not what was decided.
     pub designation: Option<Option<NodeId>>,
 }

@@ -80,6 +80,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         decides: true,
         serves: serving,
         restore: RestoreFlag::AllActive,
+        below: None,
         designation: None,
     }
 }

@@ -197,7 +197,7 @@ impl Node {
         let heartbeat = crate::replica::Heartbeat {
             incarnation: self.settings.incarnation,
             sequence,
-            stamp: self.committed.position().stamp,
+            stamp: self.bound.stamp(),
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),

@@ -6,6 +6,7 @@
 use crate::configuration::BallotBlock;
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
 use crate::protocol::Node;
+use crate::protocol::voting::lower_bound::Witness;
 use crate::replica::{AreaSurvey, Survey};
 use crate::time::Time;
 use alloc::format;
@@ -25,6 +26,13 @@ impl Node {
                 && area.heartbeat.is_some()
             {
                 self.look_at_own_area(role, area, begun);
+            }
+            if let Some(heartbeat) = &area.heartbeat {
+                let by = match replica {
+                    Replica::Local => Witness::LocalCopy,
+                    Replica::Device(role) => Witness::Heartbeat(area.node, role),
+                };
+                self.bound.note(heartbeat.stamp, by);
             }
             if let Some(heartbeat) = &area.heartbeat
                 && area.node != self.me()

@@ -11,6 +11,7 @@ use crate::database::{Database, Key, Record};
 use crate::ids::{Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::replicas::Purpose;
+use crate::protocol::voting::lower_bound::Witness;
 use crate::replica::{Heartbeat, ReplicaOp};
 use alloc::sync::Arc;
 
@@ -53,7 +54,9 @@ impl Node {
     /// Whoever serves knows what was committed.
     pub(in crate::protocol) fn settle_committed(&mut self) {
         if self.serving.is_some() {
-            self.settled.up_to = self.settled.up_to.max(self.committed.position().stamp);
+            let committed = self.committed.position().stamp;
+            self.settled.up_to = self.settled.up_to.max(committed);
+            self.bound.note(committed, Witness::Memory);
         }
     }
 
@@ -116,7 +119,7 @@ impl Node {
     pub(in crate::protocol) fn doubt(&self) -> Doubt<'_> {
         let (head, base) = (self.head.position(), self.known.base);
         // Its end has gone bad, and looks like a record that was never written whole.
-        if head.stamp < self.settled.up_to {
+        if head.stamp < self.settled.up_to || self.bound.allows(&self.known, head.stamp).is_err() {
             return Doubt::Everything;
         }
         // What a configuration starts from holds all that was acked before; but until it opens, also a round that perhaps only

@@ -10,6 +10,7 @@ use crate::ids::Position;
 use crate::protocol::Node;
 use crate::protocol::copies::history::History;
 use crate::protocol::interface::{Action, Committed};
+use crate::protocol::voting::lower_bound::Witness;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -35,6 +36,7 @@ impl Node {
             position,
             database: None,
         };
+        self.bound.note(position.stamp, Witness::History);
     }
 
     /// What was found on a replica is this node's copy from now on: it leads from `base` by this history. The version that was

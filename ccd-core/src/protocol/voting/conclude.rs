@@ -2,16 +2,18 @@
 
 use super::evidence::{Source, newest_state};
 use super::left_out::may_hold_leases;
+use super::lower_bound::below_text;
 use super::propose::{Phase, Proposal};
 use crate::configuration::votes;
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
 };
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::copies::install::Install;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
+use crate::protocol::plan::flagged_text;
 use crate::protocol::replicas::{Attempt, Purpose};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::time::Time;
@@ -33,6 +35,13 @@ pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
 /// Whether an operator has overruled the votes on the way from one epoch to a later one: the only way to lose a branch.
 pub fn is_overruled(from: Epoch, to: Epoch) -> bool {
     from.0 / OVERRIDE_EPOCH_STEP != to.0 / OVERRIDE_EPOCH_STEP
+}
+
+/// Whether an operator may have overruled the votes between these epochs, as far as their numbers tell: also by an override of one
+/// node after that of another. Past an override a thousand reconfigurations look like the next one.
+pub(in crate::protocol) fn may_be_overruled(from: Epoch, to: Epoch) -> bool {
+    let step = |epoch: Epoch| epoch.0 / OVERRIDE_EPOCH_STEP_PER_NODE;
+    is_overruled(from, to) || to.0 >= OVERRIDE_EPOCH_STEP && step(from) != step(to)
 }
 
 /// A reason as configurations hold it: cut to what replicas store.
@@ -74,7 +83,7 @@ impl Node {
             self.ask_for_votes();
             return;
         }
-        let Some(proposal) = &mut self.proposal else {
+        let Some(proposal) = &self.proposal else {
             return;
         };
         let chosen = match newest_state(&self.known, &proposal.evidence) {
@@ -92,11 +101,18 @@ impl Node {
                 }
             },
         };
+        if let Err(why) = self.reaches_bound(proposal, chosen.position.stamp) {
+            self.give_up(why);
+            return;
+        }
         let head = self.head.position();
         if chosen.position == head {
             self.vote();
             return;
         }
+        let Some(proposal) = &mut self.proposal else {
+            return;
+        };
         match chosen.source {
             Source::Device(role) => {
                 if let Some(found) = proposal.loaded.remove(&role) {
@@ -152,9 +168,11 @@ impl Node {
             .chain(self.accepted_on_devices(known.epoch).iter())
             .map(|(_, configuration)| configuration.epoch)
             .fold(known.epoch, Epoch::max);
+        // Nor is what it goes back behind taken for newer at the next start.
+        let overruled = voted_for.max(self.bound.epoch());
         let configuration = Configuration {
             epoch: if proposal.forced {
-                override_epoch(voted_for, self.me())
+                override_epoch(overruled, self.me())
             } else {
                 known.epoch.next()
             },
@@ -205,10 +223,38 @@ impl Node {
             ));
             return;
         }
+        if let Err(why) = self.may_restart(proposal, members) {
+            self.give_up(why);
+            return;
+        }
         if let Some(proposal) = &mut self.proposal {
             proposal.value = Some(configuration);
         }
         self.ask_for_votes();
+    }
+
+    /// Whether these members may go on unattended from the state that this node has taken for the newest. The state is the one
+    /// that is judged, whichever replica it was found on: of a solo owner's the devices alone know the restore flag.
+    ///
+    /// # Errors
+    /// Says what the restart waits for.
+    fn may_restart(&self, proposal: &Proposal, members: NodeSet) -> Result<(), String> {
+        self.reaches_bound(proposal, self.head.position().stamp)?;
+        let all = self.cluster_nodes();
+        if !proposal.is_restart || proposal.is_attended || members == all || !self.needs_all_nodes() {
+            return Ok(());
+        }
+        Err(flagged_text(&self.known, all.minus(members)))
+    }
+
+    /// Whether a restart may go on unattended from this state, as far as the lower bound tells.
+    fn reaches_bound(&self, proposal: &Proposal, start: Stamp) -> Result<(), String> {
+        if !proposal.is_restart || proposal.is_attended {
+            return Ok(());
+        }
+        self.bound
+            .allows(&self.known, start)
+            .map_err(|shown| below_text(&shown))
     }
 
     /// When nobody can hold a lease any more who is left out and has not promised.
@@ -325,16 +371,24 @@ impl Node {
             return;
         };
         let voters = self.known.devices;
+        let mine = configuration.proposer == self.me()
+            && configuration.members.contains(self.me())
+            && configuration.base == self.head.position();
+        // What was voted for in an earlier run was judged then, by another node's evidence or while this one served.
+        let opens = self.may_restart(&proposal, configuration.members);
         let lease_until = self.leases_end(&configuration, &proposal);
         let kind = if proposal.forced {
             DecisionKind::Override
         } else {
             DecisionKind::Decided
         };
-        let text = format!(
+        let mut text = format!(
             "decided {configuration} by {}: {}; starts from {}",
             proposal.voted, configuration.reason, configuration.base
         );
+        if let Err(shown) = self.bound.allows(&self.known, configuration.base.stamp) {
+            text = format!("{text}, although {shown}");
+        }
         self.failures = 0;
         let in_vain = |role: &DeviceRole| {
             let is_new = !voters.contains(*role) && !configuration.devices.contains(*role);
@@ -358,10 +412,11 @@ impl Node {
                 recording += 1;
             }
         }
-        let mine = configuration.proposer == self.me()
-            && configuration.members.contains(self.me())
-            && configuration.base == self.head.position();
-        if mine {
+        if let (true, Err(why)) = (mine, &opens) {
+            let text = format!("epoch {} was not opened: {why}", configuration.epoch);
+            self.record(DecisionKind::Refused, text.clone());
+            self.waiting = (text, self.now);
+        } else if mine {
             self.begin_install(Install::new(
                 configuration,
                 proposal.attempt,

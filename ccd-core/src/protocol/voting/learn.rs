@@ -64,10 +64,6 @@ impl Node {
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
         self.blank &= !(self.known.is_genesis() && voted) || self.moved_from.is_some();
-        if self.known.is_genesis() && self.ready() {
-            // The first configuration, in which all devices are new.
-            (self.replicas.values_mut()).for_each(|view| view.is_new = false);
-        }
         let maintenance = self.known.maintenance;
         self.note_changes(configuration.members);
         self.note_devices(&configuration);

@@ -3,6 +3,7 @@
 //! Called by `propose.rs`, which owns the proposal; once enough have promised, `conclude.rs` goes on.
 
 use super::evidence::{Evidence, Source};
+use super::lower_bound::Witness;
 use super::propose::{Phase, Proposal};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
@@ -302,6 +303,7 @@ impl Node {
         {
             return;
         }
+        self.bound.note(promise.settled, Witness::Peer(from));
         proposal.nodes_asked.remove(from);
         proposal.promised.nodes.insert(from);
         proposal.take_accepted(promise.accepted);

@@ -65,6 +65,11 @@ pub(in crate::protocol) struct Proposal {
     pub claimed_at: Time,
     pub value: Option<Configuration>,
     pub forced: bool,
+    /// It begins at a node that does not serve the configuration before it: a restart, or a takeover by one that was not a
+    /// member. What it starts from is found on replicas, and may be older than what was acked.
+    pub is_restart: bool,
+    /// An operator wants it, whatever the evidence says.
+    pub is_attended: bool,
     pub milestones: Milestones,
 }
 
@@ -92,6 +97,15 @@ impl Proposal {
 impl Node {
     pub(in crate::protocol) fn propose(&mut self, want: Want) {
         let forced = core::mem::take(&mut self.force);
+        self.propose_as(want, forced, forced);
+    }
+
+    /// Overrules the votes because an operator has waived them for good; of the evidence nothing was waived.
+    pub(in crate::protocol) fn propose_waived(&mut self, want: Want) {
+        self.propose_as(want, true, false);
+    }
+
+    fn propose_as(&mut self, want: Want, forced: bool, is_attended: bool) {
         self.impatient = false;
         self.attempt.0 += 1;
         self.round_max += 1;
@@ -154,6 +168,8 @@ impl Node {
             claimed_at: self.now,
             value: None,
             forced,
+            is_restart: self.serving != Some(instance),
+            is_attended,
             milestones,
         });
         self.ask_for_promises();
@@ -209,15 +225,19 @@ impl Node {
     }
 
     pub(in crate::protocol) fn abandon(&mut self, why: &str) {
-        if let Some(proposal) = self.proposal.take() {
+        if let Some(proposal) = &self.proposal {
+            let epoch = proposal.instance.next();
+            self.give_up(format!("gave up the proposal for epoch {epoch}: {why}"));
+        }
+    }
+
+    /// Ends the proposal, if there is one, with this text for people.
+    pub(in crate::protocol) fn give_up(&mut self, text: String) {
+        if self.proposal.take().is_some() {
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
             self.failures += 1;
             self.back_off_until = self.now + self.settings.heartbeat * step * self.failures.min(BACK_OFF_MAX);
-            let text = format!(
-                "gave up the proposal for epoch {}: {why}",
-                proposal.instance.next()
-            );
             if self.waiting.0 != text {
                 self.record(DecisionKind::Refused, text.clone());
             }

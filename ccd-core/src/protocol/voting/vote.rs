@@ -215,6 +215,7 @@ impl Node {
             evidence: self.damaged.is_none(),
             rolled_back: self.rolled_back,
             leases,
+            settled: self.bound.stamp(),
         };
         self.send(
             to,
