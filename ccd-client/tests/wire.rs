@@ -317,13 +317,15 @@ fn told() -> impl Strategy<Value = Told> {
         Just(Refusal::TimedOut),
     ];
     let decision = (node(), ".{0,30}").prop_map(|(node, text)| DatedDecision {
-        date: Date(1),
+        date: Date(2),
         node,
         decision: Decision {
             kind: DecisionKind::Opened,
             configuration: None,
             text,
         },
+        count: 3,
+        first: Date(1),
     });
     let copy =
         (node(), position(), any::<Option<[u8; 32]>>()).prop_map(|(node, position, digest)| VerifiedCopy {

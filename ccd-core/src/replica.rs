@@ -105,6 +105,8 @@ pub struct Survey {
     pub region: RegionId,
     /// One for each area of the region, in node order.
     pub areas: Vec<AreaSurvey>,
+    /// Bytes of the largest image that the region has room for.
+    pub image_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -150,3 +150,51 @@ fn mkfs_tells_that_scsi_fencing_cannot_work_on_a_file() {
         assert!(said.contains("ccdd will not start on it"), "{said}");
     }
 }
+
+#[test]
+fn mkfs_refuses_a_device_that_is_too_small_for_the_image_mib_of_the_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let etc = folder.path().to_str().unwrap();
+    let device = folder.path().join("device");
+    let name = device.to_str().unwrap();
+    let rows = |options: &str| {
+        let rows = format!(
+            "CLUSTER:lab:{ID}\nNODE:0:a\nNODE:1:b\nADDRESS:a:10.0.0.1:7900\nADDRESS:b:10.0.0.2:7900\n{options}"
+        );
+        fs::write(folder.path().join("init.ccd"), rows).unwrap();
+    };
+    let sized = |mib: usize| fs::write(&device, vec![0; mib << 20]).unwrap();
+    let mkfs = ["--etc", etc, "mkfs", "--role", "primary"];
+    let says = |more: &[&str], code, text: &str| says(&[&mkfs[..], more, &[name]].concat(), code, text);
+    // The option is 32 unless a row says something else.
+    for (options, mib, needed) in [
+        ("", 60, "needs 183 MiB"),
+        ("OPTION:image_mib:64\n", 200, "needs 315 MiB"),
+    ] {
+        rows(options);
+        sized(mib);
+        let said = says(&[], 73, "CCD-2091");
+        assert!(said.contains(needed) && said.contains("--image-mib "), "{said}");
+        assert!(fs::read(&device).unwrap() == vec![0; mib << 20], "untouched");
+    }
+    // The override, as the message gives it.
+    rows("OPTION:image_mib:8\n");
+    sized(20);
+    let said = says(&[], 73, "CCD-2091");
+    assert!(said.contains("--image-mib 2 --journal-mib 1"), "{said}");
+    says(&["--image-mib", "2", "--journal-mib", "1"], 0, "CCD-2092");
+    // What the cluster asks for is what the region gets.
+    rows("OPTION:image_mib:4\nOPTION:journal_mib:2\n");
+    sized(40);
+    let said = says(&["--force", "lab", "--yes"], 0, "made region");
+    assert!(
+        said.contains("up to 4.0 MiB, journals of 2.0 MiB") && !said.contains("CCD-2092"),
+        "{said}"
+    );
+    rows("OPTION:image_mib:1\nOPTION:journal_mib:2\n");
+    says(
+        &["--image-mib", "2", "--force", "lab", "--yes"],
+        0,
+        "up to 2.0 MiB",
+    );
+}

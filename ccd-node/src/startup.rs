@@ -8,7 +8,7 @@ use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, LocalCopyError, RegionStore};
 use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
-use ccd_core::ids::{Incarnation, NodeId, Replica};
+use ccd_core::ids::{Incarnation, NodeId, NodeSet, Replica};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
 use std::cell::RefCell;
@@ -113,6 +113,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         nodes: file.nodes,
         digest: Digest(file.digest),
         other: staged.as_ref().map(|staged| Digest(staged.digest)),
+        added: NodeSet::EMPTY,
     };
     let options = init.options();
     let settings = Settings {

@@ -178,6 +178,14 @@ entries! {
         "The region, or the area that was named, holds no database yet, or none that is whole.",
         "Nothing was printed.",
         "ccd-disk show lists the areas, ccd-disk check what is damaged";
+    2091, CannotCreate,
+        "The device is too small for what the database of the cluster may become, by image_mib of the init database.",
+        "Nothing was changed.",
+        "use a larger device, or a smaller image_mib on all nodes; --image-mib makes a smaller region all the same";
+    2092, CannotCreate,
+        "The region was made smaller than image_mib of the init database asks for, by --image-mib.",
+        "It is made. The cluster admits no update with which the database would outgrow it.",
+        "make it anew without --image-mib, on a device that is large enough";
     2100, Usage,
         "The same path was given twice.",
         "Nothing was measured.",

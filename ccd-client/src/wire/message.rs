@@ -276,8 +276,31 @@ pub struct BranchReport {
 /// A decision record as the daemon keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatedDecision {
+    /// Of the last time.
     pub date: Date,
     /// The node that decided.
     pub node: NodeId,
     pub decision: Decision,
+    /// How often it decided the same in a row of decisions, and when for the first time.
+    #[serde(default = "one")]
+    pub count: u32,
+    #[serde(default)]
+    pub first: Date,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl DatedDecision {
+    /// What was decided once.
+    pub fn once(date: Date, node: NodeId, decision: Decision) -> Self {
+        Self {
+            date,
+            node,
+            decision,
+            count: 1,
+            first: date,
+        }
+    }
 }

@@ -10,15 +10,12 @@ use ccd_core::time::Date;
 use std::time::Duration;
 
 pub fn decision() -> DatedDecision {
-    DatedDecision {
-        date: Date(861_184_187_000),
-        node: node(0),
-        decision: Decision {
-            kind: DecisionKind::StoppedServing,
-            configuration: Some(configuration()),
-            text: "the lease ran out".into(),
-        },
-    }
+    let decision = Decision {
+        kind: DecisionKind::StoppedServing,
+        configuration: Some(configuration()),
+        text: "the lease ran out".into(),
+    };
+    DatedDecision::once(Date(861_184_187_000), node(0), decision)
 }
 
 fn configuration() -> Configuration {

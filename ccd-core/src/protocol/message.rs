@@ -274,6 +274,10 @@ pub struct PeerState {
     pub lets_in: NodeSet,
     /// What it sees of the primary, and of the secondary.
     pub device_reports: [DeviceReport; 2],
+    /// What its replicas have room for, and what its database takes.
+    pub room: Room,
+    /// Why its local copy is out of use, if it is more than not yet read.
+    pub trouble: Option<CopyTrouble>,
 }
 
 /// What a node sees of one device.
@@ -297,6 +301,36 @@ pub struct SeenHeartbeat {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub sequence: u64,
+}
+
+/// The room of a node's replicas: what the master admits, no replica of any member has to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes of the largest image that its local copy holds; `None` before that was opened.
+    pub local_bytes: Option<u64>,
+    /// The same of the smallest device that it uses.
+    pub device: Option<(DeviceRole, u64)>,
+    /// Bytes of the image of the database at the sender's position.
+    pub image_bytes: u64,
+}
+
+/// Why a local copy is out of use, for as long as nothing is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CopyTrouble {
+    /// It could not be written, or not be opened again.
+    Failed,
+    /// The database is larger than what it has room for.
+    TooSmall,
+}
+
+impl CopyTrouble {
+    /// What its node cannot do, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "cannot write its local copy",
+            Self::TooSmall => "has a local copy that is too small for the database",
+        }
+    }
 }
 
 /// A node's vote in phase 1.

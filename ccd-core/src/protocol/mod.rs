@@ -41,6 +41,7 @@ pub use interface::{
     Part, ServingState, Settings, Status, Ticket,
 };
 pub use message::{
-    ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
+    CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
+    Room,
 };
 pub use node::Node;

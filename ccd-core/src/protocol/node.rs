@@ -15,7 +15,7 @@ use super::membership::returns::Returns;
 use super::message::Message;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
-use super::replicas::{Attempt, Purpose, ReplicaView};
+use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
 use super::requests::Requests;
 use super::requests::drill::Drill;
 use super::updates::commands::Commands;
@@ -87,9 +87,9 @@ pub struct Node {
     pub(super) rolled_back: Option<Position>,
 
     pub(super) replicas: BTreeMap<Replica, ReplicaView>,
-    /// What was asked of replicas: of which, whether it changes the state of an area, and what for. A handful; a map would
+    /// What was asked of replicas: of which, what it writes of the state of an area, and what for. A handful; a map would
     /// allocate for each.
-    pub(super) pending: Vec<(Ticket, Replica, bool, Purpose)>,
+    pub(super) pending: Vec<(Ticket, Replica, Writes, Purpose)>,
     pub(super) ticket_last: u64,
     /// Damaged control blocks of other nodes that have been counted as a claim.
     pub(super) damage_noted: BTreeSet<(DeviceRole, NodeId, bool)>,
@@ -134,6 +134,8 @@ pub struct Node {
     pub(super) back_off_until: Time,
     /// Proposals given up one after the other: each lets more time pass before the next.
     pub(super) failures: u32,
+    /// Configurations that this node decided one after the other and that it could not open.
+    pub(super) unopened: u32,
     /// Something changed that the plan depends on.
     pub(super) look: bool,
     /// Since when this node is open without a lease.
@@ -233,6 +235,7 @@ impl Node {
             waiting: (String::from("starting: reading the replicas"), now),
             back_off_until: now,
             failures: 0,
+            unopened: 0,
             look: true,
             lease_lost: None,
             last_proposed: String::new(),
@@ -423,11 +426,10 @@ impl Node {
             .expect("every configured replica has a view")
     }
 
-    /// The local copy is read and can be written.
+    /// The local copy is read, can be written, and has room for the database.
     pub(super) fn ready(&self) -> bool {
-        self.replica(Replica::Local).loaded
-            && self.replica(Replica::Local).usable()
-            && self.other_run.is_none()
+        let local = self.replica(Replica::Local);
+        local.loaded && local.usable() && self.local_copy_fits() && self.other_run.is_none()
     }
 
     /// Nodes of the configuration other than this one.

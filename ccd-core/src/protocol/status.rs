@@ -4,6 +4,7 @@ use super::Node;
 use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
 use super::membership::external::corrected;
 use super::membership::sharing::Share;
+use super::message::CopyTrouble;
 use super::plan::{Facts, Plan, View, plan};
 use super::replicas::Purpose;
 use super::voting::lower_bound::below_text;
@@ -46,7 +47,11 @@ impl Node {
             epoch: state.map(|state| state.epoch).unwrap_or_default(),
             blank: state.is_some_and(|state| state.blank),
             willing: state.is_some_and(|state| state.willing),
-            ready: state.is_some_and(|state| state.ready),
+            ready: state.is_some_and(|state| state.ready) && self.copy_fits(node),
+            trouble: state.and_then(|state| state.trouble).or_else(|| {
+                let is_small = linked && !self.copy_fits(node);
+                is_small.then_some(CopyTrouble::TooSmall)
+            }),
             serving: state.is_some_and(|state| state.serving),
             fell_out: self.fell_out(node),
             caught_up: state.is_some() && !behind,
@@ -65,9 +70,14 @@ impl Node {
     }
 
     fn view(&self) -> View<'_> {
-        let usable = self.usable_devices();
-        let stable = |role: &crate::ids::DeviceRole, leases: u32| {
-            self.now.since(self.replica(Replica::Device(*role)).since) >= self.settings.lease * leases
+        let (usable, lease) = (self.fit_devices(), self.settings.lease);
+        let small = self.small_devices();
+        let has_returned = |role: &crate::ids::DeviceRole| {
+            (self.replica(Replica::Device(*role))).has_returned(self.now, lease)
+        };
+        // What is too small stays so; what does not work may work again in a moment.
+        let is_lost = |role: &crate::ids::DeviceRole| {
+            small.contains(*role) || self.now.since(self.replica(Replica::Device(*role)).since) >= lease
         };
         let early = self.now.since(self.started) < self.settings.lease;
         let committed = self.committed.position();
@@ -87,12 +97,13 @@ impl Node {
             usable,
             unshared: self.unshared_text(),
             returned: (usable.iter())
-                .filter(|role| self.may_return(*role) && self.registered_on(*role))
+                .filter(|role| has_returned(role) && self.may_return(*role) && self.registered_on(*role))
                 .filter(|role| !self.was_other_elsewhere(*role))
                 .collect(),
             lost: (self.known.devices.iter())
-                .filter(|role| !usable.contains(*role) && stable(role, 1))
+                .filter(|role| !usable.contains(*role) && is_lost(role))
                 .collect(),
+            small,
             untried: (self.settings.devices.iter())
                 .filter(|role| {
                     early && self.replica(Replica::Device(*role)).untried() || self.watches_area(*role)
@@ -159,7 +170,7 @@ impl Node {
         if self.force && !(self.is_open() && self.lease_holds()) {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
-                devices: self.usable_devices(),
+                devices: self.fit_devices(),
                 why: "an operator's override".to_string(),
                 settles: super::plan::Settles::default(),
             };
@@ -222,7 +233,7 @@ impl Node {
         if !self.is_open() || !self.is_master() {
             return;
         }
-        for role in self.usable_devices().iter() {
+        for role in self.fit_devices().iter() {
             if !self.known.devices.contains(role) && !self.registered_on(role) {
                 self.enter(role);
             }
@@ -234,10 +245,13 @@ impl Node {
         linked.collect::<crate::ids::NodeSet>().with(self.me())
     }
 
+    /// Nobody goes on with the configuration that this node is getting ready for.
     fn coordinator_is_gone(&self) -> bool {
-        self.member
-            .as_ref()
-            .is_some_and(|member| self.silent(member.coordinator()))
+        self.member.as_ref().is_some_and(|member| {
+            let coordinator = member.coordinator();
+            let has_trouble = |state: &super::PeerState| state.trouble.is_some();
+            self.silent(coordinator) || self.peer_state(coordinator).is_some_and(has_trouble)
+        })
     }
 
     /// Writes a whole image to devices that are to become part of a solo configuration, while it goes on.
@@ -269,7 +283,8 @@ impl Node {
         } else {
             ServingState::Waiting
         };
-        let live = self.live_voters();
+        // A device that is too small may vote, but nobody can go on with it.
+        let live = Voters::new(self.live_voters().nodes, self.fit_devices());
         let configuration = (!self.known.is_genesis()).then(|| self.known.clone());
         let survives = (self
             .settings
@@ -345,8 +360,17 @@ impl Node {
                 .filter(|_| !why.starts_with("maintenance"));
             let view = self.view_text().filter(|text| *text != why);
             let unshared = self.unshared_text().filter(|text| !why.contains(text.as_str()));
+            let copy = self.copy_text().filter(|text| *text != why);
             let moved = self.moved_text();
-            let texts = [unshared, waits, Some(why), self.made_anew_text(), moved, view];
+            let texts = [
+                unshared,
+                waits,
+                Some(why),
+                copy,
+                self.made_anew_text(),
+                moved,
+                view,
+            ];
             return texts
                 .into_iter()
                 .flatten()
@@ -369,6 +393,7 @@ impl Node {
             self.unshared_text(),
             self.maintenance_text(),
             without,
+            self.copy_text(),
             self.view_text(),
         ];
         let texts: alloc::vec::Vec<_> = texts.into_iter().flatten().collect();
@@ -409,11 +434,14 @@ impl Node {
             usable: view.usable(),
             in_sync: self.known.devices.contains(role)
                 && !self.known.is_genesis()
-                && !self.was_made_anew(role),
-            error: (view.error().map(ToString::to_string)).or_else(|| {
-                let text = self.made_anew_text();
-                text.filter(|_| self.was_made_anew(role))
-            }),
+                && !self.was_made_anew(role)
+                && self.device_fits(role),
+            error: (view.error().map(ToString::to_string))
+                .or_else(|| {
+                    let text = self.made_anew_text();
+                    text.filter(|_| self.was_made_anew(role))
+                })
+                .or_else(|| self.small_text(role)),
             reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
             registered: self.registered_on(role),
         }

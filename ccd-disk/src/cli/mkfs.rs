@@ -26,7 +26,8 @@ Examples:
   ccd-disk mkfs --role primary --size 64M /srv/ccd/primary       makes the file
 
 The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are
-given. A device that holds a file system, a partition table, another region and so on is refused;
+given. A device too small for the cluster's image_mib is refused; --image-mib makes a smaller region
+all the same, which bounds the database of the whole cluster. A device that holds a file system, a partition table, another region and so on is refused;
 the message says what to add to override.")]
 pub struct MkfsArgs {
     /// What the region is to be
@@ -44,10 +45,10 @@ pub struct MkfsArgs {
     /// With --role local: whose copy it is
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..32))]
     node: Option<u8>,
-    /// Room for a database image, in MiB (default: 32, or what the device has room for)
+    /// Room for a database image, in MiB (default: image_mib of init.ccd; without that 32, or what the device has room for)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4000))]
     image_mib: Option<u64>,
-    /// Room for the journal, in MiB (default: 8); an update can be half as large
+    /// Room for the journal, in MiB (default: journal_mib of init.ccd, or 8); an update can be half as large
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
     journal_mib: Option<u64>,
     /// Size of the file to make if there is none, as 64M or 1G (default: what the region needs)
@@ -86,7 +87,7 @@ struct Made {
 const MIB: u64 = 1 << 20;
 
 pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, Failure> {
-    let mut options = options(global, args)?;
+    let (mut options, wanted) = options(global, args)?;
     let path = &args.path;
     let exists = match std::fs::metadata(path) {
         Ok(_) => true,
@@ -119,8 +120,16 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
         };
         (len_bytes, None)
     };
-    if args.image_mib.is_none() {
-        shrink_to_fit(&mut options, len_bytes, args.journal_mib.is_none());
+    match (args.image_mib, wanted) {
+        (None, Some(image_mib)) => {
+            refuse_if_too_small(global, args, &options, len_bytes, image_mib)?;
+        }
+        (None, None) => shrink_to_fit(&mut options, len_bytes, args.journal_mib.is_none()),
+        (Some(less), Some(image_mib)) if less < image_mib => global.note(&format!(
+            "CCD-2092 this region has room for databases of {less} MiB, and the cluster's image_mib is {image_mib}: no database of \
+             the cluster can become larger than what this region holds"
+        )),
+        (Some(_), _) => {}
     }
     options.geometry(len_bytes / 4096, &path.display().to_string())?;
     if !global.dry_run {
@@ -204,6 +213,43 @@ fn permit(global: &Global, args: &MkfsArgs, device: &mut RawDevice) -> Result<()
     }
 }
 
+/// The cluster says how large its database may become, and this device would bound it to less.
+fn refuse_if_too_small(
+    global: &Global,
+    args: &MkfsArgs,
+    options: &MkfsOptions,
+    len_bytes: u64,
+    image_mib: u64,
+) -> Result<(), Failure> {
+    let needed_bytes = options.len_bytes()?;
+    if needed_bytes <= len_bytes {
+        return Ok(());
+    }
+    let mut smaller = options.clone();
+    shrink_to_fit(&mut smaller, len_bytes, args.journal_mib.is_none());
+    let override_text = if smaller.len_bytes()? <= len_bytes {
+        let (image, journal) = (smaller.image_bytes_max / MIB, smaller.journal_bytes / MIB);
+        format!(
+            ", or make a smaller region all the same with --image-mib {image} --journal-mib {journal}, which bounds the database of \
+             the whole cluster to {image} MiB"
+        )
+    } else {
+        String::new()
+    };
+    Err(Failure::new(
+        exit::CANNOT_CREATE,
+        format!(
+            "CCD-2091 {} is too small: it has {:.1} MiB, and a region for databases of {image_mib} MiB (image_mib in {}) with areas \
+             for {} nodes needs {} MiB; nothing was changed. Use a larger device, or a smaller image_mib on all nodes{override_text}",
+            args.path.display(),
+            len_bytes as f64 / MIB as f64,
+            global.etc.join("init.ccd").display(),
+            options.areas,
+            needed_bytes.div_ceil(MIB),
+        ),
+    ))
+}
+
 /// Makes the region, on the device or in a new file, and shows how far it is if that takes long.
 fn make(
     global: &Global,
@@ -224,7 +270,8 @@ fn make(
     Ok(())
 }
 
-fn options(global: &Global, args: &MkfsArgs) -> Result<MkfsOptions, Failure> {
+/// What the region is to be, and the `image_mib` of the cluster if its init database can be read.
+fn options(global: &Global, args: &MkfsArgs) -> Result<(MkfsOptions, Option<u64>), Failure> {
     let init = cluster::of(global);
     let cluster = match (args.cluster_id, &init) {
         (Some(id), _) => id,
@@ -263,14 +310,18 @@ fn options(global: &Global, args: &MkfsArgs) -> Result<MkfsOptions, Failure> {
             MkfsOptions::device(cluster, region, Replica::Device(role), nodes)
         }
     };
-    options.image_bytes_max = args.image_mib.map_or(IMAGE_BYTES_DEFAULT, |mib| mib * MIB);
-    options.journal_bytes = args.journal_mib.map_or(JOURNAL_BYTES_DEFAULT, |mib| mib * MIB);
+    let of_cluster = init.as_ref().map(|init| init.options());
+    let image_mib = of_cluster.map(|options| u64::from(options.image_mib));
+    let journal_mib = of_cluster.map(|options| u64::from(options.journal_mib));
+    let in_bytes = |mib: u64| mib * MIB;
+    options.image_bytes_max = (args.image_mib.or(image_mib)).map_or(IMAGE_BYTES_DEFAULT, in_bytes);
+    options.journal_bytes = (args.journal_mib.or(journal_mib)).map_or(JOURNAL_BYTES_DEFAULT, in_bytes);
     options.twin = args.twin.map(|id| RegionId(id.0));
     let init_name = || init.as_ref().map(|init| init.name().to_owned());
     options.label = args.cluster_name.clone().or_else(init_name).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     options.created = Date(u64::try_from(now.as_millis()).unwrap_or_default());
-    Ok(options)
+    Ok((options, image_mib))
 }
 
 /// Without `--image-mib`, images get what a smaller device has room for, and without `--journal-mib` the journal, and the room for

@@ -152,6 +152,7 @@ pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, Re
     Ok(Survey {
         region: superblock.identity.region,
         areas: areas.into_iter().map(AreaControl::into_survey).collect(),
+        image_bytes_max: superblock.geometry.image_bytes_max(),
     })
 }
 
@@ -165,6 +166,7 @@ pub struct ClaimCheck {
     /// Index of the area that is wanted next, and how often it has been looked at.
     at: usize,
     looks: usize,
+    image_bytes_max: u64,
 }
 
 impl ClaimCheck {
@@ -183,6 +185,7 @@ impl ClaimCheck {
             own,
             at: 0,
             looks: 0,
+            image_bytes_max: superblock.geometry.image_bytes_max(),
         }
     }
 
@@ -226,6 +229,7 @@ impl ClaimCheck {
         Survey {
             region: self.region,
             areas: self.areas,
+            image_bytes_max: self.image_bytes_max,
         }
     }
 }

@@ -263,11 +263,8 @@ impl Daemon {
     fn record(&mut self, decision: Decision) {
         self.counters.note_decision(decision.kind);
         tracing::info!(kind = ?decision.kind, "{}", decision.text);
-        self.decisions.add(DatedDecision {
-            date: today(),
-            node: self.me,
-            decision,
-        });
+        self.decisions
+            .add(DatedDecision::once(today(), self.me, decision));
         self.service.hurry();
     }
 
@@ -367,12 +364,19 @@ impl Daemon {
             );
         }
         let before = self.identity.roster.borrow().digest;
+        let adopted = init.cluster_init();
+        let was_there = |node: &NodeId| {
+            let name = |init: &ClusterInit| init.node(*node).map(|node| node.name.clone());
+            name(&self.init) == name(&adopted)
+        };
+        let added = init.nodes.iter().filter(|node| !was_there(node)).collect();
         *self.identity.roster.borrow_mut() = Roster {
             nodes: init.nodes,
             digest: Digest(init.digest),
             other: Some(before),
+            added,
         };
-        self.init = init.cluster_init();
+        self.init = adopted;
         self.peers.keep_only(init.nodes);
         self.listening.keep_only(init.nodes, self.init.ips());
         for node in self.init.nodes().iter().filter(|node| node.id != self.me) {

@@ -99,6 +99,11 @@ pub enum Mismatch {
          network"
     )]
     Replayed { from: NodeId },
+    #[error(
+        "node {0} was removed from the cluster, and its number belongs to another server now; stop ccdd on the connecting \
+         node (`ccdctl add-node` on a node of the cluster gives it a number of its own)"
+    )]
+    NumberReused(NodeId),
 }
 
 impl Identity {
@@ -131,6 +136,9 @@ impl Identity {
         // Before the digest: a node that was removed has an init database of its own.
         if !roster.nodes.contains(dialer.from) {
             return Err(Mismatch::NotInInit(dialer.from));
+        }
+        if !roster.owns_number(dialer.from, dialer.init_digest, dialer.init_other) {
+            return Err(Mismatch::NumberReused(dialer.from));
         }
         if !roster.agrees(dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::InitDigest {

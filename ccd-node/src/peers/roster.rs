@@ -1,7 +1,7 @@
 //! Who the peers are, and by which init databases they are known; changes while the daemon runs.
 
 use super::hello::Digest;
-use ccd_core::ids::NodeSet;
+use ccd_core::ids::{NodeId, NodeSet};
 
 /// A second digest counts while nodes are added or removed: some nodes go by the new init database before others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Roster {
     pub digest: Digest,
     /// Of the one that is stored beside it, or that it went by before.
     pub other: Option<Digest>,
+    /// Nodes that came with the present one. A node that had one of their numbers before, and was removed, goes by an earlier one.
+    pub added: NodeSet,
 }
 
 impl Roster {
@@ -21,6 +23,12 @@ impl Roster {
             .into_iter()
             .flatten()
             .any(|ours| theirs.contains(&Some(ours)))
+    }
+
+    /// Whether the node that has this number by the present init database can go by these: one that was added with it can have
+    /// no other.
+    pub fn owns_number(&self, node: NodeId, digest: Digest, other: Option<Digest>) -> bool {
+        !self.added.contains(node) || [Some(digest), other].contains(&Some(self.digest))
     }
 }
 
@@ -35,6 +43,7 @@ mod tests {
             nodes: NodeSet::EMPTY,
             digest,
             other,
+            added: NodeSet::EMPTY,
         };
         #[rustfmt::skip]
         let table = [
@@ -48,5 +57,26 @@ mod tests {
         for (situation, ours, digest, other, expected) in table {
             assert_eq!(ours.agrees(digest, other), expected, "{situation}");
         }
+    }
+    #[test]
+    fn a_removed_node_is_not_taken_for_the_one_that_was_given_its_number() {
+        let digests = [1, 2, 3].map(|byte| Digest([byte; 32]));
+        let [with_removed, without, with_added] = digests;
+        let node = NodeId::new(1).unwrap();
+        let ours = Roster {
+            nodes: NodeSet::of(node),
+            digest: with_added,
+            other: Some(without),
+            added: NodeSet::of(node),
+        };
+        // It has stored the init database that removed it, and never went by it.
+        assert!(ours.agrees(with_removed, Some(without)));
+        assert!(!ours.owns_number(node, with_removed, Some(without)));
+        assert!(ours.owns_number(node, with_added, None));
+        let later = Roster {
+            added: NodeSet::EMPTY,
+            ..ours
+        };
+        assert!(later.owns_number(node, without, Some(with_added)));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Digest, Identity, Roster, Versions};
 use ccd_client::files::{Authkey, Authkeys};
 use ccd_core::ids::{ClusterId, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position};
-use ccd_core::protocol::{Message, PeerState};
+use ccd_core::protocol::{Message, PeerState, Room};
 use std::cell::RefCell;
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -23,6 +23,7 @@ pub fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
         nodes,
         digest: Digest([digest; 32]),
         other: None,
+        added: NodeSet::EMPTY,
     })
 }
 
@@ -52,6 +53,12 @@ pub fn beat(run: u64, echo: u64) -> Message {
         hears: NodeSet::EMPTY,
         lets_in: NodeSet::EMPTY,
         device_reports: Default::default(),
+        room: Room {
+            local_bytes: None,
+            device: None,
+            image_bytes: 0,
+        },
+        trouble: None,
     })
 }
 

@@ -202,6 +202,17 @@ impl World {
         self.media.fail_local_writes(index, fail);
     }
 
+    /// From now on every write to this device fails for every node, or none does; reading it goes on.
+    pub fn fail_device_writes(&mut self, role: DeviceRole, fail: bool) {
+        let how = if fail {
+            "takes no writes"
+        } else {
+            "takes writes again"
+        };
+        self.log.line(self.now, format_args!("{role} {how}"));
+        self.media.fail_device_writes(role, fail);
+    }
+
     /// The branches that a node has kept aside.
     pub fn branches(&self, index: usize) -> Vec<ccd_core::ids::Position> {
         self.media.branches(index)
@@ -209,6 +220,17 @@ impl World {
 
     /// The local copy of a server that is down is replaced by an empty one.
     pub fn wipe_local(&mut self, index: usize) {
+        self.take_local(index);
+        self.media.wipe_local(index);
+    }
+
+    /// The same, with room for images of so many bytes.
+    pub fn wipe_local_to(&mut self, index: usize, image_bytes_max: u64) {
+        self.take_local(index);
+        self.media.wipe_local_to(index, image_bytes_max);
+    }
+
+    fn take_local(&mut self, index: usize) {
         assert!(
             self.servers[index].process.is_none(),
             "only the copy of a server that is down is replaced"
@@ -217,11 +239,21 @@ impl World {
             .line(self.now, format_args!("n{index} has a new local copy"));
         self.ghosts
             .retain(|_, ghost| ghost.server != index || ghost.slot != 0);
-        self.media.wipe_local(index);
     }
 
     /// An operator makes a device anew while nothing runs, and everything on it is gone.
     pub fn remake_device(&mut self, role: DeviceRole) {
+        self.take_device(role);
+        self.media.remake_device(role);
+    }
+
+    /// The same, with room for images of so many bytes.
+    pub fn remake_device_to(&mut self, role: DeviceRole, image_bytes_max: u64) {
+        self.take_device(role);
+        self.media.remake_device_to(role, image_bytes_max);
+    }
+
+    fn take_device(&mut self, role: DeviceRole) {
         assert!(
             self.servers.iter().all(|server| server.process.is_none()),
             "a device that somebody uses is not made anew"
@@ -229,7 +261,6 @@ impl World {
         self.log.line(self.now, format_args!("{role} is made anew"));
         let slot = role as usize + 1;
         self.ghosts.retain(|_, ghost| ghost.slot != slot);
-        self.media.remake_device(role);
         self.forget_shown(role);
     }
 

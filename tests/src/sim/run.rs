@@ -20,6 +20,9 @@ use std::sync::Once;
 /// Within this time after the last fault the cluster must serve: leases, elections and restarts together.
 pub const RECOVERY_MAX: Duration = LEASE.saturating_mul(20);
 
+/// How long until all devices are back: one that failed again and again is left alone for as long as that went on.
+const REDUNDANCY_MAX: Duration = RECOVERY_MAX.saturating_mul(2);
+
 /// How long one question of the end game waits.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -211,7 +214,7 @@ pub(super) fn end_game(world: &mut World) -> Result<(), Unsound> {
         let configuration = world.ledger.latest_configuration();
         configuration.members == world.shape.node_set() && configuration.devices == world.shape.device_set()
     };
-    if !world.run_until(RECOVERY_MAX, whole) {
+    if !world.run_until(REDUNDANCY_MAX, whole) {
         let text = format!("it ends as {}", world.ledger.latest_configuration());
         return world.liveness("invariant_faults_end_and_redundancy_returns", &text);
     }

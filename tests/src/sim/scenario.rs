@@ -138,7 +138,8 @@ impl Cluster {
         Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
     }
 
-    fn started(mut self) -> Self {
+    /// Starts what has been set up, and waits until it serves.
+    pub fn started(mut self) -> Self {
         let shape = self.world.shape;
         self.start_all(Duration::from_millis(10));
         let formats = self.world.define_formats(1, SETTLED);

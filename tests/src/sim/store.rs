@@ -23,6 +23,9 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Room of the regions that [`MkfsOptions::tiny`] makes.
+const TINY_IMAGE_BYTES: u64 = 64 << 10;
+
 /// The smallest unit that a medium writes whole.
 const SECTOR_BYTES: usize = 512;
 
@@ -362,28 +365,43 @@ impl Media {
 
     /// The node's local copy is replaced by a new one.
     pub fn wipe_local(&mut self, server: usize) {
+        self.wipe_local_to(server, TINY_IMAGE_BYTES);
+    }
+
+    /// The same, with room for images of so many bytes.
+    pub fn wipe_local_to(&mut self, server: usize, image_bytes_max: u64) {
         let node = NodeId::all()
             .nth(server)
             .expect("servers are numbered as nodes are");
         let region = RegionId([0x40 + server as u8; 16]);
         self.locals[server] = formatted(
             &format!("local{node}"),
-            &MkfsOptions::local(CLUSTER, region, node).tiny(),
+            &MkfsOptions {
+                image_bytes_max,
+                ..MkfsOptions::local(CLUSTER, region, node).tiny()
+            },
         );
     }
 
     /// A device is made anew, with all that it held gone.
     pub fn remake_device(&mut self, role: DeviceRole) {
-        // Another region than the one before it.
-        let slot = role as usize + 1;
-        self.devices[slot - 1] = self.new_device(role);
+        self.remake_device_to(role, TINY_IMAGE_BYTES);
     }
 
-    fn new_device(&mut self, role: DeviceRole) -> MemoryDevice {
+    /// The same, with room for images of so many bytes.
+    pub fn remake_device_to(&mut self, role: DeviceRole, image_bytes_max: u64) {
+        self.devices[role as usize] = self.new_device(role, image_bytes_max);
+    }
+
+    /// Another region than any before it.
+    fn new_device(&mut self, role: DeviceRole, image_bytes_max: u64) -> MemoryDevice {
         self.remade += 1;
         let region = RegionId([0xc0 + self.remade; 16]);
         let slot = replica(role as usize + 1);
-        let options = MkfsOptions::device(CLUSTER, region, slot, self.areas).tiny();
+        let options = MkfsOptions {
+            image_bytes_max,
+            ..MkfsOptions::device(CLUSTER, region, slot, self.areas).tiny()
+        };
         formatted(role.name(), &options)
     }
 
@@ -411,7 +429,7 @@ impl Media {
         let medium = if is_copy {
             self.devices[slot - 1].fork()
         } else {
-            self.new_device(role)
+            self.new_device(role, TINY_IMAGE_BYTES)
         };
         self.separate.insert((server, slot), medium);
     }
@@ -437,6 +455,10 @@ impl Media {
     /// A device holds what it held then.
     pub fn set_back_device(&mut self, role: DeviceRole, relics: &Relics) {
         self.devices[role as usize] = relics.devices[role as usize].fork();
+    }
+
+    pub fn fail_device_writes(&mut self, role: DeviceRole, fail: bool) {
+        self.devices[role as usize].fail_writes(if fail { 0..4096 } else { 0..0 });
     }
 
     pub fn fail_local_writes(&mut self, server: usize, fail: bool) {

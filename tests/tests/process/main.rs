@@ -13,7 +13,7 @@
 //! sync.rs         synchronization commands              watch.rs      watchers
 //! access.rs       users other than root                 hostile.rs    users that mean no good
 //! library.rs      C and Python programs                 pages.rs      manual pages
-//! metrics.rs      what a node tells monitoring
+//! metrics.rs      what a node tells monitoring         room.rs       small replicas, a disk that fails
 //! ```
 
 mod access;
@@ -32,6 +32,7 @@ mod pages;
 mod partition;
 mod quorum;
 mod refusals;
+mod room;
 mod startup;
 mod sync;
 mod takeover;

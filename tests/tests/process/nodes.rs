@@ -151,3 +151,31 @@ fn a_view_leaves_a_node_out_and_takes_it_in_again() {
     let why = cluster.nodes[0].adm(&["why"]).done();
     assert!(why.out.contains("external membership monitor"), "{}", why.out);
 }
+
+#[test]
+fn a_removed_node_that_still_runs_does_not_keep_out_the_new_owner_of_its_number() {
+    let mut cluster = Quorum::make_with_spares(3, 1, &[]);
+    for node in &mut cluster.nodes[..3] {
+        node.start();
+    }
+    for node in &cluster.nodes[..3] {
+        wait_for_members(node, &["alpha", "beta", "gamma"]);
+    }
+    cluster.nodes[1].ctl(&["remove-node", "alpha"]).done();
+    for node in &cluster.nodes[1..3] {
+        wait_for_members(node, &["beta", "gamma"]);
+    }
+    // The lowest number is free again.
+    let delta = format!("delta={}", cluster.address(3));
+    cluster.nodes[1].ctl(&["add-node", &delta]).done();
+    cluster.nodes[1].wait_for_log("its number belongs to another server now");
+    cluster.copy_files(1, 3);
+    cluster.nodes[3].adm(&["setup", "--this", "delta"]).done();
+    cluster.nodes[3].start();
+    for node in &cluster.nodes[1..] {
+        wait_for_members(node, &["delta", "beta", "gamma"]);
+    }
+    let alpha = &cluster.nodes[0];
+    assert!(alpha.verdict().contains("was removed"), "{}", alpha.verdict());
+    assert_eq!(alpha.adm(&["keys"]).code, 2, "it serves nothing");
+}

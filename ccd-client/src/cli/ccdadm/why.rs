@@ -31,20 +31,24 @@ impl Why {
             if terminal.json {
                 terminal.document(&document(&dated))?;
             } else {
-                let DatedDecision { date, node, decision } = &dated;
-                let kind = kind(&dated);
-                terminal.line(&format!(
-                    "{} node {node} {kind}: {}",
-                    date_text(*date),
-                    decision.text
-                ))?;
-                if let Some(configuration) = &decision.configuration {
+                terminal.line(&line(&dated))?;
+                if let Some(configuration) = &dated.decision.configuration {
                     terminal.line(&format!("    {configuration}"))?;
                 }
             }
         }
         Ok(Exit::Done)
     }
+}
+
+/// One decision, and how often it was made.
+fn line(dated: &DatedDecision) -> String {
+    let times = match dated.count {
+        0 | 1 => String::new(),
+        count => format!(" ({count} times since {})", date_text(dated.first)),
+    };
+    let (date, node, text) = (date_text(dated.date), dated.node, &dated.decision.text);
+    format!("{date} node {node} {}: {text}{times}", kind(dated))
 }
 
 /// One decision a line.
@@ -55,6 +59,8 @@ pub(super) fn document(dated: &DatedDecision) -> Value {
         "node": u8::from(dated.node),
         "kind": kind(dated),
         "text": dated.decision.text,
+        "count": dated.count,
+        "first": date_text(dated.first),
         "epoch": configuration.map(|configuration| configuration.epoch.0),
         "configuration": configuration.map(ToString::to_string),
     })
@@ -108,5 +114,38 @@ impl Explain {
             }
         }
         Ok(Exit::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::NodeId;
+    use ccd_core::protocol::{Decision, DecisionKind};
+    use ccd_core::time::Date;
+
+    #[test]
+    fn a_repeated_decision_says_how_often_and_since_when() {
+        let decision = Decision {
+            kind: DecisionKind::Damage,
+            configuration: None,
+            text: "the primary failed".into(),
+        };
+        let once = DatedDecision::once(Date(861_184_187_000), NodeId::new(0).unwrap(), decision);
+        assert_eq!(
+            line(&once),
+            "1997-04-16T09:49:47.000Z node 0 damage: the primary failed"
+        );
+        let repeated = DatedDecision {
+            count: 3,
+            date: Date(once.date.0 + 1_000),
+            ..once
+        };
+        assert_eq!(
+            line(&repeated),
+            "1997-04-16T09:49:48.000Z node 0 damage: the primary failed (3 times since 1997-04-16T09:49:47.000Z)"
+        );
+        assert_eq!(document(&repeated)["count"], 3);
+        assert_eq!(document(&repeated)["first"], "1997-04-16T09:49:47.000Z");
     }
 }

@@ -18,6 +18,10 @@ use alloc::format;
 use alloc::sync::Arc;
 use core::time::Duration;
 
+/// The longest pause after configurations that were decided one after the other and not opened, in leases.
+const UNOPENED_PAUSE_LEASES_MAX: u32 = 8;
+const UNOPENED_DOUBLINGS_MAX: u32 = 16;
+
 /// The proposer's side.
 #[derive(Debug)]
 pub(in crate::protocol) struct Install {
@@ -233,11 +237,14 @@ impl Node {
         let late = install
             .late(self.now, self.install_patience())
             .intersection(others);
-        if install.failed || silent.is_some() || !late.is_empty() {
-            let why = match silent {
+        let trouble = (others.minus(install.installed).iter())
+            .find_map(|node| Some((node, self.peer_state(node)?.trouble?)));
+        if install.failed || silent.is_some() || !late.is_empty() || trouble.is_some() {
+            let why = match (silent, trouble) {
                 _ if install.failed => "a replica could not be written".into(),
-                Some(node) => format!("node {node} went silent"),
-                None => format!("node {late} does not get ready"),
+                (Some(node), _) => format!("node {node} went silent"),
+                (None, Some((node, trouble))) => format!("node {node} {}", trouble.name()),
+                (None, None) => format!("node {late} does not get ready"),
             };
             self.record(
                 DecisionKind::Refused,
@@ -245,6 +252,7 @@ impl Node {
             );
             self.waiting = (format!("epoch {epoch} was not opened: {why}"), self.now);
             self.install = None;
+            self.pause_after_unopened();
             if silent.is_none() {
                 self.note_slow(late);
             }
@@ -269,6 +277,18 @@ impl Node {
             }
             self.open(database, &open, &took);
         }
+    }
+
+    /// What was decided was not opened. The first time this node plans anew at once, then after a pause that grows: what stands in
+    /// the way may stay there, and each try is an epoch.
+    fn pause_after_unopened(&mut self) {
+        self.unopened = self.unopened.saturating_add(1);
+        let pause = match self.unopened {
+            0 | 1 => Duration::ZERO,
+            again => (self.settings.heartbeat).saturating_mul(1 << (again - 2).min(UNOPENED_DOUBLINGS_MAX)),
+        };
+        let longest = self.settings.lease * UNOPENED_PAUSE_LEASES_MAX;
+        self.back_off_until = self.back_off_until.max(self.now + pause.min(longest));
     }
 
     /// Serves the configuration from now on.
@@ -301,6 +321,7 @@ impl Node {
         self.moved_from = None;
         self.waiting = (alloc::string::String::new(), self.now);
         self.opened_at = self.now;
+        self.unopened = 0;
         self.take_in_members();
         self.last_proposed.clear();
         self.lease_lost = None;

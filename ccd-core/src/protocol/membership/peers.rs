@@ -146,10 +146,12 @@ impl Node {
             blank: self.blank,
             willing: self.takes_part_in_plans(),
             ready: self.ready(),
-            devices: self.usable_devices(),
+            devices: self.fit_devices(),
             hears: self.heard_nodes(),
             lets_in: self.let_in(),
             device_reports: self.device_reports(),
+            room: self.own_room(),
+            trouble: self.trouble(),
         }
     }
 
@@ -217,15 +219,21 @@ impl Node {
         }
         // A peer that comes, leaves or changes is looked at now rather than at the next heartbeat.
         self.look |= peer.state.as_ref().is_none_or(|last| {
-            (last.willing, last.ready, last.serving, last.epoch, last.hears)
-                != (
-                    state.willing,
-                    state.ready,
-                    state.serving,
-                    state.epoch,
-                    state.hears,
-                )
-                || !self.known.members.contains(from) && last.position != state.position
+            (
+                last.willing,
+                last.ready,
+                last.serving,
+                last.epoch,
+                last.hears,
+                last.trouble,
+            ) != (
+                state.willing,
+                state.ready,
+                state.serving,
+                state.epoch,
+                state.hears,
+                state.trouble,
+            ) || !self.known.members.contains(from) && last.position != state.position
         });
         // Its earlier run had heard this node; this one may not yet.
         let is_new_run = (peer.state.as_ref()).is_some_and(|last| last.incarnation != state.incarnation);

@@ -176,12 +176,11 @@ impl Node {
             return;
         }
         let members = self.known.members.minus(late);
-        let usable = self.usable_devices();
+        let fit = self.fit_devices();
         let devices: DeviceSet = if members.count() == 1 {
-            usable
+            fit
         } else {
-            usable
-                .iter()
+            fit.iter()
                 .filter(|role| self.known.devices.contains(*role))
                 .collect()
         };

@@ -88,7 +88,8 @@ pub(super) fn go_on(view: &View) -> Plan {
     if !mine && !view.impatient {
         for node in view.others(view.known.members.minus(candidates)) {
             let facts = &view.nodes[&node];
-            if facts.linked && facts.willing && !facts.ready && !view.patience_over {
+            if facts.linked && facts.willing && !facts.ready && facts.trouble.is_none() && !view.patience_over
+            {
                 return Plan::Wait(format!("node {node} is starting"));
             }
             if facts.alive_apart {
@@ -132,7 +133,10 @@ pub(super) fn go_on(view: &View) -> Plan {
         .get(&gone.lowest().unwrap_or(view.me))
         .is_some_and(|facts| facts.linked)
     {
-        format!("node {gone} leaves or cannot serve")
+        match view.others(gone).find_map(|node| view.nodes[&node].trouble) {
+            Some(trouble) => format!("node {gone} {}", trouble.name()),
+            None => format!("node {gone} leaves or cannot serve"),
+        }
     } else if gone
         .iter()
         .all(|node| view.nodes.get(&node).is_some_and(|facts| facts.called_gone))
@@ -204,8 +208,12 @@ fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Pl
     if candidates.count() == 1 && devices.is_empty() && total > 1
         || candidates.count() * 2 <= total && devices.is_empty()
     {
+        let small = match view.small.iter().next() {
+            Some(role) => format!(" (the {role} is too small for the database)"),
+            None => String::new(),
+        };
         return Plan::Wait(format!(
-            "no quorum: {} of {total} nodes are here, and no device can be used",
+            "no quorum: {} of {total} nodes are here, and no device can be used{small}",
             candidates.count()
         ));
     }

@@ -27,7 +27,8 @@ pub(super) fn improve(view: &View) -> Plan {
                 view.willing && view.ready || known.owner() == Some(view.me)
             } else {
                 let facts = &view.nodes[node];
-                !facts.linked || facts.willing && (facts.ready || !facts.settled)
+                let starts = !facts.settled && facts.trouble.is_none();
+                !facts.linked || facts.willing && (facts.ready || starts)
             }
         })
         .collect();
@@ -47,9 +48,12 @@ pub(super) fn improve(view: &View) -> Plan {
         // A solo owner that leaves has nobody to hand over to.
         return Plan::Serve;
     }
+    // An owner whose local copy is out of use has the devices only, and becomes no member of a pair.
+    let takes_in = view.ready;
     let joiners: NodeSet = (view.nodes.iter())
         .filter(|(node, facts)| {
             !known.members.contains(**node)
+                && takes_in
                 && facts.linked
                 && facts.ready
                 && facts.willing
@@ -92,10 +96,11 @@ pub(super) fn improve(view: &View) -> Plan {
     }
     let why = if members != known.members {
         let (left, joined) = (known.members.minus(members), members.minus(known.members));
+        let leaving = format!("node {left} {}", view.why_left(left));
         match (left.is_empty(), joined.is_empty()) {
             (true, _) => format!("node {joined} joins"),
-            (_, true) => format!("node {left} leaves"),
-            _ => format!("node {left} leaves, node {joined} joins"),
+            (_, true) => leaving,
+            _ => format!("{leaving}, node {joined} joins"),
         }
     } else if let Some(node) = fallen {
         format!("node {node} has started again")
@@ -106,6 +111,8 @@ pub(super) fn improve(view: &View) -> Plan {
             Some(node) => format!("an operator designates node {node} as master"),
             None => "an operator makes the lowest-numbered node master".to_string(),
         }
+    } else if let Some(role) = known.devices.iter().find(|role| view.small.contains(*role)) {
+        format!("the {role} is too small for the database")
     } else if let Some(why) = &view.unshared {
         why.clone()
     } else {

@@ -12,6 +12,7 @@ mod improve;
 
 use crate::configuration::{Configuration, RestoreFlag};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet};
+use crate::protocol::message::CopyTrouble;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -36,6 +37,8 @@ pub(super) struct Facts {
     pub blank: bool,
     pub willing: bool,
     pub ready: bool,
+    /// Why its local copy is out of use: it says so, or this node knows.
+    pub trouble: Option<CopyTrouble>,
     pub serving: bool,
     /// A member that does not serve what this node serves, and will not by itself.
     pub fell_out: bool,
@@ -84,6 +87,8 @@ pub(super) struct View<'a> {
     /// Devices usable for so long that they may join, and unusable for so long that they must go.
     pub returned: DeviceSet,
     pub lost: DeviceSet,
+    /// Devices that work and are too small for the database; not among the usable ones.
+    pub small: DeviceSet,
     /// Devices not yet tried, while there is still time to.
     pub untried: DeviceSet,
     /// Solo: devices outside of the configuration that hold a recent image already.
@@ -189,6 +194,13 @@ impl View<'_> {
         } else {
             "left by request; `ccdctl join` takes part again"
         }
+    }
+
+    /// What the first of these nodes does, or cannot do, for which it is left out.
+    fn why_left(&self, nodes: NodeSet) -> &'static str {
+        let facts = |node| self.nodes.get(&node);
+        let trouble = (self.others(nodes)).find_map(|node| facts(node)?.trouble);
+        trouble.map_or("leaves", CopyTrouble::name)
     }
 
     fn serving_peer(&self) -> Option<NodeId> {

@@ -71,6 +71,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         unshared: None,
         returned: BOTH,
         lost: DeviceSet::EMPTY,
+        small: DeviceSet::EMPTY,
         untried: DeviceSet::EMPTY,
         prewritten: DeviceSet::EMPTY,
         fenced_by: NodeSet::EMPTY,
@@ -286,5 +287,57 @@ fn a_device_is_counted_only_with_those_that_share_it() {
     ];
     for (situation, view, expected) in table {
         assert_eq!(told(plan(&view)), expected, "{situation}");
+    }
+}
+
+#[test]
+fn a_replica_that_is_too_small_or_takes_no_writes_is_left_out_for_that_reason() {
+    let (pair, solo_a) = (pair(), solo(A, BOTH));
+    let in_trouble = |trouble, settled| Facts {
+        ready: false,
+        trouble: Some(trouble),
+        settled,
+        ..healthy()
+    };
+    fn with_small(view: View<'_>) -> View<'_> {
+        let small = DeviceSet {
+            primary: false,
+            secondary: true,
+        };
+        View {
+            usable: P,
+            returned: P,
+            lost: small,
+            small,
+            ..view
+        }
+    }
+    let owner_in_trouble = View {
+        ready: false,
+        ..view(A, &solo_a, true, healthy())
+    };
+    #[rustfmt::skip]
+    let table = [
+        ("a member's copy fails",          view(A, &pair, true, in_trouble(CopyTrouble::Failed, true)),    "{0} {Primary, Secondary}", "node 1 cannot write its local copy"),
+        ("right after this node started",  view(A, &pair, true, in_trouble(CopyTrouble::Failed, false)),   "{0} {Primary, Secondary}", "node 1 cannot write its local copy"),
+        ("the master's copy fails",        view(B, &pair, true, in_trouble(CopyTrouble::Failed, true)),    "{1} {Primary, Secondary}", "node 0 cannot write its local copy"),
+        ("a copy is too small",            view(A, &pair, true, in_trouble(CopyTrouble::TooSmall, true)),  "{0} {Primary, Secondary}", "node 1 has a local copy that is too small for the database"),
+        ("nobody serves, and a copy failed", view(B, &pair, false, in_trouble(CopyTrouble::Failed, true)), "{1} {Primary, Secondary}", "node 0 cannot write its local copy"),
+        ("a joiner's copy is too small",   view(A, &solo_a, true, in_trouble(CopyTrouble::TooSmall, true)), "serve", ""),
+        ("the owner's own copy failed",    owner_in_trouble,                                               "serve", ""),
+        ("a device is too small",          with_small(view(A, &pair, true, healthy())),                    "{0,1} {Primary}", "the secondary is too small for the database"),
+        ("an owner's device is too small", with_small(view(A, &solo_a, true, silent())),                   "{0} {Primary}", "the secondary is too small for the database"),
+    ];
+    for (situation, view, expected, reason) in table {
+        let found = plan(&view);
+        let why = match &found {
+            Plan::Propose(want) => want.why.clone(),
+            _ => String::new(),
+        };
+        assert_eq!(
+            (told(found).as_str(), why.as_str()),
+            (expected, reason),
+            "{situation}"
+        );
     }
 }

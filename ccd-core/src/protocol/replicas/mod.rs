@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! view.rs        what is known of each          survey.rs      what other nodes' control blocks say
+//! track.rs       when a failed one is tried again (pure)       room.rs  how large a database they hold
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! ```
@@ -13,7 +14,9 @@ mod bring;
 pub(super) mod last_words;
 pub(super) mod loading;
 pub(super) mod own_area;
+mod room;
 mod survey;
+mod track;
 mod view;
 
 pub(in crate::protocol) use bring::Brought;
@@ -25,11 +28,7 @@ use crate::protocol::Node;
 use crate::protocol::interface::{Action, DecisionKind, Ticket};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
-use core::time::Duration;
 use view::State;
-
-/// How long after a failure a replica is opened again.
-const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
 const CHECKPOINT_AT_PERCENT: u8 = 50;
@@ -42,6 +41,8 @@ pub(in crate::protocol) struct Attempt(pub u64);
 #[derive(Clone, Debug)]
 pub(in crate::protocol) enum Purpose {
     Open,
+    /// One that failed was opened again: a write must show that it takes writes before anything depends on it.
+    Reopened,
     Load,
     Heartbeat {
         begun: Time,
@@ -61,7 +62,9 @@ pub(in crate::protocol) enum Purpose {
     },
     /// Nothing waits for it; a failure closes the replica all the same.
     Unattended,
-    Checkpoint,
+    Checkpoint {
+        image_bytes: u64,
+    },
     Prewrite,
     /// A vote for a proposal of another node.
     Vote {
@@ -108,17 +111,26 @@ pub(in crate::protocol) enum Purpose {
     },
 }
 
+/// Which state of an area an operation writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Writes {
+    NoState,
+    Record,
+    Image { image_bytes: u64 },
+}
+
 impl Node {
     /// Asks for an operation on a replica.
     pub(in crate::protocol) fn ask(&mut self, replica: Replica, op: ReplicaOp, purpose: Purpose) -> Ticket {
         self.ticket_last += 1;
         let ticket = Ticket(self.ticket_last);
-        let leads_to = match &op {
-            ReplicaOp::Append { record, .. } => Some(record.next),
+        let (leads_to, writes) = match &op {
+            ReplicaOp::Append { record, .. } => (Some(record.next), Writes::Record),
             ReplicaOp::WriteImage { database } | ReplicaOp::AdoptImage { database } => {
-                Some(database.position())
+                let image_bytes = database.image_len_bytes();
+                (Some(database.position()), Writes::Image { image_bytes })
             }
-            _ => None,
+            _ => (None, Writes::NoState),
         };
         if let Some(leads_to) = leads_to {
             let view = self.replica_mut(replica);
@@ -126,7 +138,7 @@ impl Node {
             view.writes_in_flight += 1;
             view.leads_to = leads_to;
         }
-        self.pending.push((ticket, replica, leads_to.is_some(), purpose));
+        self.pending.push((ticket, replica, writes, purpose));
         self.actions.push(Action::Replica { ticket, replica, op });
         ticket
     }
@@ -156,8 +168,9 @@ impl Node {
 
     /// Opens what is closed and due; called at every heartbeat.
     pub(in crate::protocol) fn re_open_replicas(&mut self) {
+        let (now, serves) = (self.now, self.is_open() && self.lease_holds());
         let due: alloc::vec::Vec<Replica> = (self.replicas.iter())
-            .filter(|(_, view)| matches!(view.state, State::Closed { open_at, .. } if open_at <= self.now))
+            .filter(|(_, view)| matches!(view.state, State::Closed { .. }) && view.track.is_due(now, serves))
             .map(|(replica, _)| *replica)
             .collect();
         for replica in due {
@@ -216,11 +229,10 @@ impl Node {
     ) {
         self.spent = None;
         let asked = self.pending.iter().position(|(of, ..)| *of == ticket);
-        let Some((_, replica, writes_state, purpose)) = asked.map(|index| self.pending.swap_remove(index))
-        else {
+        let Some((_, replica, writes, purpose)) = asked.map(|index| self.pending.swap_remove(index)) else {
             return;
         };
-        if writes_state {
+        if writes != Writes::NoState {
             self.on_state_written(replica, result.is_ok());
         }
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
@@ -248,11 +260,24 @@ impl Node {
                 self.checkpoint_if_due(replica, *journal_used_percent);
             }
             // A record that does not fit leaves the replica as it was.
-            // What a proof is for.
+            // What a proof is for; and a device that was opened again answers, though this node is not registered there.
             Err(error)
-                if matches!(purpose, Purpose::DrillProof) && error.kind == ReplicaErrorKind::Fenced => {}
-            Err(error) if error.kind != ReplicaErrorKind::Full => self.on_failure(replica, &purpose, error),
-            Err(_) => self.replica_mut(replica).journal_full = true,
+                if matches!(purpose, Purpose::DrillProof | Purpose::Reopened)
+                    && error.kind == ReplicaErrorKind::Fenced => {}
+            Err(error) if error.kind != ReplicaErrorKind::Full || matches!(purpose, Purpose::Open) => {
+                self.on_failure(replica, &purpose, error);
+            }
+            Err(error) => {
+                let refused_bytes = match (writes, &purpose) {
+                    (Writes::Image { image_bytes }, _) => Some(image_bytes),
+                    (_, Purpose::Checkpoint { image_bytes }) => Some(*image_bytes),
+                    _ => None,
+                };
+                self.replica_mut(replica).journal_full = true;
+                if let Some(image_bytes) = refused_bytes {
+                    self.on_refused_image(replica, image_bytes, error);
+                }
+            }
             Ok(_) => {}
         }
         self.dispatch(replica, purpose, result);
@@ -261,6 +286,7 @@ impl Node {
     fn dispatch(&mut self, replica: Replica, purpose: Purpose, result: Result<ReplicaAnswer, ReplicaError>) {
         match purpose {
             Purpose::Open => self.on_opened(replica, result),
+            Purpose::Reopened => self.on_reopened(replica, result.err()),
             Purpose::Load => self.on_loaded(replica, result),
             Purpose::Heartbeat { begun } => {
                 if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
@@ -281,7 +307,7 @@ impl Node {
                     self.on_proof_write(role, result.err());
                 }
             }
-            Purpose::Checkpoint => self.replica_mut(replica).checkpoint_in_flight = false,
+            Purpose::Checkpoint { .. } => self.replica_mut(replica).checkpoint_in_flight = false,
             Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
             Purpose::Vote {
                 to,
@@ -313,10 +339,12 @@ impl Node {
         if error.kind == ReplicaErrorKind::Fenced {
             self.on_refused_write(replica);
         }
+        let lease = self.settings.lease;
         let was_usable = self.replica(replica).usable();
         let view = self.replica_mut(replica);
+        let worked = was_usable.then(|| now.since(view.since));
+        view.track.on_failure(now, error.kind, worked, lease);
         view.state = State::Closed {
-            open_at: now + RE_OPEN_AFTER,
             error: Some(error.text.clone()),
         };
         // What the area holds after a failed write is not known until it is read again.
@@ -337,16 +365,35 @@ impl Node {
             view.recorded = Some(error.text.clone());
             let text = alloc::format!("the {replica} failed ({purpose:?}): {error}");
             self.record(DecisionKind::Damage, text);
-            if replica == Replica::Local && !self.solo() {
-                self.stop_serving("the local copy cannot be written");
+            if replica == Replica::Local {
+                if !self.solo() {
+                    self.stop_serving("the local copy cannot be written");
+                }
+                // The others go on without it, and need not wait for the next heartbeat to hear of it.
+                self.next_beat = now;
             }
+        }
+    }
+
+    /// An image did not fit. That does not pass: the replica is not asked to take one as large again, and takes no part.
+    fn on_refused_image(&mut self, replica: Replica, image_bytes: u64, error: &ReplicaError) {
+        self.look = true;
+        let was_known = !self.replica(replica).holds(image_bytes);
+        self.replica_mut(replica).note_refused_image(image_bytes);
+        if !was_known {
+            let text = alloc::format!("the {replica} has no room for the database: {error}");
+            self.record(DecisionKind::Damage, text);
+        }
+        if replica == Replica::Local {
+            self.next_beat = self.now;
         }
     }
 
     /// Opens a replica that is closed without waiting any longer.
     pub(in crate::protocol) fn re_open_now(&mut self, replica: Replica) {
-        if let State::Closed { open_at, .. } = &mut self.replica_mut(replica).state {
-            *open_at = Time::ZERO;
+        let view = self.replica_mut(replica);
+        if matches!(view.state, State::Closed { .. }) {
+            view.track.open_now();
             self.re_open_replicas();
         }
     }
@@ -355,7 +402,6 @@ impl Node {
         let Ok(answer) = result else {
             return;
         };
-        let now = self.now;
         let view = self.replica_mut(replica);
         if let ReplicaAnswer::Survey(survey) = &answer {
             view.is_new = survey::is_of_a_new_region(survey);
@@ -370,6 +416,24 @@ impl Node {
                 self.open_own_area(role, own);
             }
         }
+        let view = self.replica_mut(replica);
+        if view.track.has_failed() {
+            view.state = State::Proving;
+            self.ask(replica, ReplicaOp::WriteScratch, Purpose::Reopened);
+        } else {
+            self.use_opened(replica);
+        }
+    }
+
+    fn on_reopened(&mut self, replica: Replica, error: Option<ReplicaError>) {
+        let is_proven = error.is_none_or(|error| error.kind == ReplicaErrorKind::Fenced);
+        if is_proven && matches!(self.replica(replica).state, State::Proving) {
+            self.use_opened(replica);
+        }
+    }
+
+    fn use_opened(&mut self, replica: Replica) {
+        let now = self.now;
         let view = self.replica_mut(replica);
         view.state = State::Open;
         view.recorded = None;
@@ -389,8 +453,13 @@ impl Node {
         if used_percent < CHECKPOINT_AT_PERCENT || view.checkpoint_in_flight || self.serving.is_none() {
             return;
         }
-        self.replica_mut(replica).checkpoint_in_flight = true;
         let database = self.committed.clone();
-        self.ask(replica, ReplicaOp::Checkpoint { database }, Purpose::Checkpoint);
+        let image_bytes = database.image_len_bytes();
+        if !self.replica(replica).holds(image_bytes) {
+            return;
+        }
+        self.replica_mut(replica).checkpoint_in_flight = true;
+        let purpose = Purpose::Checkpoint { image_bytes };
+        self.ask(replica, ReplicaOp::Checkpoint { database }, purpose);
     }
 }

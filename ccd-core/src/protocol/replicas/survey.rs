@@ -55,6 +55,7 @@ impl Node {
             .areas
             .iter()
             .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
+        self.replica_mut(replica).note_room(survey.image_bytes_max);
         if !is_of_a_new_region(survey) {
             self.replica_mut(replica).is_new = false;
         }

@@ -1,6 +1,7 @@
 //! What this node knows of one of its replicas.
 
 use super::own_area::OwnArea;
+use super::track::{Track, WORKED_LEASES};
 use crate::ids::{Epoch, Position, RegionId};
 use crate::replica::Survey;
 use crate::time::Time;
@@ -39,6 +40,12 @@ pub(in crate::protocol) struct ReplicaView {
     pub(super) leads_to: Position,
     /// A record did not fit its journal: the next write there is a whole image.
     pub journal_full: bool,
+    /// Bytes of the largest image that it has room for, as its superblock says.
+    pub(super) room: Option<u64>,
+    /// Bytes of the smallest image that it refused for want of room.
+    pub(super) refused_bytes: Option<u64>,
+    /// How often it failed soon after it had worked, and how long it is left alone for that.
+    pub(super) track: Track,
     /// One of the records that were to bring it to a state did not fit: an image of that state is asked for instead.
     pub(super) image_instead: bool,
     /// When the newest heartbeat that was written without meeting a claim was begun, and the highest epoch another
@@ -57,18 +64,19 @@ pub(in crate::protocol) struct ReplicaView {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Closed { open_at: Time, error: Option<String> },
+    Closed {
+        error: Option<String>,
+    },
     Opening,
+    /// It failed before, and was opened again: it is used once a write shows that it takes writes.
+    Proving,
     Open,
 }
 
 impl ReplicaView {
     pub fn new(now: Time) -> Self {
         Self {
-            state: State::Closed {
-                open_at: now,
-                error: None,
-            },
+            state: State::Closed { error: None },
             recorded: None,
             since: now,
             survey: Survey::default(),
@@ -81,6 +89,9 @@ impl ReplicaView {
             writes_in_flight: 0,
             leads_to: Position::EMPTY,
             journal_full: false,
+            room: None,
+            refused_bytes: None,
+            track: Track::new(now),
             image_instead: false,
             clean_beat: None,
             beat_in_flight: false,
@@ -110,13 +121,34 @@ impl ReplicaView {
 
     /// It has not been tried yet, so whether it is there is not known.
     pub fn untried(&self) -> bool {
-        matches!(self.state, State::Opening | State::Closed { error: None, .. })
+        match &self.state {
+            State::Closed { error } => error.is_none(),
+            State::Opening => !self.track.has_failed(),
+            State::Proving | State::Open => false,
+        }
+    }
+
+    /// It failed, and has not shown since that it works.
+    pub(super) fn is_failed(&self) -> bool {
+        !self.usable() && self.track.has_failed()
+    }
+
+    /// It has worked for so long since it last failed that a configuration may take it in.
+    pub fn has_returned(&self, now: Time, lease: Duration) -> bool {
+        now.since(self.since) >= self.track.return_after(lease)
+    }
+
+    /// It failed more than once, soon after it had worked again, and has not worked for long since.
+    pub fn is_flapping(&self, now: Time, lease: Duration) -> bool {
+        self.track.is_flapping() && now.since(self.since) < lease * WORKED_LEASES
     }
 
     pub fn error(&self) -> Option<&str> {
         match &self.state {
-            State::Closed { error, .. } => error.as_deref(),
-            State::Opening | State::Open => None,
+            State::Closed { error } => error.as_deref(),
+            // What is being tried again has not worked yet.
+            State::Opening | State::Proving => self.recorded.as_deref(),
+            State::Open => None,
         }
     }
 }

@@ -88,7 +88,7 @@ impl Node {
                 return false;
             }
             Ok((next, _)) => {
-                if let Err(refusal) = self.fits(&next) {
+                if let Err(refusal) = self.fits(&self.committed, &next) {
                     self.finish_update(request, Err(refusal));
                     return false;
                 }

@@ -81,19 +81,6 @@ impl Node {
         }
     }
 
-    /// Whether the replicas have room for this version.
-    pub(in crate::protocol) fn fits(&self, next: &Database) -> Result<(), Refusal> {
-        if next.image_len_bytes() <= self.settings.content_bytes_max {
-            return Ok(());
-        }
-        let why = format!(
-            "the database would have {} bytes, and the replicas hold {}",
-            next.image_len_bytes(),
-            self.settings.content_bytes_max
-        );
-        Err(Refusal::Full { why })
-    }
-
     fn start_round(&mut self) {
         if !self.is_open() || !self.is_master() || !self.lease_holds() || self.freeze_holds_rounds() {
             return;
@@ -138,7 +125,7 @@ impl Node {
                 Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
                 Ok((_, removed)) if dry_run => self.finish_dry_run(id, removed),
                 Ok((next, removed)) => {
-                    if let Err(refusal) = self.fits(&next) {
+                    if let Err(refusal) = self.fits(&admitted, &next) {
                         if !updates.is_empty() {
                             break;
                         }
@@ -286,15 +273,12 @@ impl Node {
         error: Option<ReplicaError>,
     ) {
         match (replica, error) {
-            (_, Some(error)) => {
-                if error.kind == ReplicaErrorKind::Full {
-                    let text = format!("the {replica} has no room for the database: {error}");
-                    self.record(DecisionKind::Damage, text);
-                }
-                if let Replica::Device(role) = replica {
-                    self.round_failed_on(position, role);
-                }
+            (Replica::Device(role), Some(_)) => self.round_failed_on(position, role),
+            // It did not fit, and will not: nobody keeps it. Any other failure has stopped this node.
+            (Replica::Local, Some(error)) if error.kind == ReplicaErrorKind::Full => {
+                self.on_update_nack(self.me(), self.known.epoch, position, error.text);
             }
+            (Replica::Local, Some(_)) => {}
             (Replica::Local, None) => {
                 if let Some(round) = self.round_at(position) {
                     round.stored_locally = true;
@@ -333,18 +317,24 @@ impl Node {
         else {
             return;
         };
-        // One that works again by now may stay: what it missed is brought to it before the successor opens.
-        let usable = self.usable_devices();
-        let devices: DeviceSet = self
-            .known
-            .devices
-            .iter()
-            .filter(|role| usable.contains(*role))
+        // One that works again by now may stay: what it missed is brought to it before the successor opens. But one that fails
+        // again and again goes, if another is left, and so does one that has no room for the database.
+        let fit = self.fit_devices();
+        let stays: DeviceSet = (self.known.devices.iter())
+            .filter(|role| fit.contains(*role))
             .collect();
+        let (now, lease) = (self.now, self.settings.lease);
+        let steady: DeviceSet = (stays.iter())
+            .filter(|role| !self.replica(Replica::Device(*role)).is_flapping(now, lease))
+            .collect();
+        let devices = if steady.is_empty() { stays } else { steady };
         if devices.is_empty() {
             return;
         }
-        let why = format!("the {role} failed under an update");
+        let why = match self.small_text(role) {
+            Some(text) => text,
+            None => format!("the {role} failed under an update"),
+        };
         self.record(DecisionKind::Degraded, why.clone());
         self.propose(Want {
             members: self.known.members,

@@ -140,7 +140,18 @@ impl Node {
         let base = self.head.position();
         let (failed, unclaimed) = (proposal.failed, proposal.claims);
         let present = self.heard_nodes().with(self.me());
-        let members = proposal.want.members.intersection(present);
+        // What the state to start from needs is known only now.
+        let fits = |node: &NodeId| *node == self.me() || self.copy_fits(*node);
+        let fitting: NodeSet = present.iter().filter(fits).collect();
+        let mut members = proposal.want.members.intersection(fitting);
+        if !self.ready() && members.count() > 1 && members.contains(self.me()) && !proposal.forced {
+            // A member of a pair writes its local copy, and this node's failed meanwhile.
+            if !self.opened_as_owner() {
+                self.abandon("this node cannot use its local copy");
+                return;
+            }
+            members = NodeSet::of(self.me());
+        }
         let settles = proposal.want.settles.clone();
         let missing = if settles.nodes.is_some() {
             proposal.want.members.minus(members)
@@ -154,6 +165,7 @@ impl Node {
             .devices
             .iter()
             .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
+            .filter(|role| self.device_fits(*role))
             .collect();
         let alone = members.count() == 1 && !devices.is_empty();
         let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);

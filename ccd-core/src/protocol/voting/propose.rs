@@ -29,8 +29,10 @@ use core::time::Duration;
 /// Once enough voters have promised, how many heartbeat intervals the others are waited for.
 const GRACE_BEATS: u32 = 2;
 
-/// Proposals that fail again and again are this many times further apart at most.
+/// Proposals that fail again and again get more time, at most this many times as much, and are further apart, twice as far each
+/// time.
 const BACK_OFF_MAX: u32 = 5;
+const BACK_OFF_DOUBLINGS_MAX: u32 = 3;
 
 #[derive(Debug)]
 pub(in crate::protocol) struct Proposal {
@@ -237,7 +239,8 @@ impl Node {
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
             self.failures += 1;
-            self.back_off_until = self.now + self.settings.heartbeat * step * self.failures.min(BACK_OFF_MAX);
+            let longer = 1 << (self.failures - 1).min(BACK_OFF_DOUBLINGS_MAX);
+            self.back_off_until = self.now + self.settings.heartbeat * step * longer;
             if self.waiting.0 != text {
                 self.record(DecisionKind::Refused, text.clone());
             }

@@ -92,6 +92,10 @@ fn both_sides_hear_what_differs() {
         roster: roster(NodeSet::of(node(1)), 8),
         ..identity(1)
     };
+    let number_reused = identity(1);
+    number_reused.roster.borrow_mut().added = NodeSet::of(node(0));
+    number_reused.roster.borrow_mut().digest = Digest([9; 32]);
+    number_reused.roster.borrow_mut().other = Some(Digest([8; 32]));
     let same_number = Identity {
         run: Incarnation(77),
         ..identity(0)
@@ -125,6 +129,11 @@ fn both_sides_hear_what_differs() {
             meet(&identity(0), 1, &other_nodes),
             Mismatch::NotInInit(node(0)),
             "not in the init database",
+        ),
+        (
+            meet(&identity(0), 1, &number_reused),
+            Mismatch::NumberReused(node(0)),
+            "another server",
         ),
         (
             meet(&identity(0), 1, &same_number),

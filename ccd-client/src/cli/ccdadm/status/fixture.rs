@@ -121,13 +121,10 @@ pub fn solo() -> StatusReport {
 }
 
 pub fn decision(kind: DecisionKind, text: &str) -> DatedDecision {
-    DatedDecision {
-        date: Date(861_184_187_000),
-        node: node(0),
-        decision: Decision {
-            kind,
-            configuration: None,
-            text: text.into(),
-        },
-    }
+    let decision = Decision {
+        kind,
+        configuration: None,
+        text: text.into(),
+    };
+    DatedDecision::once(Date(861_184_187_000), node(0), decision)
 }

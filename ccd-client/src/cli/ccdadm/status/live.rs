@@ -186,7 +186,11 @@ impl View {
             .map(|dated| {
                 let date = date_text(dated.date);
                 let text = dated.decision.text.lines().next().unwrap_or_default().to_owned();
-                Line::raw(format!("{}  {text}", date.get(..19).unwrap_or(&date)))
+                let times = match dated.count {
+                    0 | 1 => String::new(),
+                    count => format!("{count} times: "),
+                };
+                Line::raw(format!("{}  {times}{text}", date.get(..19).unwrap_or(&date)))
             })
             .collect()
     }
