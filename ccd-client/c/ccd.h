@@ -152,6 +152,9 @@ typedef struct ccd_news {
 #define CCD_E_PERMISSION 1109      /* this user may not do this */
 #define CCD_E_TOO_LARGE 1110       /* a transaction is larger than one can be */
 #define CCD_E_TOO_MANY_WATCHERS 1120 /* the node, or this user on it, has as many watchers as there may be */
+#define CCD_E_LARGER_THAN_REPLICAS 1150 /* a restore is larger than the database may be (option image_mib) */
+#define CCD_E_REQUEST_REUSED 1152  /* another transaction was applied under this request id */
+#define CCD_E_FOREIGN_CHECKPOINT 1153 /* another cluster saved the file; ccdadm restore --force takes it */
 #define CCD_E_NOT_SERVING 1201     /* the node does not serve now */
 #define CCD_E_NO_QUORUM 1202       /* too few nodes are there */
 #define CCD_E_BUSY 1203            /* an update is under way (CCD_NO_WAIT) */

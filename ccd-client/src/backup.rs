@@ -6,17 +6,24 @@
 use crate::error::CcdError;
 use crate::files;
 use ccd_core::configuration::RestoreFlag;
-use ccd_core::database::{ConsistencyRecord, Content, Key, Op, ParsedText, RecordCheck};
+use ccd_core::database::{
+    ConsistencyRecord, Content, ContentText, FileOrigin, Key, OPERATIONS_MAX, Op, ParsedText, RecordCheck,
+};
+use ccd_core::ids::ClusterId;
 use std::path::Path;
 
 /// Largest database file that is read.
 pub const TEXT_BYTES_MAX: u64 = 1 << 30;
+
+/// A restore of more than that loads text. Of less, it is an operation that every version of ccd knows.
+const LOADED_BYTES_MIN: usize = 1 << 20;
 
 /// A database file that was read and verified.
 #[derive(Clone, Debug)]
 pub struct Backup {
     content: Content,
     record: ConsistencyRecord,
+    origin: Option<FileOrigin>,
 }
 
 impl Backup {
@@ -33,6 +40,7 @@ impl Backup {
         Ok(Self {
             content: parsed.content,
             record,
+            origin: parsed.origin,
         })
     }
 
@@ -40,13 +48,18 @@ impl Backup {
         &self.record
     }
 
+    /// What people are told of a file that another cluster saved; `None`: it does not say so.
+    pub fn foreign_to(&self, cluster: ClusterId, name: &str) -> Option<String> {
+        let origin = self.origin.as_ref().filter(|origin| origin.cluster != cluster)?;
+        Some(format!(
+            "it was saved by cluster {:?} ({}), and this is cluster {name:?} ({cluster})",
+            origin.name, origin.cluster
+        ))
+    }
+
     /// The whole database becomes this.
     pub fn restore_all(self) -> Op {
-        Op::ReplaceAll {
-            content: self.content,
-            // The master says whether all nodes are active.
-            restore: RestoreFlag::default(),
-        }
+        replace_all(self.content)
     }
 
     /// One key becomes what it is here; `None` if it is not.
@@ -60,10 +73,42 @@ impl Backup {
         if formats.is_empty() {
             return None;
         }
-        Some(Op::ReplaceKey {
-            key,
-            content: Content { formats, rows },
-            restore: RestoreFlag::default(),
+        let content = Content { formats, rows };
+        let restore = RestoreFlag::default();
+        Some(match loaded(&content) {
+            Some(text) => Op::LoadKey { key, text, restore },
+            None => Op::ReplaceKey {
+                key,
+                content,
+                restore,
+            },
         })
     }
+}
+
+/// The whole database becomes this content.
+pub fn replace_all(content: Content) -> Op {
+    // The master says whether all nodes are active.
+    let restore = RestoreFlag::default();
+    match loaded(&content) {
+        Some(text) => Op::LoadAll { text, restore },
+        None => Op::ReplaceAll { content, restore },
+    }
+}
+
+/// Content that is long as text, which travels in pieces. What does not fit its format is left to the master to refuse.
+fn loaded(content: &Content) -> Option<ContentText> {
+    let rows = content.rows.iter();
+    let bytes: usize = rows
+        .map(|row| row.key.as_str().len() + row.values.iter().map(|value| value.len() + 1).sum::<usize>())
+        .sum();
+    if bytes < LOADED_BYTES_MIN {
+        return None;
+    }
+    ContentText::new(content, None).ok()
+}
+
+/// Whether operations take so much that what they do is better loaded as text.
+pub fn is_large(ops: &[Op]) -> bool {
+    ops.len() > OPERATIONS_MAX || ops.iter().map(Op::encoded_bytes_max).sum::<usize>() > LOADED_BYTES_MIN
 }

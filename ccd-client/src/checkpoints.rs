@@ -7,7 +7,7 @@
 use crate::dates::date_text;
 use crate::files;
 use crate::places::Places;
-use ccd_core::database::{ConsistencyRecord, Database};
+use ccd_core::database::{ConsistencyRecord, Database, FileOrigin};
 use ccd_core::init::check_name;
 use ccd_core::time::Date;
 use std::fs::{self, File};
@@ -66,11 +66,11 @@ pub fn path_of(places: &Places, name: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// When the folder cannot be made or the file not written.
-pub fn save(path: &Path, database: &Database) -> io::Result<()> {
+pub fn save(path: &Path, database: &Database, origin: &FileOrigin) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    files::write_whole(path, database.to_text().as_bytes(), 0o600)
+    files::write_whole(path, database.to_file_text(origin).as_bytes(), 0o600)
 }
 
 /// All of them, newest first.
@@ -138,6 +138,14 @@ pub fn rotate(folder: &Path, keep: usize) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ccd_core::ids::ClusterId;
+
+    fn origin() -> FileOrigin {
+        FileOrigin {
+            cluster: ClusterId([7; 16]),
+            name: "prod".to_owned(),
+        }
+    }
 
     fn places(folder: &Path) -> Places {
         Places {
@@ -154,13 +162,13 @@ mod tests {
         let database = Database::default();
         for second in 0..5 {
             let path = path_of(&places, &automatic_name(Date(second * 1_000))).expect("it is a name");
-            save(&path, &database).expect("it is saved");
+            save(&path, &database, &origin()).expect("it is saved");
             let file = File::options().write(true).open(&path).expect("it is there");
             let time = UNIX_EPOCH + std::time::Duration::from_secs(second + 1);
             file.set_modified(time).expect("the file is ours");
         }
         let named = path_of(&places, "before-upgrade").expect("it is a name");
-        save(&named, &database).expect("it is saved");
+        save(&named, &database, &origin()).expect("it is saved");
         fs::write(places.checkpoints_dir().join("auto-broken.ccd"), "no record\n")
             .expect("the folder is ours");
         fs::write(places.checkpoints_dir().join(".hidden.ccd"), "").expect("the folder is ours");

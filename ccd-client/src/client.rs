@@ -218,10 +218,7 @@ impl Client {
                     });
                 }
                 Ok(Told::WouldApply { removed }) => return Ok(Applied::WouldApply { removed }),
-                Ok(Told::Refused(Refusal::Op(OpError::AlreadyApplied {
-                    request: applied,
-                    generation,
-                }))) if applied == request => {
+                Ok(Told::Refused(Refusal::Op(OpError::AlreadyApplied { generation, .. }))) => {
                     return Ok(Applied::Committed {
                         generation,
                         removed: None,

@@ -116,16 +116,36 @@ impl Connection {
         while sent_bytes < frame.len() {
             let written = self.within(deadline, |stream| send(stream, &frame[sent_bytes..]));
             sent_bytes += match written {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                other => other,
-            }
-            .map_err(|error| Unanswered::Sent(self.lost(error, deadline)))?;
+                Ok(bytes) if bytes > 0 => bytes,
+                Err(error) if is_timeout(&error) => {
+                    return Err(Unanswered::Sent(self.lost(error, deadline)));
+                }
+                other => {
+                    let error = other.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
+                    // A request that is refused for its length is answered before it is read.
+                    return self
+                        .said_before_it_hung_up(id)
+                        .ok_or_else(|| Unanswered::Sent(self.lost(error, deadline)));
+                }
+            };
         }
         loop {
             let reply = self.receive(deadline).map_err(Unanswered::Sent)?;
             // An answer to an earlier request of this connection cannot be waiting: its asker dropped it.
             if reply.id == id {
                 return Ok(reply.body);
+            }
+        }
+    }
+
+    /// What the daemon said about this request before it ended the connection.
+    fn said_before_it_hung_up(&mut self, id: u64) -> Option<Told> {
+        let deadline = Instant::now() + WAIT_MIN;
+        loop {
+            match self.receive(deadline) {
+                Ok(reply) if reply.id == id => return Some(reply.body),
+                Ok(_) => {}
+                Err(_) => return None,
             }
         }
     }

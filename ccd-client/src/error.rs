@@ -112,6 +112,7 @@ impl CcdError {
                 Fault::Overloaded | Fault::Stopping => &m::DAEMON_OVERLOADED,
                 Fault::BadRequest { .. } | Fault::Internal { .. } => &m::DAEMON_FAULT,
                 Fault::TooManyWatchers { .. } => &m::TOO_MANY_WATCHERS,
+                Fault::RequestTooLarge { .. } => &m::LARGER_THAN_REPLICAS,
             },
             Self::Image(_) => &m::IMAGE_DAMAGED,
             Self::Init { .. } => &m::INIT_BAD,
@@ -173,6 +174,7 @@ pub fn op_message(error: &OpError) -> &'static Message {
     match (error, error.class()) {
         (OpError::UnknownColumn { .. }, _) => &m::COLUMN_UNKNOWN,
         (OpError::NoSuchRow { .. }, _) => &m::NO_SUCH_ROW,
+        (OpError::OtherContent { .. }, _) => &m::REQUEST_REUSED,
         (OpError::TransactionTooLarge { .. } | OpError::TooManyOperations { .. }, _) => &m::REQUEST_TOO_LARGE,
         (OpError::KeyNotEmpty { .. }, _) => &m::KEY_NOT_EMPTY,
         (_, ErrorClass::Missing) => &m::NO_SUCH_KEY,

@@ -255,13 +255,26 @@ catalogue! {
         "Nothing was changed.",
         "run the command as root, or have root add the ACCESS row that the message names";
     REQUEST_TOO_LARGE = 1110, BadData,
-        "A transaction is larger than one update can be.",
+        "A transaction has more operations or bytes than one update can have.",
         "Nothing was changed.",
-        "split it: ccdadm apply several smaller files";
+        "split it: ccdadm apply several smaller files; ccdadm restore takes a whole database of any size that image_mib allows";
     TOO_MANY_WATCHERS = 1120, Busy,
         "There are as many watchers on this node, or of this user on it, as there may be.",
         "Nothing is watched.",
         "end some, or watch several keys with one watcher; ss -xp | grep ccdd.sock shows who is connected";
+
+    LARGER_THAN_REPLICAS = 1150, CannotCreate,
+        "A restore is larger than the database that this cluster's replicas can hold (option image_mib).",
+        "Nothing was changed.",
+        "ccdadm restore --key restores one key; else make room: a larger image_mib on all nodes, with new local copies and devices";
+    REQUEST_REUSED = 1152, BadData,
+        "An update came under a request id under which another one was applied.",
+        "Nothing was changed. ccdadm why on the master names the user and the program.",
+        "give each update an id of its own: an empty request of ccd_transact gets a new one, Client::new_request makes one";
+    FOREIGN_CHECKPOINT = 1153, BadData,
+        "The file to be restored was saved by another cluster.",
+        "Nothing was changed.",
+        "make sure that it is the right file: ccdadm diff FILE now; then ccdadm restore --force FILE";
 
     NOT_SERVING = 1201, NotServing,
         "The node has no configuration that it may serve.",

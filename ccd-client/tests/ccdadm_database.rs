@@ -2,6 +2,8 @@
 
 mod support;
 
+use ccd_core::database::FileOrigin;
+use ccd_core::ids::ClusterId;
 use support::{Ran, fake_with_rows, run};
 
 const ROW0: &str = "MY_KEY:clust0:4:sci:foo,bar,moo,boo\n";
@@ -216,4 +218,62 @@ fn a_checkpoint_restores_the_database() {
 #[test]
 fn purify_of_the_running_database_finds_nothing_to_do() {
     fake_with_rows().ccdadm(&["purify"]).expect(0);
+}
+
+#[test]
+fn a_file_that_another_cluster_saved_is_restored_with_force_only() {
+    let fake = fake_with_rows();
+    let path = fake.folder.path().join("saved.ccd");
+    let file = path.to_str().expect("UTF-8");
+    let origin = FileOrigin {
+        cluster: ClusterId([7; 16]),
+        name: "lab".to_owned(),
+    };
+    let text = fake.with(|state| state.database.to_file_text(&origin));
+    std::fs::write(&path, &text).expect("it is written");
+    fake.ccdadm(&["restore", "--yes", file])
+        .expect_error(65, "CCD-1153", "saved by cluster \"lab\" (0707");
+    fake.ccdadm(&["restore", "--dry-run", file])
+        .expect(0)
+        .says("a restore needs --force");
+    fake.ccdadm(&["restore", "--yes", "--force", file])
+        .expect(0)
+        .says("warning: ");
+    // A mark that an editor has put in front is no part of it.
+    std::fs::write(&path, format!("\u{feff}{text}")).expect("it is written");
+    fake.ccdadm(&["restore", "--yes", "--force", file]).expect(0);
+    // Whoever changes a column of the record is found out.
+    let flag = text.replace(":4:", ":3:");
+    assert_ne!(flag, text);
+    std::fs::write(&path, flag).expect("it is written");
+    fake.ccdadm(&["restore", "--yes", "--force", file]).expect_error(
+        104,
+        "CCD-1031",
+        "the columns of the record itself were changed",
+    );
+}
+
+#[test]
+fn what_a_bad_file_holds_reaches_no_terminal_as_it_stands() {
+    let fake = fake_with_rows();
+    let path = fake.folder.path().join("bad.ccd");
+    let file = path.to_str().expect("UTF-8");
+    let bad = "MY_KEY_fmt:a\nMY_KEY:\x1b]0;owned\x07\x1b[2J:\u{9b}31m:x\n";
+    std::fs::write(&path, bad).expect("it is written");
+    let converted = fake.folder.path().join("out.ccd");
+    let out = converted.to_str().expect("UTF-8");
+    for words in [
+        &["apply", file] as &[&str],
+        &["restore", "--yes", file],
+        &["convert", file, out],
+        &["purify", file],
+        &["diff", file, "now"],
+        &["purify", "--json", file],
+    ] {
+        let ran = fake.ccdadm(words);
+        let all = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(all.contains("MY_KEY"), "{words:?}: {all}");
+        let acted_on = all.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t');
+        assert_eq!(acted_on, None, "{words:?}: {all:?}");
+    }
 }

@@ -190,8 +190,11 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
             "ChangeNodes(Add { number: Some(n7), name: \"gamma\", addresses: [NodeAddress { ip: 10.0.0.3, port: Some(7001) }, \
              NodeAddress { ip: fd00::3, port: Some(7001) }] })",
         ),
-        (&["remove-node", "beta"], "ChangeNodes(Remove { node: \"1\" })"),
-        (&["remove-node", "0"], "ChangeNodes(Remove { node: \"0\" })"),
+        (
+            &["remove-node", "--yes", "beta"],
+            "ChangeNodes(Remove { node: \"1\" })",
+        ),
+        (&["remove-node", "-y", "0"], "ChangeNodes(Remove { node: \"0\" })"),
     ] {
         let ran = fake.ccdctl(args).expect(0);
         let next = if args[0] == "add-node" {
@@ -208,6 +211,8 @@ fn ccdctl_adds_and_removes_nodes_and_says_what_comes_next() {
         .expect(0)
         .json();
     assert!(document["next"][0].as_str().unwrap().contains("authkey"));
+    fake.ccdctl(&["remove-node", "beta"])
+        .expect_error(107, "CCD-1002", "Node beta is up");
     fake.ccdctl(&["remove-node", "beta", "--dry-run"])
         .expect(0)
         .says("dry run: node alpha of prod, now serving, would be asked to remove the node beta");

@@ -357,6 +357,7 @@ fn told() -> impl Strategy<Value = Told> {
         past_told(),
         ".{0,9}".prop_map(|why| Told::Failed(Fault::NotPermitted { why })),
         any::<u64>().prop_map(|bytes| Told::Failed(Fault::TooLarge { bytes })),
+        any::<(u64, u64)>().prop_map(|(bytes, max)| Told::Failed(Fault::RequestTooLarge { bytes, max })),
     ]
 }
 

@@ -26,6 +26,7 @@ pub use options::{
     Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation, WORD_OPTIONS,
     WordSpec,
 };
+pub use rows::unsuited;
 pub use text::INIT_BYTES_MAX;
 
 use crate::database::{Key, Row, format_text};

@@ -198,10 +198,11 @@ pub fn summons_of(database: &Database, ops: &[Op]) -> Result<Option<Summons>, Su
             | Op::Remove(Pattern { key, .. })
             | Op::Format { key, .. }
             | Op::RemoveFormat(key)
-            | Op::ReplaceKey { key, .. } => {
+            | Op::ReplaceKey { key, .. }
+            | Op::LoadKey { key, .. } => {
                 keys.insert(key);
             }
-            Op::ReplaceAll { .. } => {
+            Op::ReplaceAll { .. } | Op::LoadAll { .. } => {
                 for row in database.rows_of(SYNC_KEY) {
                     commands.insert(named_in(&row)?);
                 }
@@ -222,12 +223,7 @@ pub fn summons_of(database: &Database, ops: &[Op]) -> Result<Option<Summons>, Su
     let (operation, row) = match ops {
         [Op::Add(row)] => (Operation::Add, Some(row.to_text())),
         [Op::Remove(pattern)] => (Operation::Remove, only_row(database, pattern)),
-        _ if ops
-            .iter()
-            .any(|op| matches!(op, Op::ReplaceKey { .. } | Op::ReplaceAll { .. })) =>
-        {
-            (Operation::Restore, None)
-        }
+        _ if ops.iter().any(is_restore) => (Operation::Restore, None),
         _ => (Operation::Apply, None),
     };
     Ok(Some(Summons {
@@ -235,6 +231,13 @@ pub fn summons_of(database: &Database, ops: &[Op]) -> Result<Option<Summons>, Su
         operation,
         row,
     }))
+}
+
+fn is_restore(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::ReplaceKey { .. } | Op::ReplaceAll { .. } | Op::LoadKey { .. } | Op::LoadAll { .. }
+    )
 }
 
 fn only_row(database: &Database, pattern: &Pattern) -> Option<String> {
@@ -247,10 +250,11 @@ fn only_row(database: &Database, pattern: &Pattern) -> Option<String> {
 /// Whether an update may change the rows of [`SYNC_KEY`].
 pub(crate) fn touches_commands(ops: &[Op]) -> bool {
     ops.iter().any(|op| match op {
-        Op::Add(Row { key, .. }) | Op::Format { key, .. } | Op::ReplaceKey { key, .. } => {
-            key.as_str() == SYNC_KEY
-        }
-        Op::ReplaceAll { .. } => true,
+        Op::Add(Row { key, .. })
+        | Op::Format { key, .. }
+        | Op::ReplaceKey { key, .. }
+        | Op::LoadKey { key, .. } => key.as_str() == SYNC_KEY,
+        Op::ReplaceAll { .. } | Op::LoadAll { .. } => true,
         Op::Remove(_) | Op::RemoveFormat(_) | Op::Purify => false,
     })
 }

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// Most operations of a record that the event loop makes into blocks itself.
 const SMALL_UPDATES_MAX: usize = 64;
+/// And so many bytes: what a device takes in one write that nobody notices.
+const SMALL_BYTES_MAX: usize = 256 << 10;
 
 /// An append that is being carried.
 #[derive(Debug)]
@@ -52,7 +54,9 @@ pub(crate) enum TakeOff {
 pub(crate) fn is_small(record: &Record) -> bool {
     match &record.body {
         RecordBody::Updates { updates, .. } => {
+            // One operation may bring a whole database.
             updates.iter().map(|update| update.ops.len()).sum::<usize>() <= SMALL_UPDATES_MAX
+                && record.encoded_bytes_max() <= SMALL_BYTES_MAX
         }
         RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => true,
     }

@@ -7,7 +7,7 @@ use crate::history::be_nice;
 use crate::outlet::{self, Bell, Outlet};
 use ccd_client::Places;
 use ccd_client::checkpoints::{automatic_name, list, path_of, rotate, save};
-use ccd_core::database::Database;
+use ccd_core::database::{Database, FileOrigin};
 use ccd_core::ids::Position;
 use ccd_core::time::{Date, Time};
 use std::path::Path;
@@ -31,6 +31,7 @@ pub struct Checkpoints {
     places: Places,
     every: Option<Duration>,
     keep: usize,
+    origin: FileOrigin,
     next: Time,
     /// A snapshot was asked for, or is being saved.
     busy: bool,
@@ -45,6 +46,7 @@ impl Checkpoints {
         places: &Places,
         every: Option<Duration>,
         keep: u32,
+        origin: FileOrigin,
         now: Time,
         today: Date,
         bell: &Bell,
@@ -58,6 +60,7 @@ impl Checkpoints {
             places: places.clone(),
             every,
             keep: keep as usize,
+            origin,
             next: now + wait,
             busy: false,
             saved: None,
@@ -95,9 +98,10 @@ impl Checkpoints {
             return;
         }
         let (places, keep, outlet) = (self.places.clone(), self.keep, self.outlet.clone());
+        let origin = self.origin.clone();
         let work = move || {
             be_nice();
-            let outcome = write(&places, &database, keep, today);
+            let outcome = write(&places, &database, &origin, keep, today);
             // The daemon may be gone.
             let _ = outlet.blocking_send(Saved { position, outcome });
         };
@@ -142,12 +146,13 @@ fn age_of_last(folder: &Path, today: Date) -> Duration {
 fn write(
     places: &Places,
     database: &Database,
+    origin: &FileOrigin,
     keep: usize,
     today: Date,
 ) -> Result<(String, Vec<String>), String> {
     let name = automatic_name(today);
     let path = path_of(places, &name)?;
-    save(&path, database).map_err(|error| format!("{}: {error}", path.display()))?;
+    save(&path, database, origin).map_err(|error| format!("{}: {error}", path.display()))?;
     let folder = places.checkpoints_dir();
     let dropped = rotate(&folder, keep).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok((name, dropped))
@@ -156,6 +161,14 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ccd_core::ids::ClusterId;
+
+    fn origin() -> FileOrigin {
+        FileOrigin {
+            cluster: ClusterId([7; 16]),
+            name: "prod".to_owned(),
+        }
+    }
 
     fn places(folder: &Path) -> Places {
         Places {
@@ -174,7 +187,7 @@ mod tests {
         let start = Time::ZERO + HOUR;
         let today = Date(HOUR.as_millis() as u64);
         let (mut checkpoints, mut inlet) =
-            Checkpoints::new(&places, Some(HOUR), 2, start, today, &Bell::default());
+            Checkpoints::new(&places, Some(HOUR), 2, origin(), start, today, &Bell::default());
         assert_eq!(checkpoints.next_deadline(), start);
         checkpoints.asked(start);
         assert_eq!(checkpoints.next_deadline(), Time::NEVER);
@@ -195,18 +208,33 @@ mod tests {
     fn without_an_interval_there_is_none_and_one_of_an_earlier_run_counts() {
         let folder = tempfile::tempdir().expect("a folder");
         let places = places(folder.path());
-        let (none, _inlet) = Checkpoints::new(&places, None, 2, Time::ZERO, Date(0), &Bell::default());
+        let (none, _inlet) =
+            Checkpoints::new(&places, None, 2, origin(), Time::ZERO, Date(0), &Bell::default());
         assert_eq!(none.next_deadline(), Time::NEVER);
         let path = path_of(&places, &automatic_name(Date(0))).expect("it is a name");
-        save(&path, &Database::default()).expect("it is saved");
+        save(&path, &Database::default(), &origin()).expect("it is saved");
         let saved = list(&places.checkpoints_dir()).expect("it is there")[0].saved;
         let later = Date(saved.0 + HOUR.as_millis() as u64 / 4);
-        let (checkpoints, _inlet) =
-            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, later, &Bell::default());
+        let (checkpoints, _inlet) = Checkpoints::new(
+            &places,
+            Some(HOUR),
+            2,
+            origin(),
+            Time::ZERO,
+            later,
+            &Bell::default(),
+        );
         assert_eq!(checkpoints.next_deadline(), Time::ZERO + HOUR / 4 * 3);
         // The clock was set back.
-        let (checkpoints, _inlet) =
-            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0), &Bell::default());
+        let (checkpoints, _inlet) = Checkpoints::new(
+            &places,
+            Some(HOUR),
+            2,
+            origin(),
+            Time::ZERO,
+            Date(0),
+            &Bell::default(),
+        );
         assert_eq!(checkpoints.next_deadline(), Time::ZERO + HOUR);
     }
 
@@ -215,8 +243,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let places = places(folder.path());
         std::fs::write(places.checkpoints_dir(), "in the way").expect("the folder is ours");
-        let (mut checkpoints, mut inlet) =
-            Checkpoints::new(&places, Some(HOUR), 2, Time::ZERO, Date(0), &Bell::default());
+        let (mut checkpoints, mut inlet) = Checkpoints::new(
+            &places,
+            Some(HOUR),
+            2,
+            origin(),
+            Time::ZERO,
+            Date(0),
+            &Bell::default(),
+        );
         checkpoints.asked(Time::ZERO);
         checkpoints.begin(Database::default(), Date(0));
         let saved = inlet.blocking_recv().expect("it was tried");

@@ -8,6 +8,7 @@ use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, LocalCopyError, RegionStore};
 use ccd_client::files::{Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Exit, Places};
+use ccd_core::database::RECORD_BYTES_MAX;
 use ccd_core::ids::{Incarnation, NodeId, NodeSet, Replica};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
@@ -133,6 +134,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         update_propagation: options.update_propagation,
         sync_timeout: options.sync_timeout,
         image_chunk_bytes: IMAGE_CHUNK_BYTES,
+        update_bytes_whole_max: RECORD_BYTES_MAX,
         content_bytes_max: u64::from(options.image_mib) << 20,
     };
     let identity = Identity {

@@ -184,6 +184,11 @@ pub unsafe extern "C" fn ccd_restore(handle: *mut c_void, key: *const c_char, fi
         let file = unsafe { arguments::text(file, PATH_BYTES_MAX, "file") }?;
         let backup = backup::Backup::read(Path::new(&file))
             .map_err(|error| Failure::new(error.message(), error.to_string()))?;
+        let report = settings.client.status()?;
+        if let Some(why) = backup.foreign_to(report.cluster_id, &report.cluster_name) {
+            let why = format!("{file}: {why}");
+            return Err(Failure::new(&messages::FOREIGN_CHECKPOINT, why));
+        }
         let op = match key {
             None => backup.restore_all(),
             Some(key) => backup.restore_key(key).ok_or_else(|| {

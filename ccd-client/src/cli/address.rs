@@ -1,7 +1,7 @@
 //! Where a node listens, as an administrator writes it. Used by `ccdadm setup` and `ccdctl add-node`.
 
 use super::terminal::Terminal;
-use ccd_core::init::NodeAddress;
+use ccd_core::init::{NodeAddress, unsuited};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -10,6 +10,14 @@ use std::net::{IpAddr, ToSocketAddrs};
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_address(text: &str, terminal: &Terminal) -> Result<NodeAddress, String> {
+    let parsed = resolved(text, terminal)?;
+    match unsuited(parsed.ip) {
+        Some(why) => Err(format!("address {text:?}: {why}")),
+        None => Ok(parsed),
+    }
+}
+
+fn resolved(text: &str, terminal: &Terminal) -> Result<NodeAddress, String> {
     if let Ok(address) = text.parse::<NodeAddress>() {
         return Ok(address);
     }

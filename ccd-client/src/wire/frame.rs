@@ -4,6 +4,7 @@
 //! byte is refused.
 
 use super::{Ask, FromDaemon, ToDaemon};
+use ccd_core::database::RECORD_BYTES_MAX;
 use core::borrow::Borrow;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
@@ -18,8 +19,22 @@ pub const PREAMBLE: [u8; 4] = [b'c', b'c', b'd', VERSION];
 /// The length in front of every message.
 pub const FRAME_PREFIX_BYTES: usize = 4;
 
-/// Most bytes of one request: the largest transaction (16 MiB) and what surrounds it.
-pub const REQUEST_BYTES_MAX: usize = 17 << 20;
+/// Most bytes of one request: a restore of the largest database. A daemon takes no more than its replicas hold, and
+/// what surrounds that: see [`request_bytes_max`].
+pub const REQUEST_BYTES_MAX: usize = REPLY_BYTES_MAX;
+
+/// Most bytes of a request to a daemon whose replicas hold an image of so many: one that loads it, or the largest transaction of
+/// other operations (16 MiB).
+pub const fn request_bytes_max(image_bytes_max: u64) -> usize {
+    let around = 1 << 20;
+    let transaction = RECORD_BYTES_MAX + around;
+    let load = image_bytes_max.saturating_add(around as u64);
+    match load {
+        load if load >= REQUEST_BYTES_MAX as u64 => REQUEST_BYTES_MAX,
+        load if load as usize > transaction => load as usize,
+        _ => transaction,
+    }
+}
 
 /// Most bytes of one reply: the largest database image (`image_mib` ends at 1,024) and what surrounds it.
 pub const REPLY_BYTES_MAX: usize = (1024 + 1) << 20;
@@ -27,7 +42,7 @@ pub const REPLY_BYTES_MAX: usize = (1024 + 1) << 20;
 /// What most messages take: room to write one without asking for more.
 const FRAME_BYTES_USUAL: usize = 512;
 
-const _: () = assert!(REPLY_BYTES_MAX <= u32::MAX as usize && REQUEST_BYTES_MAX < REPLY_BYTES_MAX);
+const _: () = assert!(REPLY_BYTES_MAX <= u32::MAX as usize);
 
 /// The other side does not speak this protocol, or not now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +94,11 @@ pub fn append_reply(out: &mut Vec<u8>, reply: &FromDaemon) -> Result<(), WireErr
 /// The bytes after the prefix.
 pub fn decode_request(bytes: &[u8]) -> Result<ToDaemon, WireError> {
     decode(bytes)
+}
+
+/// The id of a request of which at least the beginning is there.
+pub fn request_id(beginning: &[u8]) -> Option<u64> {
+    postcard::take_from_bytes(beginning).ok().map(|(id, _)| id)
 }
 
 /// The bytes after the prefix.

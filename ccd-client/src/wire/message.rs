@@ -181,6 +181,9 @@ pub enum Fault {
     /// There are as many watchers as this node, or this user on it, may have.
     #[error("{why}")]
     TooManyWatchers { why: String },
+    /// The request is larger than what this node's replicas hold.
+    #[error("a request of {bytes} bytes is more than the {max} that this node takes")]
+    RequestTooLarge { bytes: u64, max: u64 },
 }
 
 /// What `ccdadm status` shows: the state machine's status, and the names that only the daemon knows.

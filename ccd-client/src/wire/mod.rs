@@ -21,7 +21,8 @@ mod watch;
 
 pub use frame::{
     FRAME_PREFIX_BYTES, PREAMBLE, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, VERSION, WireError, append_reply,
-    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_len,
+    check_preamble, decode_reply, decode_request, encode_reply, encode_request, reply_len, request_bytes_max,
+    request_id, request_len,
 };
 pub use history::{ChangesAsk, HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate, KeyChange};
 pub use message::{

@@ -31,7 +31,8 @@ impl Database {
                 got: got as u64,
             });
         }
-        let got = update.encoded_bytes_max();
+        // What is loaded is bounded by the room of the replicas, and travels in pieces.
+        let got = update.encoded_bytes_max().saturating_sub(update.loaded_bytes());
         if got > RECORD_BATCH_BYTES_MAX {
             return Err(OpError::TransactionTooLarge {
                 limit: RECORD_BATCH_BYTES_MAX as u64,
@@ -106,14 +107,11 @@ impl Database {
 
     /// All of an update but its preconditions.
     fn with_update(&self, update: &Update) -> Result<(Self, u64), OpError> {
-        if let Some(generation) = self
-            .outcome(update.request)
-            .filter(|_| update.request != RequestId::default())
-        {
-            return Err(OpError::AlreadyApplied {
-                request: update.request,
-                generation,
-            });
+        let request = update.request;
+        match self.applied(request).filter(|_| request != RequestId::default()) {
+            None => {}
+            Some(Ok(generation)) => return Err(OpError::AlreadyApplied { request, generation }),
+            Some(Err(generation)) => return Err(OpError::OtherContent { request, generation }),
         }
         let mut next = self.clone();
         let mut removed = 0;
@@ -153,6 +151,17 @@ impl Database {
             // No row that breaks its format ever gets in: adding, restoring and decoding refuse it. What is left
             // to drop is nothing; files are where broken rows live (see purify.rs).
             Op::Purify => Ok(0),
+            Op::LoadAll { text, restore } => {
+                let removed = self.rows_missing_in(text.tables());
+                self.set_tables(text.tables().clone());
+                self.restore = *restore;
+                Ok(removed)
+            }
+            Op::LoadKey { key, text, restore } => {
+                let removed = self.put_key(key, text.tables().get(key))?;
+                self.restore = *restore;
+                Ok(removed)
+            }
         }
     }
 
@@ -222,7 +231,11 @@ impl Database {
     /// What the content holds of other keys is not looked at.
     fn replace_key(&mut self, key: &Key, content: &Content) -> Result<u64, OpError> {
         let tables = tables_of(content, Some(key)).map_err(OpError::BrokenContent)?;
-        let new = tables.get(key);
+        self.put_key(key, tables.get(key))
+    }
+
+    /// Returns how many of the rows that the key had are gone.
+    fn put_key(&mut self, key: &Key, new: Option<&Table>) -> Result<u64, OpError> {
         let removed = match (self.tables.get(key), new) {
             (None, None) => return Err(OpError::NoSuchKey(key.clone())),
             (None, Some(_)) => 0,
@@ -265,10 +278,10 @@ impl Database {
 
 /// How many rows of `old` are not in `new`.
 fn rows_missing(old: &Table, new: Option<&Table>) -> u64 {
-    old.lines
-        .iter()
-        .filter(|line| !new.is_some_and(|new| new.lines.contains(line)))
-        .count() as u64
+    match new {
+        Some(new) => old.lines.count_missing_in(&new.lines),
+        None => old.lines.measure().rows,
+    }
 }
 
 /// The line a row is stored as, if it fits the format and the limits.

@@ -5,14 +5,20 @@
 //! CCD_CHK:date:generation:length:restore:members:checksum:digest:epoch.lineage as we write it
 //! ```
 //!
-//! Length, checksum and digest are those of all bytes of the text before the record.
+//! Length, checksum and digest are those of all bytes of the text before the record. A file that a cluster saves has a comment
+//! as its last line but one, which every reader that does not know it skips, and which the digest covers:
+//!
+//! ```text
+//! #CCD_FILE:cluster id:cluster name:seal       the seal is the BLAKE3 of date:generation:restore:members:epoch.lineage
+//! ```
 
 use super::Database;
 use super::date::{date_text, parse_date};
+use super::encoding::{decoded, push_encoded};
 use super::lines::byte_sum;
 use super::row::{RECORD_KEY, SEPARATOR};
 use crate::configuration::RestoreFlag;
-use crate::ids::{Epoch, Generation, Lineage, NodeId, NodeSet};
+use crate::ids::{ClusterId, Epoch, Generation, Lineage, NodeId, NodeSet};
 use crate::time::Date;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -64,6 +70,8 @@ pub struct IntegrityError {
     pub length_bytes: Option<Mismatch<u64>>,
     pub checksum: Option<Mismatch<u64>>,
     pub digest: Option<Mismatch<[u8; 32]>>,
+    /// The record's own columns are not those that were saved.
+    pub columns: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,72 @@ impl fmt::Display for IntegrityError {
                 Lineage(got)
             )?;
         }
+        if self.columns {
+            f.write_str(" the columns of the record itself were changed;")?;
+        }
         f.write_str(" it was damaged or edited. Take an older copy, or check it and write a new record: ccdadm convert")
+    }
+}
+
+/// With what the comment in a saved file begins.
+pub(super) const FILE_MARK: &str = "#CCD_FILE:";
+
+/// Which cluster saved a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOrigin {
+    pub cluster: ClusterId,
+    pub name: String,
+}
+
+impl FileOrigin {
+    /// The comment before this record, without a line break.
+    pub(super) fn comment(&self, record: &ConsistencyRecord) -> String {
+        let mut comment = alloc::format!("{FILE_MARK}{}:", self.cluster);
+        push_encoded(&mut comment, &self.name);
+        comment.push(SEPARATOR);
+        comment.push_str(&alloc::format!("{}", Lineage(record.seal())));
+        comment
+    }
+
+    /// Reads such a comment: who saved the file, and the seal of its record.
+    pub(super) fn parse(line: &str) -> Option<(Self, [u8; 32])> {
+        let mut parts = line.strip_prefix(FILE_MARK)?.split(SEPARATOR);
+        let (cluster, name, seal) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || cluster.len() != 32 {
+            return None;
+        }
+        let cluster = u128::from_str_radix(cluster, 16).ok()?;
+        let origin = Self {
+            cluster: ClusterId(cluster.to_be_bytes()),
+            name: decoded(name).ok()?.into_owned(),
+        };
+        Some((origin, parse_hash(seal)?))
+    }
+}
+
+impl ConsistencyRecord {
+    /// Of the columns that say something else than what the text before the record is.
+    pub(super) fn seal(&self) -> [u8; 32] {
+        let (date, restore) = (date_text(self.date), self.restore.digit());
+        let mut columns = alloc::format!("{date}:{}:{restore}:{}", self.generation, self.members);
+        if let Some(Proof { epoch, lineage, .. }) = self.proof {
+            columns.push_str(&alloc::format!(":{epoch}.{lineage}"));
+        }
+        *blake3::hash(columns.as_bytes()).as_bytes()
+    }
+
+    /// The same record for a text that has these bytes before it.
+    pub(super) fn of_text(self, before: &[u8]) -> Self {
+        let proof = self.proof.map(|proof| Proof {
+            digest: *blake3::hash(before).as_bytes(),
+            ..proof
+        });
+        Self {
+            length_bytes: before.len() as u64,
+            checksum: byte_sum(before),
+            proof,
+            ..self
+        }
     }
 }
 
@@ -128,9 +201,28 @@ impl ConsistencyRecord {
             length_bytes: mismatch(self.length_bytes, before.len() as u64),
             checksum: mismatch(self.checksum, byte_sum(before)),
             digest,
+            columns: false,
         };
         let agrees = error.length_bytes.is_none() && error.checksum.is_none() && error.digest.is_none();
         if agrees { Ok(()) } else { Err(error) }
+    }
+
+    /// The same, and that its own columns are those that the comment before it seals, if there is one.
+    pub(super) fn verify_sealed(&self, before: &[u8], seal: Option<[u8; 32]>) -> Result<(), IntegrityError> {
+        let verified = self.verify(before);
+        if seal.is_none_or(|seal| seal == self.seal()) {
+            return verified;
+        }
+        let columns = true;
+        Err(match verified {
+            Ok(()) => IntegrityError {
+                length_bytes: None,
+                checksum: None,
+                digest: None,
+                columns,
+            },
+            Err(error) => IntegrityError { columns, ..error },
+        })
     }
 
     /// Reads a record of six or eight columns, without its line break.

@@ -140,8 +140,21 @@ impl Database {
     }
 
     /// The generation at which an update was applied, if it is one of the last [`OUTCOMES_MAX`](super::OUTCOMES_MAX).
+    /// What it held is not looked at.
     pub fn outcome(&self, request: RequestId) -> Option<Generation> {
-        self.outcomes.generation(request, self.position.stamp.generation)
+        let found = self.outcomes.find(request, self.position.stamp.generation);
+        found.map(|outcome| outcome.generation)
+    }
+
+    /// The same: `Ok` if it was applied with this content, `Err` if with another.
+    pub fn applied(&self, request: RequestId) -> Option<Result<Generation, Generation>> {
+        let found = self.outcomes.find(request, self.position.stamp.generation)?;
+        let generation = found.generation;
+        Some(if found.request == request {
+            Ok(generation)
+        } else {
+            Err(generation)
+        })
     }
 
     /// Date of the last update, by the clock of the node whose client made it.

@@ -93,7 +93,7 @@ impl<'a> Noted<'a> {
             }
             Op::Format { key, columns } => net.format(key, self.catch_up()?.columns(key), Some(columns)),
             Op::RemoveFormat(key) => net.format(key, self.catch_up()?.columns(key), None),
-            Op::ReplaceKey { .. } | Op::ReplaceAll { .. } => {
+            Op::ReplaceKey { .. } | Op::ReplaceAll { .. } | Op::LoadKey { .. } | Op::LoadAll { .. } => {
                 let now = self.catch_up()?;
                 let before = now.clone();
                 now.run(op)?;

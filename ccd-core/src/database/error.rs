@@ -183,7 +183,7 @@ pub enum OpError {
         "the transaction has {got} operations, at most {limit} are allowed; split it, or use ccdadm restore"
     )]
     TooManyOperations { limit: u64, got: u64 },
-    #[error("request {request} was applied already, at generation {generation}")]
+    #[error("request {} was applied already, at generation {generation}", request.public())]
     AlreadyApplied {
         request: RequestId,
         generation: Generation,
@@ -193,6 +193,14 @@ pub enum OpError {
     /// A row of `CCD_SYNC` that sets no synchronization command.
     #[error("{row} sets no synchronization command: {why}")]
     SyncRow { row: String, why: String },
+    #[error(
+        "request {} was applied with other content, at generation {generation}; each update has an id of its own",
+        request.public()
+    )]
+    OtherContent {
+        request: RequestId,
+        generation: Generation,
+    },
 }
 
 /// What kind of trouble an [`OpError`] is; exit codes and library error numbers follow from it.
@@ -223,7 +231,8 @@ impl OpError {
             | Self::TransactionTooLarge { .. }
             | Self::TooManyOperations { .. }
             | Self::BrokenContent(_)
-            | Self::SyncRow { .. } => ErrorClass::BadData,
+            | Self::SyncRow { .. }
+            | Self::OtherContent { .. } => ErrorClass::BadData,
         }
     }
 }

@@ -141,6 +141,19 @@ impl Lines {
         self.chunks.values().flat_map(|chunk| chunk.lines_of())
     }
 
+    /// How many of the lines the other has not. Both are walked once: asking for each line would take many times as long.
+    pub fn count_missing_in(&self, other: &Self) -> u64 {
+        if self.chunks.ptr_eq(&other.chunks) {
+            return 0;
+        }
+        let mut others = other.iter().peekable();
+        let is_missing = |line: &&str| {
+            while others.next_if(|known| known < line).is_some() {}
+            others.peek() != Some(line)
+        };
+        self.iter().filter(is_missing).count() as u64
+    }
+
     /// The lines that start with `prefix`, in order.
     pub fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.from(prefix).take_while(move |line| line.starts_with(prefix))

@@ -12,6 +12,7 @@
 //! admit.rs      how an update changes a database
 //! record.rs     records as bytes, and their lineage
 //! image/        a whole version as bytes, written and read piece by piece
+//! content_text.rs  formats and rows as checked text: a restore of any size
 //! date.rs       dates as Fig. 6 writes them
 //! consistency.rs  the consistency record
 //! text.rs       a whole version as text: writing, reading, purify, convert
@@ -23,6 +24,7 @@
 
 mod admit;
 mod consistency;
+mod content_text;
 #[allow(clippy::module_inception)]
 mod database;
 mod date;
@@ -43,7 +45,8 @@ mod transaction;
 mod update;
 mod view;
 
-pub use consistency::{ConsistencyRecord, IntegrityError, Mismatch, Proof, RecordError};
+pub use consistency::{ConsistencyRecord, FileOrigin, IntegrityError, Mismatch, Proof, RecordError};
+pub use content_text::ContentText;
 pub use database::{Content, Database};
 pub use date::{date_text, parse_date};
 pub use difference::{Difference, FormatChange};
@@ -62,7 +65,7 @@ pub use row::{
 pub use text::{ParsedText, Purified, RecordCheck, TextError, convert_text, purify_text};
 pub use transaction::{BrokenLine, LineError, Transaction, TransactionError};
 pub use update::{
-    OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX, Record, RecordBody, Update,
-    Who, at_most_operations_max,
+    OPERATIONS_MAX, Op, Precondition, RECORD_BATCH_BYTES_MAX, RECORD_BYTES_LARGEST, RECORD_BYTES_MAX, Record,
+    RecordBody, Update, Who, at_most_operations_max, content_digest, loaded_bytes,
 };
 pub use view::View;

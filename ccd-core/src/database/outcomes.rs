@@ -42,12 +42,14 @@ impl Default for Outcomes {
 
 impl Outcomes {
     /// When a request was applied, seen from the database at generation `now`.
-    pub(super) fn generation(&self, request: RequestId, now: Generation) -> Option<Generation> {
+    /// The id tells what it held when it was applied.
+    pub(super) fn find(&self, request: RequestId, now: Generation) -> Option<Outcome> {
         let (branch, bucket) = bucket_of(request);
-        let bucket = self.branches[branch][bucket].iter();
-        let mut found =
-            bucket.filter(|outcome| outcome.request == request && is_remembered(outcome.generation, now));
-        found.next().map(|outcome| outcome.generation)
+        let mut bucket = self.branches[branch][bucket].iter();
+        let is_found = |outcome: &&Outcome| {
+            outcome.request.is_same_request(request) && is_remembered(outcome.generation, now)
+        };
+        bucket.find(is_found).copied()
     }
 
     /// Notes an update that makes generation `now`. The nil request is nobody's and is not remembered.
@@ -99,7 +101,9 @@ fn is_remembered(generation: Generation, now: Generation) -> bool {
 /// Spreads ids, which are random or counted up; the multiplier is 2⁶⁴ divided by the golden ratio. Which
 /// branch, and which bucket there.
 fn bucket_of(request: RequestId) -> (usize, usize) {
-    let folded = (request.client as u64) ^ ((request.client >> 64) as u64) ^ request.sequence.rotate_left(32);
+    // The low half of the sequence counts; the high half says what the request holds.
+    let sequence = u64::from(request.sequence as u32);
+    let folded = (request.client as u64) ^ ((request.client >> 64) as u64) ^ sequence.rotate_left(32);
     let mixed = (folded ^ (folded >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let index = (mixed >> (64 - BUCKETS.ilog2())) as usize;
     (index / FANOUT, index % FANOUT)
@@ -109,6 +113,10 @@ fn bucket_of(request: RequestId) -> (usize, usize) {
 mod tests {
     use super::*;
 
+    fn found(outcomes: &Outcomes, request: RequestId, now: Generation) -> Option<Generation> {
+        outcomes.find(request, now).map(|outcome| outcome.generation)
+    }
+
     #[test]
     fn updates_of_the_last_4096_generations_are_remembered() {
         let request = |sequence| RequestId { client: 7, sequence };
@@ -117,19 +125,16 @@ mod tests {
         for number in 1..=now.0 {
             outcomes.remember(request(number), Generation(number));
         }
-        assert_eq!(outcomes.generation(request(904), now), None);
+        assert_eq!(found(&outcomes, request(904), now), None);
         for number in 905..=5000 {
-            assert_eq!(
-                outcomes.generation(request(number), now),
-                Some(Generation(number))
-            );
+            assert_eq!(found(&outcomes, request(number), now), Some(Generation(number)));
         }
         let remembered = outcomes.remembered(now);
         assert_eq!(remembered.len(), OUTCOMES_MAX);
         assert_eq!(outcomes.count(now), OUTCOMES_MAX);
         assert!(remembered.is_sorted_by(|one, next| one.generation < next.generation));
         assert!(
-            outcomes.generation(request(905), Generation(5001)).is_none(),
+            found(&outcomes, request(905), Generation(5001)).is_none(),
             "forgotten as time goes on"
         );
     }
@@ -154,6 +159,6 @@ mod tests {
     fn the_request_of_nobody_is_not_remembered() {
         let mut outcomes = Outcomes::default();
         outcomes.remember(RequestId::default(), Generation(1));
-        assert_eq!(outcomes.generation(RequestId::default(), Generation(1)), None);
+        assert_eq!(found(&outcomes, RequestId::default(), Generation(1)), None);
     }
 }

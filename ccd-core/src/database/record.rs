@@ -4,7 +4,7 @@
 //! members and lie in every journal. They have no checksum of their own: what travels is sealed, and every block of a journal
 //! ends doubt about what it holds.
 
-use super::update::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES};
+use super::update::{RECORD_BYTES_LARGEST, RECORD_OVERHEAD_BYTES};
 use super::{Database, ImageError, Record, RecordBody, Update};
 use crate::configuration::Configuration;
 use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, Stamp};
@@ -121,8 +121,25 @@ impl Record {
         }
     }
 
-    /// The record as bytes; at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) if its updates were batched within
-    /// the limit.
+    /// How much of it is text to be loaded.
+    pub fn loaded_bytes(&self) -> usize {
+        match &self.body {
+            RecordBody::Updates { updates, .. } => updates.iter().map(Update::loaded_bytes).sum(),
+            RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => 0,
+        }
+    }
+
+    /// At least as many bytes as it takes.
+    pub fn encoded_bytes_max(&self) -> usize {
+        let updates = match &self.body {
+            RecordBody::Updates { updates, .. } => updates.as_slice(),
+            RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => &[],
+        };
+        RECORD_OVERHEAD_BYTES + updates.iter().map(Update::encoded_bytes_max).sum::<usize>()
+    }
+
+    /// The record as bytes; at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) beside the text that it loads, if its
+    /// updates were batched within the limit.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.made.0 {
             Some(bytes) => Cow::Borrowed(bytes),
@@ -147,9 +164,9 @@ impl Record {
 
     fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let len_bytes = bytes.len();
-        if len_bytes > RECORD_BYTES_MAX {
+        if len_bytes > RECORD_BYTES_LARGEST {
             return Err(damaged(format!(
-                "a record of {len_bytes} bytes, at most {RECORD_BYTES_MAX} are allowed"
+                "a record of {len_bytes} bytes, at most {RECORD_BYTES_LARGEST} are allowed"
             )));
         }
         match postcard::take_from_bytes::<Self>(bytes) {
@@ -224,7 +241,7 @@ const _: () =
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{any_history, commit, figure_6, key, members, row, update};
-    use super::super::update::RECORD_BATCH_BYTES_MAX;
+    use super::super::update::{RECORD_BATCH_BYTES_MAX, RECORD_BYTES_MAX};
     use super::super::{Op, Pattern, Precondition};
     use super::*;
     use crate::configuration::RestoreFlag;
@@ -328,7 +345,8 @@ mod tests {
 
     #[test]
     fn a_record_longer_than_the_limit_is_not_looked_at() {
-        let error = Record::decode(&vec![0; RECORD_BYTES_MAX + 1]).expect_err("too long");
+        // Pages of zeros that nobody touches cost nothing.
+        let error = Record::decode(&vec![0; RECORD_BYTES_LARGEST + 1]).expect_err("too long");
         assert!(error.0.contains("at most"), "{error}");
     }
 

@@ -4,7 +4,7 @@
 //! order, and skips empty lines and lines that start with `#`; writing is canonical: keys ascending, each format row
 //! followed by its rows in byte order, and the consistency record.
 
-use super::consistency::{ConsistencyRecord, IntegrityError, RecordError};
+use super::consistency::{ConsistencyRecord, FileOrigin, IntegrityError, RecordError};
 use super::error::{BrokenRow, BrokenRows, RowError};
 use super::row::{FORMAT_SUFFIX, RECORD_KEY, SEPARATOR, check_format, decoded_values};
 use super::{Content, Database, Key, Row, admit};
@@ -21,6 +21,8 @@ pub struct ParsedText {
     pub content: Content,
     /// Verified, unless the caller chose to ignore it.
     pub record: Option<ConsistencyRecord>,
+    /// Which cluster saved it, if it says so.
+    pub origin: Option<FileOrigin>,
 }
 
 /// What to do with a consistency record that a text ends with.
@@ -54,6 +56,8 @@ pub struct Purified {
     pub record: Option<(u64, Result<ConsistencyRecord, RecordError>)>,
     /// How the text differs from its record.
     pub integrity: Option<IntegrityError>,
+    /// Which cluster saved it, if it says so.
+    pub origin: Option<FileOrigin>,
 }
 
 impl Database {
@@ -66,6 +70,23 @@ impl Database {
         );
         self.write_text(|piece| text.push_str(piece));
         text.push_str(&self.consistency_record().to_string());
+        text.push('\n');
+        text
+    }
+
+    /// The same as a file, which says which cluster it is of. Every reader of the text form takes it.
+    pub fn to_file_text(&self, origin: &FileOrigin) -> String {
+        let mut text = String::with_capacity(
+            usize::try_from(self.length_bytes())
+                .unwrap_or(0)
+                .saturating_add(512),
+        );
+        self.write_text(|piece| text.push_str(piece));
+        let record = self.consistency_record();
+        text.push_str(&origin.comment(&record));
+        text.push('\n');
+        let record = record.of_text(text.as_bytes());
+        text.push_str(&record.to_string());
         text.push('\n');
         text
     }
@@ -90,6 +111,7 @@ impl ParsedText {
             broken,
             record,
             integrity,
+            origin,
         } = purify_text(text);
         let record = match record {
             None => None,
@@ -102,7 +124,11 @@ impl ParsedText {
             return Err(error.into());
         }
         if broken.is_empty() {
-            return Ok(Self { content, record });
+            return Ok(Self {
+                content,
+                record,
+                origin,
+            });
         }
         let mut named = BrokenRows::default();
         broken.into_iter().for_each(|row| named.push(row));
@@ -120,6 +146,7 @@ pub fn convert_text(text: &[u8], date: Date) -> Result<String, TextError> {
 
 /// Keeps the rows that fit, and says of each of the others why it does not (patent: purify).
 pub fn purify_text(text: &[u8]) -> Purified {
+    let text = without_byte_order_mark(text);
     let mut scan = Scan::default();
     let mut start = 0;
     for (number, bytes) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
@@ -136,6 +163,13 @@ struct Scan<'a> {
     broken: Vec<BrokenRow>,
     record: Option<(u64, Result<ConsistencyRecord, RecordError>)>,
     integrity: Option<IntegrityError>,
+    /// Of the comment that came last, with the seal of the record that follows it.
+    origin: Option<(FileOrigin, [u8; 32])>,
+}
+
+/// A text without the mark that editors of other systems put in front of it; the record is about what follows.
+pub(super) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// A line of a text without its line break, which may be that of another system.
@@ -148,6 +182,8 @@ impl<'a> Scan<'a> {
     fn line(&mut self, number: u64, bytes: &'a [u8], before: &[u8]) {
         let bytes = without_line_break(bytes);
         if bytes.trim_ascii().is_empty() || bytes.starts_with(b"#") {
+            let comment = core::str::from_utf8(bytes).ok().filter(|_| self.record.is_none());
+            self.origin = comment.and_then(FileOrigin::parse).or(self.origin.take());
             return;
         }
         let Ok(line) = core::str::from_utf8(bytes) else {
@@ -161,10 +197,11 @@ impl<'a> Scan<'a> {
             Some(RowError::AfterRecord)
         } else if name == RECORD_KEY {
             let record = ConsistencyRecord::parse_text(line);
-            self.integrity = record
-                .as_ref()
-                .ok()
-                .and_then(|record| record.verify(before).err());
+            self.integrity = record.as_ref().ok().and_then(|record| {
+                record
+                    .verify_sealed(before, self.origin.as_ref().map(|(_, seal)| *seal))
+                    .err()
+            });
             self.record = Some((number, record));
             None
         } else if let Some(name) = name.strip_suffix(FORMAT_SUFFIX) {
@@ -222,6 +259,7 @@ impl<'a> Scan<'a> {
             broken: self.broken,
             record: self.record,
             integrity: self.integrity,
+            origin: self.origin.map(|(origin, _)| origin),
         }
     }
 
@@ -423,6 +461,83 @@ mod tests {
             convert_text(b"K:1\n", FIGURE_6_DATE),
             Err(TextError::Rows(_))
         ));
+    }
+
+    fn origin() -> FileOrigin {
+        FileOrigin {
+            cluster: crate::ids::ClusterId([0xab; 16]),
+            name: "prod: one".into(),
+        }
+    }
+
+    #[test]
+    fn a_saved_file_says_which_cluster_it_is_of_and_every_reader_takes_it() {
+        let text = figure_6().to_file_text(&origin());
+        let parsed = ParsedText::parse(text.as_bytes(), RecordCheck::Verify).expect("it was just saved");
+        assert_eq!(parsed.content, figure_6().content());
+        assert_eq!(parsed.origin, Some(origin()));
+        let record = parsed.record.expect("it has one");
+        assert_eq!(record.generation, figure_6().position().stamp.generation);
+        // As a reader that knows nothing of the comment goes about it.
+        let last = text.trim_end().rfind('\n').expect("several lines") + 1;
+        let (before, line) = text.split_at(last);
+        let read = ConsistencyRecord::parse_text(line.trim_end()).expect("it is the last line");
+        assert_eq!(read.verify(before.as_bytes()), Ok(()));
+        assert!(
+            super::super::Transaction::parse(text.as_bytes()).is_ok(),
+            "it can be applied"
+        );
+        let plain = figure_6().to_text();
+        assert_eq!(
+            ParsedText::parse(plain.as_bytes(), RecordCheck::Verify).map(|parsed| parsed.origin),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn no_column_of_the_record_of_a_saved_file_can_be_changed_unnoticed() {
+        let text = figure_6().to_file_text(&origin());
+        let last = text.trim_end().rfind('\n').expect("several lines") + 1;
+        let columns: Vec<&str> = text[last..].trim_end().split(SEPARATOR).collect();
+        let others = [
+            "",
+            "Apr 16 09h49m48 1997",
+            "9999",
+            "1",
+            "3",
+            "0,1",
+            "1",
+            &"0".repeat(64),
+        ];
+        let position = format!("9.{}", "0".repeat(64));
+        for (index, other) in others
+            .iter()
+            .copied()
+            .chain([position.as_str()])
+            .enumerate()
+            .skip(1)
+        {
+            let mut changed = columns.clone();
+            assert_ne!(changed[index], other, "column {index}");
+            changed[index] = other;
+            let text = format!("{}{}\n", &text[..last], changed.join(":"));
+            let error = ParsedText::parse(text.as_bytes(), RecordCheck::Verify).expect_err("it was changed");
+            assert!(
+                matches!(error, TextError::Integrity(_)),
+                "column {index}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        for text in [figure_6().to_text(), figure_6().to_file_text(&origin())] {
+            let marked = format!("\u{feff}{text}");
+            let parsed = ParsedText::parse(marked.as_bytes(), RecordCheck::Verify);
+            assert_eq!(parsed, ParsedText::parse(text.as_bytes(), RecordCheck::Verify));
+            assert!(parsed.is_ok());
+            assert!(super::super::Transaction::parse(marked.as_bytes()).is_ok());
+        }
     }
 
     proptest! {

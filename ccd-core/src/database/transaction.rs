@@ -22,7 +22,7 @@ use super::consistency::{ConsistencyRecord, IntegrityError, RecordError};
 use super::error::{KeyError, PROBLEMS_NAMED_MAX, RowError, shortened};
 use super::pattern::WILDCARD;
 use super::row::{FORMAT_SUFFIX, RECORD_KEY, SEPARATOR, decoded_values};
-use super::text::{parse_format, without_line_break};
+use super::text::{parse_format, without_byte_order_mark, without_line_break};
 use super::update::OPERATIONS_MAX;
 use super::{Key, Op, Pattern, Precondition, Row};
 use crate::ids::Generation;
@@ -107,6 +107,7 @@ impl Transaction {
             ended: false,
         };
         let mut errors = TransactionError::default();
+        let text = without_byte_order_mark(text);
         let mut start = 0;
         for (line, bytes) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
             if let Err(problem) = reader.line(without_line_break(bytes), &text[..start]) {

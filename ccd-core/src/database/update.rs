@@ -1,7 +1,7 @@
 //! What changes a database: operations, updates, and the records that journals hold.
 
 use super::record::Made;
-use super::{Content, Key, Pattern, Row};
+use super::{Content, ContentText, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
 use crate::time::Date;
@@ -42,6 +42,14 @@ pub enum Op {
     ReplaceAll { content: Content, restore: RestoreFlag },
     /// Drops rows that break their format.
     Purify,
+    /// As [`Op::ReplaceAll`], of any size that the replicas hold: not bound by [`RECORD_BYTES_MAX`].
+    LoadAll { text: ContentText, restore: RestoreFlag },
+    /// As [`Op::ReplaceKey`], of any size. What the text holds of other keys is not looked at.
+    LoadKey {
+        key: Key,
+        text: ContentText,
+        restore: RestoreFlag,
+    },
 }
 
 /// What must hold for a transaction to be applied.
@@ -77,9 +85,12 @@ pub struct Update {
     pub ops: Vec<Op>,
 }
 
-/// Most bytes of an encoded record, and so of a transaction: what a member must be ready to receive, and a
-/// journal to hold, in one piece.
+/// Most bytes of an encoded record, and so of a transaction, but for the text that it loads: what a member must be ready to
+/// receive, and a journal to hold, in one piece.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Most bytes of any record: one that loads the largest database that there can be. It travels in pieces.
+pub const RECORD_BYTES_LARGEST: usize = (1 << 30) + RECORD_BYTES_MAX;
 
 /// Room in a record for what is not its updates: two positions, members, checksum.
 pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
@@ -122,20 +133,92 @@ impl Update {
             Precondition::Generation(_) => 16,
             Precondition::RowPresent(row) | Precondition::RowAbsent(row) => 4 + row_bytes_max(row),
         });
-        let ops = self.ops.iter().map(|op| match op {
-            Op::Add(row) => row_bytes_max(row),
-            Op::Remove(pattern) => pattern_bytes_max(pattern),
-            Op::Format { key, columns } => text_bytes_max(key.as_str()) + texts_bytes_max(columns),
-            Op::RemoveFormat(key) => text_bytes_max(key.as_str()),
-            Op::ReplaceKey { key, content, .. } => {
-                4 + text_bytes_max(key.as_str()) + content_bytes_max(content)
-            }
-            Op::ReplaceAll { content, .. } => 4 + content_bytes_max(content),
-            Op::Purify => 0,
-        });
         let fixed =
             128 + text_bytes_max(&self.who.program) + self.reason.as_deref().map_or(0, text_bytes_max);
-        fixed + preconditions.sum::<usize>() + ops.map(|bytes| bytes + 4).sum::<usize>()
+        fixed + preconditions.sum::<usize>() + self.ops.iter().map(Op::encoded_bytes_max).sum::<usize>()
+    }
+}
+
+impl Op {
+    /// At least as many bytes as the operation takes in a record.
+    pub fn encoded_bytes_max(&self) -> usize {
+        4 + match self {
+            Self::Add(row) => row_bytes_max(row),
+            Self::Remove(pattern) => pattern_bytes_max(pattern),
+            Self::Format { key, columns } => text_bytes_max(key.as_str()) + texts_bytes_max(columns),
+            Self::RemoveFormat(key) => text_bytes_max(key.as_str()),
+            Self::ReplaceKey { key, content, .. } => {
+                4 + text_bytes_max(key.as_str()) + content_bytes_max(content)
+            }
+            Self::ReplaceAll { content, .. } => 4 + content_bytes_max(content),
+            Self::Purify => 0,
+            Self::LoadAll { text, .. } => content_text_bytes_max(text),
+            Self::LoadKey { key, text, .. } => text_bytes_max(key.as_str()) + content_text_bytes_max(text),
+        }
+    }
+}
+
+impl Update {
+    /// How much of it is text to be loaded, which travels in pieces.
+    pub fn loaded_bytes(&self) -> usize {
+        loaded_bytes(&self.ops)
+    }
+}
+
+/// How many bytes of these operations are text to be loaded.
+pub fn loaded_bytes(ops: &[Op]) -> usize {
+    let texts = ops.iter().map(|op| match op {
+        Op::LoadAll { text, .. } | Op::LoadKey { text, .. } => content_text_bytes_max(text),
+        _ => 0,
+    });
+    texts.sum()
+}
+
+/// Tells what updates ask for apart, if two come under one request id.
+pub fn content_digest(preconditions: &[Precondition], ops: &[Op]) -> u32 {
+    let mut digest = Digest(blake3::Hasher::new());
+    digest.take(&preconditions);
+    for op in ops {
+        match op {
+            // Of what may be long, the numbers that its consistency record would have.
+            Op::LoadAll { text, .. } => digest.take(&("all", text.numbers())),
+            Op::LoadKey { key, text, .. } => digest.take(&("key", key, text.numbers())),
+            other => digest.take(other),
+        }
+    }
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&digest.0.finalize().as_bytes()[..4]);
+    u32::from_le_bytes(bytes)
+}
+
+/// Hashes what is encoded, and keeps none of it.
+struct Digest(blake3::Hasher);
+
+impl Digest {
+    fn take<T: Serialize + ?Sized>(&mut self, value: &T) {
+        // Hashing does not fail, and the types hold nothing that postcard cannot write.
+        let taken = postcard::serialize_with_flavor(value, Hashed(&mut self.0));
+        debug_assert!(taken.is_ok(), "plain data encodes");
+    }
+}
+
+struct Hashed<'a>(&'a mut blake3::Hasher);
+
+impl postcard::ser_flavors::Flavor for Hashed<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.update(&[byte]);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.update(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -183,6 +266,10 @@ fn content_bytes_max(content: &Content) -> usize {
         .iter()
         .map(|(key, columns)| text_bytes_max(key.as_str()) + texts_bytes_max(columns));
     2 * LENGTH_BYTES_MAX + formats.sum::<usize>() + content.rows.iter().map(row_bytes_max).sum::<usize>()
+}
+
+fn content_text_bytes_max(text: &ContentText) -> usize {
+    4 + LENGTH_BYTES_MAX + usize::try_from(text.len_bytes()).unwrap_or(usize::MAX / 2)
 }
 
 /// What a journal holds and what an update request carries: one step of a replica from one position to the next.

@@ -176,6 +176,10 @@ pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit
         if ip.is_unspecified() || ip.is_multicast() {
             return fail("it is not the address of one node".to_owned());
         }
+        if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+            let why = "it is link-local: the same on every network, and nothing says which; give the node another address";
+            return fail(why.to_owned());
+        }
         let port = match values[2].as_str() {
             "" => default_port,
             text => match text.parse::<u16>() {
@@ -200,8 +204,43 @@ pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit
             "it has no ADDRESS row",
         ));
     }
+    check_loopback(&nodes)?;
     nodes.sort_by_key(|node| node.id);
     Ok(nodes)
+}
+
+/// A cluster on one machine has loopback addresses only; of several machines none can reach another there.
+fn check_loopback(nodes: &[NodeInit]) -> Result<(), InitError> {
+    let addresses =
+        || (nodes.iter()).flat_map(|node| node.addresses.iter().map(move |address| (node, address)));
+    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if addresses().all(|(_, address)| is_loopback(address)) {
+        return Ok(());
+    }
+    match addresses().find(|(_, address)| is_loopback(address)) {
+        None => Ok(()),
+        Some((node, address)) => Err(InitError::new(
+            None,
+            format!(
+                "address {:?} of node {:?}",
+                format!("{}", address.ip()),
+                node.name
+            ),
+            "it is a loopback address, which no other machine reaches, and other nodes have addresses of a network; only a \
+             cluster on one machine has loopback addresses, on all nodes",
+        )),
+    }
+}
+
+/// An address of IPv4 that works on one network alone, as long as nobody else takes it: what `ccdadm setup` and new nodes
+/// may not have. Files that have such addresses are read all the same: a running cluster must not fail by that.
+pub fn unsuited(ip: IpAddr) -> Option<&'static str> {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) if ip.is_link_local() => Some(
+            "it is link-local: taken by whoever comes first, and lost at the next boot; give the node another address",
+        ),
+        _ => None,
+    }
 }
 
 pub(super) fn devices(rows: &[Numbered]) -> Result<Vec<DeviceInit>, InitError> {

@@ -111,6 +111,18 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ),
         ("OPTION:port:0", "\"0\" is not a number from 1 to 65535"),
         ("OPTION:image_mib:99999", "is not a number from 1 to 1024"),
+        (
+            "ADDRESS:beta:fe80%3A%3A1:",
+            "it is link-local: the same on every network",
+        ),
+        (
+            "ADDRESS:beta:127.0.0.1:7000",
+            "it is a loopback address, which no other machine reaches",
+        ),
+        (
+            "ADDRESS:beta:%3A%3Affff%3A127.0.0.1:7000",
+            "it is a loopback address, which no other machine reaches",
+        ),
         ("NODE:1:beta", "row \"NODE:1:beta\": it is there twice"),
         ("SITE:x", "no SITE_fmt row before it"),
         ("NODE_fmt:name:number", "this key has the columns number:name"),
@@ -270,4 +282,17 @@ proptest! {
         text.replace_range(at..at + 1, &bytes.iter().collect::<String>());
         let _ = ClusterInit::parse(&text);
     }
+}
+
+#[test]
+fn a_cluster_on_one_machine_has_loopback_addresses_and_a_mark_in_front_is_no_part_of_the_file() {
+    let text = "CLUSTER:lab:000102030405060708090a0b0c0d0e0f\nNODE:0:a\nNODE:1:b\nADDRESS:a:127.0.0.1:7001\nADDRESS:b:127.0.0.1:7002\n";
+    let init = ClusterInit::parse(text).expect("all on one machine");
+    assert_eq!(
+        ClusterInit::parse(&alloc::format!("\u{feff}{text}")).as_ref(),
+        Ok(&init)
+    );
+    let unsuited = |ip: &str| super::unsuited(ip.parse().expect("an address"));
+    assert!(unsuited("169.254.7.1").is_some_and(|why| why.contains("link-local")));
+    assert!(unsuited("10.0.0.1").is_none() && unsuited("127.0.0.1").is_none());
 }

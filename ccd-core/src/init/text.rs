@@ -26,6 +26,8 @@ pub(super) fn lines(text: &str) -> Result<Vec<(u32, Line)>, InitError> {
         return Err(InitError::new(None, "the file", why));
     }
     let mut lines = Vec::new();
+    // Editors of other systems put a mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let number = index as u32 + 1;
         if !line.trim().is_empty() && !line.starts_with('#') {

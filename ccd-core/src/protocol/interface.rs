@@ -47,6 +47,9 @@ pub struct Settings {
     pub content_bytes_max: u64,
     /// Bytes of a piece of an image that travels: [`IMAGE_CHUNK_BYTES`](super::IMAGE_CHUNK_BYTES), but in a small world.
     pub image_chunk_bytes: usize,
+    /// Most bytes of an update that travels in one message, whatever it does; text to be loaded travels in pieces if it is larger
+    /// than one of them.
+    pub update_bytes_whole_max: usize,
     /// How long the synchronization commands of an update may take in its freeze, and each of them in its unfreeze.
     pub sync_timeout: Duration,
 }
@@ -137,6 +140,12 @@ pub enum Action {
     /// Kill this one, if it still runs: it is answered at once.
     StopCommand {
         ticket: Ticket,
+    },
+    /// All pieces of a large message came: it is decoded, beside everything else, and comes back as [`Event::Message`] of this
+    /// node. Nothing comes of one that does not decode.
+    Unpack {
+        from: NodeId,
+        bytes: Vec<u8>,
     },
     /// Persist a decision record, for `ccdadm why`.
     Record(Decision),

@@ -1,6 +1,7 @@
 //! What nodes say to each other. Messages may be lost, delayed, repeated and reordered; each names what it is about
 //! (epoch, ballot, position or request), so a stale one is recognised.
 
+use super::copies::parcels::Parcel;
 use crate::client::{Refusal, UpdateRequest, VerifiedCopy};
 use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
@@ -211,6 +212,23 @@ pub enum Message {
     UnfreezeAsk {
         epoch: Epoch,
         position: Position,
+    },
+
+    /// The sender has a message for the receiver that is too large for one piece: `total` bytes.
+    Offer {
+        parcel: Parcel,
+        total: u64,
+    },
+    /// Asks for the piece of an offered message that begins there.
+    ParcelFetch {
+        parcel: Parcel,
+        offset: u64,
+    },
+    ParcelPiece {
+        parcel: Parcel,
+        offset: u64,
+        #[serde(with = "super::raw")]
+        bytes: Vec<u8>,
     },
 }
 

@@ -36,6 +36,7 @@ mod status;
 mod updates;
 mod voting;
 
+pub use copies::parcels::Parcel;
 pub use interface::{
     Action, CommandFailure, CommandRun, Committed, Decision, DecisionKind, DeviceStatus, Event, NodeStatus,
     Part, ServingState, Settings, Status, Ticket,

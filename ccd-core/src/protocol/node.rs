@@ -5,6 +5,7 @@
 use super::copies::catch_up::CatchUp;
 use super::copies::history::History;
 use super::copies::install::{Install, Member};
+use super::copies::parcels::Parcels;
 use super::copies::spread::Spread;
 use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
@@ -164,6 +165,7 @@ pub struct Node {
     pub(super) freezes: u64,
     pub(super) commands: Commands,
     pub(super) spread: Spread,
+    pub(super) parcels: Parcels,
     pub(super) requests: Requests,
 }
 
@@ -252,6 +254,7 @@ impl Node {
             freezes: 0,
             commands: Commands::default(),
             spread: Spread::default(),
+            parcels: Parcels::default(),
             requests: Requests::default(),
             settings,
         }
@@ -317,6 +320,7 @@ impl Node {
         self.repeat_proposal();
         self.repeat_install();
         self.repeat_catch_up();
+        self.repeat_parcels();
         self.repeat_freeze();
         self.tell_freeze();
         self.repeat_round();

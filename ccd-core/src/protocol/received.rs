@@ -13,6 +13,7 @@ impl Node {
             return;
         }
         self.heard(from);
+        self.note_unpacked(from, &message);
         match message {
             Message::Heartbeat(state) => self.on_heartbeat(from, state),
             Message::HeartbeatAck {
@@ -104,6 +105,13 @@ impl Node {
             Message::InitStaged { digest, refused } => self.on_init_staged(from, digest, refused),
             Message::InitAsk { digest } => self.on_init_ask(from, digest),
             Message::Invalidate { epoch, why } => self.on_invalidate(from, epoch, &why),
+            Message::Offer { parcel, total } => self.on_offer(from, parcel, total),
+            Message::ParcelFetch { parcel, offset } => self.on_parcel_fetch(from, parcel, offset),
+            Message::ParcelPiece {
+                parcel,
+                offset,
+                bytes,
+            } => self.on_parcel_piece(from, parcel, offset, bytes),
         }
     }
 }

@@ -48,7 +48,7 @@ use crate::format::journal::Entry;
 use crate::format::superblock::Superblock;
 use append::entry_of;
 use ccd_core::configuration::BallotBlock;
-use ccd_core::database::Database;
+use ccd_core::database::{Database, Record};
 use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
 use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use handle::Handle;
@@ -165,7 +165,10 @@ impl Region {
         let answer = match op {
             ReplicaOp::Open | ReplicaOp::Survey => self.survey()?,
             ReplicaOp::Load => ReplicaAnswer::Loaded(self.load()?),
-            ReplicaOp::Append { record, then_survey } => self.append(&entry_of(&record), then_survey)?,
+            ReplicaOp::Append { record, then_survey } => {
+                self.refuse_loads_that_no_ring_holds(&record)?;
+                self.append(&entry_of(&record), then_survey)?
+            }
             ReplicaOp::WriteImage { database } => {
                 let image = database.to_image();
                 self.with_own(|own, handle| own.write_image(handle, database.position(), image))?;
@@ -299,6 +302,19 @@ impl Region {
     /// whether there is more to fill. To be called when nothing else is to be done.
     pub fn fill_journal_step(&mut self) -> Result<bool, RegionError> {
         self.with_own(OwnArea::fill_step)
+    }
+
+    /// A whole database is not encoded to find that the journal has no room for it.
+    fn refuse_loads_that_no_ring_holds(&self, record: &Record) -> Result<(), RegionError> {
+        let (loaded_bytes, max_bytes) = (record.loaded_bytes(), self.record_bytes_max());
+        if loaded_bytes > max_bytes {
+            return Err(RegionError::RecordTooLarge {
+                device: self.handle.name(),
+                record_bytes: loaded_bytes as u64,
+                max_bytes: max_bytes as u64,
+            });
+        }
+        Ok(())
     }
 
     /// Bytes of the largest encoded record that the journal takes: half of the ring.

@@ -4,7 +4,7 @@ use super::*;
 use ccd_client::wire::{ChangesAsk, HistoryAsk, WatchFrom};
 use ccd_core::client::{Request, RequestBody, UpdateRequest};
 use ccd_core::configuration::{Quorum, RestoreFlag};
-use ccd_core::database::{Content, Key, Op, Pattern, Precondition, Row, Who};
+use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Precondition, Row, Who};
 use ccd_core::ids::{Generation, RequestId};
 use ccd_core::init::NodeEdit;
 use ccd_core::time::Date;
@@ -56,6 +56,14 @@ fn replace_key(name: &str) -> Op {
     Op::ReplaceKey {
         key: key(name),
         content: Content::default(),
+        restore: RestoreFlag::AllActive,
+    }
+}
+
+fn load_key(name: &str) -> Op {
+    Op::LoadKey {
+        key: key(name),
+        text: ContentText::default(),
         restore: RestoreFlag::AllActive,
     }
 }
@@ -164,6 +172,8 @@ fn kind(ask: &Ask) -> &'static str {
             Some(Op::RemoveFormat(_)) => "remove-format",
             Some(Op::ReplaceKey { .. }) => "restore of a key",
             Some(Op::ReplaceAll { .. }) => "restore",
+            Some(Op::LoadKey { .. }) => "large restore of a key",
+            Some(Op::LoadAll { .. }) => "large restore",
             Some(Op::Purify) => "purify",
         },
         RequestBody::Outcome { .. } => "outcome",
@@ -180,7 +190,7 @@ fn kind(ask: &Ask) -> &'static str {
     }
 }
 
-const KINDS: usize = 29;
+const KINDS: usize = 31;
 
 /// Every request, and who may ask for it.
 fn table() -> Vec<(Ask, Vec<Asker>)> {
@@ -206,6 +216,10 @@ fn table() -> Vec<(Ask, Vec<Asker>)> {
     };
     let replace_all = Op::ReplaceAll {
         content: Content::default(),
+        restore: RestoreFlag::AllActive,
+    };
+    let load_all = Op::LoadAll {
+        text: ContentText::default(),
         restore: RestoreFlag::AllActive,
     };
     let remove_node = NodeEdit::Remove { node: "beta".into() };
@@ -243,11 +257,14 @@ fn table() -> Vec<(Ask, Vec<Asker>)> {
         (op(format("APP")), writers_of_app()),
         (op(Op::RemoveFormat(key("APP"))), writers_of_app()),
         (op(replace_key("APP")), admin()),
+        (op(load_key("APP")), admin()),
         // What root runs.
         (op(Op::Add(row("CCD_SYNC"))), vec![Admin, Sync]),
         (op(format("CCD_SYNC")), vec![Admin, Sync]),
         (op(replace_key("CCD_SYNC")), vec![Admin, Sync]),
+        (op(load_key("CCD_SYNC")), vec![Admin, Sync]),
         (op(replace_all), admin()),
+        (op(load_all), admin()),
         (op(Op::Purify), vec![Admin, Writer]),
         // Every operation counts, not only the first; and what a precondition tells must be allowed to be read.
         (

@@ -111,10 +111,10 @@ fn of_op(op: &Op) -> Need<'_> {
         Op::Remove(pattern) => of_key(&pattern.key),
         Op::Format { key, .. } | Op::RemoveFormat(key) => of_key(key),
         // A restore decides, too, whether the next restart waits for all nodes.
-        Op::ReplaceKey { key, .. } => admin(Object::Key(key.as_str())),
+        Op::ReplaceKey { key, .. } | Op::LoadKey { key, .. } => admin(Object::Key(key.as_str())),
         Op::Purify => write(Object::Database),
         // It replaces also which commands run.
-        Op::ReplaceAll { .. } => admin(Object::Database),
+        Op::ReplaceAll { .. } | Op::LoadAll { .. } => admin(Object::Database),
     }
 }
 

@@ -12,8 +12,9 @@ use crate::history;
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
 use crate::watch::Seats;
-use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, Told, WatchAsk};
+use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, ToDaemon, Told, WatchAsk};
 use ccd_core::client::RequestBody;
+use ccd_core::database::{content_digest, loaded_bytes};
 use ccd_core::ids::NodeId;
 use ccd_core::init::AccessRight;
 use ccd_core::time::Date;
@@ -35,8 +36,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// A decoded operation takes at most so many times its bytes on the wire.
 const DECODED_TIMES: usize = 24;
+/// And text that is loaded: as tables, as a record, and as what goes to the members.
+const LOADED_TIMES: usize = 4;
+/// Requests of more bytes are decoded on another thread: the loop has heartbeats to answer.
+const DECODED_HERE_BYTES_MAX: usize = 1 << 20;
 /// No client waits longer, whatever it asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// The id with which a request begins takes no more.
+const ID_BYTES_MAX: usize = 10;
 /// Of the program's name that a client gives.
 const PROGRAM_BYTES_MAX: usize = 64;
 
@@ -92,6 +99,8 @@ pub(super) struct Shared {
     accounts: Rc<Accounts>,
     /// Places of watchers.
     pub(super) seats: Seats,
+    /// Of one request: what this node's replicas hold, and what surrounds it.
+    request_bytes_max: usize,
     quiet: RefCell<Quiet>,
 }
 
@@ -117,6 +126,7 @@ pub fn serve(
     clients: Rc<Clients>,
     to_core: Door<FromClient>,
     seats: Seats,
+    image_bytes_max: u64,
 ) {
     let shared = Rc::new(Shared {
         me,
@@ -125,6 +135,7 @@ pub fn serve(
         to_core,
         accounts: Rc::new(Accounts::new(descriptors::raise())),
         seats,
+        request_bytes_max: wire::request_bytes_max(image_bytes_max),
         quiet: RefCell::default(),
     });
     spawn_local(accept(sockets.clients, shared.clone(), false));
@@ -179,6 +190,8 @@ pub(super) enum Hostile {
     Slow,
     #[error("a request of {bytes} bytes, and its user may write nothing")]
     Large { bytes: usize },
+    #[error("a request of {bytes} bytes, and this node takes {max}")]
+    TooLarge { bytes: usize, max: usize },
     #[error("too much is held for its user already, and it sends a large request")]
     Crowded,
     #[error(transparent)]
@@ -260,10 +273,15 @@ async fn read(
                 greeted = true;
                 continue;
             }
-        } else if let Some(frame) = inbox.frame(rights).map_err(|error| refused(connection, error))? {
+        } else if let Some(frame) = inbox
+            .frame(rights, shared.request_bytes_max)
+            .map_err(|error| refused(connection, &inbox, error))?
+        {
             let bytes = frame.len();
-            let asked = wire::decode_request(&inbox.bytes[frame.clone()])
-                .map_err(|error| refused(connection, error.into()))?;
+            let asked = inbox
+                .decode(frame.clone())
+                .await
+                .map_err(|error| refused(connection, &inbox, error))?;
             inbox.took(frame.end);
             let is_alone = std::mem::take(&mut is_first) && inbox.bytes.is_empty();
             if let Err(why) = rights.check(&asked.body, control) {
@@ -279,11 +297,7 @@ async fn read(
                     return Ok(None);
                 }
             };
-            let bytes = if bytes > SMALL_BYTES {
-                bytes * DECODED_TIMES
-            } else {
-                bytes
-            };
+            let bytes = held_bytes(&body, bytes);
             let turn = match service {
                 Service::Read => connection.seat.turn().await,
                 Service::Write | Service::Control => Turn::default(),
@@ -310,10 +324,36 @@ async fn read(
 }
 
 /// The client is told why before it is hung up on.
-fn refused(connection: &Connection, error: Hostile) -> Hostile {
-    let why = error.to_string();
-    connection.tell(0, Told::Failed(Fault::BadRequest { why }));
+fn refused(connection: &Connection, inbox: &Inbox, error: Hostile) -> Hostile {
+    match error {
+        Hostile::TooLarge { bytes, max } => {
+            let (bytes, max) = (bytes as u64, max as u64);
+            connection.tell(
+                inbox.begun_id(),
+                Told::Failed(Fault::RequestTooLarge { bytes, max }),
+            );
+        }
+        _ => {
+            let why = error.to_string();
+            connection.tell(0, Told::Failed(Fault::BadRequest { why }));
+        }
+    }
     error
+}
+
+/// How much memory a request of so many bytes takes until it is answered.
+fn held_bytes(ask: &Ask, bytes: usize) -> usize {
+    if bytes <= SMALL_BYTES {
+        return bytes;
+    }
+    let loaded = match ask {
+        Ask::Request(request) => match &request.body {
+            RequestBody::Update(update) => loaded_bytes(&update.ops).min(bytes),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    loaded * LOADED_TIMES + (bytes - loaded) * DECODED_TIMES
 }
 
 /// Fills in what only the daemon knows.
@@ -338,7 +378,13 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
         Ask::Watch(_) => unreachable!("it was taken before"),
     };
     request.timeout = request.timeout.min(TIMEOUT_MAX);
+    if let RequestBody::Outcome { request } = &mut request.body {
+        // What it held is not looked at.
+        *request = request.bound(caller.uid, 0);
+    }
     if let RequestBody::Update(update) = &mut request.body {
+        let content = content_digest(&update.preconditions, &update.ops);
+        update.request = update.request.bound(caller.uid, content);
         update.date = today();
         update.who.node = Some(me);
         update.who.uid = caller.uid;
@@ -365,17 +411,54 @@ struct Inbox {
 
 impl Inbox {
     /// Where the body of the first frame is, if it is whole. Its length is checked before its bytes are waited for.
-    fn frame(&self, rights: &Rights) -> Result<Option<std::ops::Range<usize>>, Hostile> {
+    fn frame(&self, rights: &Rights, bytes_max: usize) -> Result<Option<std::ops::Range<usize>>, Hostile> {
         let Some(prefix) = self.bytes.first_chunk() else {
             return Ok(None);
         };
         let bytes = wire::request_len(*prefix)?;
+        if bytes > bytes_max {
+            // Its beginning says which request it is.
+            let enough = self.bytes.len() >= FRAME_PREFIX_BYTES + ID_BYTES_MAX;
+            return if enough {
+                Err(Hostile::TooLarge {
+                    bytes,
+                    max: bytes_max,
+                })
+            } else {
+                Ok(None)
+            };
+        }
         // Only updates are large, and decoding one takes many times its bytes.
         if bytes > SMALL_BYTES && !rights.may_write() {
             return Err(Hostile::Large { bytes });
         }
         let end = FRAME_PREFIX_BYTES + bytes;
         Ok((self.bytes.len() >= end).then_some(FRAME_PREFIX_BYTES..end))
+    }
+
+    /// The request in this frame. A long one is decoded on another thread.
+    async fn decode(&mut self, frame: std::ops::Range<usize>) -> Result<ToDaemon, Hostile> {
+        if frame.len() <= DECODED_HERE_BYTES_MAX {
+            return Ok(wire::decode_request(&self.bytes[frame])?);
+        }
+        let bytes = std::mem::take(&mut self.bytes);
+        let decode = move || {
+            let decoded = wire::decode_request(&bytes[frame]);
+            (bytes, decoded)
+        };
+        match tokio::task::spawn_blocking(decode).await {
+            Ok((bytes, decoded)) => {
+                self.bytes = bytes;
+                Ok(decoded?)
+            }
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// The id of the request that has begun to come; 0 if that is not known.
+    fn begun_id(&self) -> u64 {
+        let body = self.bytes.get(FRAME_PREFIX_BYTES..).unwrap_or_default();
+        wire::request_id(body).unwrap_or(0)
     }
 
     fn took(&mut self, bytes: usize) {

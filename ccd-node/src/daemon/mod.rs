@@ -75,6 +75,8 @@ struct Daemon {
     own: Vec<SocketAddr>,
     /// Where it is said that a staged init database is durable.
     staged: Outlet<Staged>,
+    /// Where messages that came in pieces are handed over, decoded.
+    unpacked: Outlet<FromPeer>,
     clients: Rc<Clients>,
     decisions: Decisions,
     history: History,
@@ -116,6 +118,7 @@ struct Inlets {
     scrub: mpsc::Receiver<scrub::Outcome>,
     checkpoints: mpsc::Receiver<Saved>,
     staged: mpsc::Receiver<Staged>,
+    unpacked: mpsc::Receiver<FromPeer>,
     history: mpsc::UnboundedReceiver<Answered>,
     signals: mpsc::Receiver<Word>,
 }
@@ -195,6 +198,9 @@ impl Daemon {
         {
             self.on_peer(from_peer);
             of_peers -= 1;
+        }
+        if let Ok(from_peer) = inlets.unpacked.try_recv() {
+            self.on_peer(from_peer);
         }
         while let Some(node) = self.peers.take_reachable() {
             self.handle(Event::Reachable { node });
@@ -327,11 +333,22 @@ impl Daemon {
             Action::Reply { client, reply } => self.reply(client, reply),
             Action::RunCommand { ticket, run } => self.commands.start(ticket, run),
             Action::StopCommand { ticket } => self.commands.stop(ticket),
+            Action::Unpack { from, bytes } => self.unpack(from, bytes),
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
             Action::Committed(committed) => self.history.tell(committed),
         }
+    }
+
+    /// Decodes a large message on another thread: the loop has heartbeats to answer.
+    fn unpack(&self, from: NodeId, bytes: Vec<u8>) {
+        let unpacked = self.unpacked.clone();
+        tokio::task::spawn_blocking(move || match FromPeer::unpack(from, &bytes) {
+            // The loop may have ended.
+            Ok(from_peer) => drop(unpacked.blocking_send(from_peer)),
+            Err(error) => tracing::error!(node = %from, %error, "what came in pieces is no message"),
+        });
     }
 
     /// A copy of the database comes in pieces, or has come.

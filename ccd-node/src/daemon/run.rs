@@ -10,7 +10,7 @@ use crate::clock;
 use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
-use crate::history::History;
+use crate::history::{Budget, History};
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, Pace, Peers};
@@ -20,6 +20,7 @@ use crate::service::Service;
 use crate::startup::{Startup, StartupError};
 use crate::watch::Watching;
 use ccd_client::{Exit, Places};
+use ccd_core::database::FileOrigin;
 use ccd_core::ids::{NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::{Event, Node};
@@ -36,6 +37,8 @@ use tokio::sync::oneshot;
 const FROM_PEERS_MAX: usize = 256;
 /// Requests that wait for the loop. Full: clients' sockets are not read until there is room.
 const FROM_CLIENTS_MAX: usize = 1024;
+/// Large messages that were decoded and wait for the loop: each peer sends one at a time.
+const UNPACKED_MAX: usize = 32;
 /// Init databases on their way to the disk: the protocol stores one at a time.
 const STAGED_MAX: usize = 4;
 
@@ -81,6 +84,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         peers.dial(node.id, &node.addresses, init.options().port_range, &own);
     }
     let (staged, staged_inlet) = outlet::channel(STAGED_MAX, &woken);
+    let (unpacked, unpacked_inlet) = outlet::channel(UNPACKED_MAX, &woken);
     let arrivals = peers.arrivals();
     let listening = peers::listen(
         listeners,
@@ -107,7 +111,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let sockets = bind_clients(&places, &rules)?;
     let clients = Rc::new(Clients::default());
 
-    let budget_bytes = u64::from(init.options().history_mib) << 20;
+    let budget = Budget {
+        bytes: u64::from(init.options().history_mib) << 20,
+        image_bytes_max: u64::from(init.options().image_mib) << 20,
+    };
     let folder = places.history_dir();
     let watching = Watching::start(History::trail(&folder, init.id()))
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
@@ -118,8 +125,9 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         clients.clone(),
         from_clients,
         watching.seats(),
+        u64::from(init.options().image_mib) << 20,
     );
-    let opened = History::open(&folder, init.id(), budget_bytes, &woken, watching.listener());
+    let opened = History::open(&folder, init.id(), budget, &woken, watching.listener());
     let (history, history_inlet) = opened.map_err(|error| {
         let text = format!(
             "cannot use the history {}: {error}; check the folder and its file system",
@@ -132,8 +140,12 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
     let options = init.options();
     let (every, keep) = (options.checkpoint_interval, options.checkpoint_keep);
+    let origin = FileOrigin {
+        cluster: init.id(),
+        name: init.name().to_owned(),
+    };
     let (checkpoints, checkpoints_inlet) =
-        Checkpoints::new(&places, every, keep, clock::now(), today(), &woken);
+        Checkpoints::new(&places, every, keep, origin, clock::now(), today(), &woken);
     let mut daemon = Daemon {
         node,
         mirror,
@@ -145,6 +157,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         places: places.clone(),
         own,
         staged,
+        unpacked,
         clients,
         decisions,
         history,
@@ -173,6 +186,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         scrub: scrub_inlet,
         checkpoints: checkpoints_inlet,
         staged: staged_inlet,
+        unpacked: unpacked_inlet,
         history: history_inlet,
         signals,
     };

@@ -3,12 +3,12 @@
 use super::frame::{Effects, Frame};
 use super::read::{ReadError, Reader, not_kept, unless_gone};
 use super::segment;
-use ccd_client::wire::ChangesAsk;
+use ccd_client::wire::{self, ChangesAsk};
 use ccd_core::database::{Difference, Key};
 use ccd_core::ids::{Generation, Position};
 
 /// An answer has so many bytes at most.
-const CHANGES_BYTES_MAX: usize = 64 << 20;
+const CHANGES_BYTES_MAX: usize = wire::REPLY_BYTES_MAX - (1 << 20);
 
 impl Reader {
     /// What leads from one generation to another; `head` is where the history ends.

@@ -94,6 +94,14 @@ impl Answers {
     }
 }
 
+/// What a history may take on its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub bytes: u64,
+    /// Of the largest database: what replaces one by another is kept beside the budget, twice at most.
+    pub image_bytes_max: u64,
+}
+
 /// The event loop's hold on it.
 #[derive(Debug)]
 pub struct History {
@@ -112,11 +120,12 @@ impl History {
     pub fn open(
         folder: &Path,
         cluster: ClusterId,
-        budget_bytes: u64,
+        budget: Budget,
         bell: &Bell,
         listener: Box<dyn Listener>,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Answered>)> {
-        let store = Store::open(folder, cluster, budget_bytes)?;
+        let mut store = Store::open(folder, cluster, budget.bytes)?;
+        store.keep_replaced(budget.image_bytes_max);
         let head = store.head();
         let reader = Reader::new(store.folder(), cluster);
         // At most one for each question, of which there are few.

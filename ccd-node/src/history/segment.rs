@@ -21,7 +21,8 @@ const CHECKSUM_BYTES: usize = 8;
 /// Of a file's head.
 pub const HEAD_BYTES: usize = 8 + 16 + 8 + 8 + 32 + CHECKSUM_BYTES;
 /// No file of a history is larger, whatever its budget: what a reader must be ready to take into memory.
-pub const SEGMENT_BYTES_MAX: u64 = 128 << 20;
+/// Two of the largest databases that there can be, one replaced by the other, and what surrounds them.
+pub const SEGMENT_BYTES_MAX: u64 = 2304 << 20;
 
 /// Where the frames are that changed a key, by the place of their first byte in the file, ascending.
 pub type Index = BTreeMap<Key, Vec<u32>>;

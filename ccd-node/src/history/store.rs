@@ -24,6 +24,8 @@ pub struct Store {
     folder: PathBuf,
     cluster: ClusterId,
     budget_bytes: u64,
+    /// The largest frame that is kept with its rows, if that is more than a quarter of the budget.
+    large_bytes: u64,
     /// Where the last whole frame leads.
     head: Position,
     serial_last: u64,
@@ -52,6 +54,7 @@ impl Store {
             folder: folder.to_owned(),
             cluster,
             budget_bytes,
+            large_bytes: 0,
             head: Position::EMPTY,
             serial_last: 0,
             open: None,
@@ -64,6 +67,13 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Updates that replace a database of so many bytes are kept with their rows, whatever the budget.
+    pub fn keep_replaced(&mut self, image_bytes_max: u64) {
+        // What goes, what comes, and who asked for it.
+        let around = image_bytes_max.min(1 << 20);
+        self.large_bytes = image_bytes_max.saturating_mul(2).saturating_add(around);
     }
 
     /// Whether the history ends in this file. It is written to again if it ends cleanly.
@@ -143,7 +153,9 @@ impl Store {
 
     fn try_append(&mut self, frames: Vec<Frame>) -> io::Result<()> {
         let segment_bytes = (self.budget_bytes / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MAX);
-        let frame_bytes_max = (self.budget_bytes / 4).min(SEGMENT_BYTES_MAX / 2) as usize;
+        let frame_bytes_max = (self.budget_bytes / 4)
+            .max(self.large_bytes)
+            .min(SEGMENT_BYTES_MAX - SEGMENT_BYTES_USUAL_MAX) as usize;
         let mut frames = frames.into_iter().peekable();
         while frames.peek().is_some() {
             if self
@@ -233,7 +245,8 @@ impl Store {
         for serial in serials {
             let bytes = size(segment::history_path(&self.folder, serial))
                 + size(segment::index_path(&self.folder, serial));
-            sizes.push((serial, bytes));
+            // What one large update takes more goes beside the budget: two of them at most.
+            sizes.push((serial, bytes.min(self.budget_bytes / 2)));
         }
         let segment_bytes = (self.budget_bytes / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MAX);
         let mut total = sizes.iter().map(|(_, bytes)| bytes).sum::<u64>() + segment_bytes;

@@ -40,7 +40,7 @@ pub use arrivals::Arrivals;
 pub use hello::{Digest, Identity};
 pub use listen::{Listening, bind, listen};
 pub use roster::Roster;
-pub use version::Versions;
+pub use version::{MessageError, Versions};
 
 use crate::outlet::Bell;
 use ccd_client::files::Authkeys;
@@ -64,6 +64,21 @@ pub struct FromPeer {
     pub message: Message,
     /// Given back when the message is handled.
     _room: Option<OwnedSemaphorePermit>,
+}
+
+impl FromPeer {
+    /// A message that came in pieces, in the form of the newest version.
+    ///
+    /// # Errors
+    /// When the bytes are no message.
+    pub fn unpack(from: NodeId, bytes: &[u8]) -> Result<Self, MessageError> {
+        let message = version::decode(Versions::OURS.newest, bytes)?;
+        Ok(Self {
+            from,
+            message,
+            _room: None,
+        })
+    }
 }
 
 /// So much may wait for a peer that does not read; more, and its connection is dropped.

@@ -1,7 +1,7 @@
 //! The hub with a real history and real sockets, and no cluster: what each watcher is told.
 
 use super::{Seats, Sight, Start, Watching};
-use crate::history::History;
+use crate::history::{Budget, History};
 use crate::outlet::Bell;
 use ccd_client::wire::{
     self, FRAME_PREFIX_BYTES, Told, WatchAsk, WatchEffects, WatchFrom, WatchItem, WatchPlace,
@@ -43,7 +43,10 @@ impl Bench {
         let opened = History::open(
             folder.path(),
             CLUSTER,
-            budget_bytes,
+            Budget {
+                bytes: budget_bytes,
+                image_bytes_max: 0,
+            },
             &Bell::default(),
             watching.listener(),
         );

@@ -18,6 +18,9 @@ pub const FOLDER_VARIABLE: &str = "CCD_TEST_FOLDER";
 pub struct Shape {
     pub lease_ms: u32,
     pub devices: usize,
+    /// Of local copies and regions.
+    pub image_mib: u32,
+    pub journal_mib: u32,
 }
 
 impl Default for Shape {
@@ -25,7 +28,17 @@ impl Default for Shape {
         Self {
             lease_ms: 1000,
             devices: 2,
+            image_mib: 4,
+            journal_mib: 2,
         }
+    }
+}
+
+impl Shape {
+    /// Room for two nodes' areas: each has two images with a journal's room behind them, and a journal.
+    pub fn device_bytes(self) -> u64 {
+        let area_mib = 2 * (self.image_mib + self.journal_mib) + self.journal_mib;
+        u64::from(2 * area_mib + 8) << 20
     }
 }
 
@@ -34,6 +47,7 @@ impl Default for Shape {
 pub struct Cluster {
     pub nodes: [TestNode; 2],
     pub network: Network,
+    shape: Shape,
     /// Primary, secondary.
     pub devices: Vec<LoopDevice>,
     folder: TempDir,
@@ -77,7 +91,7 @@ impl Cluster {
         let network = Network::make();
         let devices: Vec<LoopDevice> = ROLES[..shape.devices]
             .iter()
-            .map(|role| LoopDevice::make(&folder.path().join(format!("{role}.disk"))))
+            .map(|role| LoopDevice::make(&folder.path().join(format!("{role}.disk")), shape.device_bytes()))
             .collect();
         let nodes = [ALPHA, BETA].map(|node| {
             let path = folder.path().join(NAMES[node]);
@@ -86,18 +100,21 @@ impl Cluster {
         let cluster = Self {
             nodes,
             network,
+            shape,
             devices,
             folder,
             _turn: turn,
         };
-        cluster.set_up(shape);
+        cluster.set_up();
         cluster
     }
 
-    fn set_up(&self, shape: Shape) {
+    fn set_up(&self) {
         let node = |index: usize| format!("{}={}", NAMES[index], ADDRESSES[index]);
         let (alpha, beta) = (node(ALPHA), node(BETA));
-        let lease = format!("lease_ms={}", shape.lease_ms);
+        let lease = format!("lease_ms={}", self.shape.lease_ms);
+        let image = format!("image_mib={}", self.shape.image_mib);
+        let journal = format!("journal_mib={}", self.shape.journal_mib);
         let mut words = vec![
             "setup",
             "--cluster",
@@ -107,9 +124,9 @@ impl Cluster {
             "--node",
             &beta,
             "--option",
-            "image_mib=4",
+            &image,
             "--option",
-            "journal_mib=2",
+            &journal,
             "--option",
             &lease,
             "--this",
@@ -135,14 +152,16 @@ impl Cluster {
 
     /// Makes the region of a device, as `ccd-disk mkfs` does it for an administrator.
     pub fn mkfs(&self, role: usize) {
+        let image_mib = self.shape.image_mib.to_string();
+        let journal_mib = self.shape.journal_mib.to_string();
         self.disk(&[
             "mkfs",
             "--role",
             ROLES[role],
             "--image-mib",
-            "4",
+            &image_mib,
             "--journal-mib",
-            "2",
+            &journal_mib,
             self.devices[role].name(),
         ])
         .done();

@@ -8,9 +8,6 @@ use std::mem;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// Room for two nodes' areas with the images and journals that the tests choose.
-pub const DEVICE_BYTES: usize = 40 << 20;
-
 /// A failed device is this long for the kernel: nothing beyond the first superblock can be read or written.
 const FAILED_BYTES: u64 = 4096;
 
@@ -44,6 +41,14 @@ const _: () = assert!(mem::size_of::<LoopInfo>() == 232);
 pub struct LoopDevice {
     path: PathBuf,
     file_path: PathBuf,
+    len_bytes: u64,
+}
+
+fn zero(file: &mut File, len_bytes: u64) {
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..len_bytes / zeros.len() as u64 {
+        file.write_all(&zeros).expect("there is room for a device");
+    }
 }
 
 impl LoopDevice {
@@ -51,15 +56,15 @@ impl LoopDevice {
     ///
     /// # Panics
     /// Without root, or without a free loop device.
-    pub fn make(file_path: &Path) -> Self {
+    pub fn make(file_path: &Path, len_bytes: u64) -> Self {
         let mut file = File::create(file_path).expect("the folder is ours");
-        file.write_all(&vec![0; DEVICE_BYTES])
-            .expect("there is room for a device");
+        zero(&mut file, len_bytes);
         let name = file_path.to_str().expect("the path is ours");
         let made = run("losetup", &["--find", "--show", name]).done();
         Self {
             path: PathBuf::from(made.out.trim()),
             file_path: file_path.to_owned(),
+            len_bytes,
         }
     }
 
@@ -87,7 +92,7 @@ impl LoopDevice {
             .write(true)
             .open(&self.file_path)
             .expect("it is there");
-        file.write_all(&vec![0; DEVICE_BYTES]).expect("it can be written");
+        zero(&mut file, self.len_bytes);
         file.sync_all().expect("it can be written");
         self.repair();
     }

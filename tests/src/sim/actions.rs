@@ -9,11 +9,15 @@ use super::world::{Sabotage, World};
 use ccd_core::client::{Answer, ClientToken, Refusal, Reply, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Pattern, Row};
-use ccd_core::ids::{Generation, Position, Stamp};
+use ccd_core::ids::{Generation, NodeId, Position, Stamp};
 use ccd_core::protocol::{Action, DecisionKind, Event, Message};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::reservation::FenceOp;
 use core::time::Duration;
+
+/// How long a driver decodes what came in pieces.
+const UNPACKING_MIN: Duration = Duration::from_micros(20);
+const UNPACKING_MAX: Duration = Duration::from_millis(400);
 
 /// How much later than its time-out a request may be answered: the daemon's own work, and the clock's grain.
 const ANSWER_SLACK: Duration = Duration::from_millis(60);
@@ -89,6 +93,7 @@ impl World {
                 self.submit_op(index, ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),
+            Action::Unpack { from, bytes } => self.unpack(index, from, &bytes),
             Action::StageInit { init } => self.stage_init(index, init),
             Action::AdoptInit { init } => self.adopt_init(index, init),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
@@ -142,6 +147,16 @@ impl World {
                 },
             );
         }
+    }
+
+    /// A large message came in pieces: it is decoded beside everything else.
+    fn unpack(&mut self, index: usize, from: NodeId, bytes: &[u8]) {
+        let message: Message = postcard::from_bytes(bytes).expect("it was encoded by a node");
+        self.witness_message(index, &message);
+        let takes = self.draw(UNPACKING_MIN, UNPACKING_MAX);
+        let (server, run) = (index, self.servers[index].run);
+        let event = Box::new(Event::Message { from, message });
+        self.after(takes, Happening::Answer { server, run, event });
     }
 
     fn witness_message(&mut self, index: usize, message: &Message) {
@@ -411,7 +426,10 @@ fn changes_something(action: &Action) -> bool {
         Action::Replica { op, .. } => !matches!(op, ReplicaOp::WriteHeartbeat { .. } | ReplicaOp::Survey),
         Action::Reply { reply, .. } => matches!(reply, Ok(Answer::Committed { .. })),
         Action::Fence { op, .. } => !matches!(op, FenceOp::Look),
-        Action::StageInit { .. } | Action::AdoptInit { .. } | Action::RunCommand { .. } => true,
+        Action::StageInit { .. }
+        | Action::AdoptInit { .. }
+        | Action::RunCommand { .. }
+        | Action::Unpack { .. } => true,
         Action::Record(_) | Action::Committed(_) | Action::StopCommand { .. } => false,
     }
 }

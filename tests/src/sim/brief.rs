@@ -56,6 +56,7 @@ pub fn action(action: &Action) -> String {
             run.database.position()
         ),
         Action::StopCommand { ticket } => format!("t{} stops", ticket.0),
+        Action::Unpack { from, bytes } => format!("unpacks {} bytes from {from:?}", bytes.len()),
         Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),
         Action::AdoptInit { init } => format!("goes by the nodes {:?}", init.nodes),
         Action::Committed(Committed { way, after }) => {

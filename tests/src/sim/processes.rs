@@ -5,6 +5,7 @@ use super::commands::SYNC_TIMEOUT;
 use super::drive::Drive;
 use super::server::{Process, Stopped};
 use super::world::{CLUSTER, HEARTBEAT, LEASE, World};
+use ccd_core::database::RECORD_BYTES_MAX;
 use ccd_core::ids::Incarnation;
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{Event, Node, Settings};
@@ -43,6 +44,11 @@ impl World {
             propagation: self.propagation,
             update_propagation: self.update_propagation,
             image_chunk_bytes: IMAGE_CHUNK_BYTES,
+            update_bytes_whole_max: if self.updates_in_pieces {
+                0
+            } else {
+                RECORD_BYTES_MAX
+            },
             content_bytes_max: CONTENT_BYTES_MAX,
             sync_timeout: SYNC_TIMEOUT,
         };

@@ -9,7 +9,7 @@ use super::random::Random;
 use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
-use ccd_core::database::{Content, Key, Op, Pattern, Row, Update};
+use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Row, Update};
 use ccd_core::ids::{NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
@@ -315,6 +315,38 @@ impl Cluster {
             server,
             RequestBody::Update(update(request, Vec::new(), vec![op], false)),
         )
+    }
+
+    /// Loads a database with so many rows as text.
+    pub fn load(&mut self, server: usize, rows: usize, key_only: bool) -> AskEnd {
+        let body = self.loading(rows, key_only);
+        self.command(server, body)
+    }
+
+    /// The same for a whole database; it is not waited for.
+    pub fn begin_load(&mut self, server: usize, rows: usize) -> u64 {
+        let body = self.loading(rows, false);
+        self.begin(server, body)
+    }
+
+    fn loading(&mut self, rows: usize, key_only: bool) -> RequestBody {
+        self.next_request += 1;
+        let request = RequestId {
+            client: 0xa2,
+            sequence: self.next_request,
+        };
+        let content = Content {
+            formats: vec![(scenario_key(), vec!["register".into(), "value".into()])],
+            rows: (0..rows).map(|index| row(&format!("loaded {index}"))).collect(),
+        };
+        let text = ContentText::new(&content, None).expect("the rows fit");
+        let (key, restore) = (scenario_key(), RestoreFlag::AllActive);
+        let op = if key_only {
+            Op::LoadKey { key, text, restore }
+        } else {
+            Op::LoadAll { text, restore }
+        };
+        RequestBody::Update(update(request, Vec::new(), vec![op], false))
     }
 
     /// The flag that this node answers with, as its consistency record has it.

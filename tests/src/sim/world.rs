@@ -62,6 +62,8 @@ pub struct World {
     /// How copies travel, and how updates do.
     pub propagation: Propagation,
     pub update_propagation: Propagation,
+    /// Every update is offered and fetched piece by piece, as one that loads a database.
+    pub updates_in_pieces: bool,
     pub faults: FaultBudget,
     /// Faults of the budget happen.
     pub faulty: bool,
@@ -137,6 +139,7 @@ impl World {
             fencing: plan.seed.fencing,
             propagation: plan.propagation,
             update_propagation: plan.update_propagation,
+            updates_in_pieces: plan.seed.number / 4 % 4 == 3,
             faults: plan.faults.clone(),
             faulty: false,
             servers,

@@ -12,7 +12,10 @@ use std::time::Duration;
 fn with_two_secondaries() -> (Cluster, LoopDevice) {
     let cluster = Cluster::make(Shape::default());
     let shared = cluster.devices[SECONDARY].name().to_owned();
-    let private = LoopDevice::make(&cluster.folder().join("private.disk"));
+    let private = LoopDevice::make(
+        &cluster.folder().join("private.disk"),
+        Shape::default().device_bytes(),
+    );
     let mkfs = [
         "mkfs",
         "--role",

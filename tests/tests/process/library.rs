@@ -5,7 +5,7 @@ use ccd_client::messages as m;
 use ccd_client::wire::{Fault, PREAMBLE, Told};
 use ccd_core::client::Refusal;
 use ccd_core::database::{Key, OpError, Pattern, Precondition, Row};
-use ccd_core::ids::{Generation, Position};
+use ccd_core::ids::{Generation, Position, RequestId};
 use ccd_tests::process::cluster::ALPHA;
 use ccd_tests::process::library::{Answer, Library, scripted_daemon};
 use ccd_tests::process::programs::{command, run_command};
@@ -188,6 +188,17 @@ fn refusals() -> Vec<(Told, m::Message)> {
         (
             Told::Failed(Fault::TooLarge { bytes: 1 << 40 }),
             m::ANSWER_TOO_LARGE,
+        ),
+        (
+            Told::Failed(Fault::RequestTooLarge { bytes: 2, max: 1 }),
+            m::LARGER_THAN_REPLICAS,
+        ),
+        (
+            op(OpError::OtherContent {
+                request: RequestId::default(),
+                generation: Generation(7),
+            }),
+            m::REQUEST_REUSED,
         ),
         (Told::Failed(Fault::Overloaded), m::DAEMON_OVERLOADED),
         (Told::Failed(Fault::Stopping), m::DAEMON_OVERLOADED),

@@ -13,7 +13,8 @@
 //! sync.rs         synchronization commands              watch.rs      watchers
 //! access.rs       users other than root                 hostile.rs    users that mean no good
 //! library.rs      C and Python programs                 pages.rs      manual pages
-//! metrics.rs      what a node tells monitoring         room.rs       small replicas, a disk that fails
+//! requests.rs     request ids and whose they are       room.rs       small replicas, a disk that fails
+//! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
 //! ```
 
 mod access;
@@ -24,6 +25,7 @@ mod history;
 mod hostile;
 mod identity;
 mod json;
+mod large;
 mod library;
 mod metrics;
 mod networks;
@@ -32,6 +34,7 @@ mod pages;
 mod partition;
 mod quorum;
 mod refusals;
+mod requests;
 mod room;
 mod startup;
 mod sync;

@@ -60,7 +60,7 @@ fn a_fourth_node_is_added_and_the_master_removed_under_load() {
     clients.wait_for_more(50);
 
     // The master, asked through itself.
-    cluster.nodes[0].ctl(&["remove-node", "alpha"]).done();
+    cluster.nodes[0].ctl(&["remove-node", "--yes", "alpha"]).done();
     for node in &cluster.nodes[1..] {
         wait_for_members(node, &["beta", "gamma", "delta"]);
     }

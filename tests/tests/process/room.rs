@@ -80,7 +80,7 @@ struct FileSystem {
 
 impl FileSystem {
     fn mount(at: &Path, file: &Path) -> Self {
-        let device = LoopDevice::make(file);
+        let device = LoopDevice::make(file, 40 << 20);
         run("mkfs.ext4", &["-q", "-F", device.name()]).done();
         fs::create_dir_all(at).expect("the folder is ours");
         let path = at.to_str().expect("the path is ours");

@@ -13,7 +13,7 @@ use crate::error::{CcdError, text_message};
 use crate::exit::Exit;
 use crate::files;
 use crate::messages;
-use ccd_core::database::{Op, TextError};
+use ccd_core::database::{FileOrigin, Op, TextError};
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,11 +68,17 @@ impl Checkpoint {
         let database = client.snapshot(freshness);
         drop(progress);
         let database = database.doing(&doing)?;
+        let report = client.status().doing(&doing)?;
+        let origin = FileOrigin {
+            cluster: report.cluster_id,
+            name: report.cluster_name,
+        };
         if name.is_some() {
             allow_replacing(&path, self.yes, terminal, &doing)?;
-            checkpoints::save(&path, &database).map_err(|error| cannot_write(&path, &error, &doing))?;
+            checkpoints::save(&path, &database, &origin)
+                .map_err(|error| cannot_write(&path, &error, &doing))?;
         } else {
-            write_file(&path, &database.to_text(), self.yes, terminal, &doing)?;
+            write_file(&path, &database.to_file_text(&origin), self.yes, terminal, &doing)?;
         }
         let position = database.position();
         if terminal.json && path != Path::new("-") {
@@ -154,7 +160,8 @@ Examples:
   ccdadm restore --key MY_KEY backup.ccd
   ccdadm restore --checkpoint before-upgrade
 
-The file must end with its consistency record, as checkpoint and convert write it. A restore
+The file must end with its consistency record, as checkpoint and convert write it. One that another
+cluster has saved is restored with --force only; --dry-run says so. A restore
 of all or of one key while a node is missing is marked in the database (restore flag 3): all
 nodes must then be active once before the cluster restarts unattended, which resets it.
 
@@ -169,6 +176,9 @@ pub(super) struct Restore {
     /// Restore this key only
     #[arg(long)]
     key: Option<String>,
+    /// Also if another cluster saved the file
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     change: Change,
     /// Do not ask
@@ -203,6 +213,17 @@ impl Restore {
         })?;
         let from = format!("generation {} of {}", backup.record().generation, file.display());
         let client = common.attach(PROGRAM, &doing)?;
+        let report = client.status().doing(&doing)?;
+        if let Some(why) = backup.foreign_to(report.cluster_id, &report.cluster_name) {
+            let why = format!("{}: {why}", file.display());
+            if self.change.dry_run {
+                terminal.warn(&format!("{why}; a restore needs --force"));
+            } else if self.force {
+                terminal.warn(&why);
+            } else {
+                return Err(Stop::new(&messages::FOREIGN_CHECKPOINT, &doing, why));
+            }
+        }
         let op = match key {
             Some(key) => backup.restore_key(key.clone()).ok_or_else(|| {
                 Stop::new(
@@ -216,7 +237,7 @@ impl Restore {
         };
         if !self.change.dry_run {
             let what = match &op {
-                Op::ReplaceKey { key, .. } => format!("all rows of {key}"),
+                Op::ReplaceKey { key, .. } | Op::LoadKey { key, .. } => format!("all rows of {key}"),
                 _ => "the whole database".to_owned(),
             };
             terminal.confirm(self.yes, &doing, &format!("This replaces {what} by {from}."))?;

@@ -3,14 +3,14 @@
 use super::PROGRAM;
 use super::change::{Change, commit};
 use super::diff::{self, branch};
+use crate::backup::replace_all;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::table::{date_text, table};
 use crate::cli::terminal::Terminal;
 use crate::client::{Client, Freshness};
 use crate::exit::Exit;
-use ccd_core::configuration::RestoreFlag;
-use ccd_core::database::{Content, Op};
+use ccd_core::database::Content;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -81,11 +81,7 @@ impl Branches {
                     terminal.confirm(yes, &doing, &question)?;
                 }
                 change.reason.get_or_insert_with(|| doing.clone());
-                let op = Op::ReplaceAll {
-                    content,
-                    // The master says whether all nodes are active.
-                    restore: RestoreFlag::default(),
-                };
+                let op = replace_all(content);
                 commit(&client, change.transaction(vec![op]), terminal, &doing)
             }
         }

@@ -201,7 +201,7 @@ pub(super) fn document(update: &HistoryUpdate) -> Value {
         "pid": update.who.pid,
         "program": update.who.program,
         "reason": update.reason,
-        "request": update.request.to_string(),
+        "request": update.request.public().to_string(),
         "keys": keys,
     });
     if let Some(rows) = &update.rows {

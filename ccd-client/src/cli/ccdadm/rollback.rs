@@ -4,6 +4,7 @@ use super::PROGRAM;
 use super::change::{Change, commit};
 use super::history::show_lines;
 use super::query::parse_key;
+use crate::backup;
 use crate::cli::Common;
 use crate::cli::failure::{Doing, Stop};
 use crate::cli::terminal::Terminal;
@@ -11,6 +12,7 @@ use crate::client::Freshness;
 use crate::exit::Exit;
 use crate::messages;
 use crate::wire::ChangesAsk;
+use ccd_core::configuration::RestoreFlag;
 use ccd_core::database::Precondition;
 use ccd_core::ids::Generation;
 use serde_json::json;
@@ -84,7 +86,14 @@ impl Rollback {
             terminal.confirm(self.yes, &doing, &question)?;
         }
         self.change.reason.get_or_insert_with(|| doing.clone());
-        let mut transaction = self.change.transaction(difference.operations(&now));
+        let mut ops = difference.operations(&now);
+        if backup::is_large(&ops) {
+            // The master says whether all nodes are active.
+            ops = difference
+                .loads(&now, RestoreFlag::default())
+                .map_err(|broken| Stop::new(&messages::UPDATE_WRONG, &doing, broken.to_string()))?;
+        }
+        let mut transaction = self.change.transaction(ops);
         transaction.preconditions.push(Precondition::Generation(from));
         commit(&client, transaction, terminal, &doing)
     }

@@ -47,7 +47,7 @@ All other nodes must be active: each stores the new init database. The node can 
 
 Examples:
   ccdctl remove-node gamma
-  ccdctl remove-node 2
+  ccdctl remove-node --yes 2              also if it is up
 
 Exit codes: 105 there is no such node, 107 another node is missing, 106 no quorum, 111 it may
 still be decided.")]
@@ -57,6 +57,9 @@ pub(super) struct RemoveNode {
     node: String,
     #[command(flatten)]
     change: Change,
+    /// Do not ask; a node that is up is removed only so, or if someone on the terminal agrees
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// The node of the cluster that a name or number stands for.
@@ -175,6 +178,12 @@ impl RemoveNode {
         let report = client.status().doing(doing)?;
         let node = find_node(&report, doing, &self.node)?;
         let name = node_name(&report, node);
+        let is_up =
+            (report.status.nodes.iter()).any(|known| known.id == node && (known.member || known.heard));
+        if is_up && !self.change.dry_run {
+            let question = format!("Node {name} is up; removed, it stops serving.");
+            terminal.confirm(self.yes, doing, &question)?;
+        }
         let edit = NodeEdit::Remove {
             node: node.to_string(),
         };

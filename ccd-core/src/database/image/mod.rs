@@ -25,6 +25,7 @@ mod text;
 mod writer;
 
 pub use reader::ImageReader;
+pub(super) use text::TextReader;
 pub use writer::ImageWriter;
 
 use super::lines::Measure;

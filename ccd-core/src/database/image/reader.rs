@@ -214,7 +214,13 @@ impl ImageReader {
         let sequence = u64::from_le_bytes(fields.take()?);
         let at = Generation(u64::from_le_bytes(fields.take()?));
         let request = RequestId { client, sequence };
-        if at <= self.last_outcome || at > newest || self.outcomes.generation(request, at).is_some() {
+        if at <= self.last_outcome
+            || at > newest
+            || self
+                .outcomes
+                .find(request, at)
+                .is_some_and(|found| found.request == request)
+        {
             return Err(ImageError(format!("the outcome of {request} is out of order")));
         }
         self.last_outcome = at;

@@ -13,7 +13,7 @@ use rpds::RedBlackTreeMapSync;
 const LINE_BYTES_MAX: usize = 4 * ROW_CHARACTERS_MAX;
 
 #[derive(Debug, Default)]
-pub(super) struct TextReader {
+pub(in crate::database) struct TextReader {
     tables: RedBlackTreeMapSync<Key, Table>,
     current: Option<Rows>,
     /// The beginning of a line whose end has not come: at most so long as a line may be.

@@ -13,11 +13,15 @@ const RECORDS_MAX: usize = RECORDS_LOADED_MAX;
 /// How many updates the kept records hold at most; bounds the memory together with the limit on a row.
 const UPDATES_MAX: usize = 16384;
 
+/// How much text to be loaded the kept records hold at most, but for the newest: each is as large as a database may be.
+const LOADED_BYTES_MAX: usize = 128 << 20;
+
 /// The records that led to a head, oldest first, without gaps.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct History {
     records: VecDeque<Arc<Record>>,
     updates_count: usize,
+    loaded_bytes: usize,
 }
 
 fn updates_in(record: &Record) -> usize {
@@ -34,18 +38,25 @@ impl History {
             self.clear();
         }
         self.updates_count += updates_in(&record);
+        self.loaded_bytes += record.loaded_bytes();
         self.records.push_back(record);
-        while self.records.len() > RECORDS_MAX || self.updates_count > UPDATES_MAX && self.records.len() > 1 {
+        while self.records.len() > RECORDS_MAX || self.is_heavy() && self.records.len() > 1 {
             if let Some(oldest) = self.records.pop_front() {
                 self.updates_count -= updates_in(&oldest);
+                self.loaded_bytes -= oldest.loaded_bytes();
             }
         }
+    }
+
+    fn is_heavy(&self) -> bool {
+        self.updates_count > UPDATES_MAX || self.loaded_bytes > LOADED_BYTES_MAX
     }
 
     /// Takes back the newest record, which was rolled back.
     pub fn pop(&mut self) -> Option<Arc<Record>> {
         let record = self.records.pop_back()?;
         self.updates_count -= updates_in(&record);
+        self.loaded_bytes -= record.loaded_bytes();
         Some(record)
     }
 
@@ -59,6 +70,7 @@ impl History {
     pub fn clear(&mut self) {
         self.records.clear();
         self.updates_count = 0;
+        self.loaded_bytes = 0;
     }
 
     /// The records from `have` to `until`, or `None` if `have` is not known to lie on the way there.

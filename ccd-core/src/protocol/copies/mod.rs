@@ -4,6 +4,7 @@
 //! install.rs     from decided to open                 spread.rs        whom a copy is got from
 //! catch_up.rs    getting the database from a node     history.rs       the records for a tail
 //! incoming.rs    an image in pieces                   verification.rs  comparing copies, and replacing a wrong one
+//! parcels.rs     updates that are too large for one message
 //! milestones.rs  where the time of a reconfiguration went
 //! ```
 
@@ -12,5 +13,6 @@ pub(super) mod history;
 pub(super) mod incoming;
 pub(super) mod install;
 pub(super) mod milestones;
+pub(super) mod parcels;
 pub(super) mod spread;
 pub(super) mod verification;

@@ -9,7 +9,7 @@
 //! Owns `spread`. Called by `install.rs`, `catch_up.rs`, `round.rs` and `prepared.rs`.
 
 use super::incoming::CHUNKS_AHEAD;
-use crate::database::{Database, ImageWriter, Record};
+use crate::database::{Database, ImageWriter, RECORD_BYTES_MAX, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position};
 use crate::init::Propagation;
 use crate::protocol::Node;
@@ -87,6 +87,19 @@ struct Asked {
     image: Option<(Position, u64)>,
 }
 
+/// How many of these records go into one message.
+fn tail_len(records: &[Arc<Record>], loaded_bytes_max: usize) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for record in records.iter().take(TAIL_RECORDS_MAX) {
+        bytes += record.encoded_bytes_max();
+        if record.loaded_bytes() > loaded_bytes_max || (count > 0 && bytes > RECORD_BYTES_MAX) {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
 /// The member before `node` in the circle, and the one after it.
 fn before(members: NodeSet, node: NodeId) -> Option<NodeId> {
     let others = members.without(node);
@@ -128,8 +141,7 @@ impl Node {
         }
         let next = after(self.known.members, self.me()).filter(|next| self.known.master() != Some(*next));
         if let Some(next) = next {
-            let record = Arc::clone(record);
-            self.send(next, Message::UpdateReq { epoch, record });
+            self.send_update_req(next, epoch, record);
         }
     }
 
@@ -196,9 +208,12 @@ impl Node {
         if image.is_none()
             && let Some(mut records) = self.history.between(have, until)
         {
-            records.truncate(TAIL_RECORDS_MAX);
-            self.send(to, Message::Tail { have, records });
-            return;
+            records.truncate(tail_len(&records, self.settings.image_chunk_bytes));
+            // One that loads a database is larger than a message may be: the database itself goes, in pieces.
+            if !records.is_empty() || have == until {
+                self.send(to, Message::Tail { have, records });
+                return;
+            }
         }
         let database = if self.is_open() {
             &self.committed

@@ -232,7 +232,11 @@ impl Node {
         };
         let mut ops = ops.to_vec();
         for op in &mut ops {
-            if let Op::ReplaceAll { restore, .. } | Op::ReplaceKey { restore, .. } = op {
+            if let Op::ReplaceAll { restore, .. }
+            | Op::ReplaceKey { restore, .. }
+            | Op::LoadAll { restore, .. }
+            | Op::LoadKey { restore, .. } = op
+            {
                 *restore = flag;
             }
         }

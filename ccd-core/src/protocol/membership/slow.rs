@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a round           acked by all within   disk_deadline + 4 heartbeats     else a successor without the late ones
+//! one that loads a database within 8      disk_deadlines + 4 heartbeats    since its last piece was fetched; else the same
 //! an installation   progress every        2 disk_deadlines + a lease       else the same
 //! a short stay      less than 8 leases    the next joining waits 1, 2, 4, at most 8 leases
 //! ```
@@ -24,6 +25,9 @@ use core::time::Duration;
 
 /// A message may be lost, and is repeated at the next heartbeat: an ack may be late by a few of these.
 const ROUND_PATIENCE_BEATS: u32 = 4;
+
+/// A record that is too large for the journal is written as an image, which a driver gives so many deadlines.
+const IMAGE_DEADLINES: u32 = 8;
 
 /// A node that was a member for fewer leases than this was there for a short stay.
 const SHORT_STAY_LEASES: u32 = 8;
@@ -82,9 +86,10 @@ enum Departure {
 }
 
 impl Node {
-    /// How long the members may take over a round.
+    /// How long the members may take over a round since they last got some of it.
     fn round_patience(&self) -> Duration {
-        self.settings.disk_deadline + self.settings.heartbeat * ROUND_PATIENCE_BEATS
+        let deadlines = if self.round_is_large() { IMAGE_DEADLINES } else { 1 };
+        self.settings.disk_deadline * deadlines + self.settings.heartbeat * ROUND_PATIENCE_BEATS
     }
 
     /// How long a member may go without progress while a configuration is installed.

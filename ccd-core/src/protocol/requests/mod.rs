@@ -28,6 +28,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 use reads::Read;
 use updates::{Origin, Pending};
 
@@ -47,9 +48,23 @@ pub(super) struct Requests {
     pub verifications: Vec<Verification>,
     /// Numbers verifications.
     pub serial: u64,
+    /// No alarm before this that a request id was used twice: whoever can do that can do it often.
+    next_reuse_alarm: Time,
 }
 
+/// Between two alarms that a request id was used twice.
+const REUSE_ALARM_PAUSE: Duration = Duration::from_secs(10);
+
 impl Requests {
+    /// Whether this misuse of a request id is to be recorded.
+    pub fn take_reuse_alarm(&mut self, now: Time) -> bool {
+        let due = now >= self.next_reuse_alarm;
+        if due {
+            self.next_reuse_alarm = now + REUSE_ALARM_PAUSE;
+        }
+        due
+    }
+
     pub fn next_deadline(&self) -> Time {
         (self.reads.iter().map(|read| read.deadline))
             .chain(

@@ -5,6 +5,7 @@
 
 use super::Requests;
 use crate::client::{Answer, ClientToken, Refusal, UpdateRequest};
+use crate::database::loaded_bytes;
 use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::protocol::Node;
 use crate::protocol::message::{ForwardOutcome, Message};
@@ -131,14 +132,14 @@ impl Node {
             }
             pending.begun = true;
             let (update, timeout) = (pending.update.clone(), pending.latest().since(now));
-            self.send(
-                master,
-                Message::Forward {
-                    epoch,
-                    update,
-                    timeout,
-                },
-            );
+            let large = loaded_bytes(&update.ops) > self.settings.image_chunk_bytes
+                || self.settings.update_bytes_whole_max == 0;
+            let forward = Message::Forward {
+                epoch,
+                update,
+                timeout,
+            };
+            self.send_in_pieces_if(large, master, forward);
         }
     }
 
@@ -170,7 +171,7 @@ impl Node {
                     continue;
                 }
             }
-            if self.committed.outcome(id).is_some() {
+            if matches!(self.committed.applied(id), Some(Ok(_))) {
                 let position = self.committed.position();
                 self.finish_update(id, Ok((position, None)));
             } else if let Some(why) = self.rollback_under_way(id) {
@@ -273,6 +274,36 @@ impl Node {
         }
     }
 
+    /// Answers a forward that this node does not take up, or has finished; `false`: it is to be worked on.
+    fn answers_forward(&mut self, from: NodeId, epoch: Epoch, request: RequestId) -> bool {
+        let outcome = if epoch != self.known.epoch || !self.is_open() || !self.is_master() {
+            Some(ForwardOutcome::NotMaster)
+        } else {
+            let finished = self.requests.finished.iter().find(|(id, _)| *id == request);
+            finished.map(|(_, outcome)| outcome.clone())
+        };
+        let answers = outcome.is_some();
+        if let Some(outcome) = outcome {
+            let reply = Message::ForwardReply {
+                epoch,
+                request,
+                outcome,
+            };
+            self.send(from, reply);
+        }
+        answers
+    }
+
+    /// Whether an offered forward is to be fetched; its sender hears what came of it, if something did.
+    pub(in crate::protocol) fn wants_forward(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        request: RequestId,
+    ) -> bool {
+        !self.answers_forward(from, epoch, request) && !self.requests.is_waiting(request)
+    }
+
     pub(in crate::protocol) fn on_forward(
         &mut self,
         from: NodeId,
@@ -280,28 +311,7 @@ impl Node {
         update: UpdateRequest,
         timeout: Duration,
     ) {
-        let request = update.request;
-        if epoch != self.known.epoch || !self.is_open() || !self.is_master() {
-            self.send(
-                from,
-                Message::ForwardReply {
-                    epoch,
-                    request,
-                    outcome: ForwardOutcome::NotMaster,
-                },
-            );
-            return;
-        }
-        let finished = self.requests.finished.iter().find(|(id, _)| *id == request);
-        if let Some(outcome) = finished.map(|(_, outcome)| outcome.clone()) {
-            self.send(
-                from,
-                Message::ForwardReply {
-                    epoch,
-                    request,
-                    outcome,
-                },
-            );
+        if self.answers_forward(from, epoch, update.request) {
             return;
         }
         let deadline = self.now + timeout;

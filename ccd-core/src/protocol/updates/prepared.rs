@@ -44,11 +44,14 @@ pub(in crate::protocol) fn affects(record: &Record, key: Option<&Key>) -> bool {
         .iter()
         .flat_map(|update| &update.ops)
         .any(|op| match (op, key) {
-            (_, None) | (Op::ReplaceAll { .. } | Op::Purify, _) => true,
+            (_, None) | (Op::ReplaceAll { .. } | Op::LoadAll { .. } | Op::Purify, _) => true,
             (Op::Add(row), Some(key)) => row.key == *key,
             (Op::Remove(pattern), Some(key)) => pattern.key == *key,
             (
-                Op::Format { key: of, .. } | Op::RemoveFormat(of) | Op::ReplaceKey { key: of, .. },
+                Op::Format { key: of, .. }
+                | Op::RemoveFormat(of)
+                | Op::ReplaceKey { key: of, .. }
+                | Op::LoadKey { key: of, .. },
                 Some(key),
             ) => of == key,
         })
@@ -84,21 +87,50 @@ impl Node {
         }
     }
 
-    pub(in crate::protocol) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Arc<Record>) {
+    /// Who drives the rounds of this epoch, if this node takes part in them now.
+    fn master_of_rounds(&mut self, from: NodeId, epoch: Epoch) -> Option<NodeId> {
         if epoch != self.known.epoch || self.sealed() || self.is_master() {
-            return;
+            return None;
         }
         // Only the master makes rounds; any member may pass them on.
-        let Some(master) = self.known.master().filter(|_| self.known.members.contains(from)) else {
-            return;
-        };
+        let master = self
+            .known
+            .master()
+            .filter(|_| self.known.members.contains(from))?;
         if self.serving != Some(epoch) {
             // The master is open, so all members were ready.
             self.on_open(epoch);
         }
-        if !self.is_open() {
-            return;
+        self.is_open().then_some(master)
+    }
+
+    /// Whether the request of this round is to be fetched; the master hears it if this node has it already.
+    pub(in crate::protocol) fn wants_update(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        position: Position,
+    ) -> bool {
+        let Some(master) = self.master_of_rounds(from, epoch) else {
+            return false;
+        };
+        let prepared = self.prepared.as_ref();
+        let here = prepared.filter(|prepared| prepared.record.next == position);
+        if position == self.committed.position()
+            || here.is_some_and(|prepared| prepared.stored && !prepared.undone)
+        {
+            self.send(master, Message::UpdateAck { epoch, position });
+            return false;
         }
+        here.is_none()
+            && position.stamp > self.committed.position().stamp
+            && !self.undone_unseen.contains(&position)
+    }
+
+    pub(in crate::protocol) fn on_update_req(&mut self, from: NodeId, epoch: Epoch, record: Arc<Record>) {
+        let Some(master) = self.master_of_rounds(from, epoch) else {
+            return;
+        };
         let position = record.next;
         if self.undone_unseen.contains(&position) {
             return;

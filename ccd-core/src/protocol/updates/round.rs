@@ -5,8 +5,8 @@
 
 use crate::client::{Refusal, UpdateRequest};
 use crate::configuration::Configuration;
-use crate::database::{Database, RECORD_BATCH_BYTES_MAX, Record, Update};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, RequestId};
+use crate::database::{Database, OpError, RECORD_BATCH_BYTES_MAX, Record, Update, Who};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Generation, NodeId, NodeSet, Position, Replica, RequestId};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -94,11 +94,18 @@ impl Node {
         while updates.len() < ROUND_UPDATES_MAX
             && let Some((id, request)) = self.requests.first_queued()
         {
-            if let Some(generation) = self.committed.outcome(id) {
-                let _ = generation;
-                let position = self.committed.position();
-                self.finish_update(id, Ok((position, None)));
-                continue;
+            match self.committed.applied(id) {
+                None => {}
+                Some(Ok(_)) => {
+                    let position = self.committed.position();
+                    self.finish_update(id, Ok((position, None)));
+                    continue;
+                }
+                Some(Err(generation)) => {
+                    let who = request.who.clone();
+                    self.refuse_reused(id, generation, &who);
+                    continue;
+                }
             }
             if updates.iter().any(|update| update.request == id) {
                 self.requests.take_queued();
@@ -174,8 +181,7 @@ impl Node {
             }
         } else {
             for to in self.first_receivers().iter() {
-                let record = Arc::clone(&record);
-                self.send(to, Message::UpdateReq { epoch, record });
+                self.send_update_req(to, epoch, &record);
             }
             let op = ReplicaOp::Append {
                 record: Arc::clone(&record),
@@ -199,6 +205,23 @@ impl Node {
         });
     }
 
+    /// An update came under the id of another one. Somebody must look: a program counts wrong, or somebody has got hold of its id.
+    fn refuse_reused(&mut self, request: RequestId, generation: Generation, who: &Who) {
+        if self.requests.take_reuse_alarm(self.now) {
+            let text = format!(
+                "an update of user {} (program {:?}, pid {}) came under request {}, which was applied with other content at \
+                 generation {generation}: it is refused; each update needs an id of its own",
+                who.uid,
+                who.program,
+                who.pid,
+                request.public()
+            );
+            self.record(DecisionKind::Alarm, text);
+        }
+        let error = OpError::OtherContent { request, generation };
+        self.finish_update(request, Err(Refusal::Op(error)));
+    }
+
     /// Since when the round under way waits for members, and who has answered.
     pub(in crate::protocol) fn round_waits(&self) -> Option<(Time, NodeSet)> {
         let round = self.round.as_ref()?;
@@ -207,6 +230,21 @@ impl Node {
             .as_ref()
             .map_or(round.acked, |rollback| rollback.acked);
         Some((round.waits_since, answered))
+    }
+
+    /// Whether the round under way is too large for a journal, and so is written as an image.
+    pub(in crate::protocol) fn round_is_large(&self) -> bool {
+        self.round
+            .as_ref()
+            .is_some_and(|round| self.is_large(&round.record))
+    }
+
+    /// A member gets the record of this round, piece by piece.
+    pub(in crate::protocol) fn note_round_moves(&mut self, position: Position) {
+        let now = self.now;
+        if let Some(round) = self.round_at(position) {
+            round.waits_since = now;
+        }
     }
 
     pub(super) fn round_at(&mut self, position: Position) -> Option<&mut Round> {
@@ -439,8 +477,7 @@ impl Node {
         match &round.rollback {
             None => {
                 for to in self.other_members().minus(acked).iter() {
-                    let record = Arc::clone(&record);
-                    self.send(to, Message::UpdateReq { epoch, record });
+                    self.send_update_req(to, epoch, &record);
                 }
             }
             Some(rollback) => {
