@@ -25,6 +25,9 @@ pub enum ReplicaOp {
     /// blocks *after* the append is durable (the claim check of a solo owner).
     /// Answers [`ReplicaAnswer::Appended`].
     Append { record: Arc<Record>, then_survey: bool },
+    /// Appends these records, of which each follows the one before, to this node's own journal, durably; with as few flushes as
+    /// they need. For what was committed before: a power cut leaves any number of them. Answers [`ReplicaAnswer::Written`].
+    AppendTail { records: Vec<Arc<Record>> },
     /// Writes the whole database as a checkpoint of this node's own area and starts its journal anew. What the
     /// area held before is gone once this is durable. Answers [`ReplicaAnswer::Written`].
     WriteImage { database: Database },

@@ -12,6 +12,7 @@ use ccd_disk::device::{LoggedWrite, MemoryDevice, Tear};
 use ccd_disk::format::journal::Entry;
 use ccd_disk::region::{CheckpointBegun, CheckpointStep, Region};
 use proptest::prelude::*;
+use std::borrow::Cow;
 use support::*;
 
 /// One thing done to a region.
@@ -19,6 +20,10 @@ use support::*;
 enum Act {
     Append {
         payload_len: usize,
+    },
+    /// Several records with so many bytes each, with one flush.
+    Tail {
+        payload_lens: Vec<usize>,
     },
     Rollback,
     /// As a whole image.
@@ -108,6 +113,23 @@ impl Run {
         }
     }
 
+    fn tail(&mut self, payload_lens: &[usize]) {
+        let (mut at, mut entries) = (self.expected.position, Vec::new());
+        for (count, payload_len) in (1..).zip(payload_lens) {
+            let next = position(1, self.generation + count, self.branch);
+            entries.push(update(at, next, *payload_len));
+            at = next;
+        }
+        if self.region.append_entries(&entries).is_ok() {
+            self.generation += entries.len() as u64;
+            self.expected.position = at;
+            self.expected.records.extend(entries);
+            self.acked();
+        } else {
+            self.checkpoint(100, 0);
+        }
+    }
+
     fn checkpoint(&mut self, image_len: usize, appends_between: usize) {
         let at = self.expected.position;
         if self.region.begin_image(at, image(at, image_len)).unwrap() {
@@ -155,10 +177,12 @@ impl Run {
     fn act(&mut self, act: &Act) {
         match act {
             Act::Append { payload_len } => self.append(*payload_len),
+            Act::Tail { payload_lens } => self.tail(payload_lens),
             Act::Rollback => {
                 let Some(undone) = self.expected.records.last().cloned() else {
                     return;
                 };
+                // What a batch holds is refused as well: it was committed before it was written.
                 // What a checkpoint already holds is refused.
                 if self
                     .region
@@ -242,7 +266,7 @@ fn found(device: &MemoryDevice) -> (Expected, Position, Option<String>) {
     let own = &survey.areas[0];
     let expected = Expected {
         position: area.position,
-        records: area.standing().into_iter().cloned().collect(),
+        records: area.standing().into_iter().map(Cow::into_owned).collect(),
         configuration_epoch: own.configuration.as_ref().map_or(0, |found| found.epoch.0),
         ballot_round: own.ballot.as_ref().map_or(0, |found| found.promised.round),
     };
@@ -314,6 +338,40 @@ fn go_on(device: &MemoryDevice, found: &Expected, acts: &[Act]) {
 
 fn append(payload_len: usize) -> Act {
     Act::Append { payload_len }
+}
+
+fn tail(payload_lens: &[usize]) -> Act {
+    Act::Tail {
+        payload_lens: payload_lens.to_vec(),
+    }
+}
+
+#[test]
+fn every_cut_of_a_tail_leaves_all_of_it_or_nothing() {
+    let segment = || Act::Segment {
+        image_len: 40_000,
+        appends_between: 1,
+    };
+    let checkpoint = Act::Checkpoint {
+        image_len: 40_000,
+        appends_between: 1,
+    };
+    let acts = [
+        append(10),
+        tail(&[10, 3000, 0, 700]),
+        append(100),
+        Act::Rollback,
+        tail(&[1, 1]),
+        checkpoint,
+        tail(&[500; 20]),
+        segment(),
+        tail(&[9000, 4000]),
+        append(1),
+        segment(),
+        tail(&[7; 3]),
+    ];
+    let segments = cut_everywhere(&acts, &[tail(&[5, 3000]), append(12), tail(&[1, 2, 3])]);
+    assert!(segments > 0, "a batch goes into a segment");
 }
 
 #[test]
@@ -477,6 +535,7 @@ fn the_ring_is_gone_round_many_times() {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         6 => (0usize..24_000).prop_map(|payload_len| Act::Append { payload_len }),
+        2 => proptest::collection::vec(0usize..4_000, 1..4).prop_map(|payload_lens| Act::Tail { payload_lens }),
         2 => Just(Act::Rollback),
         2 => (0usize..50_000, 0usize..3)
             .prop_map(|(image_len, appends_between)| Act::Checkpoint { image_len, appends_between }),

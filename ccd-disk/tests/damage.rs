@@ -65,7 +65,7 @@ fn check(area: &RecoveredArea, positions: &[Position], what: &str) {
         assert_eq!(area.image, image(area.base(), area.image.len()), "{what}");
         let mut at = area.base();
         for entry in area.standing() {
-            assert_eq!(entry, &update(at, entry.next, entry.payload.len()), "{what}");
+            assert_eq!(*entry, update(at, entry.next, entry.payload.len()), "{what}");
             at = entry.next;
         }
         assert_eq!(at, newest, "{what}");

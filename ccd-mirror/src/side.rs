@@ -268,6 +268,7 @@ pub(crate) fn describe(op: &ReplicaOp) -> (&'static str, u32) {
         ReplicaOp::Survey => ("survey", 1),
         ReplicaOp::Load => ("load", IMAGE_DEADLINES),
         ReplicaOp::Append { .. } => (APPEND, 1),
+        ReplicaOp::AppendTail { .. } => ("tail append", 1),
         ReplicaOp::WriteImage { .. } => ("image write", IMAGE_DEADLINES),
         ReplicaOp::StageImage { .. } => ("image piece write", 1),
         ReplicaOp::AdoptImage { .. } => ("image adoption", IMAGE_DEADLINES),

@@ -2,7 +2,7 @@
 //! devices.
 
 use DeviceRole::{Primary, Secondary};
-use ccd_core::client::{Refusal, RequestBody};
+use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Decider, Mode, RestoreFlag};
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId};
 use ccd_core::protocol::DecisionKind;
@@ -339,4 +339,81 @@ fn a_forced_takeover_is_recorded_and_sets_the_restore_flag() {
         "all are here"
     );
     cluster.run_for(Duration::from_secs(1));
+}
+
+#[test]
+fn a_takeover_by_the_devices_keeps_nothing_aside_of_a_copy_that_they_lead_on_from() {
+    // The owner's updates on the devices: records after an image, and an image after them.
+    for updates in [1, 60] {
+        let mut cluster = pair();
+        cluster.crash(B, false);
+        for count in 0..updates {
+            assert!(cluster.add_within(A, &format!("alone{count}"), SETTLED));
+        }
+        cluster.crash(A, false);
+        cluster.start(B);
+        assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+        assert_eq!(cluster.rows(B).unwrap().len(), updates + 1);
+        assert_eq!(cluster.branches(B), [], "{updates} updates");
+        let kept = cluster.decisions(B, DecisionKind::BranchKept);
+        assert!(kept.is_empty(), "{updates} updates: {kept:?}");
+    }
+}
+
+#[test]
+fn a_node_with_a_new_local_copy_says_that_it_has_no_vote_until_it_is_a_member_again() {
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+    cluster.crash(A, false);
+    cluster.wipe_local(B);
+    cluster.lose_device(Secondary);
+    cluster.start(B);
+    cluster.settle();
+    let verdict = cluster.verdict(B);
+    assert!(
+        verdict.contains("the local copy is new") && verdict.contains("no vote"),
+        "{verdict}"
+    );
+    cluster.return_device(Secondary);
+    cluster.start(A);
+    assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+    assert!(
+        !cluster.verdict(B).contains("the local copy is new"),
+        "{}",
+        cluster.verdict(B)
+    );
+}
+
+#[test]
+fn a_request_that_is_repeated_is_answered_with_the_place_of_its_update() {
+    let mut cluster = pair();
+    let (request, body) = cluster.addition("asked twice");
+    let place = |end: AskEnd| match end {
+        AskEnd::Reply(Ok(Answer::Committed { position, .. })) => position,
+        other => panic!("{other:?}"),
+    };
+    let first = place(cluster.command(A, body));
+    for count in 0..5 {
+        cluster.add(A, &format!("later{count}")).unwrap();
+    }
+    for server in [A, B] {
+        let again = Cluster::addition_as(request, "asked twice");
+        assert_eq!(place(cluster.command(server, again)), first, "by n{server}");
+    }
+    // Also of the node that goes on alone, and after its restart.
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "alone", SETTLED));
+    let again = || Cluster::addition_as(request, "asked twice");
+    assert_eq!(
+        place(cluster.command(B, again())).stamp.generation,
+        first.stamp.generation
+    );
+    cluster.crash(B, false);
+    cluster.start(B);
+    assert!(cluster.serves_within(B, SETTLED));
+    assert_eq!(
+        place(cluster.command(B, again())).stamp.generation,
+        first.stamp.generation
+    );
 }

@@ -147,6 +147,16 @@ impl Record {
         }
     }
 
+    /// At least as many bytes as [`Record::bytes`] has, found without encoding anything.
+    pub fn bytes_max(&self) -> usize {
+        let updates = match (&self.made.0, &self.body) {
+            (Some(bytes), _) => return bytes.len(),
+            (None, RecordBody::Updates { updates, .. }) => updates.as_slice(),
+            (None, _) => &[],
+        };
+        RECORD_OVERHEAD_BYTES + updates.iter().map(Update::encoded_bytes_max).sum::<usize>()
+    }
+
     /// Reads what a journal holds, and checks the lineage too: a record whose `next.lineage` does not follow from its content
     /// is an error.
     pub fn decode(bytes: &[u8]) -> Result<Self, ImageError> {

@@ -5,6 +5,7 @@
 use super::copies::catch_up::CatchUp;
 use super::copies::history::History;
 use super::copies::install::{Install, Member};
+use super::copies::pace::Pace;
 use super::copies::parcels::Parcels;
 use super::copies::spread::Spread;
 use super::fencing::Fence;
@@ -165,6 +166,7 @@ pub struct Node {
     pub(super) freezes: u64,
     pub(super) commands: Commands,
     pub(super) spread: Spread,
+    pub(super) pace: Pace,
     pub(super) parcels: Parcels,
     pub(super) requests: Requests,
 }
@@ -254,6 +256,7 @@ impl Node {
             freezes: 0,
             commands: Commands::default(),
             spread: Spread::default(),
+            pace: Pace::default(),
             parcels: Parcels::default(),
             requests: Requests::default(),
             settings,
@@ -296,6 +299,7 @@ impl Node {
             } else {
                 None
             };
+            self.pace.note(self.now, self.committed.position().stamp);
             self.watch_fences();
             self.forgive_new_devices();
             self.follow_init();

@@ -6,12 +6,9 @@ use super::membership::external::corrected;
 use super::membership::sharing::Share;
 use super::message::CopyTrouble;
 use super::plan::{Facts, Plan, View, plan};
-use super::replicas::Purpose;
 use super::voting::lower_bound::below_text;
 use crate::configuration::votes::{self, Lost, Voters};
-use crate::database::Database;
-use crate::ids::{DeviceSet, NodeId, Replica};
-use crate::replica::ReplicaOp;
+use crate::ids::{NodeId, Replica};
 use crate::time::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -34,11 +31,10 @@ impl Node {
     fn facts(&self, node: NodeId) -> Facts {
         let linked = self.linked(node);
         let state = self.peer_state(node);
-        let behind = state.is_some_and(|state| {
-            !self.known.members.contains(node)
-                && state.position != self.committed.position()
-                && !self.history.has(state.position)
-        });
+        let (fell_out, member) = (self.fell_out(node), self.known.members.contains(node));
+        // A member that serves lacks no more than the round under way.
+        let caught_up = member && !fell_out
+            || state.is_some_and(|state| self.is_near(state.position, self.told_at(node)));
         let settled = self.now.since(self.started) > self.settings.lease * 3;
         let facts = Facts {
             linked,
@@ -53,8 +49,8 @@ impl Node {
                 is_small.then_some(CopyTrouble::TooSmall)
             }),
             serving: state.is_some_and(|state| state.serving),
-            fell_out: self.fell_out(node),
-            caught_up: state.is_some() && !behind,
+            fell_out,
+            caught_up: state.is_some() && caught_up,
             settled,
             held_back: self.held_back(node),
             slow: self.slow(node),
@@ -80,7 +76,6 @@ impl Node {
             small.contains(*role) || self.now.since(self.replica(Replica::Device(*role)).since) >= lease
         };
         let early = self.now.since(self.started) < self.settings.lease;
-        let committed = self.committed.position();
         View {
             me: self.me(),
             all: self.cluster_nodes(),
@@ -109,13 +104,14 @@ impl Node {
                     early && self.replica(Replica::Device(*role)).untried() || self.watches_area(*role)
                 })
                 .collect(),
+            local_near: self.local_near(),
             prewritten: (usable.iter())
                 .filter(|role| !self.was_other_elsewhere(*role))
                 .filter(|role| {
                     let own = self.replica(Replica::Device(*role)).own;
                     !self.known.devices.contains(*role)
                         && self.may_return(*role)
-                        && own.is_some_and(|own| own == committed || self.history.has(own))
+                        && own.is_some_and(|own| self.is_near(own, self.now))
                 })
                 .collect(),
             fenced_by: self.fenced_by(),
@@ -209,7 +205,8 @@ impl Node {
                 self.impatient = false;
             }
             Plan::Override(want) => self.propose_waived(want),
-            Plan::Prewrite(devices) => self.prewrite(devices),
+            Plan::Prewrite(devices) => self.prewrite(devices.iter().map(Replica::Device)),
+            Plan::PrewriteLocal => self.prewrite([Replica::Local].into_iter()),
             Plan::Propose(want) => {
                 // A round does not end with a member that does not take part in it any more.
                 let gone = self.other_members().iter().any(|node| {
@@ -254,17 +251,22 @@ impl Node {
         })
     }
 
-    /// Writes a whole image to devices that are to become part of a solo configuration, while it goes on.
-    fn prewrite(&mut self, devices: DeviceSet) {
-        for role in devices.iter() {
-            let replica = Replica::Device(role);
-            if self.replica(replica).prewrite_in_flight {
-                continue;
+    /// Replicas that the next configuration writes come to hold nearly all of the database, while this one goes on.
+    fn prewrite(&mut self, replicas: impl Iterator<Item = Replica>) {
+        for replica in replicas {
+            let view = self.replica_mut(replica);
+            if view.usable() && !view.prewrite_in_flight {
+                view.prewrite_in_flight = true;
+                self.bring_nearer(replica);
             }
-            self.replica_mut(replica).prewrite_in_flight = true;
-            let database: Database = self.committed.clone();
-            self.ask(replica, ReplicaOp::WriteImage { database }, Purpose::Prewrite);
         }
+    }
+
+    /// Updates of a solo owner go to its devices alone; as a member of a pair its local copy holds them all.
+    fn local_near(&self) -> bool {
+        let local = self.replica(Replica::Local);
+        let is_near = || local.own.is_some_and(|own| self.is_near(own, self.now));
+        self.known.owner() != Some(self.me()) || !local.prewrite_in_flight && is_near()
     }
 
     /// What the node is and sees.
@@ -362,11 +364,13 @@ impl Node {
             let unshared = self.unshared_text().filter(|text| !why.contains(text.as_str()));
             let copy = self.copy_text().filter(|text| *text != why);
             let moved = self.moved_text();
+            let new_copy = self.new_copy_text().filter(|_| moved.is_none());
             let texts = [
                 unshared,
                 waits,
                 Some(why),
                 copy,
+                new_copy,
                 self.made_anew_text(),
                 moved,
                 view,

@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 struct RawJournalHead {
     prev: RawPosition,
     next: RawPosition,
-    /// 1 updates, 2 rollback, 3 open.
+    /// 1 updates, 2 rollback, 3 open, 4 batch.
     step: u8,
     reserved: [u8; 7],
     record_len_bytes: U32,
@@ -36,6 +36,8 @@ pub enum Step {
     Updates = 1,
     Rollback = 2,
     Open = 3,
+    /// Several records, one behind the other (`batch.rs`).
+    Batch = 4,
 }
 
 impl Step {
@@ -49,13 +51,13 @@ impl Step {
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        [Self::Updates, Self::Rollback, Self::Open]
+        [Self::Updates, Self::Rollback, Self::Open, Self::Batch]
             .into_iter()
             .find(|step| *step as u8 == number)
     }
 }
 
-/// A record as the journal knows it; `payload` is the encoded [`Record`].
+/// A record as the journal knows it; `payload` is the encoded [`Record`], or those of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub step: Step,

@@ -12,6 +12,7 @@
 //!
 //! `docs/format.md` draws it and says why. Nothing here reads or writes a device.
 
+pub mod batch;
 pub mod checkpoint;
 pub mod control;
 pub mod geometry;

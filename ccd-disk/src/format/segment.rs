@@ -57,7 +57,7 @@ struct RawSegmentHead {
 #[repr(C)]
 struct RawFrame {
     record_len_bytes: U32,
-    /// 1 updates, 3 open; what was rolled back is left out.
+    /// 1 updates, 3 open, 4 batch; what was rolled back is left out.
     step: u8,
     reserved: [u8; 3],
     next: RawPosition,
@@ -95,13 +95,19 @@ pub fn pack(bytes: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// The records that were packed one after the other; `None` if these bytes are not exactly so many, from and to there.
-fn unpack(mut bytes: &[u8], head: &SegmentHead) -> Option<Vec<Entry>> {
+fn unpack(bytes: &[u8], head: &SegmentHead) -> Option<Vec<Entry>> {
     // Each takes a frame at least: what a head says allocates no more than what is there.
     if head.records as usize > bytes.len() / FRAME_BYTES {
         return None;
     }
-    let mut entries = Vec::with_capacity(head.records as usize);
-    let mut prev = head.from;
+    let entries = unpack_all(bytes, head.from, head.to)?;
+    (entries.len() == head.records as usize).then_some(entries)
+}
+
+/// As many records as were packed, which must lead from here to there.
+pub(super) fn unpack_all(mut bytes: &[u8], from: Position, to: Position) -> Option<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut prev = from;
     while !bytes.is_empty() {
         let (frame, rest) = RawFrame::read_from_prefix(bytes).ok()?;
         let step = Step::from_number(frame.step).filter(|step| *step != Step::Rollback)?;
@@ -117,7 +123,7 @@ fn unpack(mut bytes: &[u8], head: &SegmentHead) -> Option<Vec<Entry>> {
         prev = next;
         bytes = &rest[len_bytes..];
     }
-    (entries.len() == head.records as usize && prev == head.to).then_some(entries)
+    (prev == to).then_some(entries)
 }
 
 /// Where a slot's segments lie, and whose they are.

@@ -10,10 +10,18 @@ use super::own::{OwnArea, PlacedRecord};
 use super::survey::ClaimCheck;
 use crate::device::{Buffer, RingTarget, Transfer, Way};
 use crate::error::RegionError;
+use crate::format::batch;
 use crate::format::journal::{Entry, Step};
 use ccd_core::database::Record;
 use ccd_core::replica::ReplicaAnswer;
 use std::io;
+use std::slice::from_ref;
+
+/// Most bytes of a batch: more do not make its flush matter less.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// A batch takes no more than this part of the largest record, so that one fits a journal that is half in use.
+const BATCH_RECORDS_MIN: usize = 2;
 
 /// An append between two of its transfers. Until it is done the region must be asked for nothing else.
 #[derive(Debug)]
@@ -110,6 +118,31 @@ impl Region {
                 AppendStep::Next(next, wanted) => (appending, transfer) = (next, wanted),
                 AppendStep::Done(answer) => return Ok(answer),
             }
+        }
+    }
+
+    /// Appends the records of a tail, durable on return: as few writes as hold them.
+    pub(super) fn append_tail(&mut self, tail: impl Iterator<Item = Entry>) -> Result<(), RegionError> {
+        let bytes_max = (self.record_bytes_max() / BATCH_RECORDS_MIN).min(BATCH_BYTES_MAX);
+        let mut waiting: Vec<Entry> = Vec::new();
+        for entry in tail {
+            let fits = batch::len_bytes(&waiting) + batch::len_bytes(from_ref(&entry)) <= bytes_max;
+            if !fits || !batch::may_be_part(&entry) {
+                self.append_batch(&mut waiting)?;
+            }
+            waiting.push(entry);
+            if !waiting.iter().all(batch::may_be_part) {
+                self.append_batch(&mut waiting)?;
+            }
+        }
+        self.append_batch(&mut waiting)
+    }
+
+    fn append_batch(&mut self, waiting: &mut Vec<Entry>) -> Result<(), RegionError> {
+        match std::mem::take(waiting).as_slice() {
+            [] => Ok(()),
+            [alone] => self.append(alone, false).map(drop),
+            several => self.append(&batch::batch(several), false).map(drop),
         }
     }
 

@@ -169,6 +169,13 @@ impl Region {
                 self.refuse_loads_that_no_ring_holds(&record)?;
                 self.append(&entry_of(&record), then_survey)?
             }
+            ReplicaOp::AppendTail { records } => {
+                for record in &records {
+                    self.refuse_loads_that_no_ring_holds(record)?;
+                }
+                self.append_tail(records.iter().map(|record| entry_of(record)))?;
+                ReplicaAnswer::Written
+            }
             ReplicaOp::WriteImage { database } => {
                 let image = database.to_image();
                 self.with_own(|own, handle| own.write_image(handle, database.position(), image))?;
@@ -291,6 +298,11 @@ impl Region {
     /// Appends a record in the form the journal knows; [`ReplicaOp::Append`] for who has no [`Record`].
     pub fn append_entry(&mut self, entry: &Entry) -> Result<(), RegionError> {
         self.append(entry, false).map(drop)
+    }
+
+    /// The same of several that follow each other; [`ReplicaOp::AppendTail`].
+    pub fn append_entries(&mut self, entries: &[Entry]) -> Result<(), RegionError> {
+        self.append_tail(entries.iter().cloned())
     }
 
     /// Writes an image in the form the slot knows; [`ReplicaOp::WriteImage`] for who has no [`Database`].

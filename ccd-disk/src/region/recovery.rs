@@ -10,6 +10,7 @@ use super::handle::Handle;
 use super::slots::{READ_BLOCKS, Segments, Slots};
 use crate::device::{Buffer, is_zero};
 use crate::error::RegionError;
+use crate::format::batch;
 use crate::format::checkpoint::{CheckpointHead, JournalPoint, SlotState};
 use crate::format::geometry::Slot;
 use crate::format::header::{self, BlockFault};
@@ -17,6 +18,7 @@ use crate::format::journal::{Entry, Ring, Step};
 use crate::format::segment::SEGMENTS_MAX;
 use crate::format::superblock::Superblock;
 use ccd_core::ids::{NodeId, Position, Stamp};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// How often the area of a node that may be writing it is read again before damage is believed.
@@ -79,8 +81,9 @@ impl RecoveredArea {
         !self.lost && (self.checkpoint.is_some() || !self.journal.is_empty())
     }
 
-    /// The records that stand, in order, of segments and journal: without those undone and the rollbacks that undid them.
-    pub fn standing(&self) -> Vec<&Entry> {
+    /// The records that stand, in order, of segments and journal: without those undone and the rollbacks that undid them, and
+    /// those of a batch one by one.
+    pub fn standing(&self) -> Vec<Cow<'_, Entry>> {
         let mut standing: Vec<&Entry> = self.segments.entries.iter().collect();
         for placed in &self.journal {
             if placed.entry.step == Step::Rollback {
@@ -89,7 +92,7 @@ impl RecoveredArea {
                 standing.push(&placed.entry);
             }
         }
-        standing
+        standing.into_iter().flat_map(batch::records).collect()
     }
 
     /// That of an area which nobody has ever written to.

@@ -138,20 +138,12 @@ impl Store {
         &self.folder
     }
 
-    /// Writes frames that follow each other. After an error, none of them counts.
+    /// Writes frames that follow each other. After an error those count that [`Store::head`] says.
     ///
     /// # Errors
-    /// When a file cannot be written; the next call begins a new one.
+    /// When a file cannot be written. It then ends where it ended before; if not even that can be done, the next call begins a new
+    /// one.
     pub fn append(&mut self, frames: Vec<Frame>) -> io::Result<()> {
-        let written = self.try_append(frames);
-        if written.is_err() {
-            // What it holds behind the last whole frame is not known.
-            self.open = None;
-        }
-        written
-    }
-
-    fn try_append(&mut self, frames: Vec<Frame>) -> io::Result<()> {
         let segment_bytes = (self.budget_bytes / SEGMENTS).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MAX);
         let frame_bytes_max = (self.budget_bytes / 4)
             .max(self.large_bytes)
@@ -171,23 +163,33 @@ impl Store {
                 None => self.begin()?,
             };
             let mut bytes = Vec::new();
-            let mut head = self.head;
+            // Noted once they are written.
+            let (mut index, mut gaps, mut head) = (Index::new(), Vec::new(), self.head);
             while open.len_bytes + (bytes.len() as u64) < segment_bytes
                 && let Some(frame) = frames.next()
             {
                 let at = (open.len_bytes + bytes.len() as u64) as u32;
                 if segment::is_gap(&frame) {
-                    open.gaps.push(at);
+                    gaps.push(at);
                 }
-                segment::note(&mut open.index, &frame, at);
+                segment::note(&mut index, &frame, at);
                 head = frame.next();
                 bytes.extend(frame.encode(frame_bytes_max));
             }
-            open.file
-                .write_all(&bytes)
-                .map_err(|error| named(&folder, open.serial, &error))?;
+            if let Err(error) = open.file.write_all(&bytes) {
+                let error = named(&folder, open.serial, &error);
+                // Frames that are there whole, and do not count, would be told beside those that come in their place.
+                if open.file.set_len(open.len_bytes).is_ok() {
+                    self.open = Some(open);
+                }
+                return Err(error);
+            }
             open.len_bytes += bytes.len() as u64;
             open.synced = false;
+            open.gaps.append(&mut gaps);
+            for (key, mut places) in index {
+                open.index.entry(key).or_default().append(&mut places);
+            }
             self.head = head;
             self.open = Some(open);
         }
@@ -196,8 +198,7 @@ impl Store {
 
     fn begin(&mut self) -> io::Result<Open> {
         self.make_room()?;
-        self.serial_last += 1;
-        let serial = self.serial_last;
+        let serial = self.serial_last + 1;
         let path = segment::history_path(&self.folder, serial);
         let mut file = OpenOptions::new()
             .create_new(true)
@@ -205,8 +206,14 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(|error| named(&self.folder, serial, &error))?;
-        file.write_all(&segment::head(self.cluster, self.head))
-            .map_err(|error| named(&self.folder, serial, &error))?;
+        if let Err(error) = file.write_all(&segment::head(self.cluster, self.head)) {
+            // One that stays is passed over, but on a full disk there would be one more with each attempt.
+            if fs::remove_file(&path).is_err() {
+                self.serial_last = serial;
+            }
+            return Err(named(&self.folder, serial, &error));
+        }
+        self.serial_last = serial;
         Ok(Open {
             serial,
             file,

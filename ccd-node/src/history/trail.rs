@@ -193,11 +193,35 @@ impl Trail {
         // It is not on the way, but may have been before what is kept, or in a gap.
         if round.stamp.generation <= head.stamp.generation
             && !is_overruled(round.stamp.epoch, head.stamp.epoch)
-            && let Found::Missed(after, footing) = self.locate_generation(place.seen)?
         {
-            return Ok(Found::Missed(after, footing));
+            match self.locate_generation(place.seen)? {
+                Found::Missed(after, footing) => return Ok(Found::Missed(after, footing)),
+                Found::At(footing) if self.is_unknown_between(footing, round)? => {
+                    let seen = place.seen;
+                    return Ok(Found::At(Footing { seen, ..footing }));
+                }
+                _ => {}
+            }
         }
         Ok(Found::Diverged(place.seen, self.end()?))
+    }
+
+    /// Whether nothing is kept of the way from the footing to this place: it leads through a gap that reaches as far, or has not come
+    /// so far on the disk.
+    fn is_unknown_between(&self, mut footing: Footing, place: Position) -> io::Result<bool> {
+        let from = footing.position.stamp.generation;
+        let mut next = None;
+        self.follow(&mut footing, |step| {
+            next = Some(step);
+            ControlFlow::Break(())
+        })?;
+        Ok(match next {
+            // What was there is known, and is another.
+            _ if from >= place.stamp.generation => false,
+            None => true,
+            Some(Step::Missed { up_to, .. }) => up_to.stamp.generation >= place.stamp.generation,
+            Some(_) => false,
+        })
     }
 
     /// Where the way last led through this place.

@@ -147,6 +147,8 @@ pub fn run(desk: &Desk, mut store: Store, mut listener: Box<dyn Listener>) {
     let mut sync_at: Option<Instant> = None;
     let mut complaint: Option<Instant> = None;
     let mut told = VecDeque::new();
+    // Where those are who hear of everything; the disk is behind when it did not take something.
+    let mut told_head = store.head();
     while let Some(then) = desk.take(sync_at, &mut told) {
         let worked = !told.is_empty();
         let mut outcome = Ok(());
@@ -154,12 +156,12 @@ pub fn run(desk: &Desk, mut store: Store, mut listener: Box<dyn Listener>) {
             let mut frames = Vec::new();
             let mut heard = Vec::new();
             let is_heard = listener.is_listening();
-            let mut head = store.head();
+            bridge(store.head(), told_head, &mut frames);
             for committed in told.drain(..) {
-                let (from, first) = (head, frames.len());
+                let (from, first) = (told_head, frames.len());
                 let before = committed.way.as_ref().map(|(before, _)| before.clone());
                 let after = committed.after.clone();
-                head = follow(head, committed, &mut frames);
+                told_head = follow(from, committed, &mut frames);
                 if is_heard {
                     let steps = trail::steps(from, &frames[first..]);
                     let after = after.clone();
@@ -346,6 +348,73 @@ mod tests {
         thread.join().unwrap();
         let store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
         assert_eq!(store.head().stamp.generation.0, 50);
+    }
+
+    /// What each was told, in words.
+    #[derive(Clone, Default)]
+    struct Listening(Arc<Mutex<Vec<String>>>);
+
+    impl Listener for Listening {
+        fn is_listening(&self) -> bool {
+            true
+        }
+        fn told(&mut self, told: Vec<Told>) {
+            let steps = told.into_iter().flat_map(|told| told.steps);
+            let words = steps.map(|step| match step {
+                trail::Step::Round { next, .. } => next.stamp.generation.to_string(),
+                trail::Step::Missed { after, up_to } => format!("missed {after}-{}", up_to.stamp.generation),
+                trail::Step::Diverged { after, .. } => format!("diverged {after}"),
+            });
+            self.0.lock().unwrap().extend(words);
+        }
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_is_told_once_and_is_one_gap_on_the_disk() {
+        let made = tempfile::tempdir().unwrap();
+        let folder = made.path().join("history");
+        let store = Store::open(&folder, CLUSTER, 1 << 20).unwrap();
+        let desk = Arc::new(Desk::default());
+        let heard = Listening::default();
+        let thread = std::thread::spawn({
+            let (desk, heard) = (desk.clone(), heard.clone());
+            move || run(&desk, store, Box::new(heard))
+        });
+        let tell = |(before, record, after): &(Database, Arc<Record>, Database)| {
+            desk.tell(Committed {
+                way: Some((before.clone(), vec![record.clone()])),
+                after: after.clone(),
+            });
+            let (done, waiting) = mpsc::channel();
+            desk.then(Box::new(move |head, _| done.send(head).unwrap()));
+            waiting.recv().unwrap().stamp.generation.0
+        };
+        let all = versions(8);
+        // No file can be made.
+        std::fs::remove_dir(&folder).unwrap();
+        for version in &all[..5] {
+            assert_eq!(tell(version), 0, "nothing is written");
+        }
+        std::fs::create_dir(&folder).unwrap();
+        for version in &all[5..] {
+            tell(version);
+        }
+        desk.close();
+        thread.join().unwrap();
+        assert_eq!(*heard.0.lock().unwrap(), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+        assert_eq!(generations(&Reader::new(&folder, CLUSTER)), [6, 7, 8]);
+        let gaps = trail::Trail::new(&folder, CLUSTER);
+        let mut from = match gaps.locate(&"0".parse().unwrap(), all[7].2.position()).unwrap() {
+            trail::Found::At(footing) => footing,
+            other => panic!("{other:?}"),
+        };
+        let mut steps = 0;
+        gaps.follow(&mut from, |_| {
+            steps += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(steps, 4, "a gap and three rounds");
     }
 
     #[test]

@@ -184,6 +184,12 @@ impl World {
                 let result = self.ledger.on_record(record);
                 self.judge(result);
             }
+            ReplicaOp::AppendTail { records } => {
+                for record in records {
+                    let result = self.ledger.on_record(record);
+                    self.judge(result);
+                }
+            }
             ReplicaOp::KeepBranch { .. } if self.damaged => {}
             ReplicaOp::WriteImage { database }
             | ReplicaOp::AdoptImage { database }

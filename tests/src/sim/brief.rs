@@ -107,6 +107,11 @@ pub fn replica_op(op: &ReplicaOp) -> String {
                 record.prev, record.next, record.body
             )
         }
+        ReplicaOp::AppendTail { records } => {
+            let ends = records.first().zip(records.last());
+            let ends = ends.map(|(first, last)| (first.prev, last.next));
+            format!("AppendTail {ends:?} {} records", records.len())
+        }
         ReplicaOp::WriteImage { database } => format!("WriteImage {:?}", database.position()),
         ReplicaOp::StageImage {
             position,

@@ -17,6 +17,7 @@ pub(super) fn leads_to(op: &ReplicaOp) -> Option<Position> {
     match op {
         ReplicaOp::Append { record, .. } if record.body == RecordBody::Rollback => None,
         ReplicaOp::Append { record, .. } => Some(record.next),
+        ReplicaOp::AppendTail { records } => records.last().map(|record| record.next),
         ReplicaOp::WriteImage { database } | ReplicaOp::AdoptImage { database } => Some(database.position()),
         _ => None,
     }

@@ -11,8 +11,6 @@ use ccd_core::init::Fencing;
 use ccd_core::protocol::{Event, Node, Settings};
 use core::time::Duration;
 
-/// Fits the tiny regions, whose images are 64 KiB.
-const CONTENT_BYTES_MAX: u64 = 40 << 10;
 /// Small images take many pieces here too.
 const IMAGE_CHUNK_BYTES: usize = 512;
 
@@ -24,6 +22,7 @@ impl World {
         }
         self.settle_ghosts(index);
         self.servers[index].inits.forget();
+        let content_bytes_max = self.media.room.content_bytes;
         let server = &mut self.servers[index];
         server.run += 1;
         server.timer = None;
@@ -49,7 +48,7 @@ impl World {
             } else {
                 RECORD_BYTES_MAX
             },
-            content_bytes_max: CONTENT_BYTES_MAX,
+            content_bytes_max,
             sync_timeout: SYNC_TIMEOUT,
         };
         let drives = (0..3)

@@ -6,6 +6,7 @@ use super::asks::{AskEnd, Asker};
 use super::client::update;
 use super::plan::{Family, FaultBudget, Load, Plan, Seed, Shape};
 use super::random::Random;
+use super::store::{Media, Room};
 use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
@@ -138,6 +139,13 @@ impl Cluster {
         Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
     }
 
+    /// A cluster that serves, and whose journals hold thousands of records.
+    pub fn serving_with_room(shape: Shape) -> Self {
+        let mut cluster = Self::stopped(shape);
+        cluster.world.media = Media::format_with(shape, Room::ROOMY);
+        cluster.started()
+    }
+
     /// Starts what has been set up, and waits until it serves.
     pub fn started(mut self) -> Self {
         let shape = self.world.shape;
@@ -206,6 +214,29 @@ impl Cluster {
             sequence: self.next_request,
         };
         (request, Self::addition_as(request, value))
+    }
+
+    /// The request that makes this the only row, and its body: the database does not grow by it.
+    pub fn replacement(&mut self, value: &str) -> RequestBody {
+        self.next_request += 1;
+        let request = RequestId {
+            client: 0xa1,
+            sequence: self.next_request,
+        };
+        let ops = vec![Op::Remove(Pattern::all(scenario_key())), Op::Add(row(value))];
+        RequestBody::Update(update(request, Vec::new(), ops, false))
+    }
+
+    /// Asks a node for a strict query of the key `K`, without waiting for the answer.
+    pub fn begin_query(&mut self, server: usize) -> u64 {
+        let pattern = Pattern::all(scenario_key());
+        self.begin(
+            server,
+            RequestBody::Query {
+                pattern,
+                stale: false,
+            },
+        )
     }
 
     /// The same update under a known id: asking again.

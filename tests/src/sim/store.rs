@@ -23,9 +23,6 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Room of the regions that [`MkfsOptions::tiny`] makes.
-const TINY_IMAGE_BYTES: u64 = 64 << 10;
-
 /// The smallest unit that a medium writes whole.
 const SECTOR_BYTES: usize = 512;
 
@@ -221,6 +218,31 @@ impl Store {
     }
 }
 
+/// How much every replica has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The database may have so many bytes.
+    pub content_bytes: u64,
+    pub image_bytes: u64,
+    pub journal_bytes: u64,
+}
+
+impl Room {
+    /// So little that journals are full again and again.
+    pub const TINY: Self = Self {
+        content_bytes: 40 << 10,
+        image_bytes: 64 << 10,
+        journal_bytes: 64 << 10,
+    };
+
+    /// A tail of thousands of records fits.
+    pub const ROOMY: Self = Self {
+        content_bytes: 512 << 10,
+        image_bytes: 1 << 20,
+        journal_bytes: 20 << 20,
+    };
+}
+
 /// Positions of branches that lost and were kept aside.
 pub type Branches = Arc<Mutex<Vec<Position>>>;
 
@@ -255,26 +277,32 @@ pub struct Media {
     branches: Vec<Branches>,
     /// How many devices were made anew.
     remade: u8,
+    pub room: Room,
     pub checkpoints: Checkpoints,
 }
 
 impl Media {
     /// New regions for a new cluster.
     pub fn format(shape: Shape) -> Self {
+        Self::format_with(shape, Room::TINY)
+    }
+
+    /// The same, with so much room in each.
+    pub fn format_with(shape: Shape, room: Room) -> Self {
         let mut locals = Vec::new();
         for id in shape.node_set().iter() {
             let region = RegionId([0x10 + id.index() as u8; 16]);
             locals.push(formatted(
                 &format!("local{id}"),
-                &MkfsOptions::local(CLUSTER, region, id).tiny(),
+                &sized(MkfsOptions::local(CLUSTER, region, id), room),
             ));
         }
         let mut devices = Vec::new();
         for role in shape.device_set().iter() {
             let region = RegionId([0x80 + role as u8; 16]);
             let slot = super::server::slot(ccd_core::ids::Replica::Device(role));
-            let options = MkfsOptions::device(CLUSTER, region, replica(slot), shape.nodes as u32).tiny();
-            devices.push(formatted(role.name(), &options));
+            let options = MkfsOptions::device(CLUSTER, region, replica(slot), shape.nodes as u32);
+            devices.push(formatted(role.name(), &sized(options, room)));
         }
         Self {
             locals,
@@ -289,6 +317,7 @@ impl Media {
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
             remade: 0,
+            room,
             checkpoints: Checkpoints::default(),
         }
     }
@@ -365,7 +394,7 @@ impl Media {
 
     /// The node's local copy is replaced by a new one.
     pub fn wipe_local(&mut self, server: usize) {
-        self.wipe_local_to(server, TINY_IMAGE_BYTES);
+        self.wipe_local_to(server, self.room.image_bytes);
     }
 
     /// The same, with room for images of so many bytes.
@@ -376,16 +405,16 @@ impl Media {
         let region = RegionId([0x40 + server as u8; 16]);
         self.locals[server] = formatted(
             &format!("local{node}"),
-            &MkfsOptions {
-                image_bytes_max,
-                ..MkfsOptions::local(CLUSTER, region, node).tiny()
-            },
+            &sized(
+                MkfsOptions::local(CLUSTER, region, node),
+                self.sized_to(image_bytes_max),
+            ),
         );
     }
 
     /// A device is made anew, with all that it held gone.
     pub fn remake_device(&mut self, role: DeviceRole) {
-        self.remake_device_to(role, TINY_IMAGE_BYTES);
+        self.remake_device_to(role, self.room.image_bytes);
     }
 
     /// The same, with room for images of so many bytes.
@@ -393,16 +422,21 @@ impl Media {
         self.devices[role as usize] = self.new_device(role, image_bytes_max);
     }
 
+    /// The usual room, with images of so many bytes.
+    fn sized_to(&self, image_bytes: u64) -> Room {
+        Room {
+            image_bytes,
+            ..self.room
+        }
+    }
+
     /// Another region than any before it.
     fn new_device(&mut self, role: DeviceRole, image_bytes_max: u64) -> MemoryDevice {
         self.remade += 1;
         let region = RegionId([0xc0 + self.remade; 16]);
         let slot = replica(role as usize + 1);
-        let options = MkfsOptions {
-            image_bytes_max,
-            ..MkfsOptions::device(CLUSTER, region, slot, self.areas).tiny()
-        };
-        formatted(role.name(), &options)
+        let options = MkfsOptions::device(CLUSTER, region, slot, self.areas);
+        formatted(role.name(), &sized(options, self.sized_to(image_bytes_max)))
     }
 
     /// A server more, with a copy of this one's state folder and another initiator's way to the devices.
@@ -429,7 +463,7 @@ impl Media {
         let medium = if is_copy {
             self.devices[slot - 1].fork()
         } else {
-            self.new_device(role, TINY_IMAGE_BYTES)
+            self.new_device(role, self.room.image_bytes)
         };
         self.separate.insert((server, slot), medium);
     }
@@ -545,6 +579,14 @@ fn power_cut(medium: &MemoryDevice, torn: bool, chance: &mut Random) {
             kept >> (write % 64) & 1 == 1
         }
     });
+}
+
+fn sized(options: MkfsOptions, room: Room) -> MkfsOptions {
+    MkfsOptions {
+        image_bytes_max: room.image_bytes,
+        journal_bytes: room.journal_bytes,
+        ..options
+    }
 }
 
 fn formatted(name: &str, options: &MkfsOptions) -> MemoryDevice {

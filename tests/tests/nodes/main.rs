@@ -4,6 +4,7 @@
 //! load.rs      clients that write through every node meanwhile, and what must be true of what they heard
 //! crashes.rs   a node dies at every single step of an update, and of a reconfiguration
 //! slow.rs      members that do not keep up, and nodes that come and go
+//! joins.rs     how long a node that comes back keeps the others from serving
 //! copies.rs    whom a copy comes from, and updates passed on from node to node
 //! master.rs    the designated master, joins and leaves
 //! reads.rs     queries right after an update elsewhere
@@ -12,6 +13,7 @@
 
 mod copies;
 mod crashes;
+mod joins;
 mod load;
 mod master;
 mod reads;

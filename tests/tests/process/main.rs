@@ -7,6 +7,7 @@
 //! devices.rs      a shared device fails and returns     networks.rs   several networks, ports, keys that change
 //! startup.rs      daemons that must not run             refusals.rs   every refusal between nodes
 //! nodes.rs        nodes come and go                     quorum.rs     five nodes without devices
+//! joins.rs        one comes back that has missed much
 //!
 //! commands.rs     every verb, wrong input included      json.rs       what `--json` prints
 //! checkpoints.rs  automatic checkpoints                 history.rs    history, diff, rollback
@@ -24,6 +25,7 @@ mod devices;
 mod history;
 mod hostile;
 mod identity;
+mod joins;
 mod json;
 mod large;
 mod library;

@@ -560,3 +560,66 @@ fn watchers_that_mean_harm_hold_up_nobody_and_leave_nothing_behind() {
     assert!(text.contains("connection of its own"), "{text}");
     cluster.verify();
 }
+
+/// What a watch from this place is told first, beside that it began.
+fn first_told(node: &TestNode, place: WatchPlace) -> WatchEvent {
+    let client = client(node);
+    let mut watch = client
+        .watch()
+        .from(WatchFrom::Place(place))
+        .start()
+        .expect("it may watch");
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        match watch.next(Some(Duration::from_secs(5))).expect("it goes on") {
+            Some(WatchEvent::Began { .. } | WatchEvent::Away { .. } | WatchEvent::Back { .. }) | None => {}
+            Some(event) => return event,
+        }
+    }
+    panic!("nothing was told");
+}
+
+#[test]
+fn whoever_goes_on_at_a_node_that_took_over_by_the_devices_has_missed_and_not_diverged() {
+    // With its history, and without its state folder.
+    for is_wiped in [false, true] {
+        let mut cluster = Cluster::start();
+        let writer = Writer::start(&[cluster.alpha(), cluster.beta()]);
+        writer.wait_for_more(100);
+        cluster.nodes[BETA].kill();
+        cluster.alpha().wait_for("serving solo");
+        writer.wait_for_more(50);
+        // A program deals with what it is told, stores its place, and ends.
+        let alpha = client(cluster.alpha());
+        let mut watch = alpha.watch().start().expect("it may watch");
+        let place = loop {
+            let event = watch.next(Some(Duration::from_secs(20))).expect("it goes on");
+            if let Some(WatchEvent::Change(change)) = event {
+                break change.place;
+            }
+        };
+        drop(watch);
+        writer.wait_for_more(20);
+        cluster.nodes[ALPHA].kill();
+        let ledger = writer.end();
+        if is_wiped {
+            fs::remove_dir_all(&cluster.beta().places().state).expect("the folder is ours");
+        }
+        cluster.nodes[BETA].start();
+        cluster.beta().wait_for("serving solo");
+        ledger.check(cluster.beta());
+        let beta = newest(cluster.beta());
+        match first_told(cluster.beta(), place) {
+            WatchEvent::Missed { after, place: up_to } => {
+                assert_eq!(after, place.seen);
+                assert!(up_to.seen.0 <= beta);
+            }
+            // What came after the place is known.
+            WatchEvent::Change(change) => assert_eq!(change.update.generation.0, place.seen.0 + 1),
+            other => panic!("is_wiped {is_wiped}: {other:?}"),
+        }
+        let branches = cluster.beta().adm(&["branches", "--json"]);
+        let branches: Value = serde_json::from_str(&branches.out).expect("a document");
+        assert_eq!(branches["branches"], Value::Array(Vec::new()), "nothing was lost");
+    }
+}

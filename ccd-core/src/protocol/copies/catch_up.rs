@@ -2,6 +2,7 @@
 //!
 //! Owns `catch_up` and, while not serving, `head`.
 
+use super::history::is_same;
 use super::incoming::Incoming;
 use crate::database::{Database, ImageError, Record};
 use crate::ids::{Epoch, NodeId, Position, Replica};
@@ -198,8 +199,11 @@ impl Node {
 
     /// Whether what a peer sends was asked for and can be taken now.
     fn expects(&self, from: NodeId) -> bool {
+        let is_bringing = (self.member.as_ref()).is_some_and(|member| member.awaited_base().is_none());
         !self.is_open()
             && self.ready()
+            && self.install.is_none()
+            && !is_bringing
             && (self.catch_up.as_ref())
                 .is_some_and(|catch_up| catch_up.from == from && catch_up.storing == 0 && !catch_up.in_vain)
     }
@@ -270,27 +274,18 @@ impl Node {
         let purpose = Purpose::CatchUp {
             position: next.position(),
         };
-        let storing = if self.replica(Replica::Local).own == Some(here) {
-            for record in &tail {
-                let op = ReplicaOp::Append {
-                    record: Arc::clone(record),
-                    then_survey: false,
-                };
-                self.ask(Replica::Local, op, purpose.clone());
+        let op = if self.replica(Replica::Local).own == Some(here) {
+            ReplicaOp::AppendTail {
+                records: tail.clone(),
             }
-            tail.len()
         } else {
-            self.ask(
-                Replica::Local,
-                ReplicaOp::WriteImage {
-                    database: next.clone(),
-                },
-                purpose,
-            );
-            1
+            ReplicaOp::WriteImage {
+                database: next.clone(),
+            }
         };
+        self.ask(Replica::Local, op, purpose);
         if let Some(catch_up) = &mut self.catch_up {
-            catch_up.storing = storing;
+            catch_up.storing = 1;
             catch_up.image = None;
             catch_up.next = Some(Next {
                 database: next,
@@ -457,6 +452,11 @@ impl Node {
         position: Position,
         error: Option<ReplicaError>,
     ) {
+        if self.is_open() {
+            // It became a member meanwhile, with what it held.
+            self.catch_up = None;
+            return;
+        }
         let next = self.catch_up.as_ref().and_then(|catch_up| catch_up.next.as_ref());
         let Some(next) =
             (next.filter(|next| next.database.position() == position)).map(|next| next.database.clone())
@@ -503,7 +503,8 @@ impl Node {
             ..
         } = found;
         let here = self.head.position();
-        if here != Position::EMPTY && !history.has(here) {
+        let leads_on = is_same(base.position(), here) || history.went_through(here);
+        if !leads_on && !self.is_before_base(here) {
             self.keep_branch(&format!(
                 "replaced by the state on {from} at {}",
                 database.position()
@@ -525,6 +526,15 @@ impl Node {
         self.prepared = None;
         self.rolled_back = None;
         self.damaged = None;
+    }
+
+    /// Whether a copy that stands here is known to be an earlier state of what the newest configuration starts from.
+    pub(in crate::protocol) fn is_before_base(&self, here: Position) -> bool {
+        let base = self.known.base;
+        // Of one configuration there is one way: a round that was undone was so on every member, or there is a successor.
+        let on_the_way =
+            here.stamp.epoch == base.stamp.epoch && here.stamp.generation < base.stamp.generation;
+        here == Position::EMPTY || is_same(here, base) || on_the_way
     }
 
     /// What is about to be replaced may be a branch that lost: an operator can look at it later.

@@ -1,7 +1,7 @@
 //! The last records of this copy: what a node that was away needs to catch up without a whole image.
 
 use crate::database::{Record, RecordBody};
-use crate::ids::Position;
+use crate::ids::{Generation, Position};
 use crate::replica::RECORDS_LOADED_MAX;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -22,6 +22,11 @@ pub(in crate::protocol) struct History {
     records: VecDeque<Arc<Record>>,
     updates_count: usize,
     loaded_bytes: usize,
+}
+
+/// Whether two positions have the same content: a configuration that opens changes the epoch alone.
+pub(in crate::protocol) fn is_same(one: Position, other: Position) -> bool {
+    one.lineage == other.lineage && one.stamp.generation == other.stamp.generation
 }
 
 fn updates_in(record: &Record) -> usize {
@@ -91,12 +96,48 @@ impl History {
 
     /// As [`History::between`], looked for from the newest, and whatever the epoch in which the content at `have` was opened.
     pub fn since(&self, have: Position, until: Position) -> Option<Vec<Arc<Record>>> {
-        let is_there =
-            |prev: Position| prev.lineage == have.lineage && prev.stamp.generation == have.stamp.generation;
         let end = self.records.iter().rposition(|record| record.next == until)?;
         // What opened a configuration on that content changes nothing: the last record that starts from it is enough.
-        let start = (0..=end).rev().find(|at| is_there(self.records[*at].prev))?;
+        let start = (0..=end).rev().find(|at| is_same(self.records[*at].prev, have))?;
         Some(self.records.range(start..=end).cloned().collect())
+    }
+
+    /// Whether at most so many records with so many bytes lead from `have` to `until`.
+    pub fn is_near(&self, have: Position, until: Position, records_max: usize, bytes_max: usize) -> bool {
+        if have == until {
+            return true;
+        }
+        let mut bytes = 0;
+        (self.records.iter().rev())
+            .skip_while(|record| record.next != until)
+            .take(records_max)
+            .take_while(|record| {
+                bytes += record.bytes_max();
+                bytes <= bytes_max
+            })
+            .any(|record| record.prev == have)
+    }
+
+    /// Whether this history went through the content at `position`, whatever the epoch in which it was opened.
+    pub fn went_through(&self, position: Position) -> bool {
+        self.records
+            .iter()
+            .any(|record| is_same(record.prev, position) || is_same(record.next, position))
+    }
+
+    /// Where the round led that made this generation, if it is one of those kept.
+    pub fn round_of(&self, generation: Generation) -> Option<Position> {
+        let round = self.records.iter().find(|record| {
+            record.prev.stamp.generation < generation && generation <= record.next.stamp.generation
+        })?;
+        let end = round.next.stamp.generation;
+        // A configuration that opened on it is what made it certain, if its own epoch ended with it.
+        let last = self
+            .records
+            .iter()
+            .rev()
+            .find(|record| record.next.stamp.generation == end);
+        last.map(|record| record.next)
     }
 
     /// Where the oldest record starts from.

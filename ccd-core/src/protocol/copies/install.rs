@@ -37,6 +37,8 @@ pub(in crate::protocol) struct Install {
     begun: Time,
     /// When each member that is not ready yet last came nearer to it.
     progress: BTreeMap<NodeId, Time>,
+    /// Members that the others served without until now.
+    newcomers: NodeSet,
     target: Option<(Database, Arc<Record>)>,
     failed: bool,
     milestones: Milestones,
@@ -60,14 +62,29 @@ impl Install {
             lease_until,
             begun: now,
             progress: BTreeMap::new(),
+            newcomers: NodeSet::EMPTY,
             target: None,
             failed: false,
             milestones,
         }
     }
 
+    /// The others served until now, and did so without these.
+    pub fn with_newcomers(self, newcomers: NodeSet) -> Self {
+        let newcomers = newcomers.intersection(self.configuration.members);
+        Self { newcomers, ..self }
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.configuration.epoch
+    }
+
+    /// Newcomers that are not ready after so long, nearer to it or not.
+    fn overdue(&self, now: Time, patience: Duration) -> NodeSet {
+        if now.since(self.begun) <= patience {
+            return NodeSet::EMPTY;
+        }
+        self.newcomers.minus(self.installed)
     }
 
     /// Members that are not ready, and have not come nearer to it for so long.
@@ -117,6 +134,7 @@ impl Node {
     pub(in crate::protocol) fn begin_install(&mut self, mut install: Install) {
         let epoch = install.epoch();
         self.blank = false;
+        self.catch_up = None;
         self.store_configuration(Replica::Local, install.configuration.clone());
         let Some((database, open)) = self.target() else {
             return;
@@ -133,7 +151,8 @@ impl Node {
         let purpose = Purpose::Install { epoch };
         for replica in replicas {
             if self.replica(replica).usable() {
-                install.outstanding += self.bring(replica, &database, &open, &purpose);
+                self.bring(replica, &database, &open, &purpose);
+                install.outstanding += 1;
             } else {
                 install.failed = true;
             }
@@ -191,6 +210,11 @@ impl Node {
         }
     }
 
+    /// A configuration that takes this node in is decided, and not open yet.
+    pub(in crate::protocol) fn awaits_newcomer(&self, node: NodeId) -> bool {
+        (self.install.as_ref()).is_some_and(|install| install.newcomers.contains(node))
+    }
+
     pub(in crate::protocol) fn install_deadline(&self) -> Time {
         self.install
             .as_ref()
@@ -237,6 +261,14 @@ impl Node {
         let late = install
             .late(self.now, self.install_patience())
             .intersection(others);
+        // Whoever was not served with until now can be done without a little longer.
+        let overdue = install.overdue(self.now, self.newcomer_patience());
+        let overdue = overdue.intersection(others);
+        let late = if self.are_enough(install.configuration.members.minus(overdue)) {
+            late.union(overdue)
+        } else {
+            late
+        };
         let trouble = (others.minus(install.installed).iter())
             .find_map(|node| Some((node, self.peer_state(node)?.trouble?)));
         if install.failed || silent.is_some() || !late.is_empty() || trouble.is_some() {
@@ -413,9 +445,11 @@ impl Node {
         let Some((database, open)) = self.target() else {
             return;
         };
-        let outstanding = self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
+        // Nothing that was asked for on the way here counts any more: it would take the place of what comes now.
+        self.catch_up = None;
+        self.bring(Replica::Local, &database, &open, &Purpose::Member { epoch });
         if let Some(member) = &mut self.member {
-            member.outstanding = outstanding;
+            member.outstanding = 1;
             member.target = Some((database, open));
         }
         self.give_to_waiting();

@@ -5,6 +5,7 @@
 //! catch_up.rs    getting the database from a node     history.rs       the records for a tail
 //! incoming.rs    an image in pieces                   verification.rs  comparing copies, and replacing a wrong one
 //! parcels.rs     updates that are too large for one message
+//! pace.rs        who follows so closely that it can be let in
 //! milestones.rs  where the time of a reconfiguration went
 //! ```
 
@@ -13,6 +14,7 @@ pub(super) mod history;
 pub(super) mod incoming;
 pub(super) mod install;
 pub(super) mod milestones;
+pub(super) mod pace;
 pub(super) mod parcels;
 pub(super) mod spread;
 pub(super) mod verification;

@@ -19,8 +19,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Most records in one [`Message::Tail`].
-const TAIL_RECORDS_MAX: usize = 256;
+/// Most records in one [`Message::Tail`], and most bytes unless a single record has more: they are written with one flush.
+pub(in crate::protocol) const TAIL_RECORDS_MAX: usize = 256;
+pub(in crate::protocol) const TAIL_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Spread {
@@ -79,6 +80,16 @@ impl Sending {
         let index = self.kept.len() - behind as usize;
         (offset, &self.kept[index])
     }
+}
+
+/// How many of these records travel together.
+pub(in crate::protocol) fn records_in_one_tail(records: &[Arc<Record>]) -> usize {
+    let mut bytes = 0;
+    let fits = records.iter().take(TAIL_RECORDS_MAX).take_while(|record| {
+        bytes += record.bytes_max();
+        bytes <= TAIL_BYTES_MAX
+    });
+    fits.count().max(1)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +219,8 @@ impl Node {
         if image.is_none()
             && let Some(mut records) = self.history.between(have, until)
         {
-            records.truncate(tail_len(&records, self.settings.image_chunk_bytes));
+            let len = tail_len(&records, self.settings.image_chunk_bytes).min(records_in_one_tail(&records));
+            records.truncate(len);
             // One that loads a database is larger than a message may be: the database itself goes, in pieces.
             if !records.is_empty() || have == until {
                 self.send(to, Message::Tail { have, records });
@@ -238,7 +250,7 @@ impl Node {
             let sending = Sending::new(database, chunk_bytes, now);
             self.spread.sending.insert(to, sending);
         }
-        let ancestor = have == Position::EMPTY || self.history.has(have);
+        let ancestor = self.history.went_through(have) || self.is_before_base(have);
         if let Some(sending) = self.spread.sending.get_mut(&to) {
             sending.used_at = now;
             let position = sending.position();

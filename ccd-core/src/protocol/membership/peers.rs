@@ -435,6 +435,11 @@ impl Node {
         self.now >= due && self.usable_devices().iter().all(looked)
     }
 
+    /// When it last said where it is.
+    pub(in crate::protocol) fn told_at(&self, node: NodeId) -> Time {
+        self.peers.get(&node).map_or(self.now, |peer| peer.state_at)
+    }
+
     pub(in crate::protocol) fn peer_state(&self, node: NodeId) -> Option<&PeerState> {
         let peer = self.peers.get(&node)?;
         // What it said before a cut says nothing about now.

@@ -36,6 +36,8 @@ impl Node {
         let known = &self.known;
         let voter = known.members.contains(self.me())
             || votes::has_halves(known) && known.nodes.contains(self.me()) && self.ready();
+        // A newcomer needs no lease before it serves, and one that it has is waited out if it does not get ready.
+        let voter = voter && !self.awaits_newcomer(node);
         // A blank copy does not know what its earlier self took part in.
         voter && known.members.contains(node) && !known.is_genesis() && !self.sealed() && !self.blank
     }

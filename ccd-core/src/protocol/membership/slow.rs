@@ -4,7 +4,9 @@
 //! a round           acked by all within   disk_deadline + 4 heartbeats     else a successor without the late ones
 //! one that loads a database within 8      disk_deadlines + 4 heartbeats    since its last piece was fetched; else the same
 //! an installation   progress every        2 disk_deadlines + a lease       else the same
+//!                   a newcomer is ready   within half a lease              else the same: the others served without it until now
 //! a short stay      less than 8 leases    the next joining waits 1, 2, 4, at most 8 leases
+//! too slow, again   within 8 pauses       the next joining waits 1, 2, 4, at most 128 leases
 //! ```
 //!
 //! An operation on a local copy is answered within `disk_deadline`, so who takes longer for a round does not work as it
@@ -35,8 +37,10 @@ const SHORT_STAY_LEASES: u32 = 8;
 /// After so many short stays in a row, a member that has started again is not taken in anew without a pause.
 const FLAPPING_STAYS: u32 = 3;
 
-/// The longest pause before a node is let in again is `1 << PAUSE_DOUBLINGS_MAX` leases.
+/// The longest pause before a node is let in again is `1 << PAUSE_DOUBLINGS_MAX` leases; and that of one which was too slow, which
+/// holds up the others each time, `1 << SLOW_PAUSE_DOUBLINGS_MAX` leases.
 const PAUSE_DOUBLINGS_MAX: u32 = 3;
+const SLOW_PAUSE_DOUBLINGS_MAX: u32 = 7;
 
 /// How a node kept up as a member, as this node saw it.
 #[derive(Clone, Debug, Default)]
@@ -55,10 +59,27 @@ impl TrackRecord {
     /// Its stay as a member has ended.
     fn on_left(&mut self, now: Time, lease: Duration, how: Departure) {
         let stay = self.joined_at.take().map(|joined_at| now.since(joined_at));
-        let short = stay.map(|stay| stay < lease * SHORT_STAY_LEASES);
-        self.must_follow = how == Departure::TooSlow;
+        let is_slow = how == Departure::TooSlow;
+        let doublings_max = if is_slow {
+            SLOW_PAUSE_DOUBLINGS_MAX
+        } else {
+            PAUSE_DOUBLINGS_MAX
+        };
+        let leases = |stays: u32| match stays {
+            0 => 0,
+            stays => 1 << (stays - 1).min(doublings_max),
+        };
+        // A slow node may take as long to show it as it was kept out.
+        let short_leases = SHORT_STAY_LEASES
+            * if is_slow {
+                leases(self.short_stays).max(1)
+            } else {
+                1
+            };
+        let short = stay.map(|stay| stay < lease * short_leases);
+        self.must_follow = is_slow;
         // What made a node slow gets a pause to pass in any case.
-        let least = u32::from(how == Departure::TooSlow);
+        let least = u32::from(is_slow);
         self.short_stays = match (how, short) {
             (Departure::AtWill, _) => 0,
             (_, Some(true)) => self.short_stays.saturating_add(1),
@@ -66,11 +87,7 @@ impl TrackRecord {
             // It never became a member, or its stay is counted already.
             (_, None) => self.short_stays.max(least),
         };
-        let leases = match self.short_stays {
-            0 => 0,
-            stays => 1 << (stays - 1).min(PAUSE_DOUBLINGS_MAX),
-        };
-        self.held_back_until = now + lease * leases;
+        self.held_back_until = now + lease * leases(self.short_stays);
     }
 }
 
@@ -95,6 +112,26 @@ impl Node {
     /// How long a member may go without progress while a configuration is installed.
     pub(in crate::protocol) fn install_patience(&self) -> Duration {
         self.settings.disk_deadline * 2 + self.settings.lease
+    }
+
+    /// How long the others wait for a member that they served without until now. A lease in all is not exceeded with what comes
+    /// before and after: the decision that takes it in, and the one that leaves it out again.
+    pub(in crate::protocol) fn newcomer_patience(&self) -> Duration {
+        self.settings.lease / 2
+    }
+
+    /// Whether these nodes go on without the others.
+    pub(in crate::protocol) fn are_enough(&self, members: NodeSet) -> bool {
+        members.count() * 2 > self.cluster_nodes().count() || !self.usable_devices().is_empty()
+    }
+
+    /// Nodes that this one, which serves, does so without: no members, or such as do not serve.
+    pub(in crate::protocol) fn served_without(&self) -> NodeSet {
+        if self.serving != Some(self.known.epoch) {
+            return NodeSet::EMPTY;
+        }
+        let fallen = (self.other_members().iter()).filter(|node| self.fell_out(*node));
+        NodeSet::ALL.minus(self.known.members).union(fallen.collect())
     }
 
     /// Takes note of who joins and who leaves by the configuration that is about to replace `known`.
@@ -247,6 +284,9 @@ mod tests {
             ("short stays",                 Departure::Gone,    &[1, 2, 1, 7, 3, 1],       &[1, 2, 4, 8, 8, 8]),
             ("a long stay ends it",         Departure::Gone,    &[1, 2, 1, 8, 1],          &[1, 2, 4, 0, 1]),
             ("slow after a long stay",      Departure::TooSlow, &[60, 60, 1, 1],           &[1, 1, 2, 4]),
+            ("slow after short stays",      Departure::TooSlow, &[1, 1, 1, 1, 1, 1, 1, 1, 1], &[1, 2, 4, 8, 16, 32, 64, 128, 128]),
+            ("slow again and again",        Departure::TooSlow, &[9, 7, 15, 31, 63, 127],  &[1, 2, 4, 8, 16, 32]),
+            ("slow once in a while",        Departure::TooSlow, &[1, 8, 1, 16, 1],         &[1, 1, 2, 1, 2]),
             ("an operator's leave",         Departure::AtWill,  &[1, 1, 1],                &[0, 0, 0]),
         ];
         for (what, how, stays, expected) in table {

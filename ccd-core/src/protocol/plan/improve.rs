@@ -32,8 +32,10 @@ pub(super) fn improve(view: &View) -> Plan {
             }
         })
         .collect();
+    // One that comes and goes, or that has lost its copy, is let in once it follows.
+    let steady = |facts: &Facts| !facts.fell_out || !facts.flapping && (facts.caught_up || !facts.ready);
     let steady: NodeSet = (staying.iter())
-        .filter(|node| *node == view.me || !(view.nodes[node].fell_out && view.nodes[node].flapping))
+        .filter(|node| *node == view.me || steady(&view.nodes[node]))
         .collect();
     if view.enough(steady) {
         staying = steady;
@@ -64,6 +66,8 @@ pub(super) fn improve(view: &View) -> Plan {
         })
         .map(|(node, _)| *node)
         .collect();
+    let waits_for_local = !view.local_near && !joiners.is_empty();
+    let joiners = if view.local_near { joiners } else { NodeSet::EMPTY };
     let members = staying.union(joiners);
     let stays_solo = members.count() == 1 && view.all.count() > 1;
     let is_other = |role: &DeviceRole| {
@@ -85,6 +89,9 @@ pub(super) fn improve(view: &View) -> Plan {
         .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
     if members == known.members && devices == known.devices && fallen.is_none() && view.designation.is_none()
     {
+        if waits_for_local {
+            return Plan::PrewriteLocal;
+        }
         let bare: DeviceSet = (view.returned.iter())
             .filter(|role| known.owner().is_some() && !known.devices.contains(*role))
             .collect();

@@ -42,7 +42,7 @@ pub(super) struct Facts {
     pub serving: bool,
     /// A member that does not serve what this node serves, and will not by itself.
     pub fell_out: bool,
-    /// Its copy is close enough to be brought up to date by a journal tail.
+    /// All but the last few records are durable in its copy, and it takes in new ones as fast as they come.
     pub caught_up: bool,
     /// It has been linked for a whole lease, so it will be here for a while.
     pub settled: bool,
@@ -91,6 +91,8 @@ pub(super) struct View<'a> {
     pub small: DeviceSet,
     /// Devices not yet tried, while there is still time to.
     pub untried: DeviceSet,
+    /// Its own local copy holds nearly all that is committed; that of a solo owner is not written by updates.
+    pub local_near: bool,
     /// Solo: devices outside of the configuration that hold a recent image already.
     pub prewritten: DeviceSet,
     /// Nodes that fenced this one on a device of the configuration.
@@ -139,6 +141,8 @@ pub(super) enum Plan {
     Wait(String),
     /// A device that comes back in solo mode gets an image first.
     Prewrite(DeviceSet),
+    /// A node is about to join: the local copy of the solo owner catches up first.
+    PrewriteLocal,
     Propose(Want),
     /// The same without the votes, which an operator has waived.
     Override(Want),
@@ -218,11 +222,13 @@ impl View<'_> {
             .with(self.me)
     }
 
-    /// The candidates that keep up, if they are enough to go on; else all of them.
+    /// The candidates that keep up, if they are enough to go on; else all of them. A cluster that serves does not stop for one that
+    /// lacks much.
     fn quick_candidates(&self) -> NodeSet {
         let candidates = self.candidates();
+        let is_quick = |facts: &Facts| !facts.slow && (facts.caught_up || !self.serves);
         let quick = (candidates.iter())
-            .filter(|node| *node == self.me || !self.nodes[node].slow)
+            .filter(|node| *node == self.me || is_quick(&self.nodes[node]))
             .collect();
         if self.enough(quick) { quick } else { candidates }
     }

@@ -74,6 +74,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         small: DeviceSet::EMPTY,
         untried: DeviceSet::EMPTY,
         prewritten: DeviceSet::EMPTY,
+        local_near: true,
         fenced_by: NodeSet::EMPTY,
         patience_over: false,
         impatient: false,
@@ -95,6 +96,7 @@ fn told(plan: Plan) -> String {
         Plan::Serve => "serve".to_string(),
         Plan::Wait(_) => "wait".to_string(),
         Plan::Prewrite(devices) => format!("prewrite {devices:?}"),
+        Plan::PrewriteLocal => "prewrite local".to_string(),
         Plan::Propose(want) => format!("{:?} {:?}", want.members, want.devices),
         Plan::Override(want) => format!("override {:?} {:?}", want.members, want.devices),
     }
@@ -118,6 +120,26 @@ fn each_situation_of_two_nodes_has_its_plan() {
         willing: false,
         ..healthy()
     };
+    let behind = Facts {
+        caught_up: false,
+        ..healthy()
+    };
+    let restarted = Facts {
+        fell_out: true,
+        ..healthy()
+    };
+    let lost_copy = Facts {
+        fell_out: true,
+        ..behind.clone()
+    };
+    let bare = Configuration {
+        devices: DeviceSet::EMPTY,
+        ..pair.clone()
+    };
+    let no_devices = View {
+        usable: DeviceSet::EMPTY,
+        ..view(A, &bare, true, lost_copy.clone())
+    };
     #[rustfmt::skip]
     let table = [
         ("both up: nothing to do",               view(A, &pair, true, healthy()),       "serve"),
@@ -136,6 +158,12 @@ fn each_situation_of_two_nodes_has_its_plan() {
         ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
         ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
         ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
+        ("the peer lacks much: it is not let in yet", view(A, &solo_a, true, behind.clone()), "serve"),
+        ("the owner's own copy lacks much",      View { local_near: false, ..view(A, &solo_a, true, healthy()) }, "prewrite local"),
+        ("a member has lost its copy: it goes", view(A, &pair, true, lost_copy),        "{0} {Primary, Secondary}"),
+        ("and stays where it is needed",         no_devices,                                     "{0,1} {}"),
+        ("a member has started again",           view(A, &pair, true, restarted),       "{0,1} {Primary, Secondary}"),
+        ("a restart takes those who lack much",  view(A, &pair, false, behind),         "{0,1} {Primary, Secondary}"),
         ("an owner that was fenced waits for the fencer", fenced(view(A, &solo_a, false, apart())), "wait"),
         ("and goes on when that one is silent",  fenced(view(A, &solo_a, false, silent())), "{0} {Primary, Secondary}"),
         ("a device is back: it gets an image",   view(A, &degraded, true, silent()),    "prewrite {Secondary}"),

@@ -4,9 +4,9 @@ use super::Purpose;
 use crate::database::{Database, Record};
 use crate::ids::Replica;
 use crate::protocol::Node;
+use crate::protocol::copies::spread::records_in_one_tail;
 use crate::replica::{ReplicaError, ReplicaErrorKind, ReplicaOp};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 /// How one of the writes went that bring a replica to a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +17,14 @@ pub(in crate::protocol) enum Brought {
     Failed,
 }
 
-/// A tail of so few records is always brought record by record.
-const TAIL_RECORDS_SURE: usize = 8;
+/// A tail of so few bytes is always brought as one: an image takes two flushes more.
+const TAIL_BYTES_SURE: usize = 64 << 10;
+
+/// Most bytes of a tail: it is written within the deadline of one operation.
+const TAIL_BYTES_MAX: u64 = 4 << 20;
 
 impl Node {
-    /// One of the writes that bring a replica to `target` was answered. A record that found no room in the journal is followed by
-    /// others that were asked for with it and find none either; an image behind them holds them all.
+    /// The write that brings a replica to `target` was answered. Records that found no room in the journal are written as an image.
     pub(in crate::protocol) fn on_brought(
         &mut self,
         replica: Replica,
@@ -51,52 +53,58 @@ impl Node {
     }
 
     /// Makes this node's own area of a replica hold `target`, which follows `base` by `records` (the last one opens the
-    /// configuration). Returns how many operations that takes, each answered with `purpose`.
+    /// configuration). That is one operation, answered with `purpose`.
     pub(in crate::protocol) fn bring(
         &mut self,
         replica: Replica,
         target: &Database,
         open: &Arc<Record>,
         purpose: &Purpose,
-    ) -> usize {
+    ) {
         let own = self.replica(replica).own;
         if own == Some(target.position()) {
             // Done before, by an attempt that was cut short; prove again that the replica can be written.
             self.ask(replica, ReplicaOp::Survey, purpose.clone());
-            return 1;
+            return;
         }
-        // A long tail is slower than an image, and may not fit the journal; each record takes a block at least.
-        let blocks = |tail: &Vec<Arc<Record>>| tail.len() as u64 * 4096;
-        let tail = own
-            .and_then(|own| self.history.between(own, open.prev))
-            .filter(|tail| tail.len() <= TAIL_RECORDS_SURE || blocks(tail) <= target.image_len_bytes());
-        let mut operations = 0;
-        match tail {
-            Some(mut tail) => {
+        let tail = own.and_then(|own| self.history.between(own, open.prev));
+        let op = match tail {
+            Some(tail) if tail.is_empty() => ReplicaOp::Append {
+                record: Arc::clone(open),
+                then_survey: false,
+            },
+            Some(mut tail) if is_cheap(&tail, target) => {
                 tail.push(Arc::clone(open));
-                for record in tail {
-                    self.ask(
-                        replica,
-                        ReplicaOp::Append {
-                            record,
-                            then_survey: false,
-                        },
-                        purpose.clone(),
-                    );
-                    operations += 1;
-                }
+                ReplicaOp::AppendTail { records: tail }
             }
-            None => {
-                self.ask(
-                    replica,
-                    ReplicaOp::WriteImage {
-                        database: target.clone(),
-                    },
-                    purpose.clone(),
-                );
-                operations += 1;
-            }
-        }
-        operations
+            _ => ReplicaOp::WriteImage {
+                database: target.clone(),
+            },
+        };
+        self.ask(replica, op, purpose.clone());
     }
+
+    /// Brings a device that is to come back in solo mode, or the owner's local copy, nearer to what is committed, while the
+    /// cluster goes on: by part of the records that it lacks, or by an image.
+    pub(in crate::protocol) fn bring_nearer(&mut self, replica: Replica) {
+        let own = self.replica(replica).own;
+        let committed = self.committed.position();
+        let tail = own.and_then(|own| self.history.between(own, committed));
+        let op = match tail {
+            Some(mut tail) if !tail.is_empty() && is_cheap(&tail, &self.committed) => {
+                tail.truncate(records_in_one_tail(&tail));
+                ReplicaOp::AppendTail { records: tail }
+            }
+            _ => ReplicaOp::WriteImage {
+                database: self.committed.clone(),
+            },
+        };
+        self.ask(replica, op, Purpose::Prewrite);
+    }
+}
+
+/// Whether these records cost less to write than an image of this state.
+fn is_cheap(tail: &[Arc<Record>], target: &Database) -> bool {
+    let bytes: usize = tail.iter().map(|record| record.bytes_max()).sum();
+    bytes <= TAIL_BYTES_SURE || bytes as u64 <= target.image_len_bytes().min(TAIL_BYTES_MAX)
 }

@@ -126,6 +126,7 @@ impl Node {
         let ticket = Ticket(self.ticket_last);
         let (leads_to, writes) = match &op {
             ReplicaOp::Append { record, .. } => (Some(record.next), Writes::Record),
+            ReplicaOp::AppendTail { records } => (records.last().map(|record| record.next), Writes::Record),
             ReplicaOp::WriteImage { database } | ReplicaOp::AdoptImage { database } => {
                 let image_bytes = database.image_len_bytes();
                 (Some(database.position()), Writes::Image { image_bytes })
@@ -308,7 +309,11 @@ impl Node {
                 }
             }
             Purpose::Checkpoint { .. } => self.replica_mut(replica).checkpoint_in_flight = false,
-            Purpose::Prewrite => self.replica_mut(replica).prewrite_in_flight = false,
+            Purpose::Prewrite => {
+                self.replica_mut(replica).prewrite_in_flight = false;
+                // Who waits for it need not wait for the next heartbeat as well.
+                self.look = true;
+            }
             Purpose::Vote {
                 to,
                 instance,

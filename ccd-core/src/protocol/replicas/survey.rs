@@ -120,6 +120,16 @@ impl Node {
         ))
     }
 
+    /// The same of the local copy.
+    pub(in crate::protocol) fn new_copy_text(&self) -> Option<String> {
+        let is_new = self.blank && self.ready() && !self.known.is_genesis();
+        is_new.then(|| {
+            String::from(
+                "the local copy is new and has forgotten what it voted for: this node has no vote before it is a member again",
+            )
+        })
+    }
+
     /// A heartbeat was written to a device, and then its control blocks read: part of a solo owner's lease.
     pub(in crate::protocol) fn on_device_beat(&mut self, role: DeviceRole, begun: Time, survey: &Survey) {
         let claimed = self.claimed_epoch(role, survey);

@@ -58,7 +58,7 @@ pub(in crate::protocol) struct ReplicaView {
     beats: VecDeque<Duration>,
     pub beat_sequence: u64,
     pub(super) checkpoint_in_flight: bool,
-    /// A whole image is being written to a device that is to come back.
+    /// It is being brought nearer to what is committed: a device that is to come back, or the local copy of a solo owner.
     pub prewrite_in_flight: bool,
 }
 

@@ -171,8 +171,9 @@ impl Node {
                     continue;
                 }
             }
-            if matches!(self.committed.applied(id), Some(Ok(_))) {
-                let position = self.committed.position();
+            if matches!(self.committed.applied(id), Some(Ok(_)))
+                && let Some(position) = self.committed_at(id)
+            {
                 self.finish_update(id, Ok((position, None)));
             } else if let Some(why) = self.rollback_under_way(id) {
                 self.finish_update(id, Err(Refusal::RolledBack { why }));
@@ -183,6 +184,14 @@ impl Node {
         self.round = None;
         self.freeze = None;
         self.hold_rounds = false;
+    }
+
+    /// What the first answer to this update said: where its round led. Where that round is not kept any more, the present state,
+    /// which holds it.
+    pub(in crate::protocol) fn committed_at(&self, id: RequestId) -> Option<Position> {
+        let generation = self.committed.outcome(id)?;
+        let round = self.history.round_of(generation);
+        Some(round.unwrap_or_else(|| self.committed.position()))
     }
 
     fn answer_update(

@@ -97,8 +97,9 @@ impl Node {
             match self.committed.applied(id) {
                 None => {}
                 Some(Ok(_)) => {
-                    let position = self.committed.position();
-                    self.finish_update(id, Ok((position, None)));
+                    if let Some(position) = self.committed_at(id) {
+                        self.finish_update(id, Ok((position, None)));
+                    }
                     continue;
                 }
                 Some(Err(generation)) => {

@@ -407,6 +407,7 @@ impl Node {
             is_new && (proposal.failed.contains(*role) || proposal.claims.contains(*role))
         };
         self.note_devices_missed(proposal.want.devices.iter().filter(in_vain).collect());
+        let newcomers = self.served_without();
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));
@@ -429,14 +430,15 @@ impl Node {
             self.record(DecisionKind::Refused, text.clone());
             self.waiting = (text, self.now);
         } else if mine {
-            self.begin_install(Install::new(
+            let install = Install::new(
                 configuration,
                 proposal.attempt,
                 recording,
                 lease_until,
                 milestones,
                 self.now,
-            ));
+            );
+            self.begin_install(install.with_newcomers(newcomers));
         }
     }
 }

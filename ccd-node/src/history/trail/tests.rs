@@ -132,15 +132,41 @@ fn what_is_not_kept_is_told_as_missed() {
         ("15".to_owned(), "missed 15..20 21"),
         ("20".to_owned(), "21"),
         (place(11, position(11)), "missed 11..20 21"),
-        // In a gap: nobody here knows whether it was on the way, and no override came in between.
         (place(20, position(20)), "21"),
+        // In a gap: nobody here knows whether it was on the way, and no override came in between.
+        (place(5, position(5)), "missed 5..10 11 missed 11..20 21"),
+        (place(15, position(15)), "missed 15..20 21"),
+        (place(15, other(15)), "missed 15..20 21"),
+        // What is kept says otherwise.
+        (place(11, other(11)), "diverged 11..21"),
+        (place(21, other(21)), "diverged 21..21"),
     ] {
         assert_eq!(told(&trail, &from, position(21)), expected, "{from}");
     }
+    // The node is further than what its disk took.
+    assert_eq!(told(&trail, &place(24, position(24)), position(30)), "");
     let overruled = with_epoch(200_000, 21);
     assert_eq!(
         told(&trail, &place(15, position(15)), overruled),
         "diverged 15..21"
+    );
+}
+
+#[test]
+fn a_node_that_lost_its_history_has_missed_what_came_before_and_calls_nothing_a_branch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    let trail = Trail::new(folder.path(), CLUSTER);
+    // Nothing is written yet: whoever comes waits for it.
+    assert_eq!(told(&trail, &place(5, position(5)), position(20)), "");
+    let gap = Frame::Gap {
+        after: Generation(0),
+        to: position(20),
+    };
+    store.append(vec![gap, round(21, "K:21")]).unwrap();
+    assert_eq!(
+        told(&trail, &place(5, position(5)), position(21)),
+        "missed 5..20 21"
     );
 }
 
