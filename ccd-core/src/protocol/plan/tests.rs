@@ -240,6 +240,26 @@ fn after_an_override_nothing_restarts_before_all_nodes_were_active() {
 }
 
 #[test]
+fn a_member_whose_copy_is_older_than_what_was_committed_waits_unless_it_served_all_along() {
+    let pair = pair();
+    let below = |serves| View {
+        below: Some(
+            "the primary's heartbeat of node 0 shows 5/54, and the newest state found is 5/4".to_string(),
+        ),
+        serves,
+        ..view(B, &pair, false, silent())
+    };
+    let Plan::Wait(why) = plan(&below(false)) else {
+        panic!("it waits");
+    };
+    assert_eq!(
+        why,
+        "the primary's heartbeat of node 0 shows 5/54, and the newest state found is 5/4"
+    );
+    assert_eq!(told(plan(&below(true))), "{1} {Primary, Secondary}");
+}
+
+#[test]
 fn what_the_external_monitor_says_is_not_taken_for_a_cut_or_a_wish_to_leave() {
     let solo_a = solo(A, BOTH);
     let pair = pair();

@@ -309,7 +309,9 @@ impl Node {
                 if enough && proposal.enough.is_none() {
                     proposal.enough = Some(now);
                 }
-                let waited = proposal.enough.is_some_and(|since| now >= since + grace);
+                // An override has enough at once; a device that is still being fenced for it is not left out for that.
+                let fences = proposal.forced && !proposal.claims.is_empty() && !late;
+                let waited = proposal.enough.is_some_and(|since| now >= since + grace) && !fences;
                 if enough && (proposal.all_answered() || waited) {
                     self.choose();
                 } else if proposal.all_answered() || late {
