@@ -140,13 +140,47 @@ const FOUND: &[(u64, &str)] = &[
         485,
         "the refusal of an earlier master was taken for the word on a later one's round",
     ),
+    (
+        900_010_893,
+        "with reservations: a slow device was taken back and left out again without end",
+    ),
+    (700_010_365, "as 900010893"),
+    (
+        700_047_629,
+        "with reservations: a session made anew before the reservation was taken was never registered",
+    ),
 ];
 
-/// The same for nodes without devices.
-const FOUND_IN_GROUPS: &[(u64, &str)] = &[(
-    701_442,
-    "a node that died before its own disk had its ballot used that again, for something else",
-)];
+/// The same for groups.
+const FOUND_IN_GROUPS: &[(u64, &str)] = &[
+    (
+        701_442,
+        "a node that died before its own disk had its ballot used that again, for something else",
+    ),
+    (
+        1_500_023_026,
+        "a proposer told what it had fetched, and another proposal left it out",
+    ),
+    (1_500_043_025, "as 1500023026"),
+    (1_500_054_729, "as 1500023026"),
+    (
+        1_500_034_813,
+        "as 1500023026, with reservations; another node told the other round",
+    ),
+    (
+        1_500_046_240,
+        "the checker took the record of a request that was given up for the one that was acked",
+    ),
+    (700_008_939, "as 1500046240, with reservations"),
+    (
+        1_500_042_484,
+        "an image of no use was sent and asked for again at the speed of the network",
+    ),
+    (
+        3_000_000_718,
+        "half of the nodes answered from the base of a configuration that never opened",
+    ),
+];
 
 #[test]
 fn seeds_that_once_found_something_are_sound() {

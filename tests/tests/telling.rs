@@ -70,6 +70,8 @@ fn half_of_the_nodes_does_not_answer_from_the_base_of_a_configuration_that_never
     cluster.mend_pair(B, C);
     assert!(cluster.reaches(LEASE * 6, |configuration| configuration.epoch.0 == 2));
     cluster.crash(B, true);
+    let opened = cluster.decisions(C, DecisionKind::Opened).len();
+    assert_eq!(opened, 1, "it has not opened what was decided");
     for _ in 0..60 {
         cluster.run_for(HEARTBEAT);
         for server in [A, C] {

@@ -45,6 +45,9 @@ const EVENTS_AT_ONE_MOMENT_MAX: u32 = 20_000;
 /// A usual history has ten thousand.
 const EVENTS_MAX: u64 = 3_000_000;
 
+/// The same within one heartbeat: there a usual history has some hundreds, and thousands when a process that stood still goes on.
+const EVENTS_A_HEARTBEAT_MAX: u64 = 30_000;
+
 /// A write that outlives the process that made it.
 #[derive(Debug)]
 pub(super) struct Ghost {
@@ -98,6 +101,8 @@ pub struct World {
     pub(super) next_token: u64,
     next_instant: u64,
     events_now: u32,
+    /// When the present stretch of one heartbeat began, and how many events there were before.
+    stretch: (Moment, u64),
     pub events: u64,
 }
 
@@ -167,6 +172,7 @@ impl World {
             next_token: 0,
             next_instant: 0,
             events_now: 0,
+            stretch: (Moment::ZERO, 0),
             events: 0,
         }
     }
@@ -227,8 +233,16 @@ impl World {
             self.judge(Err(Unsound::liveness("invariant_time_goes_on", text)));
             return false;
         }
-        if self.next_serial > EVENTS_MAX {
-            let text = format!("more than {EVENTS_MAX} events until {at:?}; the next: {happening:?}");
+        if at.since(self.stretch.0) >= HEARTBEAT {
+            self.stretch = (at, self.events);
+        }
+        if self.next_serial > EVENTS_MAX || self.events - self.stretch.1 > EVENTS_A_HEARTBEAT_MAX {
+            let text = format!(
+                "{} events and {} since {:?}, until {at:?}; the next: {happening:?}",
+                self.next_serial,
+                self.events - self.stretch.1,
+                self.stretch.0
+            );
             self.judge(Err(Unsound::liveness("invariant_events_are_bounded", text)));
             return false;
         }
