@@ -98,17 +98,23 @@ struct Asked {
     image: Option<(Position, u64)>,
 }
 
-/// How many of these records go into one message.
+/// How many of these records go into one message; none if one of them loads more than so many bytes: then the database itself is
+/// less, and a node with rounds in doubt needs a way that reaches beyond them.
 fn tail_len(records: &[Arc<Record>], loaded_bytes_max: usize) -> usize {
-    let (mut bytes, mut count) = (0, 0);
-    for record in records.iter().take(TAIL_RECORDS_MAX) {
-        bytes += record.encoded_bytes_max();
-        if record.loaded_bytes() > loaded_bytes_max || (count > 0 && bytes > RECORD_BYTES_MAX) {
-            break;
-        }
-        count += 1;
+    let records = &records[..records.len().min(TAIL_RECORDS_MAX)];
+    if records
+        .iter()
+        .any(|record| record.loaded_bytes() > loaded_bytes_max)
+    {
+        return 0;
     }
-    count
+    let mut bytes = 0;
+    let fits = |record: &&Arc<Record>| {
+        bytes += record.encoded_bytes_max();
+        bytes <= RECORD_BYTES_MAX
+    };
+    // The first goes in any case: no record of another kind is larger than a message may be.
+    records.iter().take_while(fits).count().max(records.len().min(1))
 }
 
 /// The member before `node` in the circle, and the one after it.
