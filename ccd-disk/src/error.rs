@@ -15,10 +15,13 @@ pub enum RegionError {
         device: String,
         source: io::Error,
     },
-    #[error(
-        "CCD-2002 {device} is in use: {source}; stop the ccdd that holds it, or look with `ccd-disk show`"
-    )]
-    Busy { device: String, source: io::Error },
+    #[error("CCD-2002 {device} is in use: {source}; {advice}")]
+    Busy {
+        device: String,
+        source: io::Error,
+        /// Who holds it, as far as the kernel says, and what to do.
+        advice: String,
+    },
     #[error(
         "CCD-2003 {device} refused a write of this node: it is fenced (reservation conflict); see `ccdadm status`"
     )]
@@ -158,8 +161,11 @@ impl RegionError {
         match source.raw_os_error() {
             // A reservation conflict. The write can be on the medium all the same (docs/fencing.md, trap 4).
             Some(libc::EBADE) => Self::Fenced { device },
-            Some(libc::EBUSY) => Self::Busy { device, source },
-            _ if source.kind() == io::ErrorKind::ResourceBusy => Self::Busy { device, source },
+            _ if source.kind() == io::ErrorKind::ResourceBusy => Self::Busy {
+                advice: crate::device::advice(&device),
+                device,
+                source,
+            },
             _ => Self::Io {
                 doing,
                 device,

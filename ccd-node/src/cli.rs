@@ -111,6 +111,7 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
             with_parent,
         } => {
             log_to_stderr();
+            ccd_client::cli::report_full_files();
             let outcome = die_with_parent(with_parent)
                 .and_then(|()| startup::prepare(places, node.as_deref(), scrub_every))
                 .and_then(run_daemon);

@@ -27,9 +27,19 @@ pub use arguments::{Common, parse_duration};
 
 use crate::exit::Exit;
 use failure::Stop;
+use nix::sys::signal::{SigSet, Signal};
 use std::io::Write;
 use std::process::ExitCode;
 use terminal::Terminal;
+
+/// A file that would grow beyond its limit (`ulimit -f`) is an error of the write, and not the silent end of the process. Called
+/// before any thread is started; programs that are started from here have the signal again.
+pub fn report_full_files() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // It fails for no signal that exists.
+    let _ = signals.thread_block();
+}
 
 /// What both programs do around their verbs: flush, report, choose the exit code.
 fn finish(mut terminal: Terminal, outcome: Result<Exit, Stop>) -> ExitCode {

@@ -228,7 +228,8 @@ fn decide_area(area: &RecoveredArea, findings: &mut Vec<Finding>) {
         && area.damage.is_none()
     {
         let text = format!(
-            "the journal ends at {} in a torn record (block {block}), left out because it was never acked",
+            "the journal ends at {} in a torn record (block {block}), left out: it was never acked if its write was cut short; if it \
+             was damaged later it may have been acked, and the other replicas have it (ccdadm verify)",
             area.position
         );
         add(Severity::Note, text, None);

@@ -221,6 +221,11 @@ impl From<io::Error> for Failure {
 
 /// Runs the program. `args` begin with the program's name, as `std::env::args_os` gives them.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    // A file that would grow beyond its limit (`ulimit -f`) is an error of the write, and not the silent end of the process.
+    let mut signals = nix::sys::signal::SigSet::empty();
+    signals.add(nix::sys::signal::Signal::SIGXFSZ);
+    // It fails for no signal that exists.
+    let _ = signals.thread_block();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(refused) => {

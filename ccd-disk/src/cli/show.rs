@@ -183,7 +183,7 @@ fn print(to: &mut dyn Write, shown: &Shown) -> io::Result<()> {
     for area in &shown.areas {
         let torn = area
             .torn_tail_at_block
-            .map(|block| format!("block {block}, left out: it was never acked"));
+            .map(|block| format!("block {block}, left out: cut short and never acked, or damaged later"));
         let lines = [
             ("configuration", &area.configuration),
             ("because", &area.reason),

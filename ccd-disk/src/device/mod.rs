@@ -3,17 +3,20 @@
 //! ```text
 //! mod.rs      trait Blocks; transfers
 //! buffer.rs   Buffer: page-aligned blocks in memory
+//! holder.rs   who holds a device that cannot be opened
 //! raw.rs      RawDevice: a file, a loop device, any block device (O_DIRECT, exclusive)
 //! ring.rs     Ring: transfers to raw devices that nobody waits for (io_uring)
 //! memory.rs   MemoryDevice: for tests and the simulator: volatile cache, torn writes, injected errors
 //! ```
 
 mod buffer;
+mod holder;
 mod memory;
 mod raw;
 mod ring;
 
 pub use buffer::Buffer;
+pub(crate) use holder::advice;
 pub use memory::{LoggedWrite, MemoryDevice, MemoryHandle, Tear};
 pub(crate) use raw::sync_folder_of;
 pub use raw::{Access, RawDevice};

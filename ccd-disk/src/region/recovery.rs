@@ -29,7 +29,8 @@ const READ_AGAIN_MAX: usize = 3;
 pub enum Tail {
     /// With a whole record, or at the checkpoint.
     Clean,
-    /// With a record that was being written: never acked, and left out.
+    /// With a record that is not whole, and left out. Its write was cut short, so it was never acked; or it was damaged since, which
+    /// a last record does not tell.
     Torn { block: u64 },
 }
 

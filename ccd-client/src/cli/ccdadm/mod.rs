@@ -120,6 +120,7 @@ pub fn command() -> clap::Command {
 
 /// Runs `ccdadm`; the first argument is the program's own name.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    super::report_full_files();
     let Ccdadm { common, verb } = match Ccdadm::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(error) => return finish_parse(PROGRAM, &error),

@@ -217,6 +217,7 @@ pub fn command() -> clap::Command {
 
 /// Runs `ccdctl`; the first argument is the program's own name.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    super::report_full_files();
     let Ccdctl { common, verb } = match Ccdctl::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(error) => return finish_parse(PROGRAM, &error),
