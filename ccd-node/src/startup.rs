@@ -1,7 +1,8 @@
 //! Everything that is checked and read before the daemon serves; each failure with its exit code.
 
-use crate::clients::AccessRules;
+use crate::clients::NameLookup;
 use crate::decisions::Decisions;
+use crate::descriptors;
 use crate::fences;
 use crate::nodes;
 use crate::peers::{Digest, Identity, Roster, Versions};
@@ -18,7 +19,6 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -65,8 +65,8 @@ pub struct Startup {
     pub init: ClusterInit,
     pub me: NodeId,
     pub identity: Identity,
-    /// Looking names up may take a while, and nothing waits for it but the sockets of clients.
-    pub rules: JoinHandle<AccessRules>,
+    /// Looking names up may take a while, and nothing waits for it.
+    pub names: NameLookup,
     pub settings: Settings,
     pub decisions: Decisions,
     /// Whether the local copy was made, once it is there.
@@ -83,14 +83,11 @@ pub struct Startup {
 /// # Errors
 /// With the exit code that the process is to end with.
 pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Result<Startup, StartupError> {
+    descriptors::check()?;
     let init = read_init(&places).map_err(StartupError::files)?;
     let keys = Authkeys::read(&places).map_err(StartupError::files)?;
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
-    let rows = init.access().to_vec();
-    let rules = std::thread::Builder::new()
-        .name("ccd-names".into())
-        .spawn(move || AccessRules::new(&rows))
-        .map_err(no_thread)?;
+    let names = NameLookup::begin(init.access().to_vec()).map_err(no_thread)?;
     fences::check(&init)?;
     for folder in [&places.state, &places.run] {
         make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
@@ -154,7 +151,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         places,
         me,
         identity,
-        rules,
+        names,
         settings,
         decisions,
         local_copy,

@@ -2,7 +2,7 @@
 //!
 //! Root and the daemon's own user may do everything. Members of the group `ccd` may read. `ACCESS` rows of the init
 //! database add to that, and nothing takes away: see docs/access.md. Called by `serve.rs`, once for each connection and
-//! once for each request; looks names up when it is made, and never again.
+//! once for each request. Looks names up when it is made; `names.rs` makes it anew while some are not known.
 
 use super::needs::{Need, Object, needs};
 use crate::watch::Sight;
@@ -55,24 +55,54 @@ pub struct Rights {
 }
 
 impl AccessRules {
-    /// Looks up the names in the rows; one that is not known on this machine is warned about, and grants nothing.
+    /// Looks up the names in the rows; one that is not known on this machine grants nothing.
     pub fn new(rows: &[AccessInit]) -> Self {
         let rules: Vec<_> = (rows.iter())
             .map(|row| (subject_of(&row.subject), row.clone()))
             .collect();
-        for (subject, row) in &rules {
-            if *subject == Subject::Nobody {
-                tracing::warn!(
-                    "{row} in init.ccd grants nothing: there is no such user or group on this machine; create it and \
-                     restart ccdd, or correct the row"
-                );
-            }
-        }
         let readers = Group::from_name(READERS_GROUP).ok().flatten();
         Self {
             rules,
             readers: readers.map(|group| group.gid.as_raw()),
             own_uid: geteuid().as_raw(),
+        }
+    }
+
+    /// The rules that need no lookup: users and groups by number, and everybody.
+    pub fn of_numbers(rows: &[AccessInit]) -> Self {
+        let rules = rows.iter().map(|row| {
+            let subject = match &row.subject {
+                AccessSubject::Everybody => Subject::Everybody,
+                AccessSubject::User(name) => name.parse().map_or(Subject::Nobody, Subject::User),
+                AccessSubject::Group(name) => name.parse().map_or(Subject::Nobody, Subject::Group),
+            };
+            (subject, row.clone())
+        });
+        Self {
+            rules: rules.collect(),
+            readers: None,
+            own_uid: geteuid().as_raw(),
+        }
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &AccessInit> {
+        (self.rules.iter())
+            .filter(|(subject, _)| *subject == Subject::Nobody)
+            .map(|(_, row)| row)
+    }
+
+    /// Every name in the rows is known on this machine.
+    pub fn is_complete(&self) -> bool {
+        self.unknown().next().is_none()
+    }
+
+    /// Names the rows that grant nothing.
+    pub fn warn_of_unknown(&self) {
+        for row in self.unknown() {
+            tracing::warn!(
+                "{row} in init.ccd grants nothing: there is no such user or group on this machine; create it, or correct the \
+                 row; ccdd looks again"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! access.rs    who may ask for what (pure, but for looking up names once)
 //! needs.rs     what right each request needs, and on what
+//! names.rs     names in rows, looked up until they are known
 //! groups.rs    the groups of whoever connected, by the kernel's word
 //! limits.rs    what one user may take of the daemon
 //! serve.rs     the sockets and one task for each connection
@@ -16,12 +17,14 @@
 mod access;
 mod groups;
 mod limits;
+mod names;
 mod needs;
 mod scrape;
 mod serve;
 mod watching;
 
 pub use access::AccessRules;
+pub use names::NameLookup;
 pub use scrape::Scrape;
 pub use serve::{Sockets, bind, serve, today};
 

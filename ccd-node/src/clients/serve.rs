@@ -3,6 +3,7 @@
 use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
 use super::groups::peer_groups;
 use super::limits::{Accounts, Seat, Turn};
+use super::names::LateNames;
 use super::scrape;
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::descriptors;
@@ -22,7 +23,7 @@ use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
@@ -52,6 +53,7 @@ const PROGRAM_BYTES_MAX: usize = 64;
 pub struct Sockets {
     pub clients: UnixListener,
     pub control: UnixListener,
+    paths: [PathBuf; 2],
 }
 
 /// Makes both sockets. The state folder's lock is held, so a socket that is there belongs to no live daemon.
@@ -59,19 +61,31 @@ pub struct Sockets {
 /// # Errors
 /// When the folder cannot be written.
 pub fn bind(client_path: &Path, control_path: &Path, rules: &AccessRules) -> io::Result<Sockets> {
-    // Whom a row names must reach the socket; what they may ask is then looked at for each request.
-    let mode = |right| if rules.grants_any(right) { 0o666 } else { 0o660 };
-    let clients = bind_one(client_path, mode(AccessRight::Read))?;
-    // Those who may read may collect metrics there.
-    let control = bind_one(control_path, mode(AccessRight::Admin))?;
-    for path in [client_path, control_path] {
+    let [of_clients, of_control] = modes(rules);
+    let clients = bind_one(client_path, of_clients)?;
+    let control = bind_one(control_path, of_control)?;
+    give_to_readers([client_path, control_path], rules);
+    Ok(Sockets {
+        clients,
+        control,
+        paths: [client_path, control_path].map(Path::to_owned),
+    })
+}
+
+/// Of both sockets: whom a row names must reach the socket; what they may ask is then looked at for each request.
+fn modes(rules: &AccessRules) -> [u32; 2] {
+    // Those who may read may collect metrics on control.sock.
+    [AccessRight::Read, AccessRight::Admin].map(|right| if rules.grants_any(right) { 0o666 } else { 0o660 })
+}
+
+fn give_to_readers(paths: [&Path; 2], rules: &AccessRules) {
+    for path in paths {
         if let Some(gid) = rules.readers_gid()
             && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid.as_raw()))
         {
             tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", path.display());
         }
     }
-    Ok(Sockets { clients, control })
 }
 
 fn bind_one(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -93,7 +107,7 @@ fn bind_one(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 pub(super) struct Shared {
     me: NodeId,
-    pub(super) rules: AccessRules,
+    rules: RefCell<Rc<AccessRules>>,
     pub(super) clients: Rc<Clients>,
     pub(super) to_core: Door<FromClient>,
     accounts: Rc<Accounts>,
@@ -105,6 +119,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// As far as names are known by now.
+    pub(super) fn rules(&self) -> Rc<AccessRules> {
+        self.rules.borrow().clone()
+    }
+
     /// Of clients, on both sockets.
     pub(super) fn connections(&self) -> usize {
         self.accounts.connections()
@@ -123,14 +142,16 @@ pub fn serve(
     sockets: Sockets,
     me: NodeId,
     rules: AccessRules,
+    late_names: LateNames,
     clients: Rc<Clients>,
     to_core: Door<FromClient>,
     seats: Seats,
     image_bytes_max: u64,
 ) {
+    rules.warn_of_unknown();
     let shared = Rc::new(Shared {
         me,
-        rules,
+        rules: RefCell::new(Rc::new(rules.clone())),
         clients,
         to_core,
         accounts: Rc::new(Accounts::new(descriptors::raise())),
@@ -138,8 +159,24 @@ pub fn serve(
         request_bytes_max: wire::request_bytes_max(image_bytes_max),
         quiet: RefCell::default(),
     });
+    let paths = sockets.paths;
+    let with_names = shared.clone();
+    spawn_local(late_names.keep_looking(rules, move |rules| {
+        with_names.rules.replace(Rc::new(rules.clone()));
+        open_sockets(&paths, rules);
+    }));
     spawn_local(accept(sockets.clients, shared.clone(), false));
     spawn_local(accept(sockets.control, shared, true));
+}
+
+/// More names are known: those whom the rows name must reach the sockets.
+fn open_sockets(paths: &[PathBuf; 2], rules: &AccessRules) {
+    for (path, mode) in paths.iter().zip(modes(rules)) {
+        if let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode)) {
+            tracing::warn!(%error, "{} keeps its permissions", path.display());
+        }
+    }
+    give_to_readers([&paths[0], &paths[1]], rules);
 }
 
 async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
@@ -148,7 +185,7 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
             Ok((stream, _)) => {
                 // One that is gone already is no news.
                 let Ok(caller) = caller(&stream) else { continue };
-                let trusted = shared.rules.is_trusted(caller.uid);
+                let trusted = shared.rules().is_trusted(caller.uid);
                 let seat = match shared.accounts.enter(caller.uid, trusted) {
                     Ok(seat) => seat,
                     Err(full) => {
@@ -201,7 +238,7 @@ pub(super) enum Hostile {
 /// What controls the cluster speaks the client protocol, what collects metrics speaks HTTP; either speaks first.
 async fn on_control(stream: UnixStream, caller: Caller, seat: Seat, shared: &Shared) -> anyhow::Result<()> {
     if scrape::is_http(&stream).await? {
-        let rights = shared.rules.rights_of(&caller);
+        let rights = shared.rules().rights_of(&caller);
         scrape::answer(stream, shared, &seat, &rights).await
     } else {
         converse(stream, caller, seat, shared, true).await
@@ -215,7 +252,7 @@ async fn converse(
     shared: &Shared,
     control: bool,
 ) -> anyhow::Result<()> {
-    let rights = shared.rules.rights_of(&caller);
+    let rights = shared.rules().rights_of(&caller);
     let (mut reader, writer) = stream.into_split();
     let connection = Rc::new(Connection {
         outbox: Outbox::counted(Rc::new(writer), BACKLOG_BYTES_MAX, seat.gauges()),

@@ -41,7 +41,7 @@ pub(super) async fn hand_over(
         .sight(&ask)
         .map_err(|why| Fault::NotPermitted { why })
         .and_then(|sight| {
-            let trusted = shared.rules.is_trusted(caller.uid);
+            let trusted = shared.rules().is_trusted(caller.uid);
             Ok((sight, shared.seats.take(caller.uid, trusted)?))
         });
     let (sight, seat) = match granted {

@@ -254,7 +254,7 @@ impl Daemon {
             self.handle(Event::Timer);
         }
         if self.service.next_deadline() <= now {
-            let status = self.node.status(now);
+            let status = self.status();
             self.service.tell(now, &status);
             self.strict.note(&status);
         }

@@ -10,7 +10,7 @@ use ccd_client::files::Authkeys;
 use ccd_client::wire::{NodeName, StatusReport, WorkKind, WorkReport};
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
 use ccd_core::ids::{DeviceSet, Replica};
-use ccd_core::protocol::{Decision, DecisionKind, Event, Ticket};
+use ccd_core::protocol::{Decision, DecisionKind, Event, Status, Ticket};
 use ccd_core::time::Time;
 use ccd_mirror::{LaneReport, LongWork, Remedy};
 use std::time::Duration;
@@ -98,12 +98,24 @@ impl Daemon {
         }
     }
 
+    /// As the node knows it, and what the daemon itself has to warn of.
+    pub(super) fn status(&self) -> Status {
+        let mut status = self.node.status(clock::now());
+        if let Some(warning) = self.listening.missing_text() {
+            if !status.verdict.is_empty() {
+                status.verdict.push_str("; ");
+            }
+            status.verdict.push_str(&warning);
+        }
+        status
+    }
+
     pub(super) fn report(&self) -> StatusReport {
         let init = &self.init;
         StatusReport {
             cluster_name: init.name().to_owned(),
             cluster_id: init.id(),
-            status: self.node.status(clock::now()),
+            status: self.status(),
             node_names: init
                 .nodes()
                 .iter()

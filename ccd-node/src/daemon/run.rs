@@ -13,7 +13,7 @@ use crate::fences::Fences;
 use crate::history::{Budget, History};
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
-use crate::peers::{self, Pace, Peers};
+use crate::peers::{self, LateAddress, Pace, Peers};
 use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
@@ -52,7 +52,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         init,
         me,
         identity,
-        rules,
+        names,
         settings,
         decisions,
         local_copy,
@@ -70,7 +70,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let wake: ccd_mirror::Wake = Arc::new(move || wake.notify_one());
     let fences = Fences::start(&init, settings.disk_deadline, &wake)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let listeners = bind_node(&init, me)?;
+    let (listeners, late) = bind_node(&init, me)?;
     let identity = Rc::new(identity);
     let home = Home::default();
     let (from_peers, peers_inlet) = outlet::channel(FROM_PEERS_MAX, &woken);
@@ -88,6 +88,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     let arrivals = peers.arrivals();
     let listening = peers::listen(
         listeners,
+        late,
         identity.clone(),
         init.ips(),
         pace,
@@ -105,9 +106,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         [] => Landings::NONE,
         _ => Landings::of(&mut mirror),
     };
-    let rules = rules
-        .join()
-        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+    let (rules, late_names) = names.first().await;
     let sockets = bind_clients(&places, &rules)?;
     let clients = Rc::new(Clients::default());
 
@@ -122,6 +121,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         sockets,
         me,
         rules,
+        late_names,
         clients.clone(),
         from_clients,
         watching.seats(),
@@ -228,43 +228,67 @@ async fn local_store(
     Ok(RegionStore::local(places, init, me, made))
 }
 
-fn bind_node(init: &ClusterInit, me: NodeId) -> Result<Vec<TcpListener>, StartupError> {
+/// Takes the addresses of this node that are there. An interface may be broken, or come later in the boot: what is missing is tried
+/// again while the daemon runs.
+///
+/// # Errors
+/// When nothing can be listened on, and this machine has an address of another node (it is the wrong one), or all ports are taken.
+fn bind_node(init: &ClusterInit, me: NodeId) -> Result<(Vec<TcpListener>, Vec<LateAddress>), StartupError> {
     let own = init
         .node(me)
         .map(|node| node.addresses.as_slice())
         .unwrap_or_default();
     let count = init.options().port_range;
-    own.iter()
-        .map(|address| {
-            let listener = peers::bind(*address, count).map_err(|error| cannot_bind(*address, count, &error))?;
-            if let Ok(bound) = listener.local_addr()
-                && bound != *address
-            {
-                tracing::warn!(%bound, "port {} is taken; the next free one of the range is used", address.port());
+    let (mut listeners, mut late) = (Vec::new(), Vec::new());
+    for address in own {
+        match peers::bind(*address, count) {
+            Ok(listener) => {
+                if let Ok(bound) = listener.local_addr()
+                    && bound != *address
+                {
+                    tracing::warn!(%bound, "port {} is taken; the next free one of the range is used", address.port());
+                }
+                listeners.push(listener);
             }
-            Ok(listener)
-        })
-        .collect()
+            Err(error) => late.push(LateAddress {
+                first: *address,
+                count,
+                error,
+            }),
+        }
+    }
+    let all = |kind| late.iter().all(|late| late.error.kind() == kind);
+    if let Some(first) = late.first().filter(|_| listeners.is_empty()) {
+        if all(std::io::ErrorKind::AddrInUse) {
+            // No boot brings that: another program has the ports.
+            let text = format!("cannot listen for the other nodes on {}", first.advice());
+            return Err(StartupError::new(Exit::Io, text));
+        }
+        if all(std::io::ErrorKind::AddrNotAvailable) {
+            refuse_as_wrong_node(init, me)?;
+        }
+    }
+    Ok((listeners, late))
 }
 
-fn cannot_bind(address: SocketAddr, count: u16, error: &std::io::Error) -> StartupError {
-    let last = address.port().saturating_add(count - 1);
-    let text = if error.kind() == std::io::ErrorKind::AddrInUse {
-        let ports: Vec<String> = (address.port()..=last).map(|port| port.to_string()).collect();
-        format!(
-            "cannot listen for the other nodes on {}: all ports of the range are taken: {}; find out with `ss -ltnp` by \
-             whom, or change the options port and port_range in init.ccd on all nodes",
-            address.ip(),
-            ports.join(", ")
-        )
-    } else {
-        format!(
-            "cannot listen for the other nodes on {address}: {error}; check that this is the right node \
-             (`ccdadm setup --this NAME`), the ADDRESS rows of this node in init.ccd, and with `ip address` that this \
-             machine has the address"
-        )
-    };
-    StartupError::new(Exit::Io, text)
+/// A machine that has an address of another node, and none of this one's, was told the wrong number or name.
+fn refuse_as_wrong_node(init: &ClusterInit, me: NodeId) -> Result<(), StartupError> {
+    let is_here =
+        |address: &SocketAddr| std::net::TcpListener::bind(SocketAddr::new(address.ip(), 0)).is_ok();
+    let name = |id| init.node(id).map(|node| node.name.clone()).unwrap_or_default();
+    for other in init.nodes().iter().filter(|node| node.id != me) {
+        if let Some(address) = other.addresses.iter().find(|address| is_here(address)) {
+            return Err(StartupError::configuration(format!(
+                "this machine has the address {} of node {}, and none of node {}, which it is told to be: correct it with \
+                 `ccdadm setup --this {}`, or the ADDRESS rows in init.ccd on all nodes",
+                address.ip(),
+                other.name,
+                name(me),
+                other.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn bind_clients(places: &Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {

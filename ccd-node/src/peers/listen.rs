@@ -4,6 +4,7 @@ use super::arrivals::Arrivals;
 use super::handshake::{self, CLEAR_BYTES, HANDSHAKE_FRAME_BYTES_MAX};
 use super::hello::{Hello, Identity};
 use super::inbound::{Connection, InboundPeers};
+use super::late::{LateAddress, Missing, bind_late};
 use super::sealed::Opener;
 use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
@@ -13,7 +14,7 @@ use ccd_client::files::AuthkeyId;
 use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::protocol::Message;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -27,7 +28,8 @@ use tokio::time::timeout;
 
 /// So many connections from addresses of the cluster may be in their handshake: 31 peers with two networks at once.
 const UNPROVEN_PEERS_MAX: usize = 64;
-/// And so many from elsewhere, which cannot take the others' place. Who comes when it is full is hung up on.
+/// And so many from elsewhere, which cannot take the others' place. When it is full the oldest one is hung up on: who proves nothing
+/// cannot keep out who does.
 const UNPROVEN_STRANGERS_MAX: usize = 16;
 /// How long a stranger may take to prove itself.
 const UNPROVEN_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,13 +46,46 @@ struct Shared {
     to_core: Door<FromPeer>,
     /// Where peers come from.
     known: RefCell<BTreeSet<IpAddr>>,
-    unproven_peers: Semaphore,
-    unproven_strangers: Semaphore,
+    unproven_peers: Unproven,
+    unproven_strangers: Unproven,
     room: Arc<Semaphore>,
     inbound: InboundPeers,
     arrivals: Rc<Arrivals>,
     count: Cell<u64>,
     quiet: RefCell<Quiet>,
+    missing: Missing,
+}
+
+/// Connections in their handshake, the oldest first.
+struct Unproven {
+    most: usize,
+    tasks: RefCell<VecDeque<(u64, SocketAddr, AbortHandle)>>,
+}
+
+impl Unproven {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            tasks: RefCell::default(),
+        }
+    }
+
+    /// Takes one more. When there are too many the oldest ends; returns from where that was.
+    fn enter(&self, number: u64, from: SocketAddr, task: AbortHandle) -> Option<SocketAddr> {
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.push_back((number, from, task));
+        if tasks.len() <= self.most {
+            return None;
+        }
+        let (_, ended, oldest) = tasks.pop_front()?;
+        oldest.abort();
+        Some(ended)
+    }
+
+    /// It has proven itself, or failed to.
+    fn leave(&self, number: u64) {
+        self.tasks.borrow_mut().retain(|(other, ..)| *other != number);
+    }
 }
 
 /// The listening side, for whoever changes the keys.
@@ -69,6 +104,11 @@ impl Listening {
     pub fn revoke(&self) {
         let keys = self.shared.identity.keys.borrow();
         self.shared.inbound.revoke(|key| keys.find(key).is_some());
+    }
+
+    /// Which addresses of this node are not listened on, for the status.
+    pub fn missing_text(&self) -> Option<String> {
+        self.shared.missing.text()
     }
 
     /// Ends the connections of all but these nodes; from now on `known` are the addresses of the cluster.
@@ -106,10 +146,11 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Starts to serve peers on these sockets; `known` are the addresses of the cluster. `to_core` is bounded: when it is
+/// Starts to serve peers on these sockets, and on those of `late` once they are there; `known` are the addresses of the cluster. `to_core` is bounded: when it is
 /// full the peers' connections are not read, and TCP holds them back. `arrivals` hear of each peer that has proven itself.
 pub fn listen(
     listeners: Vec<TcpListener>,
+    late: Vec<LateAddress>,
     identity: Rc<Identity>,
     known: BTreeSet<IpAddr>,
     pace: Pace,
@@ -120,16 +161,24 @@ pub fn listen(
         identity,
         to_core,
         known: RefCell::new(known),
-        unproven_peers: Semaphore::new(UNPROVEN_PEERS_MAX),
-        unproven_strangers: Semaphore::new(UNPROVEN_STRANGERS_MAX),
+        unproven_peers: Unproven::new(UNPROVEN_PEERS_MAX),
+        unproven_strangers: Unproven::new(UNPROVEN_STRANGERS_MAX),
         room: Arc::new(Semaphore::new(ROOM_BYTES)),
         inbound: InboundPeers::new(pace.heartbeat * 3),
         arrivals,
         count: Cell::new(0),
         quiet: RefCell::default(),
+        missing: Missing::default(),
     });
     for listener in listeners {
         spawn_local(accept(listener, shared.clone()));
+    }
+    for address in late {
+        let shared = shared.clone();
+        spawn_local(async move {
+            let listener = bind_late(address, &shared.missing).await;
+            accept(listener, shared).await;
+        });
     }
     spawn_local(end_idle(shared.clone(), pace.idle));
     Listening { shared }
@@ -147,18 +196,18 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                // One permit less is one stranger more in the handshake.
-                if shared.unproven(address.ip()).available_permits() == 0 {
-                    shared.complain(
-                        address,
-                        None,
-                        "too many connections that prove nothing; find out who makes them, and keep them from this port",
-                    );
-                    continue;
-                }
-                let shared = shared.clone();
                 let (hand_over, handle) = tokio::sync::oneshot::channel();
-                let task = spawn_local(serve(stream, address, shared, handle));
+                let number = shared.count.replace(shared.count.get() + 1);
+                let task = spawn_local(serve(stream, address, number, shared.clone(), handle));
+                let unproven = shared.unproven(address.ip());
+                if let Some(ended) = unproven.enter(number, address, task.abort_handle()) {
+                    shared.complain(
+                        ended,
+                        None,
+                        "too many connections that prove nothing, and this was the oldest; find out who makes them, and keep them from \
+                         this port",
+                    );
+                }
                 // The task waits for its own handle, so it cannot be gone.
                 let _ = hand_over.send(task.abort_handle());
             }
@@ -174,10 +223,11 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
 async fn serve(
     stream: TcpStream,
     address: SocketAddr,
+    number: u64,
     shared: Rc<Shared>,
     handle: tokio::sync::oneshot::Receiver<AbortHandle>,
 ) {
-    let (Ok(permit), Ok(task)) = (shared.unproven(address.ip()).try_acquire(), handle.await) else {
+    let Ok(task) = handle.await else {
         return;
     };
     let mut reader = BufReader::with_capacity(64 << 10, stream);
@@ -187,7 +237,7 @@ async fn serve(
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(proven)) => Ok(proven),
     };
-    drop(permit);
+    shared.leave_unproven(number);
     let proven = match proven {
         Ok(proven) => proven,
         Err(text) => return shared.complain(address, claimed, &text),
@@ -254,7 +304,12 @@ impl Drop for Entered {
 }
 
 impl Shared {
-    fn unproven(&self, from: IpAddr) -> &Semaphore {
+    fn leave_unproven(&self, number: u64) {
+        self.unproven_peers.leave(number);
+        self.unproven_strangers.leave(number);
+    }
+
+    fn unproven(&self, from: IpAddr) -> &Unproven {
         if self.known.borrow().contains(&from.to_canonical()) {
             &self.unproven_peers
         } else {

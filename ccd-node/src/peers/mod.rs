@@ -12,6 +12,7 @@
 //! arrivals.rs    who has just come: a reason to dial it now
 //! dial.rs        this node's connections to each address of a peer: what it *sends* goes there
 //! inbound.rs     what comes from each peer: which connections count, and what is news
+//! late.rs        own addresses that are not there yet
 //! listen.rs      the peers' connections to this node: what it *receives* comes there
 //! ```
 //!
@@ -25,6 +26,7 @@ mod dial;
 mod handshake;
 mod hello;
 mod inbound;
+mod late;
 mod link;
 mod listen;
 mod ports;
@@ -38,6 +40,7 @@ mod version;
 
 pub use arrivals::Arrivals;
 pub use hello::{Digest, Identity};
+pub use late::LateAddress;
 pub use listen::{Listening, bind, listen};
 pub use roster::Roster;
 pub use version::{MessageError, Versions};

@@ -29,7 +29,15 @@ fn listen_at(listeners: Vec<TcpListener>, identity: &Rc<Identity>) -> (Listening
     let (to_core, inlet) = outlet::channel(4, &Bell::default());
     let known = BTreeSet::from(["127.0.0.1".parse().unwrap()]);
     let to_core = Door::new(to_core, Rc::new(Some));
-    let listening = listen(listeners, identity.clone(), known, pace(), to_core, Rc::default());
+    let listening = listen(
+        listeners,
+        Vec::new(),
+        identity.clone(),
+        known,
+        pace(),
+        to_core,
+        Rc::default(),
+    );
     (listening, inlet)
 }
 
@@ -118,7 +126,15 @@ fn a_node_that_proves_itself_here_is_dialled_without_a_pause() {
         let to_core = Door::new(to_core, Rc::new(Some));
         let known = BTreeSet::from([own_address.ip()]);
         let ours = Rc::new(identity(0, keys()));
-        let _own = listen(vec![own], ours, known, pace, to_core, peers.arrivals());
+        let _own = listen(
+            vec![own],
+            Vec::new(),
+            ours,
+            known,
+            pace,
+            to_core,
+            peers.arrivals(),
+        );
         let mut back = Peers::new(theirs, pace, &Bell::default());
         back.dial(node(0), &[own_address], 1, &[]);
         until(|| peers.report()[0].state == LinkState::Up).await;

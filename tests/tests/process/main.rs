@@ -16,6 +16,7 @@
 //! library.rs      C and Python programs                 pages.rs      manual pages
 //! requests.rs     request ids and whose they are       room.rs       small replicas, a disk that fails
 //! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
+//! late.rs         what a boot brings late, and what the system limits
 //! ```
 
 mod access;
@@ -28,6 +29,7 @@ mod identity;
 mod joins;
 mod json;
 mod large;
+mod late;
 mod library;
 mod metrics;
 mod networks;

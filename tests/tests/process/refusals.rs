@@ -176,8 +176,10 @@ fn two_nodes_that_claim_the_same_number() {
     cluster.nodes[BETA].kill();
     let node = cluster.beta().places().node_path();
     fs::write(&node, "alpha\n").expect("the folder is ours");
-    let refused = cluster.beta().run_daemon().expect(74);
-    refused.says("10.77.0.1").says("ccdadm setup --this");
+    let refused = cluster.beta().run_daemon().expect(100);
+    refused
+        .says("has the address 10.77.0.2 of node beta")
+        .says("ccdadm setup --this beta");
 }
 
 #[test]
@@ -389,5 +391,34 @@ fn strangers_cannot_take_the_nodes_place() {
     });
     let words = ["connection of 10.77.0.9 refused", "too many"];
     once_in_a_while(cluster.alpha(), &words);
+    assert_eq!(held.len(), 100);
+}
+
+#[test]
+fn silent_connections_from_a_nodes_own_address_do_not_keep_it_out() {
+    let mut cluster = pair();
+    cluster.start_both();
+    let namespace = cluster.network.name(BETA).to_owned();
+    let hold = || -> Vec<TcpStream> {
+        let connect = |_| stranger::connect_from(&namespace, at("10.77.0.2:0"), at(AT_ALPHA));
+        (0..100).map(connect).collect()
+    };
+    let mut held = hold();
+    cluster.nodes[BETA].kill();
+    cluster.alpha().wait_for("serving solo");
+    cluster.nodes[BETA].start();
+    let ((), took) = until(
+        "the pair to be whole while silent connections keep coming",
+        || {
+            held = hold();
+            let status = cluster.alpha().adm(&["status"]);
+            if status.code == 0 { Ok(()) } else { Err(status.out) }
+        },
+    );
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    says(
+        cluster.alpha(),
+        &["connection of 10.77.0.2 refused", "too many connections"],
+    );
     assert_eq!(held.len(), 100);
 }
