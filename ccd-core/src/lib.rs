@@ -1,7 +1,7 @@
 //! The pure part of ccd: no clock, no input or output, no threads, no operating system.
 //!
 //! ```text
-//!   ids, time            names and numbers that everything uses
+//!   ids, time            names and numbers that everything uses; bounded: lists that are decoded up to a limit
 //!     ↑
 //!   database             Fig. 6: rows, formats, queries, transactions, text form, consistency record
 //!     ↑
@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+mod bounded;
 pub mod client;
 pub mod configuration;
 pub mod database;

@@ -133,6 +133,7 @@ impl fmt::Display for Keyword {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summons {
     /// Each once, in order, however many of the update's keys name it.
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, COMMANDS_MAX>")]
     pub commands: Vec<CommandName>,
     pub operation: Operation,
     /// The row in text form, if the update adds or removes exactly one.

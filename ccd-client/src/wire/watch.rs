@@ -15,10 +15,14 @@ use std::time::Duration;
 /// Most patterns of one watch.
 pub const WATCH_PATTERNS_MAX: usize = 64;
 
+/// Most that are decoded: who asks for a few too many hears why.
+const PATTERNS_DECODED_MAX: usize = 2 * WATCH_PATTERNS_MAX;
+
 /// What to watch, and from where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchAsk {
     /// Rows that match one of these; none: all that the caller may read.
+    #[serde(deserialize_with = "ccd_core::database::at_most::<_, _, PATTERNS_DECODED_MAX>")]
     pub patterns: Vec<Pattern>,
     pub from: WatchFrom,
     /// How long the node may take until it serves.

@@ -22,8 +22,22 @@ use serde::{Deserialize, Serialize};
 /// Formats and rows without their history: what a restore brings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
+    #[serde(deserialize_with = "formats")]
     pub formats: Vec<(Key, Vec<String>)>,
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, { usize::MAX }>")]
     pub rows: Vec<Row>,
+}
+
+/// The columns of a format, as they are decoded.
+#[derive(Deserialize)]
+struct Columns(
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, { super::row::COLUMNS_DECODED_MAX }>")]
+    Vec<String>,
+);
+
+fn formats<'de, D: serde::Deserializer<'de>>(decoder: D) -> Result<Vec<(Key, Vec<String>)>, D::Error> {
+    let plain = |(key, Columns(columns)): (Key, Columns)| (key, columns);
+    crate::bounded::at_most_of::<_, _, _, { usize::MAX }>(decoder, plain)
 }
 
 /// How much text is gathered before it is hashed.

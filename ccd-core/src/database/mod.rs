@@ -45,6 +45,7 @@ mod transaction;
 mod update;
 mod view;
 
+pub use crate::bounded::at_most;
 pub use consistency::{ConsistencyRecord, FileOrigin, IntegrityError, Mismatch, Proof, RecordError};
 pub use content_text::ContentText;
 pub use database::{Content, Database};

@@ -6,7 +6,7 @@
 use super::encoding::{decoded, push_encoded};
 use super::error::{OpError, RowError};
 use super::lines::Lines;
-use super::row::{self, COLUMNS_MAX, Key, SEPARATOR};
+use super::row::{self, COLUMNS_DECODED_MAX, COLUMNS_MAX, Key, SEPARATOR};
 use super::{Row, error::shortened};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,8 +21,10 @@ pub const WILDCARD: char = '*';
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pattern {
     pub key: Key,
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, COLUMNS_DECODED_MAX>")]
     pub columns: Vec<Option<String>>,
     /// Column name and pattern. The server knows the format, and refuses an unknown name.
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, COLUMNS_DECODED_MAX>")]
     pub named: Vec<(String, String)>,
     /// Matches any run of characters, also none. `None`: everything is matched exactly.
     pub wildcard: Option<char>,

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Most columns of a row or format; the key is not counted.
 pub const COLUMNS_MAX: usize = 32;
 
+/// Most columns that are decoded: more than there can be, so that who has a few too many hears why.
+pub(crate) const COLUMNS_DECODED_MAX: usize = 2 * COLUMNS_MAX;
+
 /// Most characters of a row or format in text form: key, separators and values as written (`%3A` counts
 /// three), without the line break. Characters, not bytes: a row can take up to four times as many bytes.
 pub const ROW_CHARACTERS_MAX: usize = 1024;
@@ -186,6 +189,7 @@ pub fn format_text(key: &Key, columns: &[String]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Row {
     pub key: Key,
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, COLUMNS_DECODED_MAX>")]
     pub values: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! What changes a database: operations, updates, and the records that journals hold.
 
 use super::record::Made;
+use super::row::COLUMNS_DECODED_MAX;
 use super::{Content, ContentText, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
@@ -27,7 +28,11 @@ pub enum Op {
     /// `ccd_remove`: removes all matching rows, and refuses if there are none.
     Remove(Pattern),
     /// `ccd_format`: defines a key; refuses if the key exists with another format.
-    Format { key: Key, columns: Vec<String> },
+    Format {
+        key: Key,
+        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, COLUMNS_DECODED_MAX>")]
+        columns: Vec<String>,
+    },
     /// `ccd_remove_fmt`: removes a key that has no rows.
     RemoveFormat(Key),
     /// `ccd_restore` for one key: its format and rows become these (absent: the key goes).
@@ -100,29 +105,38 @@ pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
 pub const OPERATIONS_MAX: usize = 1 << 18;
 
 /// Decodes a list of at most [`OPERATIONS_MAX`], and stops where it goes on.
+///
+/// # Errors
+/// When it is longer, or an element does not decode.
 pub fn at_most_operations_max<'de, D, T>(decoder: D) -> Result<Vec<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    struct Bounded<T>(core::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Bounded<T> {
-        type Value = Vec<T>;
+    crate::bounded::at_most::<_, _, OPERATIONS_MAX>(decoder)
+}
+
+/// Decodes the updates of a round: together they have no more operations than one may have, for only small ones share a round.
+fn updates_of_a_round<'de, D: serde::Deserializer<'de>>(decoder: D) -> Result<Vec<Update>, D::Error> {
+    struct Round;
+    impl<'de> serde::de::Visitor<'de> for Round {
+        type Value = Vec<Update>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {OPERATIONS_MAX} operations")
+            write!(f, "updates with at most {OPERATIONS_MAX} operations")
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
-            let mut taken = Vec::new();
-            while let Some(item) = items.next_element()? {
-                if taken.len() == OPERATIONS_MAX {
-                    return Err(serde::de::Error::invalid_length(OPERATIONS_MAX + 1, &self));
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Update>, A::Error> {
+            let (mut updates, mut operations) = (Vec::new(), 0_usize);
+            while let Some(update) = items.next_element::<Update>()? {
+                operations = operations.saturating_add(update.ops.len());
+                if operations > OPERATIONS_MAX {
+                    return Err(serde::de::Error::invalid_length(operations, &self));
                 }
-                taken.push(item);
+                updates.push(update);
             }
-            Ok(taken)
+            Ok(updates)
         }
     }
-    decoder.deserialize_seq(Bounded(core::marker::PhantomData))
+    decoder.deserialize_seq(Round)
 }
 
 impl Update {
@@ -288,7 +302,11 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordBody {
     /// One round of the two-phase commit: its updates have the generations after `prev`, in order.
-    Updates { updates: Vec<Update>, members: NodeSet },
+    Updates {
+        #[serde(deserialize_with = "updates_of_a_round")]
+        updates: Vec<Update>,
+        members: NodeSet,
+    },
     /// The round that led to `prev` is undone; `next` is where the replica was before it.
     Rollback,
     /// A new configuration opened on this content; only the epoch changes.

@@ -3,7 +3,7 @@
 //!
 //! Used by the protocol (`protocol/nodes`) and by whoever drives it. An [`InitFile`] always parses.
 
-use super::{ClusterInit, InitError};
+use super::{ADDRESSES_MAX, ClusterInit, InitError};
 use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -28,6 +28,7 @@ pub enum NodeEdit {
     Add {
         number: Option<NodeId>,
         name: String,
+        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, { 2 * ADDRESSES_MAX }>")]
         addresses: Vec<NodeAddress>,
     },
     /// By number or name.

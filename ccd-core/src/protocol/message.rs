@@ -7,7 +7,8 @@ use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{
-    DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, RequestId, Stamp,
+    DeviceRole, DeviceSet, Epoch, Incarnation, NODES_MAX, NodeId, NodeSet, Position, RegionId, RequestId,
+    Stamp,
 };
 use crate::init::NodeEdit;
 use crate::synchronization::{Summons, Veto};
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 /// Most bytes of a database image in one [`Message::ImageChunk`].
 pub const IMAGE_CHUNK_BYTES: usize = 256 << 10;
+
+/// Most records of a tail that are decoded: a good deal more than a node sends at once.
+const RECORDS_DECODED_MAX: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -87,6 +91,7 @@ pub enum Message {
     /// The records after `have`, up to the sender's committed position.
     Tail {
         have: Position,
+        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, RECORDS_DECODED_MAX>")]
         records: Vec<Arc<Record>>,
     },
     /// Part of the image of the database at `position`; `ancestor` tells whether the receiver's copy is known to be
@@ -310,6 +315,7 @@ pub struct DeviceReport {
     /// Number of the last one that was begun.
     pub beat: u64,
     /// The heartbeats of other nodes that it found there last.
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, NODES_MAX>")]
     pub seen: Vec<SeenHeartbeat>,
 }
 
@@ -362,6 +368,7 @@ pub struct Promise {
     /// The round it rolled back from this position, if that was the last thing it did.
     pub rolled_back: Option<Position>,
     /// For whom it has promised to wait, and how long from now.
+    #[serde(deserialize_with = "crate::bounded::at_most::<_, _, { 4 * NODES_MAX }>")]
     pub leases: Vec<(NodeId, Duration)>,
     /// The newest state that it knows to have been committed, whether its copy holds it or not.
     pub settled: Stamp,
