@@ -141,8 +141,7 @@ impl Shared {
 pub fn serve(
     sockets: Sockets,
     me: NodeId,
-    rules: AccessRules,
-    late_names: LateNames,
+    (rules, late_names): (AccessRules, LateNames),
     clients: Rc<Clients>,
     to_core: Door<FromClient>,
     seats: Seats,

@@ -120,8 +120,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     clients::serve(
         sockets,
         me,
-        rules,
-        late_names,
+        (rules, late_names),
         clients.clone(),
         from_clients,
         watching.seats(),

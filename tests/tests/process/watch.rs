@@ -572,7 +572,7 @@ fn first_told(node: &TestNode, place: WatchPlace) -> WatchEvent {
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
         match watch.next(Some(Duration::from_secs(5))).expect("it goes on") {
-            Some(WatchEvent::Began { .. } | WatchEvent::Away { .. } | WatchEvent::Back { .. }) | None => {}
+            Some(WatchEvent::Began { .. } | WatchEvent::Away { .. } | WatchEvent::Back) | None => {}
             Some(event) => return event,
         }
     }
