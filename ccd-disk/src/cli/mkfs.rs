@@ -27,8 +27,8 @@ Examples:
 
 The cluster's id, name and number of nodes come from init.ccd in the --etc folder unless they are
 given. A device too small for the cluster's image_mib is refused; --image-mib makes a smaller region
-all the same, which bounds the database of the whole cluster. A device that holds a file system, a partition table, another region and so on is refused;
-the message says what to add to override.")]
+all the same, which bounds the database of the whole cluster. A device that holds a file system, a
+partition table, another region and so on is refused; the message says what to add to override.")]
 pub struct MkfsArgs {
     /// What the region is to be
     #[arg(long, value_enum)]

@@ -138,6 +138,7 @@ fn each_situation_of_two_nodes_has_its_plan() {
     };
     let no_devices = View {
         usable: DeviceSet::EMPTY,
+        returned: DeviceSet::EMPTY,
         ..view(A, &bare, true, lost_copy.clone())
     };
     #[rustfmt::skip]
