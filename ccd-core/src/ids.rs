@@ -310,6 +310,21 @@ number!(
     Incarnation
 );
 
+/// What no number that counts up ever reaches: at one a microsecond it takes two thousand years. An override of an operator jumps
+/// by a hundred thousand, so sums and steps beyond it stay far below the end of the type. Nothing larger is believed.
+const COUNTED_MAX: u64 = 1 << 56;
+
+impl Epoch {
+    pub const MAX: Self = Self(COUNTED_MAX);
+}
+
+impl Generation {
+    pub const MAX: Self = Self(COUNTED_MAX);
+}
+
+/// The highest round of a ballot.
+pub const ROUND_MAX: u64 = COUNTED_MAX;
+
 /// The age of a replica, ordered lexicographically: epoch first.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {

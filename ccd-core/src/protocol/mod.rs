@@ -21,6 +21,7 @@
 //! Each file says which fields of the node it owns; the others only read them.
 
 mod copies;
+mod credible;
 mod fencing;
 mod interface;
 mod membership;

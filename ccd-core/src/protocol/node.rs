@@ -8,6 +8,7 @@ use super::copies::install::{Install, Member};
 use super::copies::pace::Pace;
 use super::copies::parcels::Parcels;
 use super::copies::spread::Spread;
+use super::credible::Doubted;
 use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::membership::designation::Designation;
@@ -95,6 +96,8 @@ pub struct Node {
     pub(super) ticket_last: u64,
     /// Damaged control blocks of other nodes that have been counted as a claim.
     pub(super) damage_noted: BTreeSet<(DeviceRole, NodeId, bool)>,
+    /// Peers and areas that said what cannot be: each was recorded once.
+    pub(super) doubted: BTreeSet<Doubted>,
 
     /// One for each device with reservations; empty with lease fencing.
     pub(super) fences: BTreeMap<DeviceRole, Fence>,
@@ -215,6 +218,7 @@ impl Node {
             pending: Vec::new(),
             ticket_last: 0,
             damage_noted: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             fences,
             registrations: 0,
             other_run: None,

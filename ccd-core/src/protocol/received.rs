@@ -12,6 +12,9 @@ impl Node {
         if self.keeps_quiet() {
             return;
         }
+        if !self.believes(from, &message) {
+            return;
+        }
         self.heard(from);
         self.note_unpacked(from, &message);
         match message {

@@ -25,7 +25,7 @@ impl Node {
 
     /// Not linked for a whole lease.
     fn apart(&self, node: NodeId) -> bool {
-        self.now.since(self.peers[&node].linked_at) >= self.settings.lease
+        (self.peers.get(&node)).is_some_and(|peer| self.now.since(peer.linked_at) >= self.settings.lease)
     }
 
     fn facts(&self, node: NodeId) -> Facts {

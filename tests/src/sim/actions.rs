@@ -10,7 +10,7 @@ use ccd_core::client::{Answer, ClientToken, Refusal, Reply, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Pattern, Row};
 use ccd_core::ids::{Generation, NodeId, Position, Stamp};
-use ccd_core::protocol::{Action, DecisionKind, Event, Message};
+use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Message};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::reservation::FenceOp;
 use core::time::Duration;
@@ -109,6 +109,8 @@ impl World {
                         self.ledger.on_opened(configuration);
                     }
                 }
+                let believed = invariant_honest_nodes_are_believed(index, &decision);
+                self.judge(believed);
                 self.servers[index].decisions.push(decision);
             }
         }
@@ -421,6 +423,20 @@ impl World {
         );
         self.judge(Err(Unsound::new("invariant_requests_are_answered_in_time", text)));
     }
+}
+
+/// What nodes send and store in a simulated history is what nodes send and store: none of it is refused as impossible.
+fn invariant_honest_nodes_are_believed(index: usize, decision: &Decision) -> Result<(), Unsound> {
+    let refused = [
+        "refused a message of node",
+        "refused the blocks of node",
+        "does not fit the init database",
+    ];
+    if refused.iter().any(|part| decision.text.contains(part)) {
+        let text = format!("n{index}: {}", decision.text);
+        return Err(Unsound::new("invariant_honest_nodes_are_believed", text));
+    }
+    Ok(())
 }
 
 /// Whether it matters that a process dies or stands still just before this.

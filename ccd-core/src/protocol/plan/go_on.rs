@@ -14,7 +14,7 @@ const CALLED_GONE_AND_ALIVE: &str = "the external membership monitor calls it go
 pub(super) fn first(view: &View) -> Plan {
     let candidates = view.candidates();
     let absent_nodes = view.known.nodes.minus(candidates);
-    let fresh = |node: NodeId| view.nodes[&node].epoch == Epoch(0);
+    let fresh = |node: NodeId| view.of(node).epoch == Epoch(0);
     if let Some(node) = view.others(candidates).find(|node| !fresh(*node)) {
         return Plan::Wait(format!("node {node} knows a configuration: waiting to hear it"));
     }
@@ -75,7 +75,7 @@ pub(super) fn go_on(view: &View) -> Plan {
         return Plan::Wait("the devices are being opened".to_string());
     }
     for node in view.others(view.fenced_by) {
-        let facts = &view.nodes[&node];
+        let facts = view.of(node);
         if !facts.linked && !facts.silent && !view.impatient {
             return Plan::Wait(format!(
                 "fenced by node {node}, which was alive less than a lease ago: it goes on, or this node does once that \
@@ -87,7 +87,7 @@ pub(super) fn go_on(view: &View) -> Plan {
     let mine = view.known.owner() == Some(view.me);
     if !mine && !view.impatient {
         for node in view.others(view.known.members.minus(candidates)) {
-            let facts = &view.nodes[&node];
+            let facts = view.of(node);
             if facts.linked && facts.willing && !facts.ready && facts.trouble.is_none() && !view.patience_over
             {
                 return Plan::Wait(format!("node {node} is starting"));
@@ -133,7 +133,7 @@ pub(super) fn go_on(view: &View) -> Plan {
         .get(&gone.lowest().unwrap_or(view.me))
         .is_some_and(|facts| facts.linked)
     {
-        match view.others(gone).find_map(|node| view.nodes[&node].trouble) {
+        match view.others(gone).find_map(|node| view.of(node).trouble) {
             Some(trouble) => format!("node {gone} {}", trouble.name()),
             None => format!("node {gone} leaves or cannot serve"),
         }
@@ -155,7 +155,7 @@ pub(super) fn go_on(view: &View) -> Plan {
     } else {
         counted
     };
-    let undecided = |node: &NodeId| view.nodes[node].undecided;
+    let undecided = |node: &NodeId| view.of(*node).undecided;
     if let Some(node) = view
         .others(candidates)
         .find(|node| devices.iter().any(|role| undecided(node).contains(role)))
@@ -167,10 +167,7 @@ pub(super) fn go_on(view: &View) -> Plan {
     let shared = view.shared_by(candidates, devices, |facts| facts.may_share);
     // Rather the devices without those that do not share them than a pair that the loss of one node stops.
     let sharing = |node: &NodeId| {
-        *node == view.me
-            || devices
-                .iter()
-                .any(|role| view.nodes[node].may_share.contains(role))
+        *node == view.me || devices.iter().any(|role| view.of(*node).may_share.contains(role))
     };
     let with_devices: NodeSet = candidates.iter().filter(sharing).collect();
     let (candidates, devices) =

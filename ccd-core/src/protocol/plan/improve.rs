@@ -26,7 +26,7 @@ pub(super) fn improve(view: &View) -> Plan {
             if *node == view.me {
                 view.willing && view.ready || known.owner() == Some(view.me)
             } else {
-                let facts = &view.nodes[node];
+                let facts = view.of(*node);
                 let starts = !facts.settled && facts.trouble.is_none();
                 !facts.linked || facts.willing && (facts.ready || starts)
             }
@@ -35,12 +35,12 @@ pub(super) fn improve(view: &View) -> Plan {
     // One that comes and goes, or that has lost its copy, is let in once it follows.
     let steady = |facts: &Facts| !facts.fell_out || !facts.flapping && (facts.caught_up || !facts.ready);
     let steady: NodeSet = (staying.iter())
-        .filter(|node| *node == view.me || steady(&view.nodes[node]))
+        .filter(|node| *node == view.me || steady(view.of(*node)))
         .collect();
     if view.enough(steady) {
         staying = steady;
     }
-    let serves = |node: &NodeId| view.nodes[node].linked && !view.nodes[node].fell_out;
+    let serves = |node: &NodeId| view.of(*node).linked && !view.of(*node).fell_out;
     let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
     let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
     if acting != Some(view.me) {
@@ -72,7 +72,7 @@ pub(super) fn improve(view: &View) -> Plan {
     let stays_solo = members.count() == 1 && view.all.count() > 1;
     let is_other = |role: &DeviceRole| {
         view.others(members)
-            .any(|node| view.nodes[&node].unshared.contains(*role))
+            .any(|node| view.of(node).unshared.contains(*role))
     };
     let kept = (known.devices.iter()).filter(|role| !view.lost.contains(*role) && !is_other(role));
     let devices: DeviceSet = if stays_solo && known.mode != Mode::Paired {
@@ -86,7 +86,7 @@ pub(super) fn improve(view: &View) -> Plan {
     };
     let fallen = view
         .others(known.members)
-        .find(|node| view.nodes[node].linked && view.nodes[node].fell_out);
+        .find(|node| view.of(*node).linked && view.of(*node).fell_out);
     if members == known.members && devices == known.devices && fallen.is_none() && view.designation.is_none()
     {
         if waits_for_local {

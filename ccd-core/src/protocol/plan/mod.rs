@@ -66,6 +66,32 @@ pub(super) struct Facts {
     pub unshared: DeviceSet,
 }
 
+/// Of a node that says nothing and is not seen.
+static UNSEEN: Facts = Facts {
+    linked: false,
+    alive_apart: false,
+    silent: false,
+    epoch: Epoch(0),
+    blank: false,
+    willing: false,
+    ready: false,
+    trouble: None,
+    serving: false,
+    fell_out: false,
+    caught_up: false,
+    settled: false,
+    expected: false,
+    called_gone: false,
+    held_back: false,
+    slow: false,
+    flapping: false,
+    shares: DeviceSet::EMPTY,
+    may_share: DeviceSet::EMPTY,
+    undecided: DeviceSet::EMPTY,
+    unwritten: DeviceSet::EMPTY,
+    unshared: DeviceSet::EMPTY,
+};
+
 /// What a node sees.
 #[derive(Clone, Debug)]
 pub(super) struct View<'a> {
@@ -154,9 +180,7 @@ pub(super) fn plan(view: &View) -> Plan {
     }
     if view.serving {
         let gone = |facts: &Facts| facts.silent || facts.alive_apart;
-        let missing = view
-            .others(view.known.members)
-            .any(|node| gone(&view.nodes[&node]));
+        let missing = view.others(view.known.members).any(|node| gone(view.of(node)));
         if !missing {
             return improve(view);
         }
@@ -183,12 +207,14 @@ impl View<'_> {
         set.iter().filter(move |node| *node != me)
     }
 
+    /// What is seen of a node; of one that the init database does not name yet, nothing.
+    fn of(&self, node: NodeId) -> &Facts {
+        self.nodes.get(&node).unwrap_or(&UNSEEN)
+    }
+
     /// Those of these devices that are the same ones for all of these nodes, by what `of` says of each.
     fn shared_by(&self, nodes: NodeSet, devices: DeviceSet, of: impl Fn(&Facts) -> DeviceSet) -> DeviceSet {
-        let by_all = |role: &DeviceRole| {
-            self.others(nodes)
-                .all(|node| of(&self.nodes[&node]).contains(*role))
-        };
+        let by_all = |role: &DeviceRole| self.others(nodes).all(|node| of(self.of(node)).contains(*role));
         devices.iter().filter(by_all).collect()
     }
 
@@ -228,7 +254,7 @@ impl View<'_> {
         let candidates = self.candidates();
         let is_quick = |facts: &Facts| !facts.slow && (facts.caught_up || !self.serves);
         let quick = (candidates.iter())
-            .filter(|node| *node == self.me || is_quick(&self.nodes[node]))
+            .filter(|node| *node == self.me || is_quick(self.of(*node)))
             .collect();
         if self.enough(quick) { quick } else { candidates }
     }
@@ -247,7 +273,7 @@ impl View<'_> {
         if node == self.me {
             self.blank
         } else {
-            self.nodes[&node].blank
+            self.of(node).blank
         }
     }
 

@@ -390,3 +390,20 @@ fn a_replica_that_is_too_small_or_takes_no_writes_is_left_out_for_that_reason() 
         );
     }
 }
+
+#[test]
+fn a_member_that_this_nodes_init_database_does_not_name_is_planned_for_as_one_that_is_not_seen() {
+    const STRANGER: NodeId = NodeId::new(9).unwrap();
+    let grown = Configuration {
+        members: pair().members.with(STRANGER),
+        nodes: pair().nodes.with(STRANGER),
+        ..pair()
+    };
+    for (serving, expected) in [(true, "serve"), (false, "wait")] {
+        let view = View {
+            fenced_by: NodeSet::of(STRANGER),
+            ..view(A, &grown, serving, healthy())
+        };
+        assert_eq!(told(plan(&view)), expected, "serving: {serving}");
+    }
+}

@@ -236,6 +236,7 @@ impl Node {
         if writes != Writes::NoState {
             self.on_state_written(replica, result.is_ok());
         }
+        let result = result.and_then(|answer| self.believed(replica, answer));
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;

@@ -13,7 +13,7 @@
 use super::ReplicaView;
 use crate::client::Refusal;
 use crate::database::Database;
-use crate::ids::{DeviceRole, DeviceSet, NodeId, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Generation, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::message::{CopyTrouble, Room};
 use alloc::format;
@@ -74,6 +74,10 @@ impl Node {
     /// Whether the replicas have room for this version, which follows `now`. One that is no larger is always admitted: so rows
     /// can be removed from a database that has no room left.
     pub(in crate::protocol) fn fits(&self, now: &Database, next: &Database) -> Result<(), Refusal> {
+        if next.position().stamp.generation >= Generation::MAX {
+            let why = format!("generation {} is the last there can be", Generation::MAX);
+            return Err(Refusal::Full { why });
+        }
         let (have, wanted) = (now.image_len_bytes(), next.image_len_bytes());
         let (bytes, of) = self.bound();
         if wanted <= bytes || wanted <= have {

@@ -11,7 +11,7 @@
 use super::evidence::{Evidence, Source, newest_state};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, ROUND_MAX, Replica};
 use crate::protocol::Node;
 use crate::protocol::copies::milestones::Milestones;
 use crate::protocol::interface::DecisionKind;
@@ -108,6 +108,10 @@ impl Node {
     }
 
     fn propose_as(&mut self, want: Want, forced: bool, is_attended: bool) {
+        if self.round_max >= ROUND_MAX {
+            self.refuse_to_propose();
+            return;
+        }
         self.impatient = false;
         self.attempt.0 += 1;
         self.round_max += 1;
@@ -224,6 +228,19 @@ impl Node {
         self.proposal
             .as_mut()
             .filter(|proposal| proposal.attempt == attempt)
+    }
+
+    /// Nothing can be proposed, now or later.
+    fn refuse_to_propose(&mut self) {
+        let why = format!(
+            "node {} cannot propose: {ROUND_MAX} rounds of ballots are used up",
+            self.me()
+        );
+        self.back_off_until = self.now + self.settings.lease;
+        if self.waiting.0 != why {
+            self.record(DecisionKind::Refused, why.clone());
+            self.waiting = (why, self.now);
+        }
     }
 
     pub(in crate::protocol) fn abandon(&mut self, why: &str) {
