@@ -47,8 +47,10 @@ const SLOW_PAUSE_DOUBLINGS_MAX: u32 = 7;
 pub(in crate::protocol) struct TrackRecord {
     /// When it became a member.
     joined_at: Option<Time>,
-    /// Stays in a row that were short.
+    /// Stays in a row that were short, and that ended because it was too slow: one that only comes and goes is not kept out for as
+    /// long as one that holds up the others.
     short_stays: u32,
+    slow_stays: u32,
     /// Not let in again before this.
     held_back_until: Time,
     /// It was left out although it was alive, and has not yet shown that it follows.
@@ -59,35 +61,44 @@ impl TrackRecord {
     /// Its stay as a member has ended.
     fn on_left(&mut self, now: Time, lease: Duration, how: Departure) {
         let stay = self.joined_at.take().map(|joined_at| now.since(joined_at));
-        let is_slow = how == Departure::TooSlow;
-        let doublings_max = if is_slow {
-            SLOW_PAUSE_DOUBLINGS_MAX
-        } else {
-            PAUSE_DOUBLINGS_MAX
+        let is_short = |leases: u32| stay.map(|stay| stay < lease * leases);
+        self.must_follow = how == Departure::TooSlow;
+        let pause_leases = match how {
+            Departure::AtWill => {
+                self.short_stays = 0;
+                self.slow_stays = 0;
+                0
+            }
+            Departure::Gone => {
+                self.short_stays = match is_short(SHORT_STAY_LEASES) {
+                    Some(true) => self.short_stays.saturating_add(1),
+                    Some(false) => 0,
+                    // It never became a member, or its stay is counted already.
+                    None => self.short_stays,
+                };
+                pause_leases(self.short_stays, PAUSE_DOUBLINGS_MAX)
+            }
+            Departure::TooSlow => {
+                // It may take as long to show it again as it was kept out.
+                let last = pause_leases(self.slow_stays, SLOW_PAUSE_DOUBLINGS_MAX).max(1);
+                self.slow_stays = match is_short(SHORT_STAY_LEASES * last) {
+                    Some(true) => self.slow_stays.saturating_add(1),
+                    // What made a node slow gets a pause to pass in any case.
+                    Some(false) => 1,
+                    None => self.slow_stays.max(1),
+                };
+                pause_leases(self.slow_stays, SLOW_PAUSE_DOUBLINGS_MAX)
+            }
         };
-        let leases = |stays: u32| match stays {
-            0 => 0,
-            stays => 1 << (stays - 1).min(doublings_max),
-        };
-        // A slow node may take as long to show it as it was kept out.
-        let short_leases = SHORT_STAY_LEASES
-            * if is_slow {
-                leases(self.short_stays).max(1)
-            } else {
-                1
-            };
-        let short = stay.map(|stay| stay < lease * short_leases);
-        self.must_follow = is_slow;
-        // What made a node slow gets a pause to pass in any case.
-        let least = u32::from(is_slow);
-        self.short_stays = match (how, short) {
-            (Departure::AtWill, _) => 0,
-            (_, Some(true)) => self.short_stays.saturating_add(1),
-            (_, Some(false)) => least,
-            // It never became a member, or its stay is counted already.
-            (_, None) => self.short_stays.max(least),
-        };
-        self.held_back_until = now + lease * leases(self.short_stays);
+        self.held_back_until = now + lease * pause_leases;
+    }
+}
+
+/// The pause after so many stays in a row that ended badly.
+fn pause_leases(stays: u32, doublings_max: u32) -> u32 {
+    match stays {
+        0 => 0,
+        stays => 1 << (stays - 1).min(doublings_max),
     }
 }
 
