@@ -161,7 +161,7 @@ fn a_removed_node_that_still_runs_does_not_keep_out_the_new_owner_of_its_number(
     for node in &cluster.nodes[..3] {
         wait_for_members(node, &["alpha", "beta", "gamma"]);
     }
-    cluster.nodes[1].ctl(&["remove-node", "alpha"]).done();
+    cluster.nodes[1].ctl(&["remove-node", "--yes", "alpha"]).done();
     for node in &cluster.nodes[1..3] {
         wait_for_members(node, &["beta", "gamma"]);
     }
