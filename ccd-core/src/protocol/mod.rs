@@ -4,6 +4,7 @@
 //! interface.rs  the contract with the driver: Settings, Event, Action, Decision, Status
 //! message.rs    what nodes say to each other      raw.rs  long pieces of bytes in it
 //! node.rs       Node: what it knows; how an event reaches the part that handles it      received.rs  and a message
+//! credible.rs   pure: what of a message or a block can be true in this cluster; the rest is refused
 //!   ↓
 //! requests/     what clients wait for
 //! plan/         pure: what to do next, from what is seen      status.rs  makes the view; tells people
