@@ -117,7 +117,7 @@ impl Site {
                 "--fencing",
                 &fencing,
                 "--option",
-                "image_mib=4",
+                "image_mib=8",
                 "--option",
                 "journal_mib=2",
                 "--option",
@@ -148,7 +148,7 @@ impl Site {
 
     /// Makes the region of a device.
     pub fn mkfs(&self, role: &str) {
-        let sizes = ["--image-mib", "4", "--journal-mib", "2"];
+        let sizes = ["--image-mib", "8", "--journal-mib", "2"];
         let device = device(role);
         let words = [&["mkfs", "--role", role], &sizes[..], &[&device]].concat();
         self.nodes[ALPHA].disk(&words).done();
