@@ -105,6 +105,7 @@ impl World {
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
                     self.witness_decided(index, configuration);
                     if decision.kind == DecisionKind::Opened {
+                        self.note_two_runs(index);
                         self.witness_opened(index, configuration);
                         self.ledger.on_opened(configuration);
                     }

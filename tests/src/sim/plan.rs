@@ -18,7 +18,7 @@
 //! | slow devices | every operation takes up to 60 ms; with reservations up to 900 ms, nearly a lease, with a deadline to match |
 //! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
-//! | copy | a machine that is a copy of a server, with its state folder of that moment, runs beside it on the same devices |
+//! | copy | a machine that is a copy of a server, with its state folder of that moment, runs beside it on the same devices; if it opens a configuration while its original hangs, the cluster may stop for good, but loses nothing without saying so |
 //! | commands | one history in eight: updates of a key run a synchronization command that agrees, refuses, is slow, or never ends |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!

@@ -26,6 +26,12 @@ impl World {
         copy
     }
 
+    /// This server opens a configuration.
+    pub(super) fn note_two_runs(&mut self, index: usize) {
+        let server = &self.servers[index];
+        self.two_runs |= server.is_copy() && self.servers[server.id.index()].process.is_some();
+    }
+
     /// If it is a copy of a server, it is switched off for ever.
     pub fn retire(&mut self, index: usize) {
         if self.servers[index].is_copy() {

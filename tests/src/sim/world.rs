@@ -87,6 +87,9 @@ pub struct World {
     /// A server that dies just before it carries out an action that changes something, and how many it carries out
     /// before that. Taken when it has happened.
     pub dies_after: Option<(usize, u64)>,
+    /// A copy of a server opened a configuration while its original hung: both may write to one area of a device, and what one has
+    /// written the other may write over. A start then waits and says so, and an operator must look.
+    pub two_runs: bool,
     /// Who sent whom something of a copy, in order.
     pub copies: Vec<(usize, usize)>,
     /// How long an operation on each server's local copy takes at most.
@@ -162,6 +165,7 @@ impl World {
             sabotage: None,
             damaged: false,
             dies_after: None,
+            two_runs: false,
             copies: Vec::new(),
             local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],
             asks: BTreeMap::new(),
