@@ -248,7 +248,7 @@ impl World {
     /// The direct checks of what a client hears, by what the ledger knows.
     fn check_reply(&mut self, token: u64, reply: &Reply) -> Result<(), Unsound> {
         let ask = &self.asks[&token];
-        let seen = ask.seen;
+        let (seen, server) = (ask.seen, ask.server);
         match (&ask.body, reply) {
             (RequestBody::Query { pattern, stale }, Ok(Answer::Rows { position, rows })) => {
                 let (pattern, stale, position) = (pattern.clone(), *stale, *position);
@@ -256,7 +256,10 @@ impl World {
                 if stale {
                     return Ok(());
                 }
-                self.invariant_no_strict_query_stale(&pattern, seen, place, rows)?;
+                if let Err(unsound) = self.invariant_no_strict_query_stale(&pattern, seen, place, rows) {
+                    let seen = self.ledger.position(seen).stamp;
+                    return self.judge_answer(server, seen, unsound);
+                }
                 self.invariant_committed_before_it_is_said(position, "the answer to a strict query")?;
                 self.ledger.on_seen(place, "the answer to a strict query")
             }

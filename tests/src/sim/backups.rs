@@ -123,6 +123,23 @@ impl World {
         }
     }
 
+    /// A strict answer leaves out what a client has seen: whether its node could have known better.
+    pub(super) fn judge_answer(
+        &mut self,
+        index: usize,
+        seen: Stamp,
+        unsound: Unsound,
+    ) -> Result<(), Unsound> {
+        let knows = self.servers[index].knows;
+        if !self.setbacks.happened || knows >= seen {
+            return Err(unsound);
+        }
+        let text = format!("n{index} knew of {knows}: {}", unsound.text);
+        self.log.line(self.now, format_args!("OVER {text}"));
+        self.setbacks.over.get_or_insert(text);
+        Ok(())
+    }
+
     /// What a node has taken for decided is unsound: whether it could have known better.
     pub(super) fn judge_decision(&mut self, index: usize, configuration: &Configuration, unsound: Unsound) {
         let is_excusable = self.setbacks.happened
