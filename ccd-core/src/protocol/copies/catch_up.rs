@@ -256,20 +256,10 @@ impl Node {
             self.beat();
             return;
         }
-        let mut next = self.head.clone();
-        let mut tail = Vec::new();
-        for record in records {
-            match next.apply(&record) {
-                Ok(database) => next = database,
-                Err(error) => {
-                    let text = format!("node {from} sent a record that does not apply: {error}");
-                    self.record(DecisionKind::Damage, text);
-                    self.give_up_until_next_beat();
-                    return;
-                }
-            }
-            tail.push(record);
-        }
+        let Some(next) = self.led_on(from, self.head.clone(), &records) else {
+            return;
+        };
+        let tail = records;
         self.note_moved();
         let purpose = Purpose::CatchUp {
             position: next.position(),
@@ -295,22 +285,27 @@ impl Node {
         }
     }
 
+    /// Where the records of a node lead from this version. `None`: one of them does not apply, which is recorded, and nothing more is
+    /// taken from it before the next heartbeat.
+    fn led_on(&mut self, from: NodeId, base: Database, records: &[Arc<Record>]) -> Option<Database> {
+        let applied = records
+            .iter()
+            .try_fold(base, |database, record| database.apply(record));
+        if let Err(error) = &applied {
+            let text = format!("node {from} sent a record that does not apply: {error}");
+            self.record(DecisionKind::Damage, text);
+            self.give_up_until_next_beat();
+        }
+        applied.ok()
+    }
+
     /// The newest rounds of this copy were prepared and never committed, and the other node has gone on without them.
     fn go_back_and_on(&mut self, from: NodeId, before: Database, tail: Vec<Arc<Record>>) {
         let here = self.head.position();
         let back_to = before.position();
-        let mut next = before;
-        for record in &tail {
-            match next.apply(record) {
-                Ok(database) => next = database,
-                Err(error) => {
-                    let text = format!("node {from} sent a record that does not apply: {error}");
-                    self.record(DecisionKind::Damage, text);
-                    self.give_up_until_next_beat();
-                    return;
-                }
-            }
-        }
+        let Some(next) = self.led_on(from, before, &tail) else {
+            return;
+        };
         let position = next.position();
         let is_base = (self.member.as_ref()).is_some_and(|member| member.awaited_base() == Some(position));
         if position.stamp <= here.stamp && !is_base {
