@@ -4,7 +4,7 @@
 //! take several times longer; run `cargo test --release -p ccd-tests`.
 
 use ccd_core::init::Fencing;
-use ccd_tests::sim::campaign::{self, Campaign};
+use ccd_tests::sim::campaign::{self, Campaign, Report};
 use ccd_tests::sim::plan::{Family, Seed};
 use ccd_tests::sim::run::{Counts, run_seed};
 use ccd_tests::sim::world::Sabotage;
@@ -18,15 +18,9 @@ fn from_environment(name: &str, usual: u64) -> u64 {
     }
 }
 
-#[test]
-fn ten_thousand_histories_are_sound() {
-    let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 10_000);
-    let campaign = Campaign {
-        failures_max: 5,
-        ..Campaign::new(from..from + count)
-    };
-    let mut report = campaign::run(&campaign, |_| {});
+/// Runs these histories, and prints those that are not sound.
+fn sound(campaign: &Campaign) -> Report {
+    let mut report = campaign::run(campaign, |_| {});
     for failure in &mut report.failures {
         println!("{}", campaign::describe(failure, None));
     }
@@ -36,6 +30,18 @@ fn ten_thousand_histories_are_sound() {
         "{} of the seeds failed; see above",
         report.failures.len()
     );
+    report
+}
+
+#[test]
+fn ten_thousand_histories_are_sound() {
+    let from = from_environment("CCD_SIM_FROM", 0);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000);
+    let campaign = Campaign {
+        failures_max: 5,
+        ..Campaign::new(from..from + count)
+    };
+    let report = sound(&campaign);
     assert_eq!(report.counts.histories, count);
     // Faults that leave nothing to check would make any system sound.
     assert!(report.counts.acked > 20 * count, "hardly anything was acked");
@@ -64,16 +70,7 @@ fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
         failures_max: 5,
         ..Campaign::new(from..from + count)
     };
-    let mut report = campaign::run(&campaign, |_| {});
-    for failure in &mut report.failures {
-        println!("{}", campaign::describe(failure, None));
-    }
-    println!("{:?}", report.counts);
-    assert!(
-        report.failures.is_empty(),
-        "{} of the seeds failed; see above",
-        report.failures.len()
-    );
+    let report = sound(&campaign);
     let Counts {
         acked,
         over,
