@@ -140,6 +140,15 @@ pub struct Heartbeat {
     pub hears: NodeSet,
     /// Where the node runs.
     pub host: Host,
+    /// Where the last run was that had a vote, if this one has none: its state folder is a copy, and was not taken in since.
+    pub moved_from: Option<Host>,
+}
+
+impl Heartbeat {
+    /// Where the state folder is that holds what this node has promised.
+    pub fn folder_of(&self) -> &Host {
+        self.moved_from.as_ref().unwrap_or(&self.host)
+    }
 }
 
 /// Longest name of a host in a heartbeat, in bytes; a longer one is cut.

@@ -113,6 +113,16 @@ fn a_copy_of_a_dead_member_does_not_go_on_without_what_it_lacks() {
         verdict.contains("the last ccdd of node 1 ran on another machine (host machine1"),
         "{verdict}"
     );
+    // What the copy has left on the devices does not make it trusted when it starts again.
+    cluster.crash(copy, true);
+    cluster.start(copy);
+    cluster.settle();
+    assert!(!cluster.serves(copy));
+    let verdict = cluster.verdict(copy);
+    assert!(
+        verdict.contains("what this state folder lacks is not known"),
+        "{verdict}"
+    );
     // The member itself goes on, whatever the copy did in between.
     cluster.crash(copy, true);
     cluster.start(1);
@@ -120,8 +130,40 @@ fn a_copy_of_a_dead_member_does_not_go_on_without_what_it_lacks() {
     assert_eq!(cluster.rows(1), Some(vec!["after the copy".to_owned()]));
 }
 
+/// All copies find the area of the original still at the same moment.
 #[test]
-fn a_server_that_comes_back_on_another_machine_waits_for_a_lease_and_no_longer() {
+fn of_several_copies_of_a_dead_owner_one_goes_on() {
+    for apart in [0, 1, 3, 7] {
+        let mut cluster = Cluster::serving(Shape { nodes: 1, devices: 2 });
+        assert!(cluster.add(0, "owner").is_ok());
+        let copies = [(); 3].map(|()| cluster.copy_server(0));
+        for copy in copies {
+            cluster.start(copy);
+            cluster.run_for(LEASE * apart / 400);
+        }
+        cluster.run_for(LEASE);
+        cluster.crash(0, true);
+        let mut acked = vec!["owner".to_owned()];
+        for round in 0..100 {
+            cluster.run_for(LEASE / 8);
+            for copy in copies {
+                let value = format!("row{round}by{copy}");
+                if cluster.add(copy, &value).is_ok() {
+                    acked.push(value);
+                }
+            }
+        }
+        let serving: Vec<usize> = copies.into_iter().filter(|copy| cluster.serves(*copy)).collect();
+        assert_eq!(serving.len(), 1, "{:?}", copies.map(|copy| cluster.verdict(copy)));
+        let rows = cluster.rows(serving[0]).unwrap_or_default();
+        for value in acked {
+            assert!(rows.contains(&value), "{value} is missing: {rows:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_comes_back_on_another_machine_waits_for_two_leases_and_no_longer() {
     let mut cluster = Cluster::serving(PAIR);
     cluster.crash(1, true);
     assert!(cluster.add_within(0, "alone", SETTLED));

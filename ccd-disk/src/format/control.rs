@@ -62,18 +62,57 @@ struct RawHeartbeat {
     stamp_generation: U64,
     hears: U32,
     serving: u8,
+    /// Of `host`.
     host_name_len_bytes: u8,
-    reserved: [u8; 2],
+    is_moved: u8,
+    /// Of `moved_from`.
+    moved_name_len_bytes: u8,
+    host: RawHost,
+    moved_from: RawHost,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHost {
     machine: [u8; 16],
     lock: [u8; 16],
     hardware: [u8; 16],
-    host_name: [u8; HOST_NAME_BYTES_MAX],
+    name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<RawHeartbeat>() == 88 + HOST_NAME_BYTES_MAX);
-
-/// Bytes of a heartbeat that does not name its host, as earlier programs wrote it.
+/// Bytes of a heartbeat as earlier programs wrote it: without hosts, and with one.
 const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
+const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
+
+const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
+const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>());
+
+impl RawHost {
+    /// As it is stored, and the length of its name.
+    fn new(host: &Host) -> (Self, u8) {
+        let text = cut(&host.name, HOST_NAME_BYTES_MAX);
+        let mut name = [0; HOST_NAME_BYTES_MAX];
+        name[..text.len()].copy_from_slice(text.as_bytes());
+        let raw = Self {
+            machine: host.machine,
+            lock: host.lock,
+            hardware: host.hardware,
+            name,
+        };
+        (raw, text.len() as u8)
+    }
+
+    fn host(&self, name_len_bytes: u8) -> Option<Host> {
+        let name = std::str::from_utf8(self.name.get(..name_len_bytes.into())?).ok()?;
+        Some(Host {
+            // Another machine wrote it, and a terminal may show it.
+            name: name.chars().filter(|letter| !letter.is_control()).collect(),
+            machine: self.machine,
+            lock: self.lock,
+            hardware: self.hardware,
+        })
+    }
+}
 
 impl Control for Heartbeat {
     const KIND: Kind = Kind::Heartbeat;
@@ -83,9 +122,9 @@ impl Control for Heartbeat {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let host = cut(&self.host.name, HOST_NAME_BYTES_MAX);
-        let mut host_name = [0; HOST_NAME_BYTES_MAX];
-        host_name[..host.len()].copy_from_slice(host.as_bytes());
+        let (host, host_name_len_bytes) = RawHost::new(&self.host);
+        let (moved_from, moved_name_len_bytes) =
+            RawHost::new(self.moved_from.as_ref().unwrap_or(&Host::default()));
         RawHeartbeat {
             incarnation: self.incarnation.0.into(),
             sequence: self.sequence.into(),
@@ -93,12 +132,11 @@ impl Control for Heartbeat {
             stamp_generation: self.stamp.generation.0.into(),
             hears: self.hears.bits().into(),
             serving: self.serving.into(),
-            host_name_len_bytes: host.len() as u8,
-            reserved: [0; 2],
-            machine: self.host.machine,
-            lock: self.host.lock,
-            hardware: self.host.hardware,
-            host_name,
+            host_name_len_bytes,
+            is_moved: self.moved_from.is_some().into(),
+            moved_name_len_bytes,
+            host,
+            moved_from,
         }
         .as_bytes()
         .to_vec()
@@ -106,13 +144,18 @@ impl Control for Heartbeat {
 
     fn decode(payload: &[u8]) -> Option<Self> {
         let mut whole = [0; size_of::<RawHeartbeat>()];
-        let is_known_length = [HEARTBEAT_BYTES_WITHOUT_HOST, whole.len()].contains(&payload.len());
+        let known = [
+            HEARTBEAT_BYTES_WITHOUT_HOST,
+            HEARTBEAT_BYTES_WITH_ONE_HOST,
+            whole.len(),
+        ];
+        let is_known_length = known.contains(&payload.len());
         whole
             .get_mut(..payload.len())
             .filter(|_| is_known_length)?
             .copy_from_slice(payload);
         let raw = RawHeartbeat::read_from_bytes(&whole).ok()?;
-        let name = std::str::from_utf8(raw.host_name.get(..raw.host_name_len_bytes.into())?).ok()?;
+        let moved_from = raw.moved_from.host(raw.moved_name_len_bytes)?;
         Some(Self {
             incarnation: Incarnation(raw.incarnation.get()),
             sequence: raw.sequence.get(),
@@ -122,13 +165,8 @@ impl Control for Heartbeat {
             },
             serving: bool_from(raw.serving)?,
             hears: NodeSet::from_bits(raw.hears.get()),
-            host: Host {
-                // Another machine wrote it, and a terminal may show it.
-                name: name.chars().filter(|letter| !letter.is_control()).collect(),
-                machine: raw.machine,
-                lock: raw.lock,
-                hardware: raw.hardware,
-            },
+            host: raw.host.host(raw.host_name_len_bytes)?,
+            moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
         })
     }
 }
@@ -462,7 +500,7 @@ mod tests {
 
         #[test]
         fn heartbeats_round_trip(
-            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], lock: [u8; 16], hardware: [u8; 16],
+            incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], lock: [u8; 16], hardware: [u8; 16], moved: bool,
         ) {
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
@@ -470,7 +508,8 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
-                host: Host { name, machine, lock, hardware },
+                host: Host { name: name.clone(), machine, lock, hardware },
+                moved_from: moved.then_some(Host { name, machine: lock, lock: hardware, hardware: machine }),
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }
@@ -492,8 +531,10 @@ mod tests {
             sequence: 7,
             ..Heartbeat::default()
         };
-        let short = &heartbeat.encode()[..HEARTBEAT_BYTES_WITHOUT_HOST];
-        assert_eq!(Heartbeat::decode(short), Some(heartbeat));
+        for short in [HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITH_ONE_HOST] {
+            let earlier = &heartbeat.encode()[..short];
+            assert_eq!(Heartbeat::decode(earlier), Some(heartbeat.clone()));
+        }
         let configuration = Configuration::genesis(NodeSet::of(NodeId::new(0).unwrap()), DeviceSet::EMPTY);
         let short = &configuration.encode()[..CONFIGURATION_BYTES_WITHOUT_REGIONS];
         assert_eq!(Configuration::decode(short), Some(configuration));

@@ -200,7 +200,7 @@ impl Node {
         }
         view.beat_in_flight = true;
         let begun = self.now;
-        if !self.writes_heartbeats(role) {
+        if !self.writes_heartbeats(role) && !self.marks_area(role) {
             // It can still read what the others write.
             self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
             return;
@@ -215,6 +215,7 @@ impl Node {
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
+            moved_from: self.moved_from.as_ref().map(|(_, host)| host.clone()),
         };
         self.ask(
             replica,

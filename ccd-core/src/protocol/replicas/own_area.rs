@@ -5,6 +5,10 @@
 //! area with every heartbeat and before every claim: a run that has just started writes nothing there before the area has stood still for
 //! a lease, and a run that finds another one's heartbeats in between its own closes.
 //!
+//! Where the last one was on another machine and no reservation keeps others away, there may be several copies, which all find the area
+//! still at the same moment. So such a run leaves its mark there first, one heartbeat, and goes on only if it alone stands there a lease
+//! later: whoever overwrote it has seen it by then, or was seen.
+//!
 //! A single heartbeat of an earlier run may land late, after its process has died: it only keeps this node's lease from being renewed for
 //! a moment. Two that differ are written by somebody who lives.
 //!
@@ -38,6 +42,8 @@ enum State {
     Unknown,
     /// Somebody else wrote there last. This run writes nothing before it has stood still.
     Watched { still_since: Time, leases: u32 },
+    /// It has stood still. This run writes one heartbeat there, and nothing else before that one has stood there alone for a lease.
+    Marked { since: Option<Time> },
     /// This run writes there.
     Ours,
     /// The same, and something was found that this run has not written.
@@ -76,6 +82,11 @@ impl OtherRun {
     }
 }
 
+/// How long an area must stand still before a run that has found another one there writes again.
+fn leases_before(gives_way: bool) -> u32 {
+    if gives_way { GIVE_WAY_LEASES } else { 1 }
+}
+
 impl Node {
     /// Nobody else writes this node's area on the device, so it may write heartbeats and claims there.
     pub(in crate::protocol) fn owns_area(&self, role: DeviceRole) -> bool {
@@ -86,7 +97,14 @@ impl Node {
     /// It is being looked at whether somebody else writes there.
     pub(in crate::protocol) fn watches_area(&self, role: DeviceRole) -> bool {
         let view = self.replica(Replica::Device(role));
-        view.usable() && matches!(view.own_area.state, State::Watched { .. })
+        let state = view.own_area.state;
+        view.usable() && matches!(state, State::Watched { .. } | State::Marked { .. })
+    }
+
+    /// This run's mark is to be written there.
+    pub(in crate::protocol) fn marks_area(&self, role: DeviceRole) -> bool {
+        let state = self.replica(Replica::Device(role)).own_area.state;
+        state == State::Marked { since: None }
     }
 
     /// Another run of this node lives, or may live: this one neither speaks nor listens to other nodes, who must not take it for the other.
@@ -102,12 +120,9 @@ impl Node {
     /// The device has been opened: what was known of the area is looked at anew.
     pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
         let newest = area.and_then(|area| area.heartbeat.as_ref());
-        let is_old = newest
-            .is_none_or(|found| self.is_mine(role, found) || found.host.has_lock_of(&self.settings.host));
-        let other_machine =
-            (newest.map(|found| &found.host)).filter(|host| host.is_other_machine(&self.settings.host));
-        if let Some(host) = other_machine.cloned() {
-            self.distrust_state_folder(role, host);
+        let is_old = newest.is_none_or(|found| self.is_mine(role, found) || self.is_of_ended_run(found));
+        if let Some(found) = newest.filter(|found| self.was_elsewhere(found)).cloned() {
+            self.distrust_state_folder(role, &found);
         }
         let now = self.now;
         let view = self.replica_mut(Replica::Device(role));
@@ -126,18 +141,29 @@ impl Node {
         };
     }
 
+    /// The last run that had a vote was on another machine: there, and not here, is what this node has promised.
+    fn was_elsewhere(&self, found: &Heartbeat) -> bool {
+        found.folder_of().is_other_machine(&self.settings.host)
+    }
+
+    /// The run that wrote it has ended, and it was not one of several copies.
+    fn is_of_ended_run(&self, found: &Heartbeat) -> bool {
+        found.moved_from.is_none() && found.host.has_lock_of(&self.settings.host)
+    }
+
     /// The last run of this node was on another machine. Its state folder may have been copied from there at any time: what this copy
     /// lacks, and what it has promised since, is not known. So it has no vote before others have taken it in, or before it has opened what
     /// the devices hold.
-    fn distrust_state_folder(&mut self, role: DeviceRole, host: Host) {
+    fn distrust_state_folder(&mut self, role: DeviceRole, found: &Heartbeat) {
         if self.serving.is_some() || self.moved_from.is_some() {
             return;
         }
         // What was served before is served by others since.
         self.opened = None;
-        let text = self.moved_text_of(role, &host);
+        let host = found.folder_of();
+        let text = self.moved_text_of(role, host);
         self.record(DecisionKind::Alarm, text);
-        self.moved_from = Some((role, host));
+        self.moved_from = Some((role, host.clone()));
         self.blank = true;
     }
 
@@ -169,7 +195,8 @@ impl Node {
         let foreign = (blocks.into_iter().flatten())
             .find(|found| !self.is_mine(role, found))
             .cloned();
-        let lease = self.settings.lease;
+        let is_there = (blocks.into_iter().flatten()).any(|found| self.is_mine(role, found));
+        let (lease, run) = (self.settings.lease, self.settings.incarnation);
         let view = self.replica_mut(Replica::Device(role));
         let own = &mut view.own_area;
         let seen = foreign.as_ref().map(|found| (found.incarnation, found.sequence));
@@ -189,15 +216,39 @@ impl Node {
                         self.found_other_run(OtherRun::new(role, &found));
                     }
                 } else if begun >= still_since + lease * leases {
-                    own.state = State::Ours;
                     own.predecessor = own.foreign;
-                    if let Some(found) =
-                        foreign.filter(|found| found.host.is_other_machine(&self.settings.host))
-                    {
-                        self.distrust_state_folder(role, found.host);
+                    if let Some(found) = foreign.filter(|found| self.was_elsewhere(found)) {
+                        self.distrust_state_folder(role, &found);
                     }
-                    self.forget_other_run(role);
-                    self.look = true;
+                    if self.is_for_one_copy_of_several(role) {
+                        self.replica_mut(Replica::Device(role)).own_area.state =
+                            State::Marked { since: None };
+                    } else {
+                        self.take_area(role);
+                    }
+                }
+            }
+            State::Marked { since } => {
+                if let Some(found) = foreign.filter(|_| seen != own.predecessor) {
+                    // Of two copies that wrote their marks at once the one with the lower incarnation goes first.
+                    own.foreign = seen;
+                    let gives_way = found.incarnation < run;
+                    own.state = State::Watched {
+                        still_since: now,
+                        leases: leases_before(gives_way),
+                    };
+                    self.found_other_run(OtherRun::new(role, &found));
+                } else if let Some(since) = since {
+                    if !is_there {
+                        own.state = State::Watched {
+                            still_since: now,
+                            leases: 1,
+                        };
+                    } else if begun >= since + lease {
+                        self.take_area(role);
+                    }
+                } else if is_there {
+                    own.state = State::Marked { since: Some(now) };
                 }
             }
             State::Ours | State::Suspect => {
@@ -213,19 +264,32 @@ impl Node {
                 let is_alive = !is_first && moves || found.host.is_other_machine(&self.settings.host);
                 if is_alive {
                     let waits = found.incarnation < self.settings.incarnation;
-                    self.close_for_other_run(OtherRun::new(role, &found), waits);
+                    self.close_for_other_run(&found, role, waits);
                 }
             }
         }
     }
 
+    /// No reservation keeps another run from the device, and copies may live on several machines.
+    fn is_for_one_copy_of_several(&self, role: DeviceRole) -> bool {
+        self.moved_from.is_some() && !self.fences.contains_key(&role)
+    }
+
+    /// Nobody else writes there.
+    fn take_area(&mut self, role: DeviceRole) {
+        self.replica_mut(Replica::Device(role)).own_area.state = State::Ours;
+        self.forget_other_run(role);
+        self.look = true;
+    }
+
     /// Both wrote there: this run stops whatever it does, and begins anew once the other is gone.
-    fn close_for_other_run(&mut self, other: OtherRun, gives_way: bool) {
+    fn close_for_other_run(&mut self, found: &Heartbeat, role: DeviceRole, gives_way: bool) {
         let now = self.now;
-        let leases = if gives_way { GIVE_WAY_LEASES } else { 1 };
+        let leases = leases_before(gives_way);
+        let other = OtherRun::new(role, found);
         for role in self.device_roles() {
             let own = &mut self.replica_mut(Replica::Device(role)).own_area;
-            if matches!(own.state, State::Ours | State::Suspect) {
+            if matches!(own.state, State::Ours | State::Suspect | State::Marked { .. }) {
                 own.state = State::Watched {
                     still_since: now,
                     leases,
@@ -239,8 +303,8 @@ impl Node {
         self.member = None;
         // What it remembers of a configuration is no evidence: the other run may have written since, and voted.
         self.opened = None;
-        if other.host.is_other_machine(&self.settings.host) {
-            self.distrust_state_folder(other.role, other.host.clone());
+        if self.was_elsewhere(found) {
+            self.distrust_state_folder(role, found);
         }
         self.found_other_run(other);
     }

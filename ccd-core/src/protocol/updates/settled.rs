@@ -76,6 +76,7 @@ impl Node {
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
+            moved_from: self.moved_from.as_ref().map(|(_, host)| host.clone()),
         };
         let op = ReplicaOp::WriteHeartbeat { heartbeat };
         self.ask(Replica::Local, op, Purpose::Mark(up_to));
