@@ -50,6 +50,9 @@ impl Buffer {
 
     /// So many blocks, for whoever writes all of them: what was there before is there still, and what was not is zeros.
     pub fn resize_to(&mut self, blocks: usize) {
+        if blocks == self.blocks() {
+            return;
+        }
         match &mut self.memory {
             Memory::Pages(pages) if blocks < MAPPED_FROM_BLOCKS => {
                 pages.resize(blocks, Page([0; BLOCK_BYTES]));

@@ -14,6 +14,8 @@ const UNREADABLE_BLOCKS_MAX: usize = 3;
 pub struct Handle {
     blocks: Box<dyn Blocks>,
     poisoned: Option<String>,
+    /// Where control blocks are read to, many times a second: memory that is there already.
+    control: Buffer,
 }
 
 impl Handle {
@@ -21,6 +23,7 @@ impl Handle {
         Self {
             blocks,
             poisoned: None,
+            control: Buffer::zeroed(0),
         }
     }
 
@@ -45,6 +48,18 @@ impl Handle {
     pub fn read_into(&mut self, block: u64, into: &mut Buffer) -> Result<(), RegionError> {
         let done = self.blocks.read_at(block * BLOCK_BYTES as u64, into);
         done.map_err(|source| RegionError::io("read", self.blocks.name(), source))
+    }
+
+    /// Reads control blocks into memory that is kept for them: [`Handle::keep_control`] takes it back.
+    pub fn read_control(&mut self, block: u64, count: usize) -> Result<Buffer, RegionError> {
+        let mut buffer = std::mem::replace(&mut self.control, Buffer::zeroed(0));
+        buffer.resize_to(count);
+        self.read_into(block, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    pub fn keep_control(&mut self, buffer: Buffer) {
+        self.control = buffer;
     }
 
     /// Reads what can be read; the other blocks, whose indexes are returned, are filled so that they are neither zero nor

@@ -129,7 +129,7 @@ impl AreaControl {
 /// Reads the control blocks of all areas, in one read unless some of them must be looked at again.
 pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<AreaControl>, RegionError> {
     let geometry = &superblock.geometry;
-    let buffer = handle.read(geometry.control_all(), geometry.control_all_blocks() as usize)?;
+    let buffer = handle.read_control(geometry.control_all(), geometry.control_all_blocks() as usize)?;
     let mut areas = Vec::with_capacity(geometry.areas as usize);
     for node in geometry.nodes() {
         let start = (geometry.control(node) - geometry.control_all()) as usize;
@@ -143,6 +143,7 @@ pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<Area
         }
         areas.push(area);
     }
+    handle.keep_control(buffer);
     Ok(areas)
 }
 
