@@ -1,5 +1,6 @@
 //! Two runs of one node: a machine that was copied, or restored while the old one runs.
 
+use ccd_core::ids::DeviceRole;
 use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
@@ -94,6 +95,33 @@ fn of_an_owner_that_hung_and_its_copy_one_serves_and_no_acked_update_is_lost() {
     let rows = cluster.rows(serving[0]).unwrap_or_default();
     for value in acked {
         assert!(rows.contains(&value), "{value} is missing: {rows:?}");
+    }
+}
+
+/// The device on which the other run was found is not there while it is waited for.
+#[test]
+fn a_run_that_found_another_goes_on_after_the_device_of_the_finding_has_failed() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "owner", SETTLED));
+        let copy = cluster.copy_server(0);
+        cluster.pause(0);
+        cluster.start(copy);
+        assert!(cluster.add_within(copy, "copy", SETTLED));
+        cluster.resume(0);
+        cluster.run_for(LEASE);
+        assert_eq!(alarms_of(&cluster, 0, "another ccdd runs"), 1);
+        cluster.crash(copy, true);
+        cluster.lose_path(0, role);
+        cluster.run_for(LEASE * 2);
+        cluster.return_path(0, role);
+        assert!(
+            cluster.serves_within(0, SETTLED * 2),
+            "{role}: {}",
+            cluster.verdict(0)
+        );
+        assert_eq!(cluster.rows(0), Some(vec!["copy".to_owned(), "owner".to_owned()]));
     }
 }
 

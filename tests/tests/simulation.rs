@@ -146,6 +146,10 @@ const FOUND: &[(u64, &str)] = &[
         700_047_629,
         "with reservations: a session made anew before the reservation was taken was never registered",
     ),
+    (
+        10_000_000_556,
+        "with leases: copies of one server claimed its area at the same moment",
+    ),
 ];
 
 /// The same for groups.
@@ -176,6 +180,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
     (
         3_000_000_718,
         "half of the nodes answered from the base of a configuration that never opened",
+    ),
+    (
+        10_000_010_962,
+        "a device failed after another run of the node was found there: its node waited for that run for ever",
     ),
 ];
 

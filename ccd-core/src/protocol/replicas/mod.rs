@@ -182,6 +182,7 @@ impl Node {
 
     /// Writes this node's heartbeat to every device that has none in flight.
     pub(in crate::protocol) fn beat_devices(&mut self) {
+        self.forget_other_run_with_its_device();
         // A node that left must look as if it were down.
         if !self.willing && self.serving.is_none() {
             return;

@@ -56,11 +56,14 @@ pub(in crate::protocol) struct OtherRun {
     pub incarnation: Incarnation,
     pub host: Host,
     pub role: DeviceRole,
+    /// When it was found last.
+    pub at: Time,
 }
 
 impl OtherRun {
-    fn new(role: DeviceRole, heartbeat: &Heartbeat) -> Self {
+    fn new(role: DeviceRole, heartbeat: &Heartbeat, at: Time) -> Self {
         Self {
+            at,
             incarnation: heartbeat.incarnation,
             host: heartbeat.host.clone(),
             role,
@@ -128,13 +131,17 @@ impl Node {
         let view = self.replica_mut(Replica::Device(role));
         let seen = newest.map(|found| (found.incarnation, found.sequence));
         view.own_area = OwnArea {
-            state: if is_old {
-                State::Ours
-            } else {
-                State::Watched {
+            state: match view.own_area.state {
+                // What was found before the device failed is found no more if this run's own heartbeats are the last ones there.
+                State::Watched { leases, .. } => State::Watched {
+                    still_since: now,
+                    leases,
+                },
+                State::Unknown | State::Ours | State::Suspect if is_old => State::Ours,
+                _ => State::Watched {
                     still_since: now,
                     leases: 1,
-                }
+                },
             },
             foreign: seen,
             predecessor: seen,
@@ -213,7 +220,7 @@ impl Node {
                         leases,
                     };
                     if let Some(found) = foreign {
-                        self.found_other_run(OtherRun::new(role, &found));
+                        self.found_other_run(OtherRun::new(role, &found, now));
                     }
                 } else if begun >= still_since + lease * leases {
                     own.predecessor = own.foreign;
@@ -237,7 +244,7 @@ impl Node {
                         still_since: now,
                         leases: leases_before(gives_way),
                     };
-                    self.found_other_run(OtherRun::new(role, &found));
+                    self.found_other_run(OtherRun::new(role, &found, now));
                 } else if let Some(since) = since {
                     if !is_there {
                         own.state = State::Watched {
@@ -286,7 +293,7 @@ impl Node {
     fn close_for_other_run(&mut self, found: &Heartbeat, role: DeviceRole, gives_way: bool) {
         let now = self.now;
         let leases = leases_before(gives_way);
-        let other = OtherRun::new(role, found);
+        let other = OtherRun::new(role, found, now);
         for role in self.device_roles() {
             let own = &mut self.replica_mut(Replica::Device(role)).own_area;
             if matches!(own.state, State::Ours | State::Suspect | State::Marked { .. }) {
@@ -326,6 +333,21 @@ impl Node {
     fn forget_other_run(&mut self, role: DeviceRole) {
         if self.other_run.as_ref().is_some_and(|other| other.role == role) {
             self.other_run = None;
+        }
+    }
+
+    /// The device on which another run was found is lost, and nothing of it is found on the others: it cannot be waited for.
+    pub(in crate::protocol) fn forget_other_run_with_its_device(&mut self) {
+        let patience = self.settings.lease * GIVE_WAY_LEASES;
+        let is_due = (self.other_run.as_ref()).is_some_and(|other| self.now >= other.at + patience);
+        if is_due
+            && !self
+                .device_roles()
+                .into_iter()
+                .any(|role| self.watches_area(role))
+        {
+            self.other_run = None;
+            self.look = true;
         }
     }
 
