@@ -6,14 +6,13 @@
 //!
 //! An override ends a history's episodes: what is lost by it is lost with open eyes.
 
-use super::asks::AskEnd;
 use super::backups::Backup;
 use super::plan::Plan;
 use super::run::{RECOVERY_MAX, end_game, linearizable};
 use super::unsound::Unsound;
 use super::voters::Voter;
 use super::world::{LEASE, World};
-use ccd_core::client::{Refusal, RequestBody};
+use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, Position};
 use ccd_core::protocol::ServingState;
 use core::time::Duration;
@@ -69,10 +68,7 @@ pub(super) fn history(
         }
         if !goes_on {
             counts.overruled += 1;
-            if !world.overrule()? {
-                counts.over += 1;
-                return Ok(());
-            }
+            world.overrule()?;
             // Perhaps nothing is left.
             world.define_formats(plan.load.keys, RECOVERY_MAX);
             is_overruled = true;
@@ -270,9 +266,8 @@ impl World {
         })
     }
 
-    /// An operator goes on with the newest copy that a node shows, and what is missing there is given up. False if no copy is left to
-    /// go on with.
-    fn overrule(&mut self) -> Result<bool, Unsound> {
+    /// An operator goes on with the newest copy that a node shows, and what is missing there is given up.
+    fn overrule(&mut self) -> Result<(), Unsound> {
         let position = |world: &World, server: usize| {
             let server = &world.servers[server];
             let process = server.process.as_ref();
@@ -286,19 +281,13 @@ impl World {
         self.log
             .line(self.now, format_args!("an operator goes on with n{newest}"));
         for _ in 0..3 {
-            let end = self.call(newest, RequestBody::Takeover { force: true }, OPERATOR_PATIENCE);
-            // All copies are new, and a device holds what was left behind: an operator has nothing to go on with but a backup.
-            if matches!(&end, AskEnd::Reply(Err(Refusal::NoQuorum { why })) if why.contains("not one whole replica"))
-            {
-                return Ok(false);
-            }
+            self.call(newest, RequestBody::Takeover { force: true }, OPERATOR_PATIENCE);
             let serves = |world: &World| world.states().any(|state| state == ServingState::Serving);
             if self.run_until(LEASE * 4, serves) {
-                return Ok(true);
+                return Ok(());
             }
             self.found()?;
         }
-        self.liveness("invariant_an_override_serves", "the operator's override")?;
-        Ok(true)
+        self.liveness("invariant_an_override_serves", "the operator's override")
     }
 }

@@ -88,18 +88,15 @@ impl Node {
         };
         let chosen = match newest_state(&self.known, &proposal.evidence) {
             Ok(chosen) => chosen.clone(),
-            Err(_) => match proposal
-                .evidence
-                .iter()
-                .filter(|e| e.whole)
-                .max_by_key(|e| e.position.stamp)
-            {
-                Some(newest) => newest.clone(),
-                None => {
+            Err(_) => {
+                let evidence = proposal.evidence.iter().chain(&proposal.left_behind);
+                let newest = evidence.filter(|e| e.whole).max_by_key(|e| e.position.stamp);
+                let Some(newest) = newest else {
                     self.abandon("not one whole replica could be read");
                     return;
-                }
-            },
+                };
+                newest.clone()
+            }
         };
         if let Err(why) = self.reaches_bound(proposal, chosen.position.stamp) {
             self.give_up(why);

@@ -38,8 +38,10 @@ impl Node {
         }
         let wanted = proposal.want.devices;
         let known = &self.known;
+        // An override goes on with whatever is there: also with what a device holds that was left out.
         let takes_part = |role: &DeviceRole| {
-            known.devices.contains(*role)
+            proposal.forced
+                || known.devices.contains(*role)
                 || known.base_writers.devices.contains(*role)
                 || fences && wanted.contains(*role)
         };
@@ -104,6 +106,11 @@ impl Node {
                     ReplicaOp::WriteBallot { ballot },
                     Purpose::Promise(attempt),
                 );
+            }
+            Ok(()) if proposal.forced => {
+                let replica = Replica::Device(role);
+                proposal.replicas_asked.insert(replica);
+                self.ask(replica, ReplicaOp::Load, Purpose::Evidence(attempt));
             }
             Ok(()) => {}
             Err(why) => {
@@ -260,6 +267,7 @@ impl Node {
             self.note_own_position(replica, loaded);
         }
         let now = self.now;
+        let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
         let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
             // Too late to count; and the same replica's vote is still to be answered.
             return;
@@ -268,7 +276,12 @@ impl Node {
         match result {
             Ok(ReplicaAnswer::Loaded(loaded)) => {
                 let found = replay(&loaded);
-                proposal.evidence.push(Evidence {
+                let evidence = if votes {
+                    &mut proposal.evidence
+                } else {
+                    &mut proposal.left_behind
+                };
+                evidence.push(Evidence {
                     source: Source::Device(role),
                     position: found.head.position(),
                     whole: loaded.damage.is_none(),

@@ -58,6 +58,8 @@ pub(in crate::protocol) struct Proposal {
     pub failed: DeviceSet,
     pub obstacles: Vec<String>,
     pub evidence: Vec<Evidence>,
+    /// What devices show that were left out of this configuration: only an override goes on with it, if nothing else is whole.
+    pub left_behind: Vec<Evidence>,
     /// Nodes from which the state to start from did not come.
     pub fetched_in_vain: NodeSet,
     /// Content of devices that was read as evidence.
@@ -168,6 +170,7 @@ impl Node {
             failed: DeviceSet::EMPTY,
             obstacles: Vec::new(),
             evidence: Vec::new(),
+            left_behind: Vec::new(),
             fetched_in_vain: NodeSet::EMPTY,
             loaded: BTreeMap::new(),
             accepted: None,
@@ -326,9 +329,10 @@ impl Node {
                 if enough && proposal.enough.is_none() {
                     proposal.enough = Some(now);
                 }
-                // An override has enough at once; a device that is still being fenced for it is not left out for that.
-                let fences = proposal.forced && !proposal.claims.is_empty() && !late;
-                let waited = proposal.enough.is_some_and(|since| now >= since + grace) && !fences;
+                // An override has enough at once; a device that is still being fenced or read for it is not left out for that.
+                let is_reading = !proposal.claims.is_empty() || !proposal.replicas_asked.is_empty();
+                let is_thorough = proposal.forced && is_reading && !late;
+                let waited = proposal.enough.is_some_and(|since| now >= since + grace) && !is_thorough;
                 if enough && (proposal.all_answered() || waited) {
                     self.choose();
                 } else if proposal.all_answered() || late {
