@@ -3,9 +3,11 @@
 //! Every other file of the workspace uses these types; none of them can be mixed up with another, and none
 //! knows anything about how it is stored.
 
+mod per_device;
 mod region;
 mod request;
 
+pub use per_device::PerDevice;
 pub use region::{RegionId, Regions};
 pub use request::{MalformedRequestId, PublicRequestId, RequestId};
 
@@ -21,6 +23,8 @@ pub const NODES_MAX: usize = 32;
 pub struct NodeId(u8);
 
 impl NodeId {
+    pub const FIRST: Self = Self(0);
+
     /// Returns the node with this number, or `None` if the number is 32 or more.
     pub const fn new(number: u8) -> Option<Self> {
         if (number as usize) < NODES_MAX {
@@ -123,6 +127,10 @@ impl NodeSet {
     /// How many nodes are in the set.
     pub const fn count(self) -> usize {
         self.0.count_ones() as usize
+    }
+    /// Whether these are more than half of so many.
+    pub const fn is_more_than_half_of(self, total: usize) -> bool {
+        self.count() > total / 2
     }
     /// The lowest-numbered node of the set.
     pub fn lowest(self) -> Option<NodeId> {
@@ -238,7 +246,11 @@ impl DeviceSet {
         !self.primary && !self.secondary
     }
     pub const fn count(self) -> usize {
-        self.primary as usize + self.secondary as usize
+        match (self.primary, self.secondary) {
+            (false, false) => 0,
+            (true, true) => 2,
+            _ => 1,
+        }
     }
     /// Primary before secondary.
     pub fn iter(self) -> impl Iterator<Item = DeviceRole> {
@@ -285,9 +297,10 @@ macro_rules! number {
         pub struct $name(pub u64);
 
         impl $name {
+            /// The one after it. The last one, which nothing ever reaches, stays what it is.
             #[must_use]
             pub const fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
         impl fmt::Display for $name {
@@ -403,7 +416,7 @@ impl fmt::Display for Lineage {
     /// The whole hash in hexadecimal; `{:.12}` shortens it for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(64);
-        for byte in &self.0[..digits.min(64) / 2] {
+        for byte in self.0.iter().take(digits / 2) {
             write!(f, "{byte:02x}")?;
         }
         Ok(())

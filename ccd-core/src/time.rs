@@ -21,7 +21,7 @@ impl Time {
         Self(nanos)
     }
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis * 1_000_000)
+        Self(millis.saturating_mul(1_000_000))
     }
     pub const fn nanos(self) -> u64 {
         self.0
@@ -59,6 +59,14 @@ impl fmt::Debug for Time {
         }
         write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
     }
+}
+
+/// A span, doubled so often.
+pub const fn doubled(span: Duration, times: u32) -> Duration {
+    span.saturating_mul(match 1_u32.checked_shl(times) {
+        Some(factor) => factor,
+        None => u32::MAX,
+    })
 }
 
 /// Milliseconds since 1970-01-01 UTC, by the clock of the node that made the update. For people only.

@@ -126,7 +126,7 @@ impl Configuration {
             maintenance: false,
             init_digest: [0; 32],
             decider: Decider::Votes,
-            proposer: nodes.lowest().expect("a cluster has at least one node"),
+            proposer: nodes.lowest().unwrap_or(NodeId::FIRST),
             date: Date(0),
             reason: String::new(),
         }

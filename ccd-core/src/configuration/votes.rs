@@ -89,7 +89,8 @@ fn node_weight(configuration: &Configuration) -> usize {
 const DEVICE_WEIGHT: usize = 1;
 
 fn weight(configuration: &Configuration, ayes: Voters) -> usize {
-    ayes.nodes.count() * node_weight(configuration) + ayes.devices.count() * DEVICE_WEIGHT
+    let nodes = ayes.nodes.count().saturating_mul(node_weight(configuration));
+    nodes.saturating_add(ayes.devices.count().saturating_mul(DEVICE_WEIGHT))
 }
 
 /// The device whose side wins a tie: the primary, or the secondary once the primary is lost.
@@ -113,8 +114,8 @@ pub fn decide(configuration: &Configuration, ayes: Voters) -> bool {
         return ayes.is_superset(voters);
     }
     let (for_it, total) = (weight(configuration, ayes), weight(configuration, voters));
-    for_it * 2 > total
-        || for_it * 2 == total && arbiter(configuration).is_some_and(|a| ayes.devices.contains(a))
+    let is_half = total.is_multiple_of(2) && for_it == total / 2;
+    for_it > total / 2 || is_half && arbiter(configuration).is_some_and(|a| ayes.devices.contains(a))
 }
 
 /// Whether no successor can be decided without one of these voters: what is left of the others does not decide. Voters that
@@ -141,9 +142,9 @@ pub fn has_halves(configuration: &Configuration) -> bool {
 pub fn admissible(configuration: &Configuration) -> bool {
     match configuration.mode {
         Mode::Solo(owner) => configuration.members == NodeSet::of(owner) && !configuration.devices.is_empty(),
-        Mode::Paired if configuration.devices.is_empty() => {
-            configuration.members.count() * 2 > configuration.nodes.count()
-        }
+        Mode::Paired if configuration.devices.is_empty() => configuration
+            .members
+            .is_more_than_half_of(configuration.nodes.count()),
         Mode::Paired => configuration.members.count() >= 2,
     }
 }
@@ -189,7 +190,7 @@ pub fn missing(configuration: &Configuration, ayes: Voters) -> alloc::string::St
         .iter()
         .filter(|role| !ayes.devices.contains(*role))
         .collect();
-    let absent = absent_nodes.len() + absent_devices.len();
+    let absent = absent_nodes.len().saturating_add(absent_devices.len());
     // The smallest additions that decide, by number of parts; at most 34 voters, and single parts come first.
     let with = |nodes: &[NodeId], devices: &[DeviceRole]| Voters {
         nodes: nodes.iter().fold(ayes.nodes, |set, node| set.with(*node)),
@@ -198,10 +199,10 @@ pub fn missing(configuration: &Configuration, ayes: Voters) -> alloc::string::St
     let mut ways: Vec<alloc::string::String> = Vec::new();
     for count in 1..=absent {
         for devices in 0..=absent_devices.len().min(count) {
-            let nodes = count - devices;
-            if nodes > absent_nodes.len() {
+            let nodes = count.saturating_sub(devices);
+            let Some(added) = absent_nodes.get(..nodes) else {
                 continue;
-            }
+            };
             let device_choices: Vec<Vec<DeviceRole>> = match devices {
                 0 => alloc::vec![Vec::new()],
                 1 => absent_devices.iter().map(|role| alloc::vec![*role]).collect(),
@@ -209,11 +210,11 @@ pub fn missing(configuration: &Configuration, ayes: Voters) -> alloc::string::St
             };
             for choice in device_choices {
                 // Nodes weigh alike: which ones does not matter.
-                if decide(configuration, with(&absent_nodes[..nodes], &choice)) {
+                if decide(configuration, with(added, &choice)) {
                     let devices: DeviceSet = choice.iter().copied().collect();
                     ways.push(if nodes == 0 || nodes == absent_nodes.len() {
                         Voters {
-                            nodes: absent_nodes[..nodes].iter().copied().collect(),
+                            nodes: added.iter().copied().collect(),
                             devices,
                         }
                         .to_string()

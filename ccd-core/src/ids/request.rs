@@ -55,7 +55,7 @@ impl RequestId {
 
 fn first_bytes<const N: usize>(hasher: &blake3::Hasher) -> [u8; N] {
     let mut bytes = [0; N];
-    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..N]);
+    hasher.finalize_xof().fill(&mut bytes);
     bytes
 }
 

@@ -335,7 +335,7 @@ impl Bounds {
         // What is said of a device is looked up by its role. Which nodes were found there says nothing: a node that a change has
         // added or removed may not be one of this init database yet, or still be.
         for role in DeviceRole::ALL {
-            if state.device_reports[role as usize] != DeviceReport::default() {
+            if *state.device_reports.of(role) != DeviceReport::default() {
                 self.device(role)?;
             }
         }

@@ -7,8 +7,8 @@ use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{
-    DeviceRole, DeviceSet, Epoch, Incarnation, NODES_MAX, NodeId, NodeSet, Position, RegionId, RequestId,
-    Stamp,
+    DeviceRole, DeviceSet, Epoch, Incarnation, NODES_MAX, NodeId, NodeSet, PerDevice, Position, RegionId,
+    RequestId, Stamp,
 };
 use crate::init::NodeEdit;
 use crate::synchronization::{Summons, Veto};
@@ -296,7 +296,7 @@ pub struct PeerState {
     /// The nodes that may register on the devices where it is registered.
     pub lets_in: NodeSet,
     /// What it sees of the primary, and of the secondary.
-    pub device_reports: [DeviceReport; 2],
+    pub device_reports: PerDevice<DeviceReport>,
     /// What its replicas have room for, and what its database takes.
     pub room: Room,
     /// Why its local copy is out of use, if it is more than not yet read.

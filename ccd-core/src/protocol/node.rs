@@ -16,6 +16,7 @@ use super::membership::nodes::NodeChanges;
 use super::membership::peers::Peer;
 use super::membership::returns::Returns;
 use super::message::Message;
+use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
@@ -89,7 +90,7 @@ pub struct Node {
     /// The last thing this copy did was to roll back the round that led here.
     pub(super) rolled_back: Option<Position>,
 
-    pub(super) replicas: BTreeMap<Replica, ReplicaView>,
+    pub(super) replicas: Replicas,
     /// What was asked of replicas: of which, what it writes of the state of an area, and what for. A handful; a map would
     /// allocate for each.
     pub(super) pending: Vec<(Ticket, Replica, Writes, Purpose)>,
@@ -179,10 +180,7 @@ impl Node {
     /// [`Event::Timer`], open its replicas.
     pub fn new(settings: Settings, now: Time) -> Self {
         let known = Configuration::genesis(settings.nodes, settings.devices);
-        let replicas = core::iter::once(Replica::Local)
-            .chain(settings.devices.iter().map(Replica::Device))
-            .map(|replica| (replica, ReplicaView::new(now)))
-            .collect();
+        let replicas = Replicas::new(settings.devices, now);
         let fences = match settings.fencing {
             Fencing::Scsi => settings.devices.iter().map(|role| (role, Fence::new())).collect(),
             Fencing::Lease => BTreeMap::new(),
@@ -382,6 +380,12 @@ impl Node {
         self.settings.me
     }
 
+    /// For the next action that is answered.
+    pub(super) fn next_ticket(&mut self) -> Ticket {
+        self.ticket_last = self.ticket_last.saturating_add(1);
+        Ticket(self.ticket_last)
+    }
+
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
         self.actions.push(Action::Send { to, message });
     }
@@ -429,13 +433,11 @@ impl Node {
     }
 
     pub(super) fn replica(&self, replica: Replica) -> &ReplicaView {
-        &self.replicas[&replica]
+        self.replicas.of(replica)
     }
 
     pub(super) fn replica_mut(&mut self, replica: Replica) -> &mut ReplicaView {
-        self.replicas
-            .get_mut(&replica)
-            .expect("every configured replica has a view")
+        self.replicas.of_mut(replica)
     }
 
     /// The local copy is read, can be written, and has room for the database.

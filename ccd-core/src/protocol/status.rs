@@ -35,7 +35,7 @@ impl Node {
         // A member that serves lacks no more than the round under way.
         let caught_up = member && !fell_out
             || state.is_some_and(|state| self.is_near(state.position, self.told_at(node)));
-        let settled = self.now.since(self.started) > self.settings.lease * 3;
+        let settled = self.now.since(self.started) > self.settings.lease.saturating_mul(3);
         let facts = Facts {
             linked,
             alive_apart: self.apart(node) && (self.moves_on_disk(node) || self.hears(node)),
@@ -118,7 +118,7 @@ impl Node {
             // Of a node that served until now the others have not been waited for at all.
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1.max(self.known_since))
-                    > self.settings.lease * PATIENCE_LEASES,
+                    > self.settings.lease.saturating_mul(PATIENCE_LEASES),
             impatient: self.impatient || self.ends_maintenance(),
             copies: if self.lacks_majority() {
                 self.no_quorum_text()

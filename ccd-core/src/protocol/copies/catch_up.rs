@@ -471,7 +471,7 @@ impl Node {
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
-        catch_up.storing -= 1;
+        catch_up.storing = catch_up.storing.saturating_sub(1);
         if catch_up.storing > 0 {
             return;
         }

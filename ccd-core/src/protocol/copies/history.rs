@@ -42,13 +42,12 @@ impl History {
         if self.records.back().is_some_and(|last| last.next != record.prev) {
             self.clear();
         }
-        self.updates_count += updates_in(&record);
-        self.loaded_bytes += record.loaded_bytes();
+        self.updates_count = self.updates_count.saturating_add(updates_in(&record));
+        self.loaded_bytes = self.loaded_bytes.saturating_add(record.loaded_bytes());
         self.records.push_back(record);
         while self.records.len() > RECORDS_MAX || self.is_heavy() && self.records.len() > 1 {
             if let Some(oldest) = self.records.pop_front() {
-                self.updates_count -= updates_in(&oldest);
-                self.loaded_bytes -= oldest.loaded_bytes();
+                self.forget(&oldest);
             }
         }
     }
@@ -60,9 +59,14 @@ impl History {
     /// Takes back the newest record, which was rolled back.
     pub fn pop(&mut self) -> Option<Arc<Record>> {
         let record = self.records.pop_back()?;
-        self.updates_count -= updates_in(&record);
-        self.loaded_bytes -= record.loaded_bytes();
+        self.forget(&record);
         Some(record)
+    }
+
+    /// It is not counted any more.
+    fn forget(&mut self, record: &Record) {
+        self.updates_count = self.updates_count.saturating_sub(updates_in(record));
+        self.loaded_bytes = self.loaded_bytes.saturating_sub(record.loaded_bytes());
     }
 
     /// Takes back what led on from `position`.
@@ -98,7 +102,10 @@ impl History {
     pub fn since(&self, have: Position, until: Position) -> Option<Vec<Arc<Record>>> {
         let end = self.records.iter().rposition(|record| record.next == until)?;
         // What opened a configuration on that content changes nothing: the last record that starts from it is enough.
-        let start = (0..=end).rev().find(|at| is_same(self.records[*at].prev, have))?;
+        let up_to_end = self.records.range(..=end);
+        let start = up_to_end
+            .into_iter()
+            .rposition(|record| is_same(record.prev, have))?;
         Some(self.records.range(start..=end).cloned().collect())
     }
 
@@ -107,12 +114,12 @@ impl History {
         if have == until {
             return true;
         }
-        let mut bytes = 0;
+        let mut bytes = 0_usize;
         (self.records.iter().rev())
             .skip_while(|record| record.next != until)
             .take(records_max)
             .take_while(|record| {
-                bytes += record.bytes_max();
+                bytes = bytes.saturating_add(record.bytes_max());
                 bytes <= bytes_max
             })
             .any(|record| record.prev == have)

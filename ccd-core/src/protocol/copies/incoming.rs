@@ -52,9 +52,9 @@ impl Incoming {
     pub fn take(&mut self, offset: u64, bytes: Vec<u8>) -> Result<Option<Pieces>, ImageError> {
         let fits = offset
             .checked_add(bytes.len() as u64)
-            .is_some_and(|end| end <= self.total.min(self.read + CHUNKS_AHEAD * self.chunk));
+            .is_some_and(|end| end <= self.end());
         let is_piece = offset.is_multiple_of(self.chunk)
-            && bytes.len() as u64 == self.chunk.min(self.total - offset.min(self.total));
+            && bytes.len() as u64 == self.chunk.min(self.total.saturating_sub(offset));
         if bytes.is_empty() || !fits || !is_piece || offset < self.read || self.early.contains_key(&offset) {
             return Ok(None);
         }
@@ -67,21 +67,27 @@ impl Incoming {
                 return Err(ImageError(format!("it is of {got}, not of {wanted}")));
             }
             let offset = self.read;
-            self.read += next.len() as u64;
+            self.read = self.read.saturating_add(next.len() as u64);
             pieces.push((offset, next));
         }
         Ok(Some(pieces))
     }
 
+    /// Up to where pieces are taken.
+    fn end(&self) -> u64 {
+        let ahead = CHUNKS_AHEAD.saturating_mul(self.chunk);
+        self.total.min(self.read.saturating_add(ahead))
+    }
+
     /// The offsets to ask for now, at most so many.
     pub fn wanted(&mut self, count_max: usize) -> Vec<u64> {
-        let end = self.total.min(self.read + CHUNKS_AHEAD * self.chunk);
+        let end = self.end();
         let mut wanted = Vec::new();
         while self.asked_to < end && wanted.len() < count_max {
             if !self.early.contains_key(&self.asked_to) {
                 wanted.push(self.asked_to);
             }
-            self.asked_to += self.chunk;
+            self.asked_to = self.asked_to.saturating_add(self.chunk);
         }
         wanted
     }

@@ -12,7 +12,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::replicas::{Attempt, Brought, Purpose};
 use crate::replica::ReplicaError;
-use crate::time::Time;
+use crate::time::{Time, doubled};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
@@ -152,7 +152,7 @@ impl Node {
         for replica in replicas {
             if self.replica(replica).usable() {
                 self.bring(replica, &database, &open, &purpose);
-                install.outstanding += 1;
+                install.outstanding = install.outstanding.saturating_add(1);
             } else {
                 install.failed = true;
             }
@@ -188,7 +188,7 @@ impl Node {
         };
         let brought = self.on_brought(replica, error.as_ref(), &target, Purpose::Install { epoch });
         if let Some(install) = self.install.as_mut().filter(|_| brought != Brought::Anew) {
-            install.outstanding -= 1;
+            install.outstanding = install.outstanding.saturating_sub(1);
             install.failed |= brought == Brought::Failed;
         }
     }
@@ -317,9 +317,12 @@ impl Node {
         self.unopened = self.unopened.saturating_add(1);
         let pause = match self.unopened {
             0 | 1 => Duration::ZERO,
-            again => (self.settings.heartbeat).saturating_mul(1 << (again - 2).min(UNOPENED_DOUBLINGS_MAX)),
+            again => doubled(
+                self.settings.heartbeat,
+                again.saturating_sub(2).min(UNOPENED_DOUBLINGS_MAX),
+            ),
         };
-        let longest = self.settings.lease * UNOPENED_PAUSE_LEASES_MAX;
+        let longest = self.settings.lease.saturating_mul(UNOPENED_PAUSE_LEASES_MAX);
         self.back_off_until = self.back_off_until.max(self.now + pause.min(longest));
     }
 
@@ -488,7 +491,7 @@ impl Node {
             self.member = None;
             return;
         }
-        member.outstanding -= 1;
+        member.outstanding = member.outstanding.saturating_sub(1);
         if member.outstanding > 0 {
             return;
         }

@@ -46,7 +46,7 @@ impl Node {
     /// Whether a copy that was here at that time can be brought to what is committed in no time.
     pub(in crate::protocol) fn is_near(&self, position: Position, at: Time) -> bool {
         let committed = self.committed.position();
-        let lag = self.settings.heartbeat * LAG_BEATS;
+        let lag = self.settings.heartbeat.saturating_mul(LAG_BEATS);
         // It may hold the round under way as well.
         let ahead = position.stamp > committed.stamp && self.history.has(position);
         ahead

@@ -90,7 +90,8 @@ struct Arriving {
 impl Arriving {
     fn end(&self) -> u64 {
         let read = self.bytes.len() as u64;
-        self.total.min(read.saturating_add(CHUNKS_AHEAD * self.chunk))
+        self.total
+            .min(read.saturating_add(CHUNKS_AHEAD.saturating_mul(self.chunk)))
     }
 
     /// Takes a piece that was asked for. Returns whether it was new.
@@ -99,7 +100,7 @@ impl Arriving {
         let is_asked = (read..self.end()).contains(&offset) && offset.is_multiple_of(self.chunk);
         if self.unpacking
             || !is_asked
-            || piece.len() as u64 != self.chunk.min(self.total - offset)
+            || piece.len() as u64 != self.chunk.min(self.total.saturating_sub(offset))
             || self.early.contains_key(&offset)
         {
             return false;
@@ -119,7 +120,7 @@ impl Arriving {
             if !self.early.contains_key(&self.asked_to) {
                 wanted.push(self.asked_to);
             }
-            self.asked_to += self.chunk;
+            self.asked_to = self.asked_to.saturating_add(self.chunk);
         }
         wanted
     }
@@ -154,8 +155,10 @@ impl Node {
                 if outgoing.len() == OUTGOING_MAX {
                     outgoing.remove(0);
                 }
-                // Writing to memory does not fail, and the types hold nothing that postcard cannot write.
-                let bytes = postcard::to_allocvec(&message).expect("a message of plain data encodes");
+                // Writing plain data to memory does not fail; what did would go the usual way, and fail there.
+                let Ok(bytes) = postcard::to_allocvec(&message) else {
+                    return self.send(to, message);
+                };
                 Outgoing {
                     parcel,
                     bytes,
@@ -170,7 +173,10 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_offer(&mut self, from: NodeId, parcel: Parcel, total: u64) {
-        let bytes_max = self.settings.content_bytes_max + RECORD_BYTES_MAX as u64;
+        let bytes_max = self
+            .settings
+            .content_bytes_max
+            .saturating_add(RECORD_BYTES_MAX as u64);
         if parcel.epoch() != self.known.epoch || total == 0 || total > bytes_max || !self.wants(from, parcel)
         {
             return;
@@ -228,7 +234,7 @@ impl Node {
         let Some(bytes) = rest.filter(|rest| !rest.is_empty()) else {
             return;
         };
-        let bytes = bytes[..bytes.len().min(chunk)].to_vec();
+        let bytes = bytes.iter().take(chunk).copied().collect();
         if let Parcel::Update { position, .. } = parcel {
             self.note_round_moves(position);
         }
@@ -278,10 +284,11 @@ impl Node {
     pub(in crate::protocol) fn repeat_parcels(&mut self) {
         let (now, epoch) = (self.now, self.known.epoch);
         let (heartbeat, lease) = (self.settings.heartbeat, self.settings.lease);
-        (self.parcels.outgoing)
-            .retain(|outgoing| outgoing.parcel.epoch() == epoch && now.since(outgoing.used_at) < lease * 2);
+        (self.parcels.outgoing).retain(|outgoing| {
+            outgoing.parcel.epoch() == epoch && now.since(outgoing.used_at) < lease.saturating_mul(2)
+        });
         (self.parcels.arriving).retain(|_, arriving| {
-            arriving.parcel.epoch() == epoch && now.since(arriving.moved_at) < lease * 2
+            arriving.parcel.epoch() == epoch && now.since(arriving.moved_at) < lease.saturating_mul(2)
         });
         let late: Vec<NodeId> = (self.parcels.arriving.iter())
             .filter(|(_, arriving)| !arriving.unpacking && now.since(arriving.moved_at) >= heartbeat)

@@ -36,10 +36,10 @@ pub(in crate::protocol) struct Spread {
 struct Sending {
     writer: ImageWriter,
     chunk_bytes: usize,
-    /// How much has been made.
-    made: u64,
-    /// The last pieces that were, for one that is asked for again: as many as a node asks for ahead.
+    /// The last pieces that were made, for one that is asked for again: as many as a node asks for ahead.
     kept: VecDeque<Vec<u8>>,
+    /// How many were made before them.
+    pieces_dropped: u64,
     /// When a piece of it was last asked for.
     used_at: Time,
 }
@@ -49,8 +49,8 @@ impl Sending {
         Self {
             writer: ImageWriter::new(database),
             chunk_bytes,
-            made: 0,
             kept: VecDeque::new(),
+            pieces_dropped: 0,
             used_at: now,
         }
     }
@@ -63,30 +63,30 @@ impl Sending {
     fn piece(&mut self, offset: u64) -> (u64, &[u8]) {
         let chunk = self.chunk_bytes as u64;
         let last = self.writer.total_bytes().saturating_sub(1);
-        let offset = offset.min(last) / chunk * chunk;
-        if offset < self.made.next_multiple_of(chunk) - self.kept.len() as u64 * chunk {
+        // A piece of no bytes begins everywhere.
+        let index = offset.min(last).checked_div(chunk).unwrap_or(0);
+        if index < self.pieces_dropped {
             // Nobody who asks in order gets here; it is made again from the start.
             *self = Self::new(self.writer.database(), self.chunk_bytes, self.used_at);
         }
-        while self.made <= offset {
+        let at = |dropped: u64| usize::try_from(index.saturating_sub(dropped)).unwrap_or(usize::MAX);
+        while self.kept.len() <= at(self.pieces_dropped) {
             if self.kept.len() > CHUNKS_AHEAD as usize {
                 self.kept.pop_front();
+                self.pieces_dropped = self.pieces_dropped.saturating_add(1);
             }
-            let piece = self.writer.piece(self.chunk_bytes);
-            self.made += piece.len() as u64;
-            self.kept.push_back(piece);
+            self.kept.push_back(self.writer.piece(self.chunk_bytes));
         }
-        let behind = (self.made.next_multiple_of(chunk) - offset) / chunk;
-        let index = self.kept.len() - behind as usize;
-        (offset, &self.kept[index])
+        let piece = self.kept.get(at(self.pieces_dropped));
+        (index.saturating_mul(chunk), piece.map_or(&[], Vec::as_slice))
     }
 }
 
 /// How many of these records travel together.
 pub(in crate::protocol) fn records_in_one_tail(records: &[Arc<Record>]) -> usize {
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     let fits = records.iter().take(TAIL_RECORDS_MAX).take_while(|record| {
-        bytes += record.bytes_max();
+        bytes = bytes.saturating_add(record.bytes_max());
         bytes <= TAIL_BYTES_MAX
     });
     fits.count().max(1)
@@ -101,16 +101,16 @@ struct Asked {
 /// How many of these records go into one message; none if one of them loads more than so many bytes: then the database itself is
 /// less, and a node with rounds in doubt needs a way that reaches beyond them.
 fn tail_len(records: &[Arc<Record>], loaded_bytes_max: usize) -> usize {
-    let records = &records[..records.len().min(TAIL_RECORDS_MAX)];
+    let records = records.get(..TAIL_RECORDS_MAX).unwrap_or(records);
     if records
         .iter()
         .any(|record| record.loaded_bytes() > loaded_bytes_max)
     {
         return 0;
     }
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     let fits = |record: &&Arc<Record>| {
-        bytes += record.encoded_bytes_max();
+        bytes = bytes.saturating_add(record.encoded_bytes_max());
         bytes <= RECORD_BYTES_MAX
     };
     // The first goes in any case: no record of another kind is larger than a message may be.

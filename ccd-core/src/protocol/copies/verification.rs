@@ -94,10 +94,9 @@ impl Node {
     }
 
     fn ask_for_copies(&mut self, verification: &mut Verification) {
-        self.requests.serial += 1;
-        let (serial, position) = (self.requests.serial, self.committed.position());
+        let (serial, position) = (self.requests.next_serial(), self.committed.position());
         verification.serial = serial;
-        verification.rounds += 1;
+        verification.rounds = verification.rounds.saturating_add(1);
         verification.again_at = Time::NEVER;
         verification.waiting = self.other_members();
         verification.copies = alloc::vec![self.own_copy()];

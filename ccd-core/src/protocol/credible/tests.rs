@@ -1,6 +1,6 @@
 use super::*;
 use crate::configuration::{Decider, Writers};
-use crate::ids::Lineage;
+use crate::ids::{Lineage, PerDevice};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::protocol::copies::parcels::Parcel;
 use crate::protocol::message::{DeviceReport, Freeze, FreezeId, Room};
@@ -291,13 +291,13 @@ fn a_message_with_an_impossible_number_device_text_or_ballot_is_refused() {
         ballot,
         promise,
     };
-    let reports = [
-        DeviceReport {
+    let reports = PerDevice {
+        primary: DeviceReport {
             beat: 1,
             ..DeviceReport::default()
         },
-        DeviceReport::default(),
-    ];
+        secondary: DeviceReport::default(),
+    };
     let update = |of, to| Parcel::Update {
         epoch: Epoch(of),
         position: to,
@@ -519,4 +519,28 @@ fn a_node_that_has_used_up_its_ballots_says_so_and_proposes_nothing() {
     });
     assert!(node.proposal.is_none() && node.round_max == ROUND_MAX);
     assert!(node.waiting.0.contains("used up"), "{}", node.waiting.0);
+}
+
+#[test]
+fn a_node_that_knows_the_last_epoch_there_can_be_says_so_and_proposes_nothing() {
+    for forced in [false, true] {
+        let mut node = started();
+        node.known = Configuration {
+            epoch: Epoch::MAX,
+            ..good()
+        };
+        node.force = forced;
+        node.propose(Want {
+            members: NodeSet::of(A),
+            devices: DeviceSet::EMPTY,
+            why: String::from("a test"),
+            settles: Default::default(),
+        });
+        assert!(node.proposal.is_none());
+        assert!(
+            node.waiting.0.contains("the last there can be"),
+            "{}",
+            node.waiting.0
+        );
+    }
 }

@@ -203,7 +203,7 @@ impl Node {
     /// earlier one cannot hit this one.
     pub(in crate::protocol) fn fresh_key(&mut self, seen: &Registrations) -> ReservationKey {
         loop {
-            self.registrations += 1;
+            self.registrations = self.registrations.wrapping_add(1);
             let incarnation = self.settings.incarnation.0.wrapping_add(self.registrations);
             let key = ReservationKey::new(self.settings.cluster, self.me(), incarnation);
             if !seen.has(key) {
@@ -213,8 +213,7 @@ impl Node {
     }
 
     pub(in crate::protocol) fn ask_fence(&mut self, role: DeviceRole, op: FenceOp) {
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         if let Some(fence) = self.fences.get_mut(&role) {
             fence.asked = Some(ticket);
             fence.takes = matches!(op, FenceOp::Reserve { .. } | FenceOp::PreemptAbort { .. });
@@ -346,7 +345,7 @@ impl Node {
                 }
                 match head_start {
                     HeadStart::Due if self.gives_head_start(&seen, victims) => {
-                        let until = now + self.settings.heartbeat * HEAD_START_BEATS;
+                        let until = now + self.settings.heartbeat.saturating_mul(HEAD_START_BEATS);
                         if let Some(fence) = self.fences.get_mut(&role) {
                             let head_start = HeadStart::Until(until);
                             fence.goal = Goal::Claim {
@@ -404,8 +403,8 @@ impl Node {
         let Some(fence) = self.fences.get_mut(&role) else {
             return;
         };
-        fence.steps += 1;
-        let next = if fence.steps > seen.keys.len() + STEPS_SPARE {
+        fence.steps = fence.steps.saturating_add(1);
+        let next = if fence.steps > seen.keys.len().saturating_add(STEPS_SPARE) {
             if fence.goal == Goal::Watch {
                 return;
             }
@@ -437,7 +436,7 @@ impl Node {
             Next::Fenced => {
                 let by = step::registered(seen, self.settings.cluster).without(self.settings.me);
                 if let Goal::Claim { attempt, .. } = self.end_goal(role) {
-                    if self.fences[&role].fenced_by.is_none() {
+                    if (self.fences.get(&role)).is_some_and(|fence| fence.fenced_by.is_none()) {
                         self.on_shut_out(role, by);
                     }
                     self.on_claimed(

@@ -66,7 +66,7 @@ impl Node {
 
     fn take_designation(&mut self, node: Option<NodeId>) {
         if node.is_none_or(|node| self.settings.nodes.contains(node)) {
-            let until = self.now + self.settings.lease * FORGOTTEN_AFTER_LEASES;
+            let until = self.now + self.settings.lease.saturating_mul(FORGOTTEN_AFTER_LEASES);
             self.designation = Some(Designation { node, until });
             self.look = true;
         }

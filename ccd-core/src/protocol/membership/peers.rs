@@ -7,7 +7,7 @@ use super::sharing::Sharing;
 use super::slow::TrackRecord;
 use crate::configuration::Configuration;
 use crate::configuration::votes::{self, Voters};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, PerDevice, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::message::{Message, PeerState};
 use crate::protocol::voting::lower_bound::Witness;
@@ -33,7 +33,7 @@ pub(in crate::protocol) struct Peer {
     /// Until when this node has promised to take part in no configuration without it.
     pub promised_until: Time,
     /// Its heartbeats on the devices: the last one, and when it was first seen.
-    disk: [Option<(Heartbeat, Time)>; 2],
+    disk: PerDevice<Option<(Heartbeat, Time)>>,
     /// When a heartbeat of it on a device was last seen to change.
     pub moved_on_disk: Option<Time>,
     /// Since when it says that it does not serve.
@@ -45,7 +45,7 @@ pub(in crate::protocol) struct Peer {
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
     /// Whether the devices are the same ones for both.
-    pub sharing: [Sharing; 2],
+    pub sharing: PerDevice<Sharing>,
     /// How it kept up as a member, and whether it may become one again.
     pub record: TrackRecord,
 }
@@ -60,7 +60,7 @@ impl Peer {
             state_at: now,
             granted: None,
             promised_until: now,
-            disk: [None, None],
+            disk: PerDevice::default(),
             moved_on_disk: None,
             idle_since: None,
             taken_in: None,
@@ -73,18 +73,18 @@ impl Peer {
 
     /// Its heartbeat on a device as it was last read, and when it was first seen so.
     pub fn on_disk(&self, role: DeviceRole) -> Option<&(Heartbeat, Time)> {
-        self.disk[role as usize].as_ref()
+        self.disk.of(role).as_ref()
     }
 
     /// The device is another one now: what was read from it before says nothing.
     pub fn forget_disk(&mut self, role: DeviceRole) {
-        self.disk[role as usize] = None;
-        self.sharing[role as usize] = Sharing::default();
+        *self.disk.of_mut(role) = None;
+        *self.sharing.of_mut(role) = Sharing::default();
     }
 
     /// A heartbeat of it was read from a device. Returns whether it is of another run than the one before.
     pub fn on_disk_heartbeat(&mut self, role: DeviceRole, heartbeat: &Heartbeat, now: Time) -> bool {
-        let slot = &mut self.disk[role as usize];
+        let slot = self.disk.of_mut(role);
         let is_new_run = (slot.as_ref()).is_none_or(|(last, _)| last.incarnation != heartbeat.incarnation);
         match slot {
             Some((last, _)) if last == heartbeat => {}
@@ -308,7 +308,7 @@ impl Node {
     /// What each voter has granted, and until when.
     fn grants(&self) -> impl Iterator<Item = (Time, Voters)> {
         let configuration = &self.known;
-        let margin = self.settings.lease / DRIFT_MARGIN_DIVISOR;
+        let margin = (self.settings.lease.checked_div(DRIFT_MARGIN_DIVISOR)).unwrap_or_default();
         let span = self.settings.lease.saturating_sub(margin);
         let of_nodes = self.peers.iter().filter_map(|(node, peer)| {
             let (sent, epoch) = peer.granted?;
@@ -356,7 +356,7 @@ impl Node {
     /// Its last few heartbeats came.
     pub(in crate::protocol) fn heard_lately(&self, node: NodeId) -> bool {
         (self.peers.get(&node).and_then(|peer| peer.heard))
-            .is_some_and(|heard| self.now.since(heard) < self.settings.heartbeat * 3)
+            .is_some_and(|heard| self.now.since(heard) < self.settings.heartbeat.saturating_mul(3))
     }
 
     pub(in crate::protocol) fn heard_nodes(&self) -> NodeSet {

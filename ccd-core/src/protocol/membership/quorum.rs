@@ -128,7 +128,7 @@ impl Node {
             list.push_str(&format!("{separator}{stamp} on {word} {nodes}"));
         }
         let found = format!("{} of {total} copies found{list}", here.count());
-        let (valid, open) = (total.div_ceil(2), total / 2 + 1);
+        let (valid, open) = (total.div_ceil(2), (total / 2).saturating_add(1));
         let ayes = Voters::new(here.intersection(voters), DeviceSet::EMPTY);
         let missing = votes::missing(&self.known, ayes);
         if here.count() < valid {

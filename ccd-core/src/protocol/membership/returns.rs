@@ -5,13 +5,14 @@
 //! Owns `returns`. Called by `learn.rs` and `conclude.rs`; the plan asks whether a device may return.
 
 use crate::configuration::Configuration;
-use crate::ids::{DeviceRole, DeviceSet, Replica};
+use crate::ids::{DeviceRole, DeviceSet, PerDevice, Replica};
 use crate::protocol::Node;
 use crate::time::Time;
 use core::time::Duration;
 
 /// For how many leases a device must have worked to be taken in, by how often it dropped out before.
-const WORKING_LEASES: [u32; 4] = [2, 4, 8, 12];
+const WORKING_LEASES: [u32; 3] = [2, 4, 8];
+const WORKING_LEASES_MAX: u32 = 12;
 
 /// A device that stayed in the configuration for so many leases has dropped out for another reason than before.
 const FORGIVEN_AFTER_LEASES: u32 = 60;
@@ -19,9 +20,9 @@ const FORGIVEN_AFTER_LEASES: u32 = 60;
 /// How much longer a proposal waits for a device each time that it was too short, and how often.
 const GRACE_DOUBLINGS_MAX: u32 = 2;
 
-/// How a device did lately, by its index.
+/// How each device did lately.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::protocol) struct Returns([Record; 2]);
+pub(in crate::protocol) struct Returns(PerDevice<Record>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
@@ -44,16 +45,19 @@ impl Record {
     /// For how many leases it must have worked.
     fn working_leases(&self) -> u32 {
         let times = usize::try_from(self.dropped.saturating_sub(1)).unwrap_or(usize::MAX);
-        WORKING_LEASES[times.min(WORKING_LEASES.len() - 1)]
+        WORKING_LEASES.get(times).copied().unwrap_or(WORKING_LEASES_MAX)
     }
 }
 
 impl Node {
     /// A later configuration is about to take the place of the known one.
     pub(in crate::protocol) fn note_devices(&mut self, next: &Configuration) {
-        let (now, forgiven_after) = (self.now, self.settings.lease * FORGIVEN_AFTER_LEASES);
+        let (now, forgiven_after) = (
+            self.now,
+            self.settings.lease.saturating_mul(FORGIVEN_AFTER_LEASES),
+        );
         for role in DeviceRole::ALL {
-            let record = &mut self.returns.0[role as usize];
+            let record = self.returns.0.of_mut(role);
             match (self.known.devices.contains(role), next.devices.contains(role)) {
                 (true, false) => record.drop_out(now, forgiven_after),
                 (false, true) => record.taken_in_at = Some(now),
@@ -64,23 +68,26 @@ impl Node {
 
     /// These were wanted for the configuration that is decided now, and failed or did not get ready in time.
     pub(in crate::protocol) fn note_devices_missed(&mut self, missed: DeviceSet) {
-        let (now, forgiven_after) = (self.now, self.settings.lease * FORGIVEN_AFTER_LEASES);
+        let (now, forgiven_after) = (
+            self.now,
+            self.settings.lease.saturating_mul(FORGIVEN_AFTER_LEASES),
+        );
         for role in missed.iter() {
-            self.returns.0[role as usize].drop_out(now, forgiven_after);
+            self.returns.0.of_mut(role).drop_out(now, forgiven_after);
         }
     }
 
     /// It has worked for long enough since it last stopped doing so, or dropped out.
     pub(in crate::protocol) fn may_return(&self, role: DeviceRole) -> bool {
-        let record = &self.returns.0[role as usize];
+        let record = self.returns.0.of(role);
         let working_since = self.replica(Replica::Device(role)).since;
         let since = (record.dropped_at).map_or(working_since, |dropped_at| dropped_at.max(working_since));
-        self.now.since(since) >= self.settings.lease * record.working_leases()
+        self.now.since(since) >= self.settings.lease.saturating_mul(record.working_leases())
     }
 
     /// How many times as long as usual a proposal waits for these devices.
     pub(in crate::protocol) fn grace_factor(&self, awaited: DeviceSet) -> u32 {
-        let dropped = awaited.iter().map(|role| self.returns.0[role as usize].dropped);
+        let dropped = awaited.iter().map(|role| self.returns.0.of(role).dropped);
         1 << dropped.max().unwrap_or_default().min(GRACE_DOUBLINGS_MAX)
     }
 }

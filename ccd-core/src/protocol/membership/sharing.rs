@@ -7,7 +7,7 @@
 //! Called with every heartbeat of a peer; the plan and the voter ask. Owns `Peer::sharing`.
 
 use crate::configuration::Configuration;
-use crate::ids::{DeviceRole, DeviceSet, NodeId, RegionId, Replica};
+use crate::ids::{DeviceRole, DeviceSet, NodeId, PerDevice, RegionId, Replica};
 use crate::protocol::Node;
 use crate::protocol::message::{DeviceReport, SeenHeartbeat};
 use crate::time::Time;
@@ -54,8 +54,8 @@ pub(in crate::protocol) enum Share {
 
 impl Node {
     /// What this node sees of its devices, for the others.
-    pub(super) fn device_reports(&self) -> [DeviceReport; 2] {
-        DeviceRole::ALL.map(|role| {
+    pub(super) fn device_reports(&self) -> PerDevice<DeviceReport> {
+        PerDevice::from_fn(|role| {
             if !self.settings.devices.contains(role) {
                 return DeviceReport::default();
             }
@@ -104,7 +104,7 @@ impl Node {
             let Some(peer) = self.peers.get_mut(&node) else {
                 return;
             };
-            let sharing = &mut peer.sharing[role as usize];
+            let sharing = peer.sharing.of_mut(role);
             // What is to be proven takes some heartbeats of both.
             let is_back = after >= lease;
             if proven {
@@ -119,7 +119,7 @@ impl Node {
                 _ => None,
             };
             if let (Some(was_other), Some(peer)) = (was_other, self.peers.get_mut(&node)) {
-                peer.sharing[role as usize].was_other = was_other;
+                peer.sharing.of_mut(role).was_other = was_other;
             }
         }
     }
@@ -139,7 +139,7 @@ impl Node {
         for role in self.device_roles() {
             let is_missed = (self.peers.get(&node)).is_some_and(|peer| {
                 peer.state.as_ref().is_some_and(|state| {
-                    let report = &state.device_reports[role as usize];
+                    let report = state.device_reports.of(role);
                     let found = peer.on_disk(role).map(|(heartbeat, _)| heartbeat.incarnation);
                     report.beat > 0
                         && report.region == self.replica(Replica::Device(role)).region
@@ -156,7 +156,7 @@ impl Node {
     pub(in crate::protocol) fn was_other_elsewhere(&self, role: DeviceRole) -> bool {
         (self.cluster_nodes().without(self.me()).iter())
             .filter_map(|node| self.peers.get(&node))
-            .any(|peer| peer.sharing[role as usize].was_other)
+            .any(|peer| peer.sharing.of(role).was_other)
     }
 
     fn finds_each_other(&self, node: NodeId, role: DeviceRole) -> bool {
@@ -165,13 +165,15 @@ impl Node {
         else {
             return false;
         };
-        let report = &state.device_reports[role as usize];
+        let report = state.device_reports.of(role);
         if !view.usable() || report.region != view.region {
             return false;
         }
-        let recent = self.settings.lease * RECENT_LEASES;
-        let beats = recent.as_nanos() / self.settings.heartbeat.as_nanos().max(1);
-        let beats = u64::try_from(beats).unwrap_or(u64::MAX);
+        let recent = self.settings.lease.saturating_mul(RECENT_LEASES);
+        let beats = (recent.as_nanos()).checked_div(self.settings.heartbeat.as_nanos());
+        let beats = beats
+            .and_then(|beats| u64::try_from(beats).ok())
+            .unwrap_or(u64::MAX);
         // Counted in heartbeats and not in time: a slow device is no other device.
         let is_recent = |found: u64, last: u64| found.saturating_add(beats) >= last;
         let found_mine = report.seen.iter().any(|seen| {
@@ -193,9 +195,9 @@ impl Node {
         if !view.usable() {
             return Share::Unknown;
         }
-        let report = &state.device_reports[role as usize];
-        let sharing = &peer.sharing[role as usize];
-        let span = self.settings.lease * PROOF_LEASES;
+        let report = state.device_reports.of(role);
+        let sharing = peer.sharing.of(role);
+        let span = self.settings.lease.saturating_mul(PROOF_LEASES);
         let is_early = (sharing.doubted_since).is_none_or(|since| self.now.since(since) < span);
         if report.region == RegionId::default() {
             return if report.opening && is_early {
@@ -246,10 +248,7 @@ impl Node {
             return None;
         }
         configuration.devices.iter().find_map(|role| {
-            let view = self
-                .replicas
-                .get(&Replica::Device(role))
-                .filter(|view| view.usable())?;
+            let view = Some(self.replica(Replica::Device(role))).filter(|view| view.usable())?;
             let meant = configuration.regions.get(role)?;
             (view.region != meant).then(|| {
                 format!(
@@ -263,6 +262,10 @@ impl Node {
     /// For people: a device that is not the same one on another node.
     pub(in crate::protocol) fn unshared_text(&self) -> Option<String> {
         let peers = || self.peers.keys().copied();
+        let was_other = |node: NodeId, role| {
+            let peer = self.peers.get(&node);
+            peer.is_some_and(|peer| peer.sharing.of(role).was_other)
+        };
         (self.settings.devices.iter())
             .flat_map(|role| peers().map(move |node| (role, node)))
             .find_map(|(role, node)| {
@@ -276,7 +279,7 @@ impl Node {
                         "the {role} is not the same disk on node {node}: both have region {here}, but what one node writes there the \
                          other does not find, so it has no vote: one of them is a copy"
                     )),
-                    Share::Unknown if self.peers[&node].sharing[role as usize].was_other => Some(format!(
+                    Share::Unknown if was_other(node, role) => Some(format!(
                         "the {role} was not the same disk on node {node} when that one was last heard, so it has no vote"
                     )),
                     _ => None,

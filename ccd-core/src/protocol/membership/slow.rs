@@ -61,7 +61,7 @@ impl TrackRecord {
     /// Its stay as a member has ended.
     fn on_left(&mut self, now: Time, lease: Duration, how: Departure) {
         let stay = self.joined_at.take().map(|joined_at| now.since(joined_at));
-        let is_short = |leases: u32| stay.map(|stay| stay < lease * leases);
+        let is_short = |leases: u32| stay.map(|stay| stay < lease.saturating_mul(leases));
         self.must_follow = how == Departure::TooSlow;
         let pause_leases = match how {
             Departure::AtWill => {
@@ -81,7 +81,7 @@ impl TrackRecord {
             Departure::TooSlow => {
                 // It may take as long to show it again as it was kept out.
                 let last = pause_leases(self.slow_stays, SLOW_PAUSE_DOUBLINGS_MAX).max(1);
-                self.slow_stays = match is_short(SHORT_STAY_LEASES * last) {
+                self.slow_stays = match is_short(SHORT_STAY_LEASES.saturating_mul(last)) {
                     Some(true) => self.slow_stays.saturating_add(1),
                     // What made a node slow gets a pause to pass in any case.
                     Some(false) => 1,
@@ -90,7 +90,7 @@ impl TrackRecord {
                 pause_leases(self.slow_stays, SLOW_PAUSE_DOUBLINGS_MAX)
             }
         };
-        self.held_back_until = now + lease * pause_leases;
+        self.held_back_until = now + lease.saturating_mul(pause_leases);
     }
 }
 
@@ -98,7 +98,9 @@ impl TrackRecord {
 fn pause_leases(stays: u32, doublings_max: u32) -> u32 {
     match stays {
         0 => 0,
-        stays => 1 << (stays - 1).min(doublings_max),
+        stays => 1_u32
+            .checked_shl(stays.saturating_sub(1).min(doublings_max))
+            .unwrap_or(u32::MAX),
     }
 }
 
@@ -117,23 +119,27 @@ impl Node {
     /// How long the members may take over a round since they last got some of it.
     fn round_patience(&self) -> Duration {
         let deadlines = if self.round_is_large() { IMAGE_DEADLINES } else { 1 };
-        self.settings.disk_deadline * deadlines + self.settings.heartbeat * ROUND_PATIENCE_BEATS
+        let beats = self.settings.heartbeat.saturating_mul(ROUND_PATIENCE_BEATS);
+        self.settings
+            .disk_deadline
+            .saturating_mul(deadlines)
+            .saturating_add(beats)
     }
 
     /// How long a member may go without progress while a configuration is installed.
     pub(in crate::protocol) fn install_patience(&self) -> Duration {
-        self.settings.disk_deadline * 2 + self.settings.lease
+        (self.settings.disk_deadline.saturating_mul(2)).saturating_add(self.settings.lease)
     }
 
     /// How long the others wait for a member that they served without until now. A lease in all is not exceeded with what comes
     /// before and after: the decision that takes it in, and the one that leaves it out again.
     pub(in crate::protocol) fn newcomer_patience(&self) -> Duration {
-        self.settings.lease / 2
+        self.settings.lease.checked_div(2).unwrap_or_default()
     }
 
     /// Whether these nodes go on without the others.
     pub(in crate::protocol) fn are_enough(&self, members: NodeSet) -> bool {
-        members.count() * 2 > self.cluster_nodes().count() || !self.usable_devices().is_empty()
+        members.is_more_than_half_of(self.cluster_nodes().count()) || !self.usable_devices().is_empty()
     }
 
     /// Nodes that this one, which serves, does so without: no members, or such as do not serve.
@@ -192,8 +198,9 @@ impl Node {
 
     pub(in crate::protocol) fn flapping(&self, node: NodeId) -> bool {
         (self.peers.get(&node)).is_some_and(|peer| {
-            let short = (peer.record.joined_at)
-                .is_some_and(|joined_at| self.now.since(joined_at) < self.settings.lease * SHORT_STAY_LEASES);
+            let short = (peer.record.joined_at).is_some_and(|joined_at| {
+                self.now.since(joined_at) < self.settings.lease.saturating_mul(SHORT_STAY_LEASES)
+            });
             short && peer.record.short_stays >= FLAPPING_STAYS
         })
     }

@@ -203,7 +203,7 @@ pub(in crate::protocol) fn flagged_text(known: &Configuration, missing: NodeSet)
 fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Plan {
     let total = view.all.count();
     if candidates.count() == 1 && devices.is_empty() && total > 1
-        || candidates.count() * 2 <= total && devices.is_empty()
+        || !candidates.is_more_than_half_of(total) && devices.is_empty()
     {
         let small = match view.small.iter().next() {
             Some(role) => format!(" (the {role} is too small for the database)"),

@@ -125,7 +125,7 @@ pub(super) fn improve(view: &View) -> Plan {
     } else {
         "a device is lost".to_string()
     };
-    if devices.is_empty() && members.count() * 2 <= view.all.count() {
+    if devices.is_empty() && !members.is_more_than_half_of(view.all.count()) {
         return Plan::Serve;
     }
     Plan::Propose(Want {

@@ -261,12 +261,12 @@ impl View<'_> {
 
     /// Whether these go on without anybody else.
     fn enough(&self, nodes: NodeSet) -> bool {
-        nodes.count() * 2 > self.all.count() || !self.usable.is_empty()
+        nodes.is_more_than_half_of(self.all.count()) || !self.usable.is_empty()
     }
 
     /// Whether these nodes with these devices can form a configuration.
     fn goes_on_with(&self, nodes: NodeSet, devices: DeviceSet) -> bool {
-        !devices.is_empty() || nodes.count() * 2 > self.all.count()
+        !devices.is_empty() || nodes.is_more_than_half_of(self.all.count())
     }
 
     fn is_blank(&self, node: NodeId) -> bool {
@@ -297,7 +297,7 @@ impl View<'_> {
         .chain(candidates.iter().filter(known))
         .chain(candidates.iter())
         .next()
-        .expect("this node is a candidate")
+        .unwrap_or(self.me)
     }
 }
 

@@ -23,18 +23,20 @@ pub(in crate::protocol) struct LastWords {
     due: bool,
 }
 
+/// Of a line, with its end.
+fn bytes_of(line: &str) -> usize {
+    line.len().saturating_add(1)
+}
+
 impl LastWords {
     pub fn add(&mut self, text: &str) {
-        let mut end = text.len().min(BYTES_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let line = String::from(&text[..end]);
-        self.bytes += line.len() + 1;
+        let end = text.floor_char_boundary(BYTES_MAX);
+        let line = String::from(text.get(..end).unwrap_or_default());
+        self.bytes = self.bytes.saturating_add(bytes_of(&line));
         self.lines.push_back(line);
         while self.bytes > BYTES_MAX && self.lines.len() > 1 {
-            let oldest = self.lines.pop_front().map_or(0, |line| line.len() + 1);
-            self.bytes -= oldest;
+            let oldest = self.lines.pop_front().map_or(0, |line| bytes_of(&line));
+            self.bytes = self.bytes.saturating_sub(oldest);
         }
         self.due = true;
     }

@@ -6,11 +6,13 @@
 //! track.rs       when a failed one is tried again (pure)       room.rs  how large a database they hold
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
+//! each.rs        one view for every replica that can be named
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
 
 mod bring;
+pub(super) mod each;
 pub(super) mod last_words;
 pub(super) mod loading;
 pub(super) mod own_area;
@@ -36,6 +38,12 @@ const CHECKPOINT_AT_PERCENT: u8 = 50;
 /// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) struct Attempt(pub u64);
+
+impl Attempt {
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// Which part of the node asked for an operation, and what for.
 #[derive(Clone, Debug)]
@@ -122,8 +130,7 @@ pub(in crate::protocol) enum Writes {
 impl Node {
     /// Asks for an operation on a replica.
     pub(in crate::protocol) fn ask(&mut self, replica: Replica, op: ReplicaOp, purpose: Purpose) -> Ticket {
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         let (leads_to, writes) = match &op {
             ReplicaOp::Append { record, .. } => (Some(record.next), Writes::Record),
             ReplicaOp::AppendTail { records } => (records.last().map(|record| record.next), Writes::Record),
@@ -136,7 +143,7 @@ impl Node {
         if let Some(leads_to) = leads_to {
             let view = self.replica_mut(replica);
             view.own = None;
-            view.writes_in_flight += 1;
+            view.writes_in_flight = view.writes_in_flight.saturating_add(1);
             view.leads_to = leads_to;
         }
         self.pending.push((ticket, replica, writes, purpose));
@@ -147,7 +154,7 @@ impl Node {
     /// An operation that changes the state of an area is answered: once all are, its position is known again.
     fn on_state_written(&mut self, replica: Replica, done: bool) {
         let view = self.replica_mut(replica);
-        view.writes_in_flight -= 1;
+        view.writes_in_flight = view.writes_in_flight.saturating_sub(1);
         view.journal_full &= !done;
         view.image_instead &= !done;
         view.own = (done && view.writes_in_flight == 0).then_some(view.leads_to);
@@ -172,7 +179,7 @@ impl Node {
         let (now, serves) = (self.now, self.is_open() && self.lease_holds());
         let due: alloc::vec::Vec<Replica> = (self.replicas.iter())
             .filter(|(_, view)| matches!(view.state, State::Closed { .. }) && view.track.is_due(now, serves))
-            .map(|(replica, _)| *replica)
+            .map(|(replica, _)| replica)
             .collect();
         for replica in due {
             self.replica_mut(replica).state = State::Opening;
@@ -207,7 +214,7 @@ impl Node {
             return;
         }
         let view = self.replica_mut(replica);
-        view.beat_sequence += 1;
+        view.beat_sequence = view.beat_sequence.saturating_add(1);
         let sequence = view.beat_sequence;
         let heartbeat = crate::replica::Heartbeat {
             incarnation: self.settings.incarnation,

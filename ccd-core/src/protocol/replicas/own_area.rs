@@ -222,7 +222,7 @@ impl Node {
                     if let Some(found) = foreign {
                         self.found_other_run(OtherRun::new(role, &found, now));
                     }
-                } else if begun >= still_since + lease * leases {
+                } else if begun >= still_since + lease.saturating_mul(leases) {
                     own.predecessor = own.foreign;
                     if let Some(found) = foreign.filter(|found| self.was_elsewhere(found)) {
                         self.distrust_state_folder(role, &found);
@@ -338,7 +338,7 @@ impl Node {
 
     /// The device on which another run was found is lost, and nothing of it is found on the others: it cannot be waited for.
     pub(in crate::protocol) fn forget_other_run_with_its_device(&mut self) {
-        let patience = self.settings.lease * GIVE_WAY_LEASES;
+        let patience = self.settings.lease.saturating_mul(GIVE_WAY_LEASES);
         let is_due = (self.other_run.as_ref()).is_some_and(|other| self.now >= other.at + patience);
         if is_due
             && !self

@@ -95,8 +95,8 @@ impl Node {
             let (counts, of) = match replica {
                 Replica::Local => (true, Bound::LocalCopy(self.me())),
                 Replica::Device(role) => {
-                    let counts = view.usable() || self.known.devices.contains(*role);
-                    (counts, Bound::Device(*role))
+                    let counts = view.usable() || self.known.devices.contains(role);
+                    (counts, Bound::Device(role))
                 }
             };
             Some((view.room_bytes()?, of)).filter(|_| counts)

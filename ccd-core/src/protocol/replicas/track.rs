@@ -12,7 +12,7 @@
 //! Pure; called by `replicas/mod.rs`.
 
 use crate::replica::ReplicaErrorKind;
-use crate::time::Time;
+use crate::time::{Time, doubled};
 use core::time::Duration;
 
 /// How long after its first failure a replica is opened again.
@@ -61,7 +61,7 @@ impl Track {
         worked: Option<Duration>,
         lease: Duration,
     ) {
-        let worked_for_long = worked.is_some_and(|worked| worked >= lease * WORKED_LEASES);
+        let worked_for_long = worked.is_some_and(|worked| worked >= lease.saturating_mul(WORKED_LEASES));
         // It was opened ahead of time, by a node that needed it: the pause goes on, and no other begins.
         let is_early = now < self.open_at && !worked_for_long;
         // A refused write is the reservation's affair, not the device's trouble.
@@ -113,7 +113,7 @@ impl Track {
     /// How long it must have worked before a configuration takes it in.
     pub fn return_after(&self, lease: Duration) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(RETURN_DOUBLINGS_MAX);
-        lease * (RETURN_LEASES << doublings)
+        doubled(lease.saturating_mul(RETURN_LEASES), doublings)
     }
 }
 

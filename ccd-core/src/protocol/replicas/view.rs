@@ -140,7 +140,7 @@ impl ReplicaView {
 
     /// It failed more than once, soon after it had worked again, and has not worked for long since.
     pub fn is_flapping(&self, now: Time, lease: Duration) -> bool {
-        self.track.is_flapping() && now.since(self.since) < lease * WORKED_LEASES
+        self.track.is_flapping() && now.since(self.since) < lease.saturating_mul(WORKED_LEASES)
     }
 
     pub fn error(&self) -> Option<&str> {

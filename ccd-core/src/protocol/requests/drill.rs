@@ -44,8 +44,7 @@ impl Drill {
 
 impl Node {
     pub(in crate::protocol) fn begin_drill(&mut self, client: ClientToken, deadline: Time) {
-        self.requests.serial += 1;
-        let serial = self.requests.serial;
+        let serial = self.requests.next_serial();
         let mut drill = Drill {
             client,
             deadline: deadline - MARGIN.min(deadline.since(self.now)),

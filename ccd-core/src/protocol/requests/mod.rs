@@ -47,7 +47,7 @@ pub(super) struct Requests {
     pub operator: Vec<Operator>,
     pub verifications: Vec<Verification>,
     /// Numbers verifications.
-    pub serial: u64,
+    serial: u64,
     /// No alarm before this that a request id was used twice: whoever can do that can do it often.
     next_reuse_alarm: Time,
 }
@@ -56,6 +56,12 @@ pub(super) struct Requests {
 const REUSE_ALARM_PAUSE: Duration = Duration::from_secs(10);
 
 impl Requests {
+    /// Of the next verification or drill.
+    pub fn next_serial(&mut self) -> u64 {
+        self.serial = self.serial.saturating_add(1);
+        self.serial
+    }
+
     /// Whether this misuse of a request id is to be recorded.
     pub fn take_reuse_alarm(&mut self, now: Time) -> bool {
         let due = now >= self.next_reuse_alarm;
@@ -236,7 +242,7 @@ impl Node {
             && self.proposal.is_none()
             && self.install.is_none()
             && self.member.is_none()
-            && self.now.since(self.waiting.1) > self.settings.lease * HOPELESS_LEASES
+            && self.now.since(self.waiting.1) > self.settings.lease.saturating_mul(HOPELESS_LEASES)
     }
 
     /// Of a request that was not started: busy is not the same as out of service.

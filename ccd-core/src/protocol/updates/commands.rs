@@ -164,10 +164,14 @@ impl Node {
         let Some(frozen) = &mut self.commands.frozen else {
             return;
         };
-        if !frozen.begun && frozen.refused.is_none() && self.now >= frozen.until {
+        if !frozen.begun
+            && frozen.refused.is_none()
+            && self.now >= frozen.until
+            && let Some(command) = frozen.freeze.summons.commands.first()
+        {
             let id = frozen.freeze.id;
             frozen.refused = Some(Veto {
-                command: frozen.freeze.summons.commands[0].clone(),
+                command: command.clone(),
                 timed_out: true,
                 why: format!(
                     "not begun within {} ms: an earlier command still runs on this node",
@@ -268,8 +272,7 @@ impl Node {
         {
             frozen.begun = true;
         }
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         self.actions.push(Action::RunCommand {
             ticket,
             run: CommandRun {
@@ -303,7 +306,7 @@ impl Node {
         let in_freeze = (self.commands.frozen.as_mut())
             .filter(|frozen| frozen.freeze.id == freeze && matches!(keyword, Keyword::Pre(_)));
         match (in_freeze, result) {
-            (Some(frozen), Ok(())) => frozen.agreed += 1,
+            (Some(frozen), Ok(())) => frozen.agreed = frozen.agreed.saturating_add(1),
             (Some(frozen), Err(failure)) if frozen.refused.is_none() => {
                 let text =
                     format!("{keyword} of the synchronization command {name} refused an update: {failure}");

@@ -95,9 +95,9 @@ impl Node {
             }
         }
         let left = self.time_left(request);
-        let reserve = (left / 4).min(RESERVE_MAX);
-        let limit = self.settings.sync_timeout.min(left - reserve);
-        self.freezes += 1;
+        let reserve = left.checked_div(4).unwrap_or_default().min(RESERVE_MAX);
+        let limit = self.settings.sync_timeout.min(left.saturating_sub(reserve));
+        self.freezes = self.freezes.saturating_add(1);
         let freeze = Freeze {
             id: FreezeId {
                 epoch: self.known.epoch,
@@ -113,7 +113,7 @@ impl Node {
             dry_run,
             agreed: NodeSet::EMPTY,
             refused: None,
-            until: self.now + limit + reserve / 2,
+            until: self.now + limit + reserve.checked_div(2).unwrap_or_default(),
             in_round: false,
         });
         // Their commands see the state that the update is for.
@@ -179,8 +179,13 @@ impl Node {
         } else if self.now >= driven.until {
             let late = self.known.members.minus(driven.agreed);
             let node = late.lowest().unwrap_or(self.me());
+            let Some(command) = driven.freeze.summons.commands.first().cloned() else {
+                // Nothing was to be run: there is nothing to wait for.
+                self.end_freeze();
+                return;
+            };
             let veto = Veto {
-                command: driven.freeze.summons.commands[0].clone(),
+                command,
                 timed_out: true,
                 why: format!(
                     "no word of it within {} ms (node {late}); see the log there: journalctl -u ccdd",

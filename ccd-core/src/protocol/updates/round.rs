@@ -89,8 +89,8 @@ impl Node {
         let mut admitted = shadow.clone();
         let mut updates: Vec<Update> = Vec::new();
         let mut requests = Vec::new();
-        let mut ops = 0;
-        let mut bytes = 0;
+        let mut ops = 0_usize;
+        let mut bytes = 0_usize;
         while updates.len() < ROUND_UPDATES_MAX
             && let Some((id, request)) = self.requests.first_queued()
         {
@@ -120,8 +120,8 @@ impl Node {
                 }
                 continue;
             }
-            ops += update.ops.len();
-            bytes += update.encoded_bytes_max();
+            ops = ops.saturating_add(update.ops.len());
+            bytes = bytes.saturating_add(update.encoded_bytes_max());
             if !updates.is_empty() && (ops > ROUND_OPS_MAX || bytes > RECORD_BATCH_BYTES_MAX) {
                 break;
             }

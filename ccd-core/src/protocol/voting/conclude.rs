@@ -28,8 +28,9 @@ const _: () = assert!(OVERRIDE_EPOCH_STEP > OVERRIDE_EPOCH_STEP_PER_NODE * 32);
 
 /// The epoch of an operator's override by this node, which knows this epoch.
 pub fn override_epoch(known: Epoch, node: NodeId) -> Epoch {
-    let first = (known.0 / OVERRIDE_EPOCH_STEP + 1) * OVERRIDE_EPOCH_STEP;
-    Epoch(first + node.index() as u64 * OVERRIDE_EPOCH_STEP_PER_NODE)
+    let step = (known.0 / OVERRIDE_EPOCH_STEP).saturating_add(1);
+    let of_node = (node.index() as u64).saturating_mul(OVERRIDE_EPOCH_STEP_PER_NODE);
+    Epoch(step.saturating_mul(OVERRIDE_EPOCH_STEP).saturating_add(of_node))
 }
 
 /// Whether an operator has overruled the votes on the way from one epoch to a later one: the only way to lose a branch.
@@ -179,12 +180,17 @@ impl Node {
             .fold(known.epoch, Epoch::max);
         // Nor is what it goes back behind taken for newer at the next start.
         let overruled = voted_for.max(self.bound.epoch());
+        let epoch = if proposal.forced {
+            override_epoch(overruled, self.me())
+        } else {
+            known.epoch.next()
+        };
+        if epoch > Epoch::MAX {
+            self.abandon(&format!("epoch {} is the last there can be", Epoch::MAX));
+            return;
+        }
         let configuration = Configuration {
-            epoch: if proposal.forced {
-                override_epoch(overruled, self.me())
-            } else {
-                known.epoch.next()
-            },
+            epoch,
             mode: if alone {
                 Mode::Solo(self.me())
             } else {
@@ -414,7 +420,7 @@ impl Node {
         self.send_to_all(&Message::Decided(configuration.clone()));
         let mut milestones = proposal.milestones;
         milestones.note("decided", self.now);
-        let mut recording = 0;
+        let mut recording = 0_usize;
         for role in self.device_roles() {
             let replica = Replica::Device(role);
             let takes_part = voters.contains(role) || configuration.devices.contains(role);
@@ -423,7 +429,7 @@ impl Node {
                     configuration: configuration.clone(),
                 };
                 self.ask(replica, op, Purpose::Recorded(proposal.attempt));
-                recording += 1;
+                recording = recording.saturating_add(1);
             }
         }
         if let (true, Err(why)) = (mine, &opens) {

@@ -75,7 +75,7 @@ impl Node {
         // Whatever was backed off from is decided. Who decided it, if it is here, is about to install it.
         let proposer = self.known.proposer;
         let turn = if self.linked(proposer) {
-            self.settings.heartbeat * TURN_BEATS
+            self.settings.heartbeat.saturating_mul(TURN_BEATS)
         } else {
             Duration::ZERO
         };

@@ -136,8 +136,8 @@ impl Node {
         instance: Epoch,
     ) -> Option<(Ballot, Configuration)> {
         let me = self.me();
-        (self.replicas.values())
-            .flat_map(|view| view.survey.areas.iter())
+        (self.replicas.iter())
+            .flat_map(|(_, view)| view.survey.areas.iter())
             .filter(|area| area.node == me)
             .filter_map(|area| area.ballot.as_ref())
             .filter(|block| block.instance == instance)

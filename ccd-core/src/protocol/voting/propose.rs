@@ -19,7 +19,7 @@ use crate::protocol::message::Message;
 use crate::protocol::plan::Want;
 use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Attempt, Purpose};
-use crate::time::Time;
+use crate::time::{Time, doubled};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -111,12 +111,16 @@ impl Node {
 
     fn propose_as(&mut self, want: Want, forced: bool, is_attended: bool) {
         if self.round_max >= ROUND_MAX {
-            self.refuse_to_propose();
+            self.refuse_to_propose(&format!("{ROUND_MAX} rounds of ballots are used up"));
+            return;
+        }
+        if self.known.epoch >= Epoch::MAX {
+            self.refuse_to_propose(&format!("epoch {} is the last there can be", Epoch::MAX));
             return;
         }
         self.impatient = false;
-        self.attempt.0 += 1;
-        self.round_max += 1;
+        self.attempt = self.attempt.next();
+        self.round_max = self.round_max.saturating_add(1);
         let instance = self.known.epoch;
         let ballot = Ballot {
             round: self.round_max,
@@ -234,11 +238,8 @@ impl Node {
     }
 
     /// Nothing can be proposed, now or later.
-    fn refuse_to_propose(&mut self) {
-        let why = format!(
-            "node {} cannot propose: {ROUND_MAX} rounds of ballots are used up",
-            self.me()
-        );
+    fn refuse_to_propose(&mut self, why: &str) {
+        let why = format!("node {} cannot propose: {why}", self.me());
         self.back_off_until = self.now + self.settings.lease;
         if self.waiting.0 != why {
             self.record(DecisionKind::Refused, why.clone());
@@ -257,10 +258,14 @@ impl Node {
     pub(in crate::protocol) fn give_up(&mut self, text: String) {
         if self.proposal.take().is_some() {
             // Nodes back off for different times, the lower-numbered ones for shorter.
-            let step = u32::try_from(self.me().index()).unwrap_or(0) + 1 + (self.attempt.0 % 3) as u32;
-            self.failures += 1;
-            let longer = 1 << (self.failures - 1).min(BACK_OFF_DOUBLINGS_MAX);
-            self.back_off_until = self.now + self.settings.heartbeat * step * longer;
+            let turn = (self.attempt.0 % 3) as u32;
+            let beats = u32::from(u8::from(self.me()))
+                .saturating_add(turn)
+                .saturating_add(1);
+            let doublings = self.failures.min(BACK_OFF_DOUBLINGS_MAX);
+            self.failures = self.failures.saturating_add(1);
+            self.back_off_until =
+                self.now + doubled(self.settings.heartbeat.saturating_mul(beats), doublings);
             if self.waiting.0 != text {
                 self.record(DecisionKind::Refused, text.clone());
             }
@@ -272,7 +277,7 @@ impl Node {
     /// vain before, which else would never be part of a configuration while it is slow.
     fn grace(&self) -> Duration {
         let awaited = (self.proposal.as_ref()).map_or(DeviceSet::EMPTY, |proposal| proposal.claims);
-        self.settings.heartbeat * GRACE_BEATS * self.grace_factor(awaited)
+        (self.settings.heartbeat.saturating_mul(GRACE_BEATS)).saturating_mul(self.grace_factor(awaited))
     }
 
     pub(in crate::protocol) fn proposal_deadline(&self) -> Time {
@@ -314,8 +319,8 @@ impl Node {
         let grace = self.grace();
         // Every operation has a deadline of its own; a proposal is several, and where devices are slow the next try gets
         // more time than the one that was too short.
-        let patience =
-            (self.settings.disk_deadline * 2 + self.settings.lease) * (1 + self.failures.min(BACK_OFF_MAX));
+        let once = (self.settings.disk_deadline.saturating_mul(2)).saturating_add(self.settings.lease);
+        let patience = once.saturating_mul(self.failures.min(BACK_OFF_MAX).saturating_add(1));
         let (now, head) = (self.now, self.head.position());
         let Some(proposal) = &mut self.proposal else {
             return;

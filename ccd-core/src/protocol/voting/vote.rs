@@ -10,7 +10,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::{Message, Obstacle, Promise};
 use crate::protocol::replicas::Purpose;
 use crate::replica::{ReplicaError, ReplicaOp};
-use crate::time::Time;
+use crate::time::{Time, doubled};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -150,11 +150,14 @@ impl Node {
         let outbids = |own: &Proposal| own.instance == instance && own.ballot < ballot;
         if self.proposal.as_ref().is_some_and(outbids) {
             self.proposal = None;
-            self.failures += 1;
+            self.failures = self.failures.saturating_add(1);
         }
         // Where disks are slow a ballot takes longer: each time that one was cut short, the next gets twice the time.
-        let beats = (TURN_BEATS + u32::from(u8::from(self.me()))) << self.failures.min(TURN_DOUBLINGS_MAX);
-        let turn = self.settings.heartbeat * beats;
+        let beats = TURN_BEATS.saturating_add(u8::from(self.me()).into());
+        let turn = doubled(
+            self.settings.heartbeat.saturating_mul(beats),
+            self.failures.min(TURN_DOUBLINGS_MAX),
+        );
         self.back_off_until = self.back_off_until.max(self.now + turn);
         if self.is_open() {
             let text = alloc::format!(

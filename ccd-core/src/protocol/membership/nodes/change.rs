@@ -74,7 +74,7 @@ impl Node {
         let master = self.known.master().filter(|node| able.contains(*node));
         match master.or(able.lowest()) {
             Some(to) if to != self.me() => {
-                self.changes.serial += 1;
+                self.changes.serial = self.changes.serial.saturating_add(1);
                 let request = RequestId {
                     client: u128::from(self.settings.incarnation.0) << 8 | u128::from(u8::from(self.me())),
                     sequence: self.changes.serial,
@@ -129,16 +129,12 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_nodes_changed(&mut self, request: RequestId, result: Result<(), Refusal>) {
-        let at = self
-            .changes
-            .forwarded
-            .iter()
-            .position(|forwarded| forwarded.request == request);
-        let Some(at) = at else {
+        let mut forwarded = self.changes.forwarded.iter_mut().enumerate();
+        let Some((at, forwarded)) = forwarded.find(|(_, forwarded)| forwarded.request == request) else {
             return;
         };
         match result {
-            Ok(()) => self.changes.forwarded[at].made = true,
+            Ok(()) => forwarded.made = true,
             Err(refusal) => {
                 let client = self.changes.forwarded.remove(at).client;
                 self.reply(client, Err(refusal));
@@ -215,7 +211,7 @@ impl Node {
                         "the region on the {role} has no area for node {node}: a region is made for a number of nodes; \
                          use a lower free number, or make it anew with `ccd-disk mkfs --role {role} --nodes {}` while the \
                          cluster is down and every node has the database in its local copy",
-                        node.index() + 1
+                        node.index().saturating_add(1)
                     )
                 };
                 return refuse(why);
@@ -232,7 +228,7 @@ impl Node {
             ..self.known.clone()
         };
         // Half of the nodes is a configuration, but a closed one: what follows could not be decided without the new node.
-        let majority = !next.devices.is_empty() || members.count() * 2 > init.nodes.count();
+        let majority = !next.devices.is_empty() || members.is_more_than_half_of(init.nodes.count());
         if !majority || !votes::admissible(&next) {
             return refuse(format!(
                 "the {} members that are active are no majority of the {} nodes that there would be",
