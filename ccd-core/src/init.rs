@@ -130,7 +130,7 @@ impl ClusterInit {
         let devices = rows::devices(&numbered)?;
         let options = options::Given(
             rows::of_key(&numbered, "OPTION")
-                .map(|(line, values)| (line, values[0].as_str(), values[1].as_str()))
+                .map(|(line, [name, value])| (line, name.as_str(), value.as_str()))
                 .collect(),
         )
         .check(!devices.is_empty())?;

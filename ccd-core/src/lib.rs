@@ -17,7 +17,19 @@
 //!
 //! Imports run upwards in this drawing and never back. The crate is `no_std` so that the compiler itself
 //! keeps clocks, files, sockets, threads and randomly ordered maps out.
+//!
+//! What ends a node ends it again at each start, if it was stored: so nothing here indexes, computes without a bound or unwraps.
+//! Where it is certain that nothing can go wrong, one function says why.
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 extern crate alloc;
 

@@ -114,9 +114,9 @@ impl Database {
             Some(Err(generation)) => return Err(OpError::OtherContent { request, generation }),
         }
         let mut next = self.clone();
-        let mut removed = 0;
+        let mut removed = 0_u64;
         for op in &update.ops {
-            removed += next.run(op)?;
+            removed = removed.saturating_add(next.run(op)?);
         }
         let generation = self.position.stamp.generation.next();
         next.position.stamp.generation = generation;
@@ -321,7 +321,10 @@ pub(super) fn tables_of(
     for row in content.rows.iter().filter(|row| wanted(&row.key)) {
         let fitting = match tables.get_mut(&row.key) {
             None => Err(RowError::NoFormat { key: row.key.clone() }),
-            Some((table, lines)) => checked_line(row, &table.columns).map(|line| lines.push(line + "\n")),
+            Some((table, lines)) => checked_line(row, &table.columns).map(|mut line| {
+                line.push('\n');
+                lines.push(line);
+            }),
         };
         if let Err(problem) = fitting {
             broken.push(BrokenRow::new(None, &row.to_text(), problem));
@@ -330,10 +333,14 @@ pub(super) fn tables_of(
     let mut built = RedBlackTreeMapSync::new_sync();
     for (key, (mut table, mut lines)) in tables {
         lines.sort_unstable();
-        for twice in lines.windows(2).filter(|pair| pair[0] == pair[1]) {
+        for (line, _) in lines
+            .iter()
+            .zip(lines.iter().skip(1))
+            .filter(|(line, next)| line == next)
+        {
             broken.push(BrokenRow::new(
                 None,
-                twice[0].trim_end(),
+                line.trim_end(),
                 RowError::RowTwice { key: key.clone() },
             ));
         }

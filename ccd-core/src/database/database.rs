@@ -4,7 +4,7 @@
 //! and checksum are those of the text form. `admit.rs` changes a database, `image.rs` and `text.rs` write it down.
 
 use super::error::OpError;
-use super::lines::{Lines, Measure};
+use super::lines::{Lines, Measure, byte_sum};
 use super::outcomes::Outcomes;
 use super::pattern::Matcher;
 use super::row::{self, SEPARATOR, check_format};
@@ -199,8 +199,8 @@ impl Database {
     pub fn is_whole(&self) -> bool {
         let (mut length_bytes, mut checksum) = (0_u64, 0_u64);
         self.write_text(|piece| {
-            length_bytes += piece.len() as u64;
-            checksum += piece.bytes().map(u64::from).sum::<u64>();
+            length_bytes = length_bytes.saturating_add(piece.len() as u64);
+            checksum = checksum.saturating_add(byte_sum(piece.as_bytes()));
         });
         (length_bytes, checksum) == (self.measure.length_bytes, self.measure.checksum)
     }
@@ -221,7 +221,7 @@ impl Database {
         let mut hasher = blake3::Hasher::new();
         let mut gathered = String::with_capacity(DIGEST_STRETCH_BYTES);
         self.write_text(|piece| {
-            if gathered.len() + piece.len() > DIGEST_STRETCH_BYTES {
+            if gathered.len().saturating_add(piece.len()) > DIGEST_STRETCH_BYTES {
                 hasher.update(gathered.as_bytes());
                 gathered.clear();
             }

@@ -7,6 +7,12 @@ use alloc::string::String;
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
+/// Of the day, if the number of the month is one.
+fn month_name(month: u64) -> &'static str {
+    let index = usize::try_from(month).unwrap_or(usize::MAX);
+    MONTHS.get(index).copied().unwrap_or("???")
+}
+
 const SECONDS_PER_DAY: u64 = 86_400;
 /// Days from 0000-03-01 to 1970-01-01, in the proleptic Gregorian calendar.
 const DAYS_BEFORE_1970: u64 = 719_468;
@@ -14,6 +20,11 @@ const DAYS_BEFORE_1970: u64 = 719_468;
 const DAYS_PER_ERA: u64 = 146_097;
 
 /// `Apr 16 09h49m47 1997`. Milliseconds are dropped.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "every date is less than 2^64 / 1000 seconds, which leaves room for all that is added; no divisor is 0, and what is \
+              taken away is less"
+)]
 pub fn date_text(date: Date) -> String {
     let seconds = date.0 / 1000;
     let (days, second) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
@@ -26,7 +37,7 @@ pub fn date_text(date: Date) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = (month_from_march + 2) % 12;
     let year = era * 400 + year_of_era + u64::from(month < 2);
-    let name = MONTHS[month as usize];
+    let name = month_name(month);
     format!(
         "{name} {day:02} {:02}h{:02}m{:02} {year:04}",
         second / 3600,
@@ -36,6 +47,11 @@ pub fn date_text(date: Date) -> String {
 }
 
 /// Reads what [`date_text`] writes; the day may also be one digit, with one or two spaces before it.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "the year has at most nine digits and is 1970 or more, and the other numbers are checked before they are used: less \
+              than 2^55 seconds, and more than 0"
+)]
 pub fn parse_date(text: &str) -> Option<Date> {
     let mut words = text.split_ascii_whitespace();
     let (month, day, time, year) = (words.next()?, words.next()?, words.next()?, words.next()?);

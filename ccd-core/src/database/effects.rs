@@ -158,10 +158,12 @@ impl Difference {
     pub fn keys(&self) -> Vec<KeyEffects<'_>> {
         let mut keys: BTreeMap<&Key, (u64, u64, FormatEffect)> = BTreeMap::new();
         for row in &self.rows_removed {
-            keys.entry(&row.key).or_default().0 += 1;
+            let (removed, _, _) = keys.entry(&row.key).or_default();
+            *removed = removed.saturating_add(1);
         }
         for row in &self.rows_added {
-            keys.entry(&row.key).or_default().1 += 1;
+            let (_, added, _) = keys.entry(&row.key).or_default();
+            *added = added.saturating_add(1);
         }
         for (key, _) in &self.formats_added {
             keys.entry(key).or_default().2 = FormatEffect::Made;
@@ -231,8 +233,11 @@ impl Difference {
     }
 
     /// As bytes, for a history.
+    #[expect(
+        clippy::expect_used,
+        reason = "writing to memory does not fail, and the types hold nothing that postcard cannot write"
+    )]
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory does not fail, and the types hold nothing that postcard cannot write.
         postcard::to_allocvec(self).expect("plain data encodes")
     }
 

@@ -30,11 +30,13 @@ pub(super) fn push_encoded(text: &mut String, value: &str) {
     let mut rest = value;
     while let Some(start) = rest.find(is_encoded) {
         text.push_str(&rest[..start]);
-        let length = rest[start..].chars().next().map_or(1, char::len_utf8);
-        for byte in &rest.as_bytes()[start..start + length] {
-            let _ = write!(text, "%{byte:02X}");
+        let mut after = rest[start..].chars();
+        if let Some(encoded) = after.next() {
+            for byte in encoded.encode_utf8(&mut [0; 4]).bytes() {
+                let _ = write!(text, "%{byte:02X}");
+            }
         }
-        rest = &rest[start + length..];
+        rest = after.as_str();
     }
     text.push_str(rest);
 }
@@ -51,12 +53,12 @@ pub(super) fn decoded(text: &str) -> Result<Cow<'_, str>, RowError> {
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         if *first == b'%' {
-            let digits = after.get(..2).ok_or_else(refused)?;
+            let (digits, after) = after.split_first_chunk::<2>().ok_or_else(refused)?;
             let digit = |byte: u8| char::from(byte).to_digit(16);
-            let high = digit(digits[0]).ok_or_else(refused)?;
-            let low = digit(digits[1]).ok_or_else(refused)?;
-            bytes.push((high * 16 + low) as u8);
-            rest = &after[2..];
+            let [high, low] = digits.map(digit);
+            let (high, low) = (high.ok_or_else(refused)?, low.ok_or_else(refused)?);
+            bytes.push((high << 4 | low) as u8);
+            rest = after;
         } else {
             bytes.push(*first);
             rest = after;

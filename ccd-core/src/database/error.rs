@@ -114,7 +114,7 @@ pub struct BrokenRows {
 
 impl BrokenRows {
     pub(super) fn push(&mut self, broken: BrokenRow) {
-        self.total += 1;
+        self.total = self.total.saturating_add(1);
         if self.first.len() < PROBLEMS_NAMED_MAX {
             self.first.push(broken);
         }

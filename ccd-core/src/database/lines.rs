@@ -43,19 +43,19 @@ impl Measure {
     pub fn of_line(line: &str) -> Self {
         Self {
             rows: 1,
-            length_bytes: line.len() as u64 + 1,
-            checksum: byte_sum(line.as_bytes()) + u64::from(b'\n'),
+            length_bytes: (line.len() as u64).saturating_add(1),
+            checksum: byte_sum(line.as_bytes()).saturating_add(b'\n'.into()),
         }
     }
     pub fn add(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.length_bytes += other.length_bytes;
-        self.checksum += other.checksum;
+        self.rows = self.rows.saturating_add(other.rows);
+        self.length_bytes = self.length_bytes.saturating_add(other.length_bytes);
+        self.checksum = self.checksum.saturating_add(other.checksum);
     }
     pub fn subtract(&mut self, other: Self) {
-        self.rows -= other.rows;
-        self.length_bytes -= other.length_bytes;
-        self.checksum -= other.checksum;
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.length_bytes = self.length_bytes.saturating_sub(other.length_bytes);
+        self.checksum = self.checksum.saturating_sub(other.checksum);
     }
 }
 
@@ -121,9 +121,11 @@ impl Lines {
             return false;
         };
         let Ok(at) = find(chunk, line) else { return false };
-        let mut shrunk = String::with_capacity(chunk.len() - line.len() - 1);
-        shrunk.push_str(&chunk[..at]);
-        shrunk.push_str(&chunk[at + line.len() + 1..]);
+        let (before, from) = chunk.split_at(at);
+        let after = from.split_once('\n').map_or("", |(_, after)| after);
+        let mut shrunk = String::with_capacity(before.len().saturating_add(after.len()));
+        shrunk.push_str(before);
+        shrunk.push_str(after);
         let bound: Box<str> = bound.into();
         if shrunk.is_empty() {
             self.chunks.remove_mut(&*bound);
@@ -214,9 +216,9 @@ impl Lines {
             .range::<str, _>((Bound::Excluded(&*bound), Bound::Unbounded))
             .next();
         if let Some((next, chunk)) = after
-            && text.len() + chunk.len() <= CHUNK_BYTES_JOINED
+            && text.len().saturating_add(chunk.len()) <= CHUNK_BYTES_JOINED
         {
-            let (next, joined) = (next.clone(), text + chunk);
+            let (next, joined) = (next.clone(), [text.as_str(), &**chunk].concat());
             self.chunks.remove_mut(&*next);
             self.chunks.insert_mut(bound, joined.into_boxed_str());
             return;
@@ -226,9 +228,9 @@ impl Lines {
             .range::<str, _>((Bound::Unbounded, Bound::Excluded(&*bound)))
             .next_back();
         if let Some((previous, chunk)) = before
-            && text.len() + chunk.len() <= CHUNK_BYTES_JOINED
+            && text.len().saturating_add(chunk.len()) <= CHUNK_BYTES_JOINED
         {
-            let (previous, joined) = (previous.clone(), String::from(&**chunk) + &text);
+            let (previous, joined) = (previous.clone(), [&**chunk, text.as_str()].concat());
             self.chunks.remove_mut(&*bound);
             self.chunks.insert_mut(previous, joined.into_boxed_str());
             return;
@@ -253,7 +255,7 @@ impl Bulk {
             length_bytes: text.len() as u64,
             checksum: byte_sum(text.as_bytes()),
         });
-        if !self.rest.is_empty() && self.rest.len() + text.len() > CHUNK_BYTES_BULK {
+        if !self.rest.is_empty() && self.rest.len().saturating_add(text.len()) > CHUNK_BYTES_BULK {
             let (few, after) = text.split_at(whole_lines(
                 text,
                 CHUNK_BYTES_BULK.saturating_sub(self.rest.len()),
@@ -285,11 +287,16 @@ impl Bulk {
 
 /// The lines of the text that fill so many bytes: how many bytes they have. Lines are at most 4 KiB, usually far less.
 fn whole_lines(text: &str, bytes_min: usize) -> usize {
-    if bytes_min == 0 {
+    let Some(last) = bytes_min.checked_sub(1) else {
         return 0;
-    }
-    let from = (bytes_min - 1).min(text.len());
-    memchr::memchr(b'\n', &text.as_bytes()[from..]).map_or(text.len(), |at| from + at + 1)
+    };
+    let from = text.as_bytes().get(last..).unwrap_or_default();
+    memchr::memchr(b'\n', from).map_or(text.len(), |at| after_break(last, at))
+}
+
+/// Behind the line break that is `at` bytes behind `from`.
+const fn after_break(from: usize, at: usize) -> usize {
+    from.saturating_add(at).saturating_add(1)
 }
 
 impl PartialEq for Lines {
@@ -319,12 +326,14 @@ fn find(chunk: &str, line: &str) -> Result<usize, usize> {
     // Both always stand at the start of a line (or at the end of the chunk).
     let (mut low, mut high) = (0, bytes.len());
     while low < high {
-        let probe = low + (high - low) / 2;
-        let start = memchr::memrchr(b'\n', &bytes[low..probe]).map_or(low, |at| low + at + 1);
-        let end = memchr::memchr(b'\n', &bytes[start..high]).map_or(high, |at| start + at);
-        match bytes[start..end].cmp(line) {
+        let probe = low.midpoint(high);
+        let before = bytes.get(low..probe).unwrap_or_default();
+        let start = memchr::memrchr(b'\n', before).map_or(low, |at| after_break(low, at));
+        let from = bytes.get(start..high).unwrap_or_default();
+        let len = memchr::memchr(b'\n', from).unwrap_or(from.len());
+        match from.get(..len).unwrap_or_default().cmp(line) {
             core::cmp::Ordering::Equal => return Ok(start),
-            core::cmp::Ordering::Less => low = (end + 1).min(high),
+            core::cmp::Ordering::Less => low = after_break(start, len).min(high),
             core::cmp::Ordering::Greater => high = start,
         }
     }
@@ -334,19 +343,23 @@ fn find(chunk: &str, line: &str) -> Result<usize, usize> {
 /// The start of a line near the middle of a chunk, if it has more than one line.
 fn middle(chunk: &str) -> Option<usize> {
     let bytes = chunk.as_bytes();
-    let half = bytes.len() / 2;
-    let before = memchr::memrchr(b'\n', &bytes[..half]);
-    let after = || memchr::memchr(b'\n', &bytes[half..bytes.len() - 1]).map(|at| half + at);
-    before.or_else(after).map(|at| at + 1)
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let before = memchr::memrchr(b'\n', first).map(|at| after_break(0, at));
+    let after = || {
+        let (_, second) = second.split_last()?;
+        memchr::memchr(b'\n', second).map(|at| after_break(first.len(), at))
+    };
+    before.or_else(after)
 }
 
 /// The chunk with a line inserted; exactly as long as it needs to be.
 fn with_line(chunk: &str, at: usize, line: &str) -> Box<str> {
-    let mut grown = String::with_capacity(chunk.len() + line.len() + 1);
-    grown.push_str(&chunk[..at]);
+    let (before, after) = chunk.split_at(at);
+    let mut grown = String::with_capacity(chunk.len().saturating_add(line.len()).saturating_add(1));
+    grown.push_str(before);
     grown.push_str(line);
     grown.push('\n');
-    grown.push_str(&chunk[at..]);
+    grown.push_str(after);
     grown.into_boxed_str()
 }
 

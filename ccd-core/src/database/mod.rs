@@ -4,6 +4,7 @@
 //! error.rs      why a key, row, update, record or image is refused
 //! encoding.rs   how a value stands in text
 //! row.rs        Key, Row: limits, text form of one row
+//! sizes.rs      sums of sizes, which have no end to go beyond
 //! pattern.rs    Pattern: what query and remove match
 //! lines.rs      the rows of one key: a persistent sorted set of text lines
 //! outcomes.rs   which of the last updates were applied
@@ -40,6 +41,7 @@ mod outcomes;
 mod pattern;
 mod record;
 mod row;
+mod sizes;
 mod text;
 mod transaction;
 mod update;

@@ -14,6 +14,8 @@ pub const OUTCOMES_MAX: usize = 4096;
 /// Of each table.
 const FANOUT: usize = 16;
 const BUCKETS: usize = FANOUT * FANOUT;
+/// Of a hash, what is left is the number of a bucket.
+const HASH_SHIFT: u32 = u64::BITS - BUCKETS.ilog2();
 
 type Bucket = Arc<[Outcome]>;
 type Branch = Arc<[Bucket; FANOUT]>;
@@ -45,7 +47,7 @@ impl Outcomes {
     /// The id tells what it held when it was applied.
     pub(super) fn find(&self, request: RequestId, now: Generation) -> Option<Outcome> {
         let (branch, bucket) = bucket_of(request);
-        let mut bucket = self.branches[branch][bucket].iter();
+        let mut bucket = self.branches.get(branch)?.get(bucket)?.iter();
         let is_found = |outcome: &&Outcome| {
             outcome.request.is_same_request(request) && is_remembered(outcome.generation, now)
         };
@@ -58,9 +60,11 @@ impl Outcomes {
             return;
         }
         let (branch, bucket) = bucket_of(request);
-        let branch = &mut Arc::make_mut(&mut self.branches)[branch];
-        let bucket = &mut Arc::make_mut(branch)[bucket];
-        let mut entries = Vec::with_capacity(bucket.len() + 1);
+        let branch = Arc::make_mut(&mut self.branches).get_mut(branch);
+        let Some(bucket) = branch.and_then(|branch| Arc::make_mut(branch).get_mut(bucket)) else {
+            return;
+        };
+        let mut entries = Vec::with_capacity(bucket.len().saturating_add(1));
         entries.extend(
             bucket
                 .iter()
@@ -105,7 +109,7 @@ fn bucket_of(request: RequestId) -> (usize, usize) {
     let sequence = u64::from(request.sequence as u32);
     let folded = (request.client as u64) ^ ((request.client >> 64) as u64) ^ sequence.rotate_left(32);
     let mixed = (folded ^ (folded >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let index = (mixed >> (64 - BUCKETS.ilog2())) as usize;
+    let index = (mixed >> HASH_SHIFT) as usize;
     (index / FANOUT, index % FANOUT)
 }
 

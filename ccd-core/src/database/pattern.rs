@@ -7,6 +7,7 @@ use super::encoding::{decoded, push_encoded};
 use super::error::{OpError, RowError};
 use super::lines::Lines;
 use super::row::{self, COLUMNS_DECODED_MAX, COLUMNS_MAX, Key, SEPARATOR};
+use super::sizes::total;
 use super::{Row, error::shortened};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -141,7 +142,7 @@ impl Matcher {
             .into());
         }
         row::check_column_count(key, pattern.named.len())?;
-        let mut columns = Vec::with_capacity(pattern.columns.len() + pattern.named.len());
+        let mut columns = Vec::with_capacity(total([pattern.columns.len(), pattern.named.len()]));
         let mut add = |index, text: &str| {
             row::check_text_length(key, text)?;
             columns.push(Column {
@@ -220,8 +221,10 @@ impl Matcher {
 /// The longest text that every match starts with: the key, leading columns without wildcard, and the beginning of
 /// the next one. And whether every match is this text.
 fn settle(key: &Key, columns: &mut [Column], column_count: usize) -> (String, bool) {
-    let text_bytes: usize = columns.iter().map(|column| column.pattern.first.len() + 1).sum();
-    let mut prefix = String::with_capacity(key.as_str().len() + 1 + text_bytes);
+    let text_bytes = columns
+        .iter()
+        .map(|column| total([column.pattern.first.len(), 1]));
+    let mut prefix = String::with_capacity(total(text_bytes.chain([key.as_str().len(), 1])));
     prefix.push_str(key.as_str());
     prefix.push(SEPARATOR);
     for wanted in 0..column_count {
@@ -234,7 +237,7 @@ fn settle(key: &Key, columns: &mut [Column], column_count: usize) -> (String, bo
         }
         // Text forms are canonical: equal text, equal value.
         column.settled = true;
-        if wanted + 1 < column_count {
+        if wanted < column_count.saturating_sub(1) {
             prefix.push(SEPARATOR);
         }
     }
@@ -289,8 +292,8 @@ impl ColumnPattern {
             return false;
         };
         for middle in middles {
-            match rest.find(middle.as_str()) {
-                Some(start) => rest = &rest[start + middle.len()..],
+            match rest.split_once(middle.as_str()) {
+                Some((_, after)) => rest = after,
                 None => return false,
             }
         }

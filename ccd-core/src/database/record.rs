@@ -4,10 +4,11 @@
 //! members and lie in every journal. They have no checksum of their own: what travels is sealed, and every block of a journal
 //! ends doubt about what it holds.
 
+use super::sizes::total;
 use super::update::{RECORD_BYTES_LARGEST, RECORD_OVERHEAD_BYTES};
 use super::{Database, ImageError, Record, RecordBody, Update};
 use crate::configuration::Configuration;
-use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, Stamp};
+use crate::ids::{Epoch, Lineage, NodeSet, Position, Stamp};
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::vec::Vec;
@@ -65,7 +66,7 @@ impl Record {
             "each update was admitted"
         );
         let bytes = if encoded_updates.len() <= MADE_BYTES_MAX {
-            let mut bytes = Vec::with_capacity(encoded_updates.len() + ENVELOPE_BYTES);
+            let mut bytes = Vec::with_capacity(total([encoded_updates.len(), ENVELOPE_BYTES]));
             bytes = appended(&(prev.position, position, UPDATES_VARIANT, updates.len()), bytes);
             bytes.extend_from_slice(&encoded_updates);
             Made::from(appended(&members, bytes))
@@ -135,7 +136,12 @@ impl Record {
             RecordBody::Updates { updates, .. } => updates.as_slice(),
             RecordBody::Rollback | RecordBody::Open | RecordBody::OpenAll => &[],
         };
-        RECORD_OVERHEAD_BYTES + updates.iter().map(Update::encoded_bytes_max).sum::<usize>()
+        total(
+            updates
+                .iter()
+                .map(Update::encoded_bytes_max)
+                .chain([RECORD_OVERHEAD_BYTES]),
+        )
     }
 
     /// The record as bytes; at most [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX) beside the text that it loads, if its
@@ -154,7 +160,12 @@ impl Record {
             (None, RecordBody::Updates { updates, .. }) => updates.as_slice(),
             (None, _) => &[],
         };
-        RECORD_OVERHEAD_BYTES + updates.iter().map(Update::encoded_bytes_max).sum::<usize>()
+        total(
+            updates
+                .iter()
+                .map(Update::encoded_bytes_max)
+                .chain([RECORD_OVERHEAD_BYTES]),
+        )
     }
 
     /// Reads what a journal holds, and checks the lineage too: a record whose `next.lineage` does not follow from its content
@@ -218,8 +229,11 @@ fn damaged(what: alloc::string::String) -> ImageError {
     ImageError(what)
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "writing to memory does not fail, and the types hold nothing that postcard cannot write"
+)]
 fn appended<T: serde::Serialize>(value: &T, bytes: Vec<u8>) -> Vec<u8> {
-    // Writing to memory does not fail, and the types hold nothing that postcard cannot write.
     postcard::to_extend(value, bytes).expect("a value of plain data encodes")
 }
 
@@ -229,13 +243,12 @@ fn after_updates(prev: Position, epoch: Epoch, updates: &[Update], members: Node
     let mut lineage = prev.lineage;
     let mut encoded = Vec::with_capacity(updates.iter().map(Update::encoded_bytes_max).sum());
     for update in updates {
-        // Wraps only for a crafted record; no cluster lives for 2⁶⁴ updates.
-        generation = Generation(generation.0.wrapping_add(1));
+        generation = generation.next();
         let start = encoded.len();
         encoded = appended(update, encoded);
         let mut hasher = blake3::Hasher::new_keyed(LINEAGE_KEY);
         hasher.update(&lineage.0);
-        hasher.update(&encoded[start..]);
+        hasher.update(encoded.get(start..).unwrap_or_default());
         hasher.update(&epoch.0.to_le_bytes());
         hasher.update(&generation.0.to_le_bytes());
         hasher.update(&members.bits().to_le_bytes());
@@ -255,6 +268,7 @@ mod tests {
     use super::super::{Op, Pattern, Precondition};
     use super::*;
     use crate::configuration::RestoreFlag;
+    use crate::ids::Generation;
     use alloc::string::String;
     use alloc::vec;
     use proptest::prelude::*;

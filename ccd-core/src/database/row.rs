@@ -6,6 +6,7 @@
 pub use super::encoding::SEPARATOR;
 use super::encoding::{decoded, is_encoded, push_encoded};
 use super::error::{KeyError, RowError};
+use super::sizes::total;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -136,7 +137,7 @@ pub fn check_format(key: &Key, columns: &[String]) -> Result<(), RowError> {
                 name: super::error::shortened(name),
             });
         }
-        if columns[..index].contains(name) {
+        if columns.iter().take(index).any(|earlier| earlier == name) {
             return Err(RowError::ColumnTwice {
                 key: key.clone(),
                 name: name.clone(),
@@ -227,7 +228,8 @@ impl Row {
 
     /// `KEY:val:val`, encoded, without a line break.
     pub fn to_text(&self) -> String {
-        let bytes = self.key.as_str().len() + self.values.iter().map(|value| value.len() + 1).sum::<usize>();
+        let bytes = total(self.values.iter().map(|value| total([value.len(), 1])));
+        let bytes = total([self.key.as_str().len(), bytes]);
         let mut text = String::with_capacity(bytes);
         text.push_str(self.key.as_str());
         for value in &self.values {

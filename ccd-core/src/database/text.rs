@@ -148,10 +148,10 @@ pub fn convert_text(text: &[u8], date: Date) -> Result<String, TextError> {
 pub fn purify_text(text: &[u8]) -> Purified {
     let text = without_byte_order_mark(text);
     let mut scan = Scan::default();
-    let mut start = 0;
+    let mut start = 0_usize;
     for (number, bytes) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
-        scan.line(number, bytes, &text[..start]);
-        start += bytes.len();
+        scan.line(number, bytes, text.get(..start).unwrap_or_default());
+        start = start.saturating_add(bytes.len());
     }
     scan.finish()
 }

@@ -108,16 +108,17 @@ impl Transaction {
         };
         let mut errors = TransactionError::default();
         let text = without_byte_order_mark(text);
-        let mut start = 0;
+        let mut start = 0_usize;
         for (line, bytes) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
-            if let Err(problem) = reader.line(without_line_break(bytes), &text[..start]) {
-                errors.total += 1;
+            let before = text.get(..start).unwrap_or_default();
+            if let Err(problem) = reader.line(without_line_break(bytes), before) {
+                errors.total = errors.total.saturating_add(1);
                 if errors.first.len() < PROBLEMS_NAMED_MAX {
                     let text = shortened(&String::from_utf8_lossy(without_line_break(bytes)));
                     errors.first.push(BrokenLine { line, text, problem });
                 }
             }
-            start += bytes.len();
+            start = start.saturating_add(bytes.len());
         }
         if errors.total == 0 {
             Ok(reader.transaction)
@@ -150,11 +151,10 @@ impl Reader {
         ) else {
             return Err(LineError::NoStatement);
         };
-        let name = &line[..end];
-        if line[end..].starts_with(SEPARATOR) {
+        let (name, rest) = line.split_at(end);
+        let Some(rest) = rest.strip_prefix(' ') else {
             return self.plain_row(name, line, before);
-        }
-        let rest = &line[end + 1..];
+        };
         match name {
             "add" => self.op(Op::Add(Row::parse_text(rest)?)),
             "remove" => {

@@ -2,6 +2,7 @@
 
 use super::record::Made;
 use super::row::COLUMNS_DECODED_MAX;
+use super::sizes::total;
 use super::{Content, ContentText, Key, Pattern, Row};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Generation, NodeId, NodeSet, Position, RequestId};
@@ -145,30 +146,33 @@ impl Update {
     pub fn encoded_bytes_max(&self) -> usize {
         let preconditions = self.preconditions.iter().map(|precondition| match precondition {
             Precondition::Generation(_) => 16,
-            Precondition::RowPresent(row) | Precondition::RowAbsent(row) => 4 + row_bytes_max(row),
+            Precondition::RowPresent(row) | Precondition::RowAbsent(row) => total([4, row_bytes_max(row)]),
         });
-        let fixed =
-            128 + text_bytes_max(&self.who.program) + self.reason.as_deref().map_or(0, text_bytes_max);
-        fixed + preconditions.sum::<usize>() + self.ops.iter().map(Op::encoded_bytes_max).sum::<usize>()
+        let reason = self.reason.as_deref().map_or(0, text_bytes_max);
+        let fixed = [128, text_bytes_max(&self.who.program), reason];
+        let ops = self.ops.iter().map(Op::encoded_bytes_max);
+        total(fixed.into_iter().chain(preconditions).chain(ops))
     }
 }
 
 impl Op {
     /// At least as many bytes as the operation takes in a record.
     pub fn encoded_bytes_max(&self) -> usize {
-        4 + match self {
-            Self::Add(row) => row_bytes_max(row),
-            Self::Remove(pattern) => pattern_bytes_max(pattern),
-            Self::Format { key, columns } => text_bytes_max(key.as_str()) + texts_bytes_max(columns),
-            Self::RemoveFormat(key) => text_bytes_max(key.as_str()),
+        total(match self {
+            Self::Add(row) => [4, row_bytes_max(row), 0],
+            Self::Remove(pattern) => [4, pattern_bytes_max(pattern), 0],
+            Self::Format { key, columns } => [4, text_bytes_max(key.as_str()), texts_bytes_max(columns)],
+            Self::RemoveFormat(key) => [4, text_bytes_max(key.as_str()), 0],
             Self::ReplaceKey { key, content, .. } => {
-                4 + text_bytes_max(key.as_str()) + content_bytes_max(content)
+                [8, text_bytes_max(key.as_str()), content_bytes_max(content)]
             }
-            Self::ReplaceAll { content, .. } => 4 + content_bytes_max(content),
-            Self::Purify => 0,
-            Self::LoadAll { text, .. } => content_text_bytes_max(text),
-            Self::LoadKey { key, text, .. } => text_bytes_max(key.as_str()) + content_text_bytes_max(text),
-        }
+            Self::ReplaceAll { content, .. } => [8, content_bytes_max(content), 0],
+            Self::Purify => [4, 0, 0],
+            Self::LoadAll { text, .. } => [4, content_text_bytes_max(text), 0],
+            Self::LoadKey { key, text, .. } => {
+                [4, text_bytes_max(key.as_str()), content_text_bytes_max(text)]
+            }
+        })
     }
 }
 
@@ -248,42 +252,47 @@ fn text_bytes_max(text: &str) -> usize {
         0x80..0x4000 => 2,
         _ => LENGTH_BYTES_MAX,
     };
-    length_bytes + text.len()
+    total([length_bytes, text.len()])
 }
 
 fn texts_bytes_max(texts: &[String]) -> usize {
-    LENGTH_BYTES_MAX + texts.iter().map(|text| text_bytes_max(text)).sum::<usize>()
+    total(
+        texts
+            .iter()
+            .map(|text| text_bytes_max(text))
+            .chain([LENGTH_BYTES_MAX]),
+    )
 }
 
 fn row_bytes_max(row: &Row) -> usize {
-    text_bytes_max(row.key.as_str()) + texts_bytes_max(&row.values)
+    total([text_bytes_max(row.key.as_str()), texts_bytes_max(&row.values)])
 }
 
 fn pattern_bytes_max(pattern: &Pattern) -> usize {
     let columns = pattern
         .columns
         .iter()
-        .map(|column| 1 + column.as_deref().map_or(0, text_bytes_max));
+        .map(|column| total([1, column.as_deref().map_or(0, text_bytes_max)]));
     let named = pattern
         .named
         .iter()
-        .map(|(name, text)| text_bytes_max(name) + text_bytes_max(text));
-    text_bytes_max(pattern.key.as_str())
-        + 3 * LENGTH_BYTES_MAX
-        + columns.sum::<usize>()
-        + named.sum::<usize>()
+        .map(|(name, text)| total([text_bytes_max(name), text_bytes_max(text)]));
+    let fixed = [text_bytes_max(pattern.key.as_str()), 3 * LENGTH_BYTES_MAX];
+    total(fixed.into_iter().chain(columns).chain(named))
 }
 
 fn content_bytes_max(content: &Content) -> usize {
     let formats = content
         .formats
         .iter()
-        .map(|(key, columns)| text_bytes_max(key.as_str()) + texts_bytes_max(columns));
-    2 * LENGTH_BYTES_MAX + formats.sum::<usize>() + content.rows.iter().map(row_bytes_max).sum::<usize>()
+        .map(|(key, columns)| total([text_bytes_max(key.as_str()), texts_bytes_max(columns)]));
+    let rows = content.rows.iter().map(row_bytes_max);
+    total(formats.chain(rows).chain([2 * LENGTH_BYTES_MAX]))
 }
 
 fn content_text_bytes_max(text: &ContentText) -> usize {
-    4 + LENGTH_BYTES_MAX + usize::try_from(text.len_bytes()).unwrap_or(usize::MAX / 2)
+    let text_bytes = usize::try_from(text.len_bytes()).unwrap_or(usize::MAX);
+    total([4, LENGTH_BYTES_MAX, text_bytes])
 }
 
 /// What a journal holds and what an update request carries: one step of a replica from one position to the next.

@@ -97,8 +97,8 @@ fn matches(pattern: &str, text: &str) -> bool {
         if pieces.peek().is_none() {
             return rest.ends_with(piece);
         }
-        match rest.find(piece) {
-            Some(at) => rest = &rest[at + piece.len()..],
+        match rest.split_once(piece) {
+            Some((_, after)) => rest = after,
             None => return false,
         }
     }
@@ -106,17 +106,12 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 pub(super) fn access(rows: &[Numbered]) -> Result<Vec<AccessInit>, InitError> {
-    let checked = of_key(rows, "ACCESS").map(|(line, values)| {
+    let checked = of_key(rows, "ACCESS").map(|(line, [right, subject, keys])| {
         let fail = |why: String| InitError::new(Some(line), "the ACCESS row", why);
         let right = (AccessRight::ALL.into_iter())
-            .find(|right| right.name() == values[0])
-            .ok_or_else(|| {
-                fail(format!(
-                    "its right {:?} is none of read, write and admin",
-                    values[0]
-                ))
-            })?;
-        let subject = match (values[1].as_str(), values[1].strip_prefix('@')) {
+            .find(|known| known.name() == right)
+            .ok_or_else(|| fail(format!("its right {right:?} is none of read, write and admin")))?;
+        let subject = match (subject.as_str(), subject.strip_prefix('@')) {
             ("*", _) => AccessSubject::Everybody,
             ("", _) | (_, Some("")) => {
                 let why = "it names nobody: a user is a name or number, a group @ and its name, everybody *";
@@ -125,7 +120,6 @@ pub(super) fn access(rows: &[Numbered]) -> Result<Vec<AccessInit>, InitError> {
             (_, Some(group)) => AccessSubject::Group(group.to_owned()),
             (user, None) => AccessSubject::User(user.to_owned()),
         };
-        let keys = &values[2];
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '*');
         if keys.is_empty() || !keys.chars().all(plain) {
             let why =

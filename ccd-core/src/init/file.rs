@@ -7,6 +7,7 @@ use super::{ADDRESSES_MAX, ClusterInit, InitError};
 use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub struct InitFile {
     pub digest: [u8; 32],
     pub nodes: NodeSet,
     pub cluster: ClusterId,
-    has_devices: bool,
+    parsed: Arc<ClusterInit>,
 }
 
 /// A node added or removed by an operator.
@@ -71,17 +72,17 @@ impl InitFile {
             digest: init.digest(),
             nodes: init.node_set(),
             cluster: init.id(),
-            has_devices: !init.devices().is_empty(),
+            parsed: Arc::new(init),
         })
     }
 
     pub fn has_devices(&self) -> bool {
-        self.has_devices
+        !self.parsed.devices().is_empty()
     }
 
     /// Every row of it.
     pub fn cluster_init(&self) -> ClusterInit {
-        ClusterInit::parse(&self.text).expect("it was parsed when it was made")
+        ClusterInit::clone(&self.parsed)
     }
 
     /// The file after this edit.
@@ -123,12 +124,11 @@ impl InitFile {
             .collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
         lines = insert(lines, "ADDRESS", &rows);
-        Self::parse(&(lines.join("\n") + "\n"))
+        Self::parse(&text_of(&lines))
     }
 
     fn without_node(&self, number_or_name: &str) -> Result<Self, InitError> {
-        let init = self.cluster_init();
-        let Some(node) = init.node_named(number_or_name) else {
+        let Some(node) = self.parsed.node_named(number_or_name) else {
             let why = "there is no such node";
             return Err(InitError::new(None, format!("node {number_or_name:?}"), why));
         };
@@ -138,8 +138,14 @@ impl InitFile {
         ];
         let stays = |line: &&str| *line != named[0] && !line.starts_with(&named[1]);
         let lines: Vec<&str> = self.text.lines().filter(stays).collect();
-        Self::parse(&(lines.join("\n") + "\n"))
+        Self::parse(&text_of(&lines))
     }
+}
+
+fn text_of(lines: &[&str]) -> String {
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text
 }
 
 /// The lines with these rows after the last row of their key, or at the end.
@@ -148,7 +154,7 @@ fn insert<'a>(lines: Vec<&'a str>, key: &str, rows: &[&'a str]) -> Vec<&'a str> 
     let at = lines
         .iter()
         .rposition(of_key)
-        .map_or(lines.len(), |last| last + 1);
+        .map_or(lines.len(), |last| last.saturating_add(1));
     let (before, after) = lines.split_at(at);
     [before, rows, after].concat()
 }

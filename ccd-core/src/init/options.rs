@@ -258,14 +258,14 @@ impl Given<'_> {
             Some(_) => self.number("disk_deadline_ms")?,
             None => self.number("disk_deadline_ms")?.min(request_timeout_ms / 2),
         };
-        if lease_ms < LEASE_HEARTBEATS_MIN * heartbeat_ms {
+        let lease_ms_min = LEASE_HEARTBEATS_MIN.saturating_mul(heartbeat_ms);
+        if lease_ms < lease_ms_min {
             return Err(InitError::new(
                 self.line("lease_ms").or(self.line("heartbeat_ms")),
                 "option lease_ms",
                 format!(
                     "{lease_ms} ms is less than {LEASE_HEARTBEATS_MIN} heartbeats of {heartbeat_ms} ms; \
-                     set it to {} or more",
-                    LEASE_HEARTBEATS_MIN * heartbeat_ms
+                     set it to {lease_ms_min} or more"
                 ),
             ));
         }
@@ -339,7 +339,7 @@ impl Given<'_> {
         let spec = OPTIONS
             .iter()
             .find(|option| option.name == name)
-            .expect("the name is one of the table's");
+            .ok_or_else(|| InitError::new(None, format!("option {name}"), "it is no numeric option"))?;
         let Some(&(line, _, value)) = self.0.iter().find(|given| given.1 == name) else {
             return Ok(spec.default);
         };

@@ -25,14 +25,18 @@ pub(super) fn reserved_formats() -> Vec<(Key, Vec<String>)> {
     let owned = |columns: &[&str]| columns.iter().map(|column| (*column).to_owned()).collect();
     RESERVED
         .iter()
-        .map(|(key, columns)| (Key::new(key).expect("a reserved key is a key"), owned(columns)))
+        .filter_map(|(key, columns)| Some((Key::new(key).ok()?, owned(columns))))
         .collect()
 }
 
-pub(super) fn of_key<'a>(rows: &'a [Numbered], key: &'a str) -> impl Iterator<Item = (u32, &'a [String])> {
+/// The rows of a reserved key with so many columns; [`check_shape`] has refused others.
+pub(super) fn of_key<'a, const COLUMNS: usize>(
+    rows: &'a [Numbered],
+    key: &'a str,
+) -> impl Iterator<Item = (u32, &'a [String; COLUMNS])> {
     rows.iter()
         .filter(move |(_, row)| row.key.as_str() == key)
-        .map(|(line, row)| (*line, row.values.as_slice()))
+        .filter_map(|(line, row)| Some((*line, row.values.as_array()?)))
 }
 
 /// The format row of a reserved key may be there, and then says what is known; no other key has two.
@@ -93,7 +97,7 @@ pub(super) fn check_shape(formats: &[(Key, Vec<String>)], line: u32, row: &Row) 
 
 pub(super) fn cluster(rows: &[Numbered]) -> Result<(String, ClusterId), InitError> {
     let mut found = of_key(rows, "CLUSTER");
-    let Some((line, values)) = found.next() else {
+    let Some((line, [name, id])) = found.next() else {
         return Err(InitError::new(None, "the CLUSTER row", "it is missing"));
     };
     if let Some((line, _)) = found.next() {
@@ -103,16 +107,15 @@ pub(super) fn cluster(rows: &[Numbered]) -> Result<(String, ClusterId), InitErro
             "there is more than one",
         ));
     }
-    check_name(&values[0])
-        .map_err(|why| InitError::new(Some(line), format!("cluster name {:?}", values[0]), why))?;
-    let id = parse_cluster_id(&values[1]).ok_or_else(|| {
+    check_name(name).map_err(|why| InitError::new(Some(line), format!("cluster name {name:?}"), why))?;
+    let id = parse_cluster_id(id).ok_or_else(|| {
         InitError::new(
             Some(line),
-            format!("cluster id {:?}", values[1]),
+            format!("cluster id {id:?}"),
             "an id is 32 lower-case hexadecimal digits, not all zero",
         )
     })?;
-    Ok((values[0].clone(), id))
+    Ok((name.clone(), id))
 }
 
 /// 32 lower-case hexadecimal digits, not all zero.
@@ -134,21 +137,21 @@ fn parse_cluster_id(text: &str) -> Option<ClusterId> {
 
 pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit>, InitError> {
     let mut nodes: Vec<NodeInit> = Vec::new();
-    for (line, values) in of_key(rows, "NODE") {
-        let fail = |why: String| Err(InitError::new(Some(line), format!("node {:?}", values[1]), why));
-        let number = values[0].parse().ok().and_then(NodeId::new);
-        let Some(id) = number.filter(|id| format!("{id}") == values[0]) else {
-            return fail(format!("its number {:?} is not between 0 and 31", values[0]));
+    for (line, [given, name]) in of_key(rows, "NODE") {
+        let fail = |why: String| Err(InitError::new(Some(line), format!("node {name:?}"), why));
+        let number = given.parse().ok().and_then(NodeId::new);
+        let Some(id) = number.filter(|id| format!("{id}") == *given) else {
+            return fail(format!("its number {given:?} is not between 0 and 31"));
         };
-        if let Err(why) = check_name(&values[1]) {
+        if let Err(why) = check_name(name) {
             return fail(why);
         }
-        if nodes.iter().any(|node| node.id == id || node.name == values[1]) {
+        if nodes.iter().any(|node| node.id == id || node.name == *name) {
             return fail(format!("another node has the number {id} or this name"));
         }
         nodes.push(NodeInit {
             id,
-            name: values[1].clone(),
+            name: name.clone(),
             addresses: Vec::new(),
         });
     }
@@ -156,18 +159,18 @@ pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit
         return Err(InitError::new(None, "the NODE rows", "there is none"));
     }
     let mut taken: Vec<SocketAddr> = Vec::new();
-    for (line, values) in of_key(rows, "ADDRESS") {
+    for (line, [name, address, port]) in of_key(rows, "ADDRESS") {
         let fail = |why: String| {
             Err(InitError::new(
                 Some(line),
-                format!("address {:?} of node {:?}", values[1], values[0]),
+                format!("address {address:?} of node {name:?}"),
                 why,
             ))
         };
-        let Some(node) = nodes.iter_mut().find(|node| node.name == values[0]) else {
+        let Some(node) = nodes.iter_mut().find(|node| node.name == *name) else {
             return fail("there is no such node".to_owned());
         };
-        let Ok(ip) = values[1].parse::<IpAddr>() else {
+        let Ok(ip) = address.parse::<IpAddr>() else {
             return fail(
                 "it is not an IP address; names are not allowed, a resolver may be down when it matters"
                     .to_owned(),
@@ -180,7 +183,7 @@ pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit
             let why = "it is link-local: the same on every network, and nothing says which; give the node another address";
             return fail(why.to_owned());
         }
-        let port = match values[2].as_str() {
+        let port = match port.as_str() {
             "" => default_port,
             text => match text.parse::<u16>() {
                 Ok(port) if port != 0 => port,
@@ -245,23 +248,23 @@ pub fn unsuited(ip: IpAddr) -> Option<&'static str> {
 
 pub(super) fn devices(rows: &[Numbered]) -> Result<Vec<DeviceInit>, InitError> {
     let mut devices: Vec<DeviceInit> = Vec::new();
-    for (line, values) in of_key(rows, "DEVICE") {
-        let fail = |why: &str| Err(InitError::new(Some(line), format!("device {:?}", values[1]), why));
-        let Some(role) = DeviceRole::ALL.into_iter().find(|role| role.name() == values[0]) else {
+    for (line, [name, path]) in of_key(rows, "DEVICE") {
+        let fail = |why: &str| Err(InitError::new(Some(line), format!("device {path:?}"), why));
+        let Some(role) = DeviceRole::ALL.into_iter().find(|role| role.name() == name) else {
             return fail("its role is neither primary nor secondary");
         };
-        if !values[1].starts_with('/') {
+        if !path.starts_with('/') {
             return fail("its path does not start with '/'");
         }
         if devices.iter().any(|device| device.role == role) {
             return fail("there is another device of this role");
         }
-        if devices.iter().any(|device| device.path == values[1]) {
+        if devices.iter().any(|device| device.path == *path) {
             return fail("primary and secondary are the same");
         }
         devices.push(DeviceInit {
             role,
-            path: values[1].clone(),
+            path: path.clone(),
         });
     }
     devices.sort_by_key(|device| device.role);

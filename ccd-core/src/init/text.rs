@@ -29,7 +29,7 @@ pub(super) fn lines(text: &str) -> Result<Vec<(u32, Line)>, InitError> {
     // Editors of other systems put a mark in front.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
-        let number = index as u32 + 1;
+        let number = (index as u32).saturating_add(1);
         if !line.trim().is_empty() && !line.starts_with('#') {
             lines.push((number, parse_line(number, line)?));
         }

@@ -40,11 +40,17 @@ const OUTCOME_BYTES: usize = 32;
 const DIGEST_BYTES: usize = 32;
 const NO_IMAGE: &str = "it does not start with CCD-IMG1: another version, or no image";
 
+/// Bytes of an image with so many outcomes beside its text.
+const fn around_bytes(outcomes: u64) -> u64 {
+    let fixed = (HEADER_BYTES + DIGEST_BYTES) as u64;
+    fixed.saturating_add(outcomes.saturating_mul(OUTCOME_BYTES as u64))
+}
+
 impl Database {
     /// At least as many bytes as [`Database::to_image`] makes, and at most 128 KiB more; costs nothing to ask.
     pub fn image_len_bytes(&self) -> u64 {
         let outcomes = self.position.stamp.generation.0.min(OUTCOMES_MAX as u64);
-        (HEADER_BYTES + DIGEST_BYTES) as u64 + outcomes * OUTCOME_BYTES as u64 + self.measure.length_bytes
+        around_bytes(outcomes).saturating_add(self.measure.length_bytes)
     }
 
     /// The whole version as bytes: content, position, remembered outcomes. Canonical: equal versions, equal bytes.
@@ -79,8 +85,9 @@ impl Database {
             ..Measure::default()
         };
         self.write_text(|piece| {
-            measure.length_bytes += piece.len() as u64;
-            measure.checksum += super::lines::byte_sum(piece.as_bytes());
+            measure.length_bytes = measure.length_bytes.saturating_add(piece.len() as u64);
+            let sum = super::lines::byte_sum(piece.as_bytes());
+            measure.checksum = measure.checksum.saturating_add(sum);
         });
         measure == self.measure
     }

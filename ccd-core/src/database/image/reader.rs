@@ -7,7 +7,7 @@
 use super::super::outcomes::{OUTCOMES_MAX, Outcomes};
 use super::super::{Database, ImageError};
 use super::text::TextReader;
-use super::{DIGEST_BYTES, HEADER_BYTES, MAGIC, NO_IMAGE, OUTCOME_BYTES};
+use super::{DIGEST_BYTES, HEADER_BYTES, MAGIC, NO_IMAGE, OUTCOME_BYTES, around_bytes};
 use crate::configuration::RestoreFlag;
 use crate::ids::{Epoch, Generation, Lineage, NodeSet, Position, RequestId, Stamp};
 use crate::time::Date;
@@ -95,13 +95,13 @@ impl ImageReader {
                 let (text, after) = bytes.split_at(count);
                 self.hash(text);
                 self.text.take(text)?;
-                self.text_left_bytes -= text.len() as u64;
+                self.text_left_bytes = self.text_left_bytes.saturating_sub(text.len() as u64);
                 bytes = after;
             } else if self.outcomes_left > 0 {
                 let generation = header.position.stamp.generation;
                 if let Some(field) = self.field::<OUTCOME_BYTES>(&mut bytes) {
                     self.hash(&field);
-                    self.outcomes_left -= 1;
+                    self.outcomes_left = self.outcomes_left.saturating_sub(1);
                     self.outcome(&field, generation)?;
                 }
             } else if !self.whole {
@@ -157,7 +157,7 @@ impl ImageReader {
 
     /// Takes bytes off the front until a field of this size is there.
     fn field<const N: usize>(&mut self, bytes: &mut &[u8]) -> Option<[u8; N]> {
-        let (part, after) = bytes.split_at(bytes.len().min(N - self.partial.len()));
+        let (part, after) = bytes.split_at(bytes.len().min(N.saturating_sub(self.partial.len())));
         *bytes = after;
         self.partial.extend_from_slice(part);
         let field = self.partial.as_slice().try_into().ok()?;
@@ -183,9 +183,8 @@ impl ImageReader {
         let outcome_count = u64::from_le_bytes(fields.take()?);
         let length_bytes = u64::from_le_bytes(fields.take()?);
         let checksum = u64::from_le_bytes(fields.take()?);
-        let around_bytes = (HEADER_BYTES + DIGEST_BYTES) as u64;
         let promised = (outcome_count <= OUTCOMES_MAX as u64)
-            .then(|| length_bytes.checked_add(around_bytes + outcome_count * OUTCOME_BYTES as u64))
+            .then(|| length_bytes.checked_add(around_bytes(outcome_count)))
             .flatten();
         if promised != Some(self.total_bytes) {
             return Err(ImageError(format!(
@@ -233,7 +232,7 @@ impl ImageReader {
         if got.is_some_and(|got| got.as_bytes() != digest) {
             return Err(ImageError(format!(
                 "the BLAKE3 of its {} bytes is wrong",
-                self.total_bytes - DIGEST_BYTES as u64
+                self.total_bytes.saturating_sub(DIGEST_BYTES as u64)
             )));
         }
         self.whole = true;

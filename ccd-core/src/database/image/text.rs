@@ -45,7 +45,7 @@ fn checked(bytes: &[u8]) -> Result<&str, ImageError> {
 impl TextReader {
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
         if !self.partial.is_empty() {
-            let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+            let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at.saturating_add(1));
             let (head, after) = bytes.split_at(end);
             self.keep(head)?;
             if !head.ends_with(b"\n") {
@@ -55,14 +55,14 @@ impl TextReader {
             self.take_lines(checked(&line)?)?;
             bytes = after;
         }
-        let end = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+        let end = memchr::memrchr(b'\n', bytes).map_or(0, |at| at.saturating_add(1));
         let (lines, partial) = bytes.split_at(end);
         self.take_lines(checked(lines)?)?;
         self.keep(partial)
     }
 
     fn keep(&mut self, part: &[u8]) -> Result<(), ImageError> {
-        if self.partial.len() + part.len() > LINE_BYTES_MAX + 1 {
+        if self.partial.len().saturating_add(part.len()) > LINE_BYTES_MAX + 1 {
             return Err(ImageError(format!(
                 "it has a line of more than {LINE_BYTES_MAX} bytes"
             )));
@@ -131,7 +131,7 @@ impl TextReader {
 impl Rows {
     /// Takes the rows that the text begins with; returns what follows them.
     fn take<'a>(&mut self, text: &'a str) -> Result<&'a str, ImageError> {
-        let (mut end, mut count) = (0, 0);
+        let (mut end, mut count) = (0, 0_u64);
         let mut last = self.last.as_str();
         for line_end in memchr::memchr_iter(b'\n', text.as_bytes()) {
             let line = &text[end..line_end];
@@ -142,8 +142,8 @@ impl Rows {
                 return Err(refused(line));
             }
             last = line;
-            end = line_end + 1;
-            count += 1;
+            end = line_end.saturating_add(1);
+            count = count.saturating_add(1);
         }
         let (rows, after) = text.split_at(end);
         if !rows.is_empty() {
@@ -163,14 +163,15 @@ fn is_row_of(key: &Key, line: &str) -> bool {
 fn is_canonical(line: &str, column_count: usize) -> bool {
     // Without branches, and with counts of one byte, which the compiler turns into vector instructions: images are long.
     let is_odd = |byte: u8| u8::from(byte.wrapping_sub(b' ') >= 0x7f - b' ') | u8::from(byte == b'%');
-    let (mut odd, mut separators) = (0, 0);
+    let (mut odd, mut separators) = (0, 0_usize);
     for part in line.as_bytes().chunks(usize::from(u8::MAX)) {
         let mut count = 0_u8;
         for byte in part {
             odd |= is_odd(*byte);
-            count += u8::from(*byte == SEPARATOR as u8);
+            // At most as many as a chunk has bytes.
+            count = count.wrapping_add(u8::from(*byte == SEPARATOR as u8));
         }
-        separators += usize::from(count);
+        separators = separators.saturating_add(count.into());
     }
     let plain = line.len() <= ROW_CHARACTERS_MAX && odd == 0;
     separators == column_count && (plain || Row::parse_text(line).is_ok_and(|row| row.to_text() == line))

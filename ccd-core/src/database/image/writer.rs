@@ -5,7 +5,7 @@
 
 use super::super::outcomes::Outcome;
 use super::super::{Database, Key, format_text};
-use super::{DIGEST_BYTES, HEADER_BYTES, MAGIC, OUTCOME_BYTES};
+use super::{MAGIC, around_bytes};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Bound;
@@ -55,8 +55,7 @@ impl ImageWriter {
 
     /// How many bytes the image has.
     pub fn total_bytes(&self) -> u64 {
-        let around = HEADER_BYTES + DIGEST_BYTES + self.outcomes.len() * OUTCOME_BYTES;
-        around as u64 + self.database.measure.length_bytes
+        around_bytes(self.outcomes.len() as u64).saturating_add(self.database.measure.length_bytes)
     }
 
     /// The next so many bytes, or as many as are left.
@@ -68,11 +67,11 @@ impl ImageWriter {
             let is_digested = !matches!(self.next, Next::Digest);
             self.write(&mut piece, len_bytes);
             if is_digested {
-                self.digest.update(&piece[from..]);
+                self.digest.update(piece.get(from..).unwrap_or_default());
             }
         }
-        if piece.len() > len_bytes {
-            self.ahead.extend_from_slice(&piece[len_bytes..]);
+        if let Some(ahead) = piece.get(len_bytes..) {
+            self.ahead.extend_from_slice(ahead);
             piece.truncate(len_bytes);
         }
         piece
@@ -117,7 +116,7 @@ impl ImageWriter {
                     out.extend_from_slice(&request.client.to_le_bytes());
                     out.extend_from_slice(&request.sequence.to_le_bytes());
                     out.extend_from_slice(&generation.0.to_le_bytes());
-                    Next::Outcomes(index + 1)
+                    Next::Outcomes(index.saturating_add(1))
                 }
                 None => Next::Digest,
             },
