@@ -36,8 +36,8 @@ pub fn may_be_part(record: &Entry) -> bool {
 /// The bytes that these records take in a batch.
 pub fn len_bytes(records: &[Entry]) -> usize {
     (records.iter())
-        .map(|record| FRAME_BYTES + record.payload.len())
-        .sum()
+        .map(|record| record.payload.len().saturating_add(FRAME_BYTES))
+        .fold(0, usize::saturating_add)
 }
 
 /// The records that an entry of the journal or of a segment stands for: itself, or those of the batch. A batch that does not hold

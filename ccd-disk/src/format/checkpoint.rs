@@ -81,15 +81,20 @@ pub struct SlotPlace {
 impl SlotPlace {
     /// The largest image that fits.
     pub fn image_bytes_max(&self) -> u64 {
-        u64::from(self.image_blocks) * PAYLOAD_BYTES as u64
+        u64::from(self.image_blocks).saturating_mul(PAYLOAD_BYTES as u64)
+    }
+
+    /// The number of an image block.
+    fn image_block(&self, index: u64) -> u64 {
+        (self.head_block.saturating_add(1)).saturating_add(index)
     }
 
     fn tag(&self, kind: Kind, offset_blocks: u64, epoch: u64, sequence: u64) -> Tag {
-        let part = u32::try_from(offset_blocks.saturating_sub(1)).expect("bounded by the geometry");
+        let part = u32::try_from(offset_blocks.saturating_sub(1)).unwrap_or(u32::MAX);
         Tag {
             kind,
             node: self.node,
-            block: self.head_block + offset_blocks,
+            block: self.head_block.saturating_add(offset_blocks),
             epoch,
             sequence,
             part,
@@ -108,8 +113,7 @@ impl SlotPlace {
             digest: head.digest,
         };
         let mut block = [0; BLOCK_BYTES];
-        let end = HEADER_BYTES + size_of::<RawCheckpointHead>();
-        block[HEADER_BYTES..end].copy_from_slice(raw.as_bytes());
+        header::put(&mut block, HEADER_BYTES, raw.as_bytes());
         let tag = self.tag(
             Kind::CheckpointHead,
             0,
@@ -200,8 +204,8 @@ impl<'a> ImageOpener<'a> {
     pub fn wanted(&self) -> (u64, usize) {
         let all = self.head.image_len_bytes.div_ceil(PAYLOAD_BYTES as u64);
         (
-            self.place.head_block + 1 + self.next_block,
-            (all - self.next_block) as usize,
+            self.place.image_block(self.next_block),
+            all.saturating_sub(self.next_block) as usize,
         )
     }
 
@@ -219,7 +223,7 @@ impl<'a> ImageOpener<'a> {
             }
             self.digest.update(&sealed.checksum);
             self.image.extend_from_slice(sealed.payload);
-            self.next_block += 1;
+            self.next_block = self.next_block.saturating_add(1);
         }
         Ok(())
     }
@@ -269,8 +273,8 @@ impl ImageSealer {
     /// The blocks that these bytes make full, and the number of the first; `None`: none is full yet. With the last bytes, all that
     /// are left.
     pub fn seal(&mut self, bytes: &[u8], is_last: bool) -> Option<(u64, &Buffer)> {
-        self.len_bytes += bytes.len() as u64;
-        let len = self.rest.len() + bytes.len();
+        self.len_bytes = self.len_bytes.saturating_add(bytes.len() as u64);
+        let len = self.rest.len().saturating_add(bytes.len());
         let count = if is_last {
             len.div_ceil(PAYLOAD_BYTES)
         } else {
@@ -280,26 +284,28 @@ impl ImageSealer {
             self.rest.extend_from_slice(bytes);
             return None;
         }
-        let first = self.place.head_block + 1 + self.next_block;
+        let first = self.place.image_block(self.next_block);
         // Every block is written whole.
         self.blocks.resize_to(count);
         let mut bytes = bytes;
         for index in 0..count {
             let block = self.blocks.block_mut(index);
-            let (of_rest, room) = (self.rest.len(), PAYLOAD_BYTES - self.rest.len());
+            let room = PAYLOAD_BYTES.saturating_sub(self.rest.len());
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            block[HEADER_BYTES..HEADER_BYTES + of_rest].copy_from_slice(&self.rest);
-            block[HEADER_BYTES + of_rest..][..now.len()].copy_from_slice(now);
-            block[HEADER_BYTES + of_rest + now.len()..].fill(0);
+            let now_at = self.rest.len().saturating_add(HEADER_BYTES);
+            let end = now_at.saturating_add(now.len());
+            header::put(block, HEADER_BYTES, &self.rest);
+            header::put(block, now_at, now);
+            block.get_mut(end..).unwrap_or_default().fill(0);
             self.rest.clear();
             bytes = later;
-            let offset = 1 + self.next_block + index as u64;
+            let offset = (self.next_block.saturating_add(1)).saturating_add(index as u64);
             let tag = self.place.tag(Kind::Image, offset, self.epoch, self.sequence);
-            let sealed = header::seal(block, &self.place.identity, tag, of_rest + now.len());
+            let sealed = header::seal(block, &self.place.identity, tag, end.saturating_sub(HEADER_BYTES));
             self.digest.update(&sealed);
         }
         self.rest.extend_from_slice(bytes);
-        self.next_block += count as u64;
+        self.next_block = self.next_block.saturating_add(count as u64);
         Some((first, &self.blocks))
     }
 
@@ -334,9 +340,11 @@ impl ImageBlocks {
 
     /// Up to `count_max` further blocks and the number of the first; `None` when all have been returned.
     pub fn next(&mut self, count_max: usize) -> Option<(u64, &Buffer)> {
-        let left = &self.image[self.done_bytes..];
-        let bytes = &left[..left.len().min(count_max * PAYLOAD_BYTES)];
-        self.done_bytes += bytes.len();
+        let left = self.image.get(self.done_bytes..).unwrap_or_default();
+        let bytes = left
+            .get(..count_max.saturating_mul(PAYLOAD_BYTES))
+            .unwrap_or(left);
+        self.done_bytes = self.done_bytes.saturating_add(bytes.len());
         self.sealer.seal(bytes, bytes.len() == left.len())
     }
 

@@ -1,7 +1,7 @@
 //! Control blocks: heartbeat, ballot, configuration, last words. One block each, rewritten in turn.
 
 use super::RawPosition;
-use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, seal};
+use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, put, seal};
 use crate::device::BLOCK_BYTES;
 use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::configuration::{
@@ -28,7 +28,7 @@ pub trait Control: Sized {
     fn to_block(&self, identity: &Identity, node: NodeId, number: u64, sequence: u64) -> [u8; BLOCK_BYTES] {
         let payload = self.encode();
         let mut block = [0; BLOCK_BYTES];
-        block[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(&payload);
+        put(&mut block, HEADER_BYTES, &payload);
         let tag = Tag {
             kind: Self::KIND,
             node,
@@ -91,13 +91,11 @@ impl RawHost {
     /// As it is stored, and the length of its name.
     fn new(host: &Host) -> (Self, u8) {
         let text = cut(&host.name, HOST_NAME_BYTES_MAX);
-        let mut name = [0; HOST_NAME_BYTES_MAX];
-        name[..text.len()].copy_from_slice(text.as_bytes());
         let raw = Self {
             machine: host.machine,
             lock: host.lock,
             hardware: host.hardware,
-            name,
+            name: filled(text),
         };
         (raw, text.len() as u8)
     }
@@ -212,8 +210,7 @@ const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
         let text = cut(&configuration.reason, REASON_BYTES_MAX);
-        let mut reason = [0; REASON_BYTES_MAX];
-        reason[..text.len()].copy_from_slice(text.as_bytes());
+        let reason = filled(text);
         Self {
             epoch: configuration.epoch.0.into(),
             base: configuration.base.into(),
@@ -230,7 +227,9 @@ impl RawConfiguration {
             base_writer_nodes: configuration.base_writers.nodes.bits().into(),
             base_writer_devices: device_bits(configuration.base_writers.devices),
             quorum: u8::from(configuration.quorum == Quorum::Waived),
-            designated: configuration.designated.map_or(0, |node| u8::from(node) + 1),
+            designated: configuration
+                .designated
+                .map_or(0, |node| u8::from(node).saturating_add(1)),
             maintenance: u8::from(configuration.maintenance),
             init_digest: configuration.init_digest,
             reason,
@@ -393,7 +392,8 @@ impl Control for LastWords {
 
     fn encode(&self) -> Vec<u8> {
         let mut payload = self.epoch.0.to_le_bytes().to_vec();
-        payload.extend_from_slice(cut(&self.text, LAST_WORDS_BYTES_MAX - payload.len()).as_bytes());
+        let room = LAST_WORDS_BYTES_MAX.saturating_sub(payload.len());
+        payload.extend_from_slice(cut(&self.text, room).as_bytes());
         payload
     }
 
@@ -425,6 +425,15 @@ fn bool_from(byte: u8) -> Option<bool> {
         1 => Some(true),
         _ => None,
     }
+}
+
+/// The text, as far as it has room, and zeros behind it.
+pub(super) fn filled<const BYTES: usize>(text: &str) -> [u8; BYTES] {
+    let mut filled = [0; BYTES];
+    for (place, byte) in filled.iter_mut().zip(text.bytes()) {
+        *place = byte;
+    }
+    filled
 }
 
 /// The longest beginning of `text` that has at most `bytes_max` bytes and ends between characters.

@@ -99,7 +99,7 @@ impl Geometry {
         image_blocks: u64,
         journal_blocks: u64,
     ) -> Result<Self, GeometryError> {
-        if areas == 0 || first_node.index() as u64 + u64::from(areas) > NODES_MAX as u64 {
+        if areas == 0 || u64::from(areas) > NODES_MAX.saturating_sub(first_node.index()) as u64 {
             return Err(GeometryError::Areas {
                 first_node: first_node.into(),
                 areas,
@@ -126,7 +126,7 @@ impl Geometry {
         if needed > blocks {
             let block = BLOCK_BYTES as u64;
             return Err(GeometryError::TooSmall {
-                needed_bytes: needed * block,
+                needed_bytes: needed.saturating_mul(block),
                 len_bytes: blocks.saturating_mul(block),
             });
         }
@@ -140,12 +140,12 @@ impl Geometry {
 
     /// The blocks of a device that this layout needs.
     pub fn blocks_needed(&self) -> u64 {
-        self.area_data(u64::from(self.areas)) + END_BLOCKS
+        self.area_data(u64::from(self.areas)).saturating_add(END_BLOCKS)
     }
 
     /// Where the second superblock lies; the first is block 0.
     pub fn last_block(&self) -> u64 {
-        self.blocks - 1
+        self.blocks.saturating_sub(1)
     }
 
     /// The nodes that have an area.
@@ -164,12 +164,12 @@ impl Geometry {
     }
 
     pub fn control_all_blocks(&self) -> u64 {
-        u64::from(self.areas) * CONTROL_BLOCKS
+        u64::from(self.areas).saturating_mul(CONTROL_BLOCKS)
     }
 
     /// The first control block of a node's area.
     pub fn control(&self, node: NodeId) -> u64 {
-        END_BLOCKS + self.area_index(node) * CONTROL_BLOCKS
+        END_BLOCKS.saturating_add(self.area_index(node).saturating_mul(CONTROL_BLOCKS))
     }
 
     /// The head of a checkpoint slot; the image blocks follow it, and the room for segments follows them.
@@ -177,14 +177,14 @@ impl Geometry {
         let start = self.area_data(self.area_index(node));
         match slot {
             Slot::A => start,
-            Slot::B => start + self.slot_blocks(),
+            Slot::B => start.saturating_add(self.slot_blocks()),
         }
     }
 
     /// The first block of the room for a slot's segments. It is as large as the journal: whatever half a journal holds fits
     /// there once at least, behind an image of any size.
     pub fn segments(&self, node: NodeId, slot: Slot) -> u64 {
-        self.slot(node, slot) + 1 + u64::from(self.image_blocks)
+        (self.slot(node, slot).saturating_add(1)).saturating_add(self.image_blocks.into())
     }
 
     pub fn segment_blocks(&self) -> u32 {
@@ -193,26 +193,27 @@ impl Geometry {
 
     /// The first block of a node's journal ring.
     pub fn journal(&self, node: NodeId) -> u64 {
-        self.area_data(self.area_index(node)) + 2 * self.slot_blocks()
+        (self.area_data(self.area_index(node))).saturating_add(self.slot_blocks().saturating_mul(2))
     }
 
     /// The largest image that fits a slot.
     pub fn image_bytes_max(&self) -> u64 {
-        u64::from(self.image_blocks) * PAYLOAD_BYTES as u64
+        u64::from(self.image_blocks).saturating_mul(PAYLOAD_BYTES as u64)
     }
 
     fn slot_blocks(&self) -> u64 {
-        1 + u64::from(self.image_blocks) + u64::from(self.segment_blocks())
+        (u64::from(self.image_blocks).saturating_add(1)).saturating_add(self.segment_blocks().into())
     }
 
     fn area_data(&self, index: u64) -> u64 {
-        let stride = 2 * self.slot_blocks() + u64::from(self.journal_blocks);
-        self.control_all() + self.control_all_blocks() + index * stride
+        let stride = (self.slot_blocks().saturating_mul(2)).saturating_add(self.journal_blocks.into());
+        (self.control_all().saturating_add(self.control_all_blocks()))
+            .saturating_add(index.saturating_mul(stride))
     }
 
     fn area_index(&self, node: NodeId) -> u64 {
         assert!(self.has_area(node), "node {node} has no area here");
-        (node.index() - self.first_node.index()) as u64
+        node.index().saturating_sub(self.first_node.index()) as u64
     }
 }
 

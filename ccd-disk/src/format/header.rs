@@ -166,10 +166,27 @@ pub fn seal(
         sequence: tag.sequence.into(),
         reserved_end: [0; 32],
     };
-    block[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-    header.checksum = checksum(header.kind.get(), &block[..HEADER_BYTES + payload_len_bytes]);
-    block[CHECKSUM_AT..AFTER_CHECKSUM].copy_from_slice(&header.checksum);
+    put(block, 0, header.as_bytes());
+    header.checksum = checksum(header.kind.get(), block, payload_len_bytes);
+    put(block, CHECKSUM_AT, &header.checksum);
     header.checksum
+}
+
+/// Copies bytes into a block that is written.
+///
+/// # Panics
+/// When the block ends before them: nothing may be written of which a part is missing.
+pub(super) fn put(block: &mut [u8; BLOCK_BYTES], at: usize, bytes: &[u8]) {
+    match block.get_mut(at..).and_then(|rest| rest.get_mut(..bytes.len())) {
+        Some(place) => place.copy_from_slice(bytes),
+        None => panic!("a block has no room for {} bytes from byte {at} on", bytes.len()),
+    }
+}
+
+/// The payload of a block, and what follows it.
+fn payload_and_rest(block: &[u8; BLOCK_BYTES], payload_len_bytes: usize) -> Option<(&[u8], &[u8])> {
+    let (_, after) = block.split_at_checked(HEADER_BYTES)?;
+    after.split_at_checked(payload_len_bytes)
 }
 
 /// A block whose checksum, identity and place are right.
@@ -199,7 +216,7 @@ pub fn unseal<'a>(
 
 /// Checks a block of whatever region and place.
 pub fn unseal_any(block: &[u8; BLOCK_BYTES]) -> Result<Sealed<'_>, BlockFault> {
-    let (header, _) = RawHeader::read_from_prefix(block).expect("a block is longer than a header");
+    let (header, _) = RawHeader::read_from_prefix(block).map_err(|_| BlockFault::Payload)?;
     if header.magic != MAGIC {
         return Err(if is_zero(block) {
             BlockFault::Zero
@@ -208,17 +225,14 @@ pub fn unseal_any(block: &[u8; BLOCK_BYTES]) -> Result<Sealed<'_>, BlockFault> {
         });
     }
     let payload_len_bytes = header.payload_len_bytes.get() as usize;
-    if payload_len_bytes > PAYLOAD_BYTES {
-        return Err(BlockFault::Checksum);
-    }
-    let end = HEADER_BYTES + payload_len_bytes;
-    if checksum(header.kind.get(), &block[..end]) != header.checksum {
+    let (payload, rest) = payload_and_rest(block, payload_len_bytes).ok_or(BlockFault::Checksum)?;
+    if checksum(header.kind.get(), block, payload_len_bytes) != header.checksum {
         return Err(BlockFault::Checksum);
     }
     if header.version.get() != FORMAT_VERSION {
         return Err(BlockFault::Version(header.version.get()));
     }
-    if !is_zero(&block[end..]) || !is_zero(&header.reserved) || !is_zero(&header.reserved_end) {
+    if !is_zero(rest) || !is_zero(&header.reserved) || !is_zero(&header.reserved_end) {
         return Err(BlockFault::Padding);
     }
     let kind = Kind::from_number(header.kind.get()).ok_or(BlockFault::Kind)?;
@@ -239,38 +253,46 @@ pub fn unseal_any(block: &[u8; BLOCK_BYTES]) -> Result<Sealed<'_>, BlockFault> {
             replica,
         },
         checksum: header.checksum,
-        payload: &block[HEADER_BYTES..end],
+        payload,
     })
 }
 
 /// The sequence number in a block's header, unchecked: tells cheaply which blocks are worth a checksum.
 pub fn sequence_unchecked(block: &[u8; BLOCK_BYTES]) -> u64 {
-    let (header, _) = RawHeader::read_from_prefix(block).expect("a block is longer than a header");
-    if header.magic == MAGIC {
-        header.sequence.get()
-    } else {
-        0
+    match RawHeader::read_from_prefix(block) {
+        Ok((header, _)) if header.magic == MAGIC => header.sequence.get(),
+        _ => 0,
     }
 }
 
 /// The first 16 bytes of a BLAKE3. Of a block of an image the CRC32C and zeros: there are thousands of them, whoever joins or starts
 /// again waits for each, and the image has a BLAKE3 of its own that is looked at before it counts.
-fn checksum(kind: u16, bytes: &[u8]) -> Checksum {
+fn checksum(kind: u16, block: &[u8; BLOCK_BYTES], payload_len_bytes: usize) -> Checksum {
+    let (before, rest) = block.split_at(CHECKSUM_AT);
+    let (_, after) = rest.split_at(CHECKSUM_BYTES);
+    let after_bytes = payload_len_bytes.saturating_add(HEADER_BYTES - AFTER_CHECKSUM);
+    let after = after.get(..after_bytes).unwrap_or(after);
     if kind == Kind::Image as u16 {
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..CHECKSUM_AT]), &bytes[AFTER_CHECKSUM..]);
-        let mut checksum = [0; CHECKSUM_BYTES];
-        checksum[..4].copy_from_slice(&crc.to_le_bytes());
-        return checksum;
+        let [a, b, c, d] = crc32c::crc32c_append(crc32c::crc32c(before), after).to_le_bytes();
+        return [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     }
     // Put together first: hashed whole, a block's four parts are hashed side by side, and one behind the other if it comes in two.
     let mut whole = [0; BLOCK_BYTES - CHECKSUM_BYTES];
-    let whole = &mut whole[..bytes.len() - CHECKSUM_BYTES];
-    let (before, after) = whole.split_at_mut(CHECKSUM_AT);
-    before.copy_from_slice(&bytes[..CHECKSUM_AT]);
-    after.copy_from_slice(&bytes[AFTER_CHECKSUM..]);
-    blake3::hash(whole).as_bytes()[..CHECKSUM_BYTES]
-        .try_into()
-        .expect("16 of 32 bytes")
+    let (whole_before, whole_after) = whole.split_at_mut(CHECKSUM_AT);
+    whole_before.copy_from_slice(before);
+    if let Some(place) = whole_after.get_mut(..after.len()) {
+        place.copy_from_slice(after);
+    }
+    let len_bytes = after.len().saturating_add(CHECKSUM_AT);
+    shortened(blake3::hash(whole.get(..len_bytes).unwrap_or(&whole)))
+}
+
+/// The first half of a digest.
+pub(super) fn shortened(digest: blake3::Hash) -> Checksum {
+    let mut checksum = [0; CHECKSUM_BYTES];
+    let (half, _) = digest.as_bytes().split_at(CHECKSUM_BYTES);
+    checksum.copy_from_slice(half);
+    checksum
 }
 
 fn replica_number(replica: Replica) -> u8 {

@@ -27,6 +27,8 @@ struct RawJournalHead {
 
 /// Bytes of a record that the head block holds.
 const HEAD_RECORD_BYTES: usize = PAYLOAD_BYTES - size_of::<RawJournalHead>();
+/// Where they stand in the block.
+const IN_HEAD_AT: usize = HEADER_BYTES + size_of::<RawJournalHead>();
 const _: () = assert!(size_of::<RawJournalHead>() == 128 && HEAD_RECORD_BYTES == 3840);
 
 /// What a record does: known without decoding it.
@@ -92,7 +94,7 @@ pub struct Head {
 /// The blocks that a record of this many bytes takes.
 pub fn blocks_for(record_len_bytes: usize) -> u32 {
     let rest = record_len_bytes.saturating_sub(HEAD_RECORD_BYTES);
-    u32::try_from(1 + rest.div_ceil(PAYLOAD_BYTES)).unwrap_or(u32::MAX)
+    u32::try_from(rest.div_ceil(PAYLOAD_BYTES)).map_or(u32::MAX, |parts| parts.saturating_add(1))
 }
 
 impl Ring {
@@ -103,7 +105,20 @@ impl Ring {
 
     /// Bytes of the largest record that the ring takes.
     pub fn record_bytes_max(&self) -> usize {
-        HEAD_RECORD_BYTES + (self.record_blocks_max() as usize - 1) * PAYLOAD_BYTES
+        let parts = self.record_blocks_max().saturating_sub(1) as usize;
+        parts
+            .saturating_mul(PAYLOAD_BYTES)
+            .saturating_add(HEAD_RECORD_BYTES)
+    }
+
+    /// The number of the block at ring index `at`.
+    fn block(&self, at: u32) -> u64 {
+        self.first_block.saturating_add(at.into())
+    }
+
+    /// So many blocks from ring index `at` on do not wrap around the end.
+    fn has(&self, at: u32, blocks: u32) -> bool {
+        at.checked_add(blocks).is_some_and(|end| end <= self.blocks)
     }
 
     /// The blocks of a record that goes to ring index `at` with this sequence number.
@@ -118,13 +133,13 @@ impl Ring {
         let (in_head, in_parts) = entry.payload.split_at(entry.payload.len().min(HEAD_RECORD_BYTES));
         let blocks = blocks_for(entry.payload.len());
         assert!(
-            at + blocks <= self.blocks,
+            self.has(at, blocks),
             "a record does not wrap around the ring's end"
         );
         let tag = |kind, part| Tag {
             kind,
             node: self.node,
-            block: self.first_block + u64::from(at + part),
+            block: self.block(at.saturating_add(part)),
             epoch: entry.next.stamp.epoch.0,
             sequence,
             part,
@@ -133,7 +148,7 @@ impl Ring {
         let mut digest = blake3::Hasher::new();
         for (part, bytes) in (1..).zip(in_parts.chunks(PAYLOAD_BYTES)) {
             let block = buffer.block_mut(part as usize);
-            block[HEADER_BYTES..HEADER_BYTES + bytes.len()].copy_from_slice(bytes);
+            header::put(block, HEADER_BYTES, bytes);
             let checksum = header::seal(block, &self.identity, tag(Kind::JournalPart, part), bytes.len());
             digest.update(&checksum);
         }
@@ -146,11 +161,10 @@ impl Ring {
             blocks: blocks.into(),
             parts_digest: shortened(&digest),
         };
-        let start = HEADER_BYTES + size_of::<RawJournalHead>();
         let block = buffer.block_mut(0);
-        block[HEADER_BYTES..start].copy_from_slice(raw.as_bytes());
-        block[start..start + in_head.len()].copy_from_slice(in_head);
-        let payload_len_bytes = size_of::<RawJournalHead>() + in_head.len();
+        header::put(block, HEADER_BYTES, raw.as_bytes());
+        header::put(block, IN_HEAD_AT, in_head);
+        let payload_len_bytes = in_head.len().saturating_add(size_of::<RawJournalHead>());
         header::seal(block, &self.identity, tag(Kind::Journal, 0), payload_len_bytes);
     }
 
@@ -162,7 +176,7 @@ impl Ring {
 
     /// Whether the block at ring index `at` is whole and in its place, whatever it belongs to.
     pub fn block_fault(&self, ring: &Buffer, at: u32) -> Option<BlockFault> {
-        let number = self.first_block + u64::from(at);
+        let number = self.block(at);
         header::unseal(ring.block(at as usize), &self.identity, number).err()
     }
 
@@ -173,16 +187,16 @@ impl Ring {
 
     /// The same, of the blocks from ring index `first` on only.
     pub fn record_in(&self, window: &Buffer, first: u32, at: u32) -> Result<(Head, Entry), BlockFault> {
-        let index = |at: u32| (at - first) as usize;
+        let index = |at: u32| at.saturating_sub(first) as usize;
         let (head, in_head) = self.head_and_bytes(window.block(index(at)), at)?;
-        if index(at + head.blocks) > window.blocks() {
+        if index(at.saturating_add(head.blocks)) > window.blocks() {
             return Err(BlockFault::Payload);
         }
         let mut payload = in_head.to_vec();
         let mut digest = blake3::Hasher::new();
         for part in 1..head.blocks {
-            let number = self.first_block + u64::from(at + part);
-            let sealed = header::unseal(window.block(index(at + part)), &self.identity, number)?;
+            let at = at.saturating_add(part);
+            let sealed = header::unseal(window.block(index(at)), &self.identity, self.block(at))?;
             let tag = sealed.tag;
             if tag.kind != Kind::JournalPart || tag.part != part || tag.sequence != head.sequence {
                 return Err(BlockFault::Kind);
@@ -212,7 +226,7 @@ impl Ring {
         block: &'a [u8; BLOCK_BYTES],
         at: u32,
     ) -> Result<(Head, &'a [u8]), BlockFault> {
-        let number = self.first_block + u64::from(at);
+        let number = self.block(at);
         let sealed = header::unseal(block, &self.identity, number)?;
         if sealed.tag.kind != Kind::Journal {
             return Err(BlockFault::Kind);
@@ -224,7 +238,7 @@ impl Ring {
             RawJournalHead::read_from_prefix(sealed.payload).map_err(|_| BlockFault::Payload)?;
         let record_len_bytes = raw.record_len_bytes.get() as usize;
         let blocks = raw.blocks.get();
-        let fits = blocks <= self.record_blocks_max() && at + blocks <= self.blocks;
+        let fits = blocks <= self.record_blocks_max() && self.has(at, blocks);
         if blocks != blocks_for(record_len_bytes) || !fits {
             return Err(BlockFault::Payload);
         }
@@ -242,9 +256,7 @@ impl Ring {
 }
 
 fn shortened(digest: &blake3::Hasher) -> Checksum {
-    digest.finalize().as_bytes()[..16]
-        .try_into()
-        .expect("16 of 32 bytes")
+    header::shortened(digest.finalize())
 }
 
 #[cfg(test)]

@@ -11,6 +11,18 @@
 //! ```
 //!
 //! `docs/format.md` draws it and says why. Nothing here reads or writes a device.
+//!
+//! Blocks hold what somebody else wrote: lengths, offsets and counts in them are checked where they are read, and nothing here
+//! indexes, computes without a bound or unwraps.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 pub mod batch;
 pub mod checkpoint;

@@ -65,6 +65,8 @@ struct RawFrame {
 
 /// Bytes of the records that the head block holds.
 const HEAD_RECORD_BYTES: usize = PAYLOAD_BYTES - size_of::<RawSegmentHead>();
+/// Where they stand in the block.
+const IN_HEAD_AT: usize = HEADER_BYTES + size_of::<RawSegmentHead>();
 const _: () = assert!(size_of::<RawSegmentHead>() == 152 && HEAD_RECORD_BYTES == 3816);
 
 /// Bytes before each record.
@@ -74,7 +76,7 @@ const _: () = assert!(FRAME_BYTES == 56);
 /// The blocks of a segment whose records take this many bytes, frames included.
 pub fn blocks_for(len_bytes: usize) -> u32 {
     let rest = len_bytes.saturating_sub(HEAD_RECORD_BYTES);
-    u32::try_from(1 + rest.div_ceil(PAYLOAD_BYTES)).unwrap_or(u32::MAX)
+    u32::try_from(rest.div_ceil(PAYLOAD_BYTES)).map_or(u32::MAX, |parts| parts.saturating_add(1))
 }
 
 /// How many of so many bytes go into the head.
@@ -112,7 +114,9 @@ pub(super) fn unpack_all(mut bytes: &[u8], from: Position, to: Position) -> Opti
         let (frame, rest) = RawFrame::read_from_prefix(bytes).ok()?;
         let step = Step::from_number(frame.step).filter(|step| *step != Step::Rollback)?;
         let len_bytes = frame.record_len_bytes.get() as usize;
-        let payload = rest.get(..len_bytes).filter(|_| frame.reserved == [0; 3])?;
+        let (payload, after) = rest
+            .split_at_checked(len_bytes)
+            .filter(|_| frame.reserved == [0; 3])?;
         let next = frame.next.into();
         entries.push(Entry {
             step,
@@ -121,7 +125,7 @@ pub(super) fn unpack_all(mut bytes: &[u8], from: Position, to: Position) -> Opti
             payload: payload.to_vec(),
         });
         prev = next;
-        bytes = &rest[len_bytes..];
+        bytes = after;
     }
     (prev == to).then_some(entries)
 }
@@ -138,7 +142,7 @@ pub struct SegmentRoom {
 impl SegmentRoom {
     /// The number of the block at index `at` of the room.
     pub fn block(&self, at: u32) -> u64 {
-        self.first_block + u64::from(at)
+        self.first_block.saturating_add(at.into())
     }
 
     fn tag(&self, kind: Kind, at: u32, head: &SegmentHead, part: u32) -> Tag {
@@ -165,15 +169,14 @@ impl SegmentRoom {
             digest: head.digest,
         };
         let mut block = [0; BLOCK_BYTES];
-        let start = HEADER_BYTES + size_of::<RawSegmentHead>();
-        block[HEADER_BYTES..start].copy_from_slice(raw.as_bytes());
-        block[start..start + in_head.len()].copy_from_slice(in_head);
+        header::put(&mut block, HEADER_BYTES, raw.as_bytes());
+        header::put(&mut block, IN_HEAD_AT, in_head);
         let tag = self.tag(Kind::Segment, at, head, head.number);
         header::seal(
             &mut block,
             &self.identity,
             tag,
-            size_of::<RawSegmentHead>() + in_head.len(),
+            in_head.len().saturating_add(size_of::<RawSegmentHead>()),
         );
         block
     }
@@ -190,10 +193,10 @@ impl SegmentRoom {
     ) -> Buffer {
         let mut buffer = Buffer::zeroed(bytes.len().div_ceil(PAYLOAD_BYTES));
         for (index, bytes) in bytes.chunks(PAYLOAD_BYTES).enumerate() {
-            let part = first_part + index as u32;
+            let part = first_part.saturating_add(index as u32);
             let block = buffer.block_mut(index);
-            block[HEADER_BYTES..HEADER_BYTES + bytes.len()].copy_from_slice(bytes);
-            let tag = self.tag(Kind::SegmentPart, at + part, head, part);
+            header::put(block, HEADER_BYTES, bytes);
+            let tag = self.tag(Kind::SegmentPart, at.saturating_add(part), head, part);
             digest.update(&header::seal(block, &self.identity, tag, bytes.len()));
         }
         buffer
@@ -254,10 +257,10 @@ impl SegmentRoom {
         let mut bytes = Vec::with_capacity(head.len_bytes as usize);
         bytes.extend_from_slice(in_head);
         let mut digest = blake3::Hasher::new();
-        for part in 1..head.blocks {
-            let number = self.block(at + part);
+        for (index, part) in (1..head.blocks).enumerate() {
+            let number = self.block(at.saturating_add(part));
             let fault = |fault| (number, fault);
-            let sealed = header::unseal(parts.block(part as usize - 1), &self.identity, number);
+            let sealed = header::unseal(parts.block(index), &self.identity, number);
             let sealed = sealed.map_err(fault)?;
             let tag = sealed.tag;
             if tag.kind != Kind::SegmentPart || tag.part != part || tag.sequence != head.checkpoint {

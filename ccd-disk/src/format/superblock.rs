@@ -1,5 +1,6 @@
 //! The superblock: who a region belongs to and how it is laid out. Written by mkfs (and by `check --repair`) only.
 
+use super::control::filled;
 use super::geometry::{Geometry, GeometryError};
 use super::header::{self, BlockFault, HEADER_BYTES, Identity, Kind, RegionId, Tag};
 use crate::device::BLOCK_BYTES;
@@ -66,8 +67,7 @@ const _: () = assert!(std::mem::offset_of!(RawSuperblock, twin) == 48);
 impl Superblock {
     /// The block that belongs at `number`: block 0 or the last one.
     pub fn encode(&self, number: u64) -> [u8; BLOCK_BYTES] {
-        let mut label = [0; LABEL_BYTES_MAX];
-        label[..self.label.len()].copy_from_slice(self.label.as_bytes());
+        let label = filled(&self.label);
         let raw = RawSuperblock {
             features_compatible: self.features_compatible.into(),
             features_incompatible: 0.into(),
@@ -85,11 +85,10 @@ impl Superblock {
         };
         let mut block = [0; BLOCK_BYTES];
         let payload = raw.as_bytes();
-        block[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
-        let node = NodeId::new(0).expect("0 is a node number");
+        header::put(&mut block, HEADER_BYTES, payload);
         let tag = Tag {
             kind: Kind::Superblock,
-            node,
+            node: NodeId::FIRST,
             block: number,
             epoch: 0,
             sequence: 1,
