@@ -157,6 +157,8 @@ fn log_to_stderr() {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would say so on standard error, which cannot be written, and end the thread.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false);
     if under_journal {

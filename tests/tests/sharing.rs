@@ -90,6 +90,34 @@ fn a_node_whose_secondary_is_another_disk_joins_without_it_and_no_update_is_lost
     }
 }
 
+/// An array shows a server copies of both disks under their names.
+#[test]
+fn copies_of_both_devices_do_not_make_a_node_the_successor_of_their_owner() {
+    for is_cut in [false, true] {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "alone", SETTLED));
+        for role in DeviceRole::ALL {
+            cluster.separate_device(1, role, true);
+        }
+        cluster.start(1);
+        cluster.settle();
+        assert!(cluster.add(0, "after the copy").is_ok());
+        if is_cut {
+            cluster.isolate(1);
+        } else {
+            cluster.crash(0, true);
+        }
+        cluster.settle();
+        assert!(!cluster.serves(1));
+        let verdict = cluster.verdict(1);
+        assert!(
+            verdict.contains("the primary was not the same disk on node 0 when that one was last heard"),
+            "{verdict}"
+        );
+    }
+}
+
 #[test]
 fn a_node_that_shares_no_device_does_not_replace_the_devices_of_an_owner() {
     let mut cluster = Cluster::serving(PAIR);

@@ -428,7 +428,8 @@ impl Node {
             .devices
             .iter()
             .filter(|role| self.replica(Replica::Device(*role)).usable())
-            .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role) && self.owns_area(*role))
+            .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role) && !self.is_apart(*role))
+            .filter(|role| self.owns_area(*role))
             .collect()
     }
 

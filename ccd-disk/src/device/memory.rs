@@ -101,6 +101,24 @@ impl MemoryDevice {
         }
     }
 
+    /// All handles find what another device of this size holds: somebody wrote it below them.
+    pub fn overwrite(&self, from: &Self) {
+        let (readable, durable) = {
+            let from = from.medium();
+            (from.readable.clone(), from.readable.clone())
+        };
+        let mut medium = self.medium();
+        medium.readable = readable;
+        medium.durable = durable;
+        medium.unflushed.clear();
+    }
+
+    /// A device of the same size, of zeros.
+    pub fn blank(&self) -> Self {
+        let blocks = self.medium().readable.len() as u64;
+        Self::new(&self.name, blocks.saturating_mul(BLOCK_BYTES as u64))
+    }
+
     /// From now on every write and flush is recorded; [`MemoryDevice::take_log`] returns them.
     pub fn record(&self) {
         self.medium().log = Some(Vec::new());

@@ -82,6 +82,18 @@ impl World {
         self.setbacks.shown[role as usize] = backup.shown[role as usize];
     }
 
+    /// Somebody clears a device that is in use, or puts it back to what it held then.
+    pub fn overwrite_device(&mut self, role: DeviceRole, backup: Option<&Backup>) {
+        let what = if backup.is_some() { "put back" } else { "cleared" };
+        self.log
+            .line(self.now, format_args!("{role} is {what} below its users"));
+        self.media
+            .overwrite_device(role, backup.map(|backup| &backup.relics));
+        self.setbacks.happened = true;
+        self.setbacks.shown[role as usize] =
+            backup.map_or_else(Default::default, |backup| backup.shown[role as usize]);
+    }
+
     /// The history of a server that is down is gone.
     pub fn forget_history(&mut self, index: usize) {
         self.servers[index].told = Position::EMPTY;

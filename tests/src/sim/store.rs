@@ -491,6 +491,15 @@ impl Media {
         self.devices[role as usize] = relics.devices[role as usize].fork();
     }
 
+    /// Below whoever uses it a device is cleared, or put back to what it held then.
+    pub fn overwrite_device(&mut self, role: DeviceRole, relics: Option<&Relics>) {
+        let device = &self.devices[role as usize];
+        match relics {
+            None => device.overwrite(&device.blank()),
+            Some(relics) => device.overwrite(&relics.devices[role as usize]),
+        }
+    }
+
     pub fn fail_device_writes(&mut self, role: DeviceRole, fail: bool) {
         self.devices[role as usize].fail_writes(if fail { 0..4096 } else { 0..0 });
     }

@@ -152,6 +152,13 @@ impl Node {
         }
     }
 
+    /// A member of the newest configuration had another disk here when it was last heard: what that configuration counts on is its disk,
+    /// and not this one.
+    pub(in crate::protocol) fn is_apart(&self, role: DeviceRole) -> bool {
+        let others = self.known.members.without(self.me());
+        (others.iter().filter_map(|node| self.peers.get(&node))).any(|peer| peer.sharing.of(role).was_other)
+    }
+
     /// When some node of the cluster was last heard it had another disk in this role: nobody takes this one in alone.
     pub(in crate::protocol) fn was_other_elsewhere(&self, role: DeviceRole) -> bool {
         (self.cluster_nodes().without(self.me()).iter())

@@ -15,6 +15,7 @@ mod bring;
 pub(super) mod each;
 pub(super) mod last_words;
 pub(super) mod loading;
+mod overwritten;
 pub(super) mod own_area;
 mod room;
 mod survey;
@@ -246,6 +247,7 @@ impl Node {
             self.on_state_written(replica, result.is_ok());
         }
         let result = result.and_then(|answer| self.believed(replica, answer));
+        let result = result.and_then(|answer| self.keeps_what_was_written(replica, &purpose, answer));
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;

@@ -32,7 +32,9 @@ pub(in crate::protocol) struct OwnArea {
     /// The last heartbeat found there that this run did not write.
     foreign: Option<(Incarnation, u64)>,
     /// The newest one, when this run began to write: at most one more of that run can still land.
-    predecessor: Option<(Incarnation, u64)>,
+    pub(super) predecessor: Option<(Incarnation, u64)>,
+    /// The last heartbeat that this run wrote and found there since the device was opened.
+    pub(super) found_last: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,6 +147,7 @@ impl Node {
             },
             foreign: seen,
             predecessor: seen,
+            found_last: None,
         };
     }
 

@@ -76,7 +76,7 @@ impl Node {
         let view = self.replica(Replica::Device(role));
         let is_another = (self.known.regions.get(role))
             .is_some_and(|region| view.usable() && view.region != region && !view.is_forgiven);
-        counts && !self.known.is_genesis() && (view.is_new || is_another)
+        counts && !self.known.is_genesis() && (view.is_new || view.was_overwritten || is_another)
     }
 
     /// Another region was opened in place of the one before.
@@ -94,6 +94,7 @@ impl Node {
             if self.is_open() && !self.known.devices.contains(role) {
                 let view = self.replica_mut(Replica::Device(role));
                 view.is_new = false;
+                view.was_overwritten = false;
                 view.is_forgiven = true;
             }
         }
@@ -105,6 +106,12 @@ impl Node {
             .device_roles()
             .into_iter()
             .find(|role| self.was_made_anew(*role))?;
+        if self.replica(Replica::Device(role)).was_overwritten {
+            return Some(format!(
+                "the {role} was cleared, or put back to an earlier state, while it was in use: it does not count before it was left out and \
+                 taken in again"
+            ));
+        }
         let region = self.replica(Replica::Device(role)).region;
         let meant = self.known.regions.get(role).filter(|meant| *meant != region);
         if let Some(meant) = meant {

@@ -31,6 +31,9 @@ pub(in crate::protocol) struct ReplicaView {
     pub own_area: OwnArea,
     /// When it was opened nobody had voted on anything there, nor recorded a configuration: it was just made.
     pub is_new: bool,
+    /// What this run had written there was gone: somebody cleared the device, or put it back to an earlier state. What it voted for is
+    /// gone, too.
+    pub was_overwritten: bool,
     /// Local copy: its content has been read.
     pub loaded: bool,
     /// The durable position of this node's own area; `None` while it is not known.
@@ -84,6 +87,7 @@ impl ReplicaView {
             is_forgiven: false,
             own_area: OwnArea::default(),
             is_new: false,
+            was_overwritten: false,
             loaded: false,
             own: None,
             writes_in_flight: 0,

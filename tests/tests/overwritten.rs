@@ -1,0 +1,69 @@
+//! A device that somebody clears, or puts back to an earlier state, while it is in use.
+
+use ccd_core::ids::{DeviceRole, DeviceSet};
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::world::LEASE;
+
+const PAIR: Shape = Shape { nodes: 2, devices: 2 };
+
+fn without(role: DeviceRole) -> DeviceSet {
+    DeviceSet::EMPTY
+        .with(DeviceRole::Primary)
+        .with(DeviceRole::Secondary)
+        .without(role)
+}
+
+#[test]
+fn a_device_that_was_cleared_in_use_has_no_vote() {
+    for is_solo in [false, true] {
+        for role in DeviceRole::ALL {
+            let mut cluster = Cluster::serving(PAIR);
+            if is_solo {
+                cluster.crash(1, true);
+                assert!(cluster.add_within(0, "alone", SETTLED));
+            }
+            cluster.overwrite_device(role, None);
+            assert!(
+                cluster.reaches(SETTLED, |known| known.devices == without(role)),
+                "{role}, {is_solo}: {}",
+                cluster.verdict(0)
+            );
+            assert!(cluster.add_within(0, "after", SETTLED));
+        }
+    }
+}
+
+/// Its region is whole, and holds what it held then.
+#[test]
+fn a_device_that_was_put_back_in_use_is_taken_in_again_with_what_it_lacks() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "alone", SETTLED));
+        let backup = cluster.backup();
+        assert!(cluster.add(0, "after the backup").is_ok());
+        let epoch = cluster.configuration().epoch;
+        cluster.overwrite_device(role, Some(&backup));
+        cluster.run_for(LEASE * 2);
+        assert!(
+            cluster.reaches(SETTLED, |known| known.devices == without(role).with(role)
+                && known.epoch.0 >= epoch.0 + 2),
+            "{role}: {}",
+            cluster.verdict(0)
+        );
+        assert!(cluster.add_within(0, "after", SETTLED));
+        // The other device alone no longer is what holds everything.
+        let other = without(role).iter().next().expect("there are two");
+        cluster.crash(0, true);
+        cluster.lose_device(other);
+        cluster.start(0);
+        assert!(
+            cluster.serves_within(0, SETTLED),
+            "{role}: {}",
+            cluster.verdict(0)
+        );
+        let rows = cluster.rows(0).unwrap_or_default();
+        assert_eq!(rows.len(), 3, "{rows:?}");
+    }
+}
