@@ -474,3 +474,29 @@ impl fmt::Debug for ClusterId {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_the_last_number_is_the_last_number() {
+        assert_eq!(Epoch(4).next(), Epoch(5));
+        assert_eq!(Epoch(u64::MAX).next(), Epoch(u64::MAX));
+        assert_eq!(Generation(u64::MAX).next(), Generation(u64::MAX));
+    }
+
+    #[test]
+    fn more_than_half_is_what_twice_is_more_than_all() {
+        for count in 0..=NODES_MAX {
+            let nodes: NodeSet = NodeId::all().take(count).collect();
+            for total in 0..=NODES_MAX {
+                assert_eq!(
+                    nodes.is_more_than_half_of(total),
+                    count * 2 > total,
+                    "{count} of {total}"
+                );
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! The fuzz targets, without a fuzzer: over their seeds, over inputs that once found something, and over a bounded number of
-//! mutations. `CCD_FUZZ_INPUTS` and `CCD_FUZZ_SEED` choose others. For long runs see CONTRIBUTING.md.
+//! mutations. `CCD_FUZZ_INPUTS` and `CCD_FUZZ_SEED` choose others, `CCD_FUZZ_TARGET` one target. For long runs see CONTRIBUTING.md.
 
 use ccd_tests::fuzz::{Mutator, TARGETS, run, seeds};
 use std::fs;
@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 /// Mutations of each target's seeds.
 const INPUTS: u64 = 20_000;
+
+/// Of the target that drives a whole cluster with each of them.
+const INPUTS_OF_NODE: u64 = 400;
 
 fn number(variable: &str, usual: u64) -> u64 {
     match std::env::var(variable) {
@@ -24,8 +27,14 @@ fn folder(name: &str) -> PathBuf {
 
 #[test]
 fn every_target_takes_its_seeds_and_their_mutations_without_a_panic() {
-    let (inputs, seed) = (number("CCD_FUZZ_INPUTS", INPUTS), number("CCD_FUZZ_SEED", 1));
+    let seed = number("CCD_FUZZ_SEED", 1);
+    let only = std::env::var("CCD_FUZZ_TARGET").ok();
     for (target, check) in TARGETS {
+        if only.as_ref().is_some_and(|only| only != target) {
+            continue;
+        }
+        let usual = if target == "node" { INPUTS_OF_NODE } else { INPUTS };
+        let inputs = number("CCD_FUZZ_INPUTS", usual);
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{target} has no seeds");
         for seed in &seeds {

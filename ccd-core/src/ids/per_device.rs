@@ -32,3 +32,22 @@ impl<T> PerDevice<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_encoded_as_an_array_of_two() {
+        let devices = PerDevice {
+            primary: 300_u64,
+            secondary: 7,
+        };
+        let encoded = postcard::to_allocvec(&devices).unwrap();
+        assert_eq!(encoded, postcard::to_allocvec(&[300_u64, 7]).unwrap());
+        assert_eq!(postcard::from_bytes::<PerDevice<u64>>(&encoded), Ok(devices));
+        for (role, value) in DeviceRole::ALL.into_iter().zip([300, 7]) {
+            assert_eq!(*devices.of(role), value);
+        }
+    }
+}

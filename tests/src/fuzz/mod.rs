@@ -4,12 +4,14 @@
 //! ```text
 //! targets.rs    what is read, and what must hold of what was read
 //! seeds.rs      what each target begins with: one of every kind that is valid
+//! node.rs       one target of many files: a whole node, driven with what nobody honest sends
 //! mutate.rs     damage, at random from a seed
 //! ```
 //!
 //! A target panics when something is wrong, and does nothing else.
 
 mod mutate;
+mod node;
 mod seeds;
 mod targets;
 

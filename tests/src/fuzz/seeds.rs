@@ -30,6 +30,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "text" => texts(),
         "init" => inits(),
         "readback" => readbacks(),
+        "node" => super::node::seeds(),
         _ => panic!("there is no fuzz target {target}"),
     }
 }

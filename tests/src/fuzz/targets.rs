@@ -20,7 +20,7 @@ use ccd_disk::{BLOCK_BYTES, RegionId, fencing};
 pub type Check = fn(&[u8]);
 
 /// Every target, by the name that `cargo fuzz run` knows.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("client_request", client_request),
     ("client_reply", client_reply),
     ("peer_message", peer_message),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("text", text),
     ("init", init),
     ("readback", readback),
+    ("node", super::node::check),
 ];
 
 fn client_request(data: &[u8]) {

@@ -58,7 +58,7 @@ pub mod reservations;
 pub mod run;
 pub mod scenario;
 pub mod server;
-mod store;
+pub(crate) mod store;
 mod strangers;
 mod telling;
 mod unsound;

@@ -44,3 +44,19 @@ impl Replicas {
             .map(|replica| (replica, self.of(replica)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DeviceRole;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn a_device_that_the_cluster_lacks_has_a_view_that_cannot_be_used_and_is_not_opened() {
+        let (primary, secondary) = (DeviceRole::Primary, DeviceRole::Secondary);
+        let replicas = Replicas::new(DeviceSet::EMPTY.with(primary), Time::ZERO);
+        assert!(!replicas.of(Replica::Device(secondary)).usable());
+        let opened: Vec<Replica> = replicas.iter().map(|(replica, _)| replica).collect();
+        assert_eq!(opened, [Replica::Local, Replica::Device(primary)]);
+    }
+}
