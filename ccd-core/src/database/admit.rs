@@ -19,6 +19,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use rpds::RedBlackTreeMapSync;
 
+/// Most values that the patterns of one update are compared with, unless it has a single pattern, which may examine each row of
+/// its key. A removal is evaluated on every member, while updates wait.
+pub const EXAMINED_MAX: u64 = 4_000_000;
+
 impl Database {
     /// Checks an update against this version (preconditions, formats, uniqueness, limits) and applies it. The result has
     /// the next generation; `epoch` is not changed, the lineage not yet advanced: `Record::updates` does that. The
@@ -42,6 +46,7 @@ impl Database {
         for precondition in &update.preconditions {
             self.check_precondition(precondition)?;
         }
+        self.check_patterns(&update.ops)?;
         let admitted = self.with_update(update)?;
         if synchronization::touches_commands(&update.ops) {
             let refuse = |(row, why)| OpError::SyncRow { row, why };
@@ -103,6 +108,65 @@ impl Database {
             precondition: Box::new(precondition.clone()),
             generation,
         })
+    }
+
+    /// The patterns of the operations, and how much they make the members examine.
+    fn check_patterns(&self, ops: &[Op]) -> Result<(), OpError> {
+        let mut patterns = 0;
+        for op in ops {
+            if let Op::Remove(pattern) = op {
+                pattern.check()?;
+                patterns += 1;
+            }
+        }
+        if patterns > 1 {
+            let got = self.examined_by(ops, EXAMINED_MAX);
+            if got > EXAMINED_MAX {
+                let limit = EXAMINED_MAX;
+                return Err(OpError::TooMuchExamined { limit, got });
+            }
+        }
+        Ok(())
+    }
+
+    /// About how many values the patterns of these operations are compared with; not counted further than a little beyond `enough`.
+    pub(crate) fn examined_by(&self, ops: &[Op], enough: u64) -> u64 {
+        let mut examined = 0;
+        let mut added = 0;
+        for op in ops {
+            let pattern = match op {
+                Op::Remove(pattern) => pattern,
+                Op::Add(_) => {
+                    added += 1;
+                    continue;
+                }
+                _ => continue,
+            };
+            // What the pattern is refused for costs nothing.
+            let Some((key, table)) = self.tables.get_key_value(&pattern.key) else {
+                examined += added;
+                continue;
+            };
+            let Ok(matcher) = Matcher::new(pattern, &table.columns) else {
+                continue;
+            };
+            let (prefix, whole) = matcher.prefix();
+            let rows = if whole {
+                1
+            } else if prefix.len() > key.as_str().len() + 1 {
+                let most = enough.saturating_sub(examined) as usize + 1;
+                added + table.lines.starting_with(prefix).take(most).count() as u64
+            } else if matcher.takes_all() {
+                1
+            } else {
+                added + table.lines.measure().rows
+            };
+            examined += rows * (1 + matcher.open_columns() as u64);
+            if examined > enough {
+                break;
+            }
+        }
+        examined
     }
 
     /// All of an update but its preconditions.
@@ -183,19 +247,26 @@ impl Database {
     fn remove(&mut self, pattern: &Pattern) -> Result<u64, OpError> {
         let table = self.table(&pattern.key)?;
         let matcher = Matcher::new(pattern, &table.columns)?;
-        let gone: Vec<String> = matcher.matching(&table.lines).map(String::from).collect();
-        if gone.is_empty() {
+        let mut lines = table.lines.clone();
+        let removed = if matcher.takes_all() && matcher.prefix().0.len() == pattern.key.as_str().len() + 1 {
+            // Rows of a key have nothing else in common.
+            core::mem::take(&mut lines).measure().rows
+        } else {
+            let (prefix, whole) = matcher.prefix();
+            let most = if whole { 1 } else { usize::MAX };
+            lines.remove_matching(prefix, most, |line| matcher.matches(line))
+        };
+        if removed == 0 {
             return Err(OpError::NoSuchRow {
                 pattern: Box::new(pattern.clone()),
             });
         }
+        self.measure.subtract(table.lines.measure());
+        self.measure.add(lines.measure());
         if let Some(table) = self.tables.get_mut(&pattern.key) {
-            for line in &gone {
-                table.lines.remove(line);
-                self.measure.subtract(Measure::of_line(line));
-            }
+            table.lines = lines;
         }
-        Ok(gone.len() as u64)
+        Ok(removed)
     }
 
     fn format(&mut self, key: &Key, columns: &[String]) -> Result<(), OpError> {

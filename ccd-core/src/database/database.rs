@@ -91,6 +91,7 @@ impl Database {
 
     /// Rows of the pattern's key that match, in byte order of their text.
     pub fn query(&self, pattern: &Pattern) -> Result<Vec<Row>, OpError> {
+        pattern.check()?;
         let table = self.table(&pattern.key)?;
         let matcher = Matcher::new(pattern, &table.columns)?;
         let lines = matcher.matching(&table.lines);
@@ -141,6 +142,10 @@ impl Database {
         let keys = self.tables.iter();
         keys.map(|(key, table)| (key.clone(), table.columns.to_vec(), table.lines.measure().rows))
             .collect()
+    }
+
+    pub fn key_count(&self) -> usize {
+        self.tables.size()
     }
 
     /// The columns of a key, if it has a format.

@@ -201,6 +201,21 @@ pub enum OpError {
         request: RequestId,
         generation: Generation,
     },
+    #[error(
+        "the column {name:?} of {key} has {got} patterns by name, at most {limit} are allowed; join them with wildcards"
+    )]
+    TooManyPatterns {
+        key: Key,
+        name: String,
+        limit: u64,
+        got: u64,
+    },
+    /// See [`EXAMINED_MAX`](super::EXAMINED_MAX).
+    #[error(
+        "the patterns of the transaction compare about {got} values, at most {limit} are allowed; split it, or give leading columns \
+         without wildcards"
+    )]
+    TooMuchExamined { limit: u64, got: u64 },
 }
 
 /// What kind of trouble an [`OpError`] is; exit codes and library error numbers follow from it.
@@ -232,7 +247,9 @@ impl OpError {
             | Self::TooManyOperations { .. }
             | Self::BrokenContent(_)
             | Self::SyncRow { .. }
-            | Self::OtherContent { .. } => ErrorClass::BadData,
+            | Self::OtherContent { .. }
+            | Self::TooManyPatterns { .. }
+            | Self::TooMuchExamined { .. } => ErrorClass::BadData,
         }
     }
 }
@@ -392,6 +409,17 @@ mod tests {
                 BadData,
                 "CCD_SYNC:A:/x",
             ),
+            (
+                OpError::TooManyPatterns {
+                    key: key(),
+                    name: "x".into(),
+                    limit: 4,
+                    got: 5,
+                },
+                BadData,
+                "column \"x\" of MY_KEY has 5 patterns",
+            ),
+            (OpError::TooMuchExamined { limit: 1, got: 2 }, BadData, "split it"),
         ]
     }
 

@@ -10,8 +10,10 @@
 //! byte order (as `LC_ALL=C sort` sorts), within and across chunks; a chunk's lower bound is at most its first line
 //! and more than the last line of the chunk before it; `measure` is that of all lines.
 
+use super::row::ROW_CHARACTERS_MAX;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ops::Bound;
 use rpds::RedBlackTreeMapSync;
 
@@ -26,6 +28,12 @@ const CHUNK_BYTES_MIN: usize = 256;
 const CHUNK_BYTES_JOINED: usize = 768;
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_JOINED && CHUNK_BYTES_JOINED < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < CHUNK_BYTES_BULK);
+
+/// So many lines, and one in so many, are removed one by one.
+const FEW_LINES: usize = 16;
+const FEW_SHARE: usize = 16;
+/// Lines that stay are gathered to so many bytes.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// What the consistency record says about a text: kept up line by line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +144,43 @@ impl Lines {
         }
         self.measure.subtract(Measure::of_line(line));
         true
+    }
+
+    /// Removes the lines that start with `prefix` and match, at most the first `most` that start with it; returns how many. Few
+    /// are removed one by one. Many are left out of a set that is made anew, which costs the set and not each of them.
+    pub fn remove_matching(&mut self, prefix: &str, most: usize, matches: impl Fn(&str) -> bool) -> u64 {
+        let few = FEW_LINES + self.measure.rows as usize / FEW_SHARE;
+        let found = self.starting_with(prefix).take(most).filter(|line| matches(line));
+        let gone: Vec<String> = found.take(few).map(String::from).collect();
+        if gone.len() < few {
+            for line in &gone {
+                self.remove(line);
+            }
+            return gone.len() as u64;
+        }
+        let rows = self.measure.rows;
+        let mut bulk = Bulk::default();
+        let (mut kept, mut kept_rows) = (String::with_capacity(KEPT_BYTES), 0);
+        let mut left = most;
+        for line in self.iter() {
+            if left > 0 && line.starts_with(prefix) {
+                left -= 1;
+                if matches(line) {
+                    continue;
+                }
+            }
+            kept.push_str(line);
+            kept.push('\n');
+            kept_rows += 1;
+            if kept.len() + ROW_CHARACTERS_MAX * 4 > KEPT_BYTES {
+                bulk.push(&kept, kept_rows);
+                kept.clear();
+                kept_rows = 0;
+            }
+        }
+        bulk.push(&kept, kept_rows);
+        *self = bulk.finish();
+        rows - self.measure.rows
     }
 
     /// All lines in order.
@@ -367,7 +412,6 @@ fn with_line(chunk: &str, at: usize, line: &str) -> Box<str> {
 mod tests {
     use super::*;
     use alloc::collections::BTreeSet;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     fn check(lines: &Lines, model: &BTreeSet<String>) {
@@ -420,6 +464,28 @@ mod tests {
                     prop_assert_eq!(&found, &expected);
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn many_lines_are_removed_as_one_by_one(
+            numbers in proptest::collection::btree_set(0..5000_u32, 0..600),
+            prefix in prop_oneof![Just(""), Just("K1"), Just("K12"), Just("X")],
+            digit in prop_oneof![Just(""), Just("3"), Just("77")],
+            most in prop_oneof![Just(usize::MAX), Just(1_usize), Just(100)],
+        ) {
+            let mut model: BTreeSet<String> = numbers.iter().map(|number| alloc::format!("K{number}")).collect();
+            let mut lines = Lines::default();
+            model.iter().for_each(|line| assert!(lines.insert(line)));
+            let shadow = lines.clone();
+            let starting = model.iter().filter(|line| line.starts_with(prefix)).take(most);
+            let gone: Vec<String> = starting.filter(|line| line.contains(digit)).cloned().collect();
+            prop_assert_eq!(lines.remove_matching(prefix, most, |line| line.contains(digit)), gone.len() as u64);
+            prop_assert!(shadow.iter().eq(model.iter().map(String::as_str)), "the shadow changed");
+            gone.iter().for_each(|line| assert!(model.remove(line)));
+            check(&lines, &model);
         }
     }
 

@@ -9,6 +9,7 @@
 //! lines.rs      the rows of one key: a persistent sorted set of text lines
 //! outcomes.rs   which of the last updates were applied
 //! database.rs   Database: formats, rows, position; queries
+//! scan.rs       a query in steps of bounded work
 //! update.rs     Op, Precondition, Update, Record: what a journal holds and what travels to the members
 //! admit.rs      how an update changes a database
 //! record.rs     records as bytes, and their lineage
@@ -42,12 +43,14 @@ mod pattern;
 mod record;
 mod row;
 mod sizes;
+mod scan;
 mod text;
 mod transaction;
 mod update;
 mod view;
 
 pub use crate::bounded::at_most;
+pub use admit::EXAMINED_MAX;
 pub use consistency::{ConsistencyRecord, FileOrigin, IntegrityError, Mismatch, Proof, RecordError};
 pub use content_text::ContentText;
 pub use database::{Content, Database};
@@ -60,11 +63,12 @@ pub use error::{
 };
 pub use image::{ImageReader, ImageWriter};
 pub use outcomes::OUTCOMES_MAX;
-pub use pattern::{Pattern, WILDCARD};
+pub use pattern::{NAMED_PATTERNS_PER_COLUMN_MAX, Pattern, WILDCARD};
 pub use row::{
     COLUMNS_MAX, FORMAT_SUFFIX, Key, RECORD_KEY, ROW_CHARACTERS_MAX, Row, SEPARATOR, check_format,
     format_text, is_column_name,
 };
+pub use scan::Scan;
 pub use text::{ParsedText, Purified, RecordCheck, TextError, convert_text, purify_text};
 pub use transaction::{BrokenLine, LineError, Transaction, TransactionError};
 pub use update::{

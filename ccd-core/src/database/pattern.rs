@@ -110,6 +110,35 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Costs of a line and of a search in it, beside their bytes.
+const LINE_COST: usize = 32;
+const PART_COST: usize = 16;
+
+/// Most patterns by name of one column; one by position may come on top.
+pub const NAMED_PATTERNS_PER_COLUMN_MAX: usize = 4;
+
+impl Pattern {
+    /// Checks what the format is not needed for. A query and an update are refused by it; the records of a journal are not.
+    ///
+    /// # Errors
+    /// When a column has too many patterns: each of them is looked for in each row.
+    pub(super) fn check(&self) -> Result<(), OpError> {
+        row::check_column_count(&self.key, self.named.len())?;
+        for (name, _) in &self.named {
+            let got = self.named.iter().filter(|(other, _)| other == name).count();
+            if got > NAMED_PATTERNS_PER_COLUMN_MAX {
+                return Err(OpError::TooManyPatterns {
+                    key: self.key.clone(),
+                    name: shortened(name),
+                    limit: NAMED_PATTERNS_PER_COLUMN_MAX as u64,
+                    got: got as u64,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A pattern resolved against the format of its key.
 #[derive(Debug)]
 pub(super) struct Matcher {
@@ -188,6 +217,28 @@ impl Matcher {
             .filter(|line| self.matches(line))
     }
 
+    /// What every matching line starts with, and whether every match is this text.
+    pub(super) fn prefix(&self) -> (&str, bool) {
+        (&self.prefix, self.whole)
+    }
+
+    /// Every line that starts with the prefix matches.
+    pub(super) fn takes_all(&self) -> bool {
+        !self.whole && self.columns.iter().all(|column| column.settled)
+    }
+
+    /// How many patterns a line is compared with.
+    pub(super) fn open_columns(&self) -> usize {
+        self.columns.iter().filter(|column| !column.settled).count()
+    }
+
+    /// Roughly how much work it is to look at this line, in bytes that are read.
+    pub(super) fn cost(&self, line: &str) -> u64 {
+        let open = self.columns.iter().filter(|column| !column.settled);
+        let compared = open.map(|column| line.len() + PART_COST * column.pattern.parts.min(line.len()));
+        (LINE_COST + line.len() + compared.sum::<usize>()) as u64
+    }
+
     /// Whether a row with these plain values matches.
     pub(super) fn matches_values(&self, values: &[String]) -> bool {
         self.columns.iter().all(|column| {
@@ -198,7 +249,7 @@ impl Matcher {
     }
 
     /// Whether a stored line, `KEY:val:val` encoded, matches that begins with the prefix.
-    fn matches(&self, line: &str) -> bool {
+    pub(super) fn matches(&self, line: &str) -> bool {
         if self.whole && line != self.prefix {
             return false;
         }
@@ -251,6 +302,10 @@ pub(super) struct ColumnPattern {
     first: String,
     /// Between wildcards, in order; and after the last one, with which the value ends.
     after_first: Option<(Vec<String>, String)>,
+    /// Of all of these: a shorter value does not match.
+    bytes_min: usize,
+    /// How many searches it takes at most.
+    parts: usize,
 }
 
 impl ColumnPattern {
@@ -259,6 +314,8 @@ impl ColumnPattern {
             return Self {
                 first: text.into(),
                 after_first: None,
+                bytes_min: text.len(),
+                parts: 1,
             };
         };
         let mut middles: Vec<String> = wildcard.map_or_else(Vec::new, |wildcard| {
@@ -267,6 +324,8 @@ impl ColumnPattern {
         let last = middles.pop().unwrap_or_default();
         middles.retain(|middle| !middle.is_empty());
         Self {
+            bytes_min: first.len() + last.len() + middles.iter().map(String::len).sum::<usize>(),
+            parts: 1 + middles.len(),
             first: first.into(),
             after_first: Some((middles, last)),
         }
@@ -280,8 +339,12 @@ impl ColumnPattern {
                 .is_some_and(|(middles, last)| middles.is_empty() && last.is_empty())
     }
 
-    /// Each part is looked for once, at the first place it fits; taking a later one could never help.
+    /// Each part is looked for once, at the first place it fits; taking a later one could never help. Every search goes on where
+    /// the last one ended, so all of them together read the value once.
     pub(super) fn matches(&self, value: &str) -> bool {
+        if value.len() < self.bytes_min {
+            return false;
+        }
         let Some((middles, last)) = &self.after_first else {
             return value == self.first;
         };

@@ -108,10 +108,16 @@ impl View {
         if let Kind::Patterns(keys) = &self.0 {
             for (key, selectors) in keys {
                 match database.columns(key) {
-                    None => absent.push(key.clone()),
-                    Some(columns) => selectors
-                        .iter()
-                        .try_for_each(|selector| Matcher::new(&selector.pattern, columns).map(drop))?,
+                    None => {
+                        selectors
+                            .iter()
+                            .try_for_each(|selector| selector.pattern.check())?;
+                        absent.push(key.clone());
+                    }
+                    Some(columns) => selectors.iter().try_for_each(|Selector { pattern, .. }| {
+                        pattern.check()?;
+                        Matcher::new(pattern, columns).map(drop)
+                    })?,
                 }
             }
         }

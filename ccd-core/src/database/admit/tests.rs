@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::configuration::RestoreFlag;
+use crate::database::NAMED_PATTERNS_PER_COLUMN_MAX;
 use crate::database::fixture::{any_history, any_op, commit, figure_6, key, members, row, update};
 use crate::ids::{Epoch, Generation};
 use alloc::vec;
@@ -313,6 +314,76 @@ fn a_transaction_is_bounded_in_bytes_and_in_operations() {
         figure_6().admit(&many),
         Err(OpError::TooManyOperations { .. })
     ));
+}
+
+/// A key with so many rows, one column each.
+fn rows_of_one_column(count: usize) -> Database {
+    let columns = vec![String::from("number")];
+    let mut ops = vec![Op::Format {
+        key: key("K"),
+        columns,
+    }];
+    ops.extend((0..count).map(|number| Op::Add(row(&alloc::format!("K:{number:05}")))));
+    Database::default().admit(&update(1, ops)).expect("admitted").0
+}
+
+#[test]
+fn a_column_has_few_patterns_in_what_is_asked_for_and_any_number_in_a_journal() {
+    let patterns = |count| (0..count).fold(Pattern::all(key("K")), |all, _| all.by_name("number", "*1*"));
+    let database = rows_of_one_column(20);
+    let many = patterns(NAMED_PATTERNS_PER_COLUMN_MAX + 1);
+    let refused = OpError::TooManyPatterns {
+        key: key("K"),
+        name: String::from("number"),
+        limit: 4,
+        got: 5,
+    };
+    assert_eq!(database.query(&many), Err(refused.clone()));
+    let removal = |pattern| update(2, vec![Op::Remove(pattern)]);
+    assert_eq!(database.admit(&removal(many.clone())), Err(refused));
+    let (admitted, removed) = database.admit(&removal(patterns(4))).expect("admitted");
+    assert_eq!(removed, 11);
+    let (record, _) = Record::updates(&database, Epoch(7), admitted, vec![removal(many)], members(4));
+    assert_eq!(database.apply(&record).map(|after| after.row_count()), Ok(9));
+}
+
+#[test]
+fn a_transaction_examines_a_bounded_number_of_rows_unless_it_has_one_pattern() {
+    let database = rows_of_one_column(5000);
+    let scan = |suffix: usize| Op::Remove(Pattern::positional(key("K"), [alloc::format!("*{suffix:03}")]));
+    // Each compares 5,000 values, and counts twice that: the line and the value.
+    let scans = |count| update(2, (0..count).map(scan).collect());
+    assert_eq!(
+        database.admit(&scans(400)).map(|(_, removed)| removed),
+        Ok(5 * 400)
+    );
+    let refused = database.admit(&scans(401));
+    assert!(matches!(refused, Err(OpError::TooMuchExamined { got, .. }) if got > EXAMINED_MAX));
+    let exact = |number: usize| Op::Remove(Pattern::positional(key("K"), [alloc::format!("{number:05}")]));
+    let each = update(2, (0..5000).map(exact).collect());
+    assert_eq!(database.admit(&each).map(|(_, removed)| removed), Ok(5000));
+    // Rows that the transaction itself adds count as well.
+    let added = (5000..7000).map(|number| Op::Add(row(&alloc::format!("K:{number:05}"))));
+    let grown = update(2, added.chain((0..300).map(scan)).collect());
+    assert!(matches!(
+        database.admit(&grown),
+        Err(OpError::TooMuchExamined { .. })
+    ));
+}
+
+#[test]
+fn a_removal_of_everything_and_of_most_leaves_the_same_as_one_by_one() {
+    let database = rows_of_one_column(3000);
+    for pattern in ["*", "*1*", "0*", "*7", "00012"] {
+        let pattern = Pattern::positional(key("K"), [pattern]);
+        let rows = database.query(&pattern).expect("a good pattern");
+        let exact = rows.iter().map(|row| Op::Remove(Pattern::exact(row))).collect();
+        let (one_by_one, _) = database.admit(&update(2, exact)).expect("admitted");
+        let (at_once, removed) =
+            (database.admit(&update(2, vec![Op::Remove(pattern.clone())]))).expect("admitted");
+        assert_eq!((&at_once, removed), (&one_by_one, rows.len() as u64), "{pattern}");
+        assert!(at_once.is_whole());
+    }
 }
 
 #[test]
