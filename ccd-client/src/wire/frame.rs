@@ -147,7 +147,7 @@ fn append<T: Serialize>(out: &mut Vec<u8>, message: &T, bytes_max: usize) -> Res
 }
 
 /// A vector of somebody else's, to be written to.
-struct Appended<'a>(&'a mut Vec<u8>);
+pub(super) struct Appended<'a>(pub &'a mut Vec<u8>);
 
 impl Flavor for Appended<'_> {
     type Output = ();

@@ -4,6 +4,7 @@
 //! frame.rs     preamble, framing, limits: bytes <-> one message
 //! history.rs   what is asked of a node's history
 //! message.rs   the messages: ToDaemon { id, Ask }, FromDaemon { id, Told }
+//! pieces.rs    long replies, made piece by piece
 //! watch.rs     what a watcher asks for and is told
 //! ```
 //!
@@ -17,6 +18,7 @@
 mod frame;
 mod history;
 mod message;
+mod pieces;
 mod watch;
 
 pub use frame::{
@@ -29,6 +31,7 @@ pub use message::{
     Ask, BranchReport, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName,
     Service, StatusReport, ToDaemon, Told, WorkKind, WorkReport,
 };
+pub use pieces::{RowsReply, snapshot_head};
 pub use watch::{
     MalformedPlace, WATCH_PATTERNS_MAX, WatchAsk, WatchChange, WatchEffects, WatchFrom, WatchItem, WatchPlace,
 };
