@@ -15,6 +15,7 @@
 //!                       history: what each update changed, on disk, by threads of its own
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
+//!                       reads: long reads, on threads of their own, fair by user;  works: large updates, on one
 //!   outbox, outlet, door, gauge, descriptors, quiet, clock, nodes (init database)               scrub: a background pass over the devices
 //!                       checkpoints: the database saved as a file every so often
 //!
@@ -53,9 +54,11 @@ mod outlet;
 pub mod pages;
 mod peers;
 mod quiet;
+mod reads;
 mod replicas;
 mod scrub;
 mod service;
 mod startup;
 mod warm;
 mod watch;
+mod works;

@@ -6,11 +6,15 @@
 
 use crate::gauge::{Gauge, Held};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
+
+/// A message of more bytes is not copied.
+const LONG_BYTES: usize = 64 << 10;
 
 /// What both kinds of sockets can do.
 pub trait Socket {
@@ -40,7 +44,11 @@ impl Socket for OwnedWriteHalf {
 #[derive(Debug)]
 pub struct Outbox<S> {
     socket: Rc<S>,
+    /// What is sent now.
     backlog: RefCell<Vec<u8>>,
+    /// What comes after it, in order: a long message is not copied behind another.
+    later: RefCell<VecDeque<Vec<u8>>>,
+    later_bytes: Cell<usize>,
     /// So much of it is with the kernel already. It goes when it is the larger part: what is left is not moved after each write.
     sent_bytes: Cell<usize>,
     held: RefCell<Held>,
@@ -58,6 +66,8 @@ impl<S: Socket> Outbox<S> {
         Self {
             socket,
             backlog: RefCell::default(),
+            later: RefCell::default(),
+            later_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
             held: RefCell::default(),
             backlog_bytes_max,
@@ -78,7 +88,34 @@ impl<S: Socket> Outbox<S> {
 
     /// Lets `append` add bytes to what is to be sent.
     pub fn append<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        append(&mut self.backlog.borrow_mut())
+        let mut later = self.later.borrow_mut();
+        if later.is_empty() {
+            return append(&mut self.backlog.borrow_mut());
+        }
+        if later.back().is_none_or(|last| last.len() > LONG_BYTES) {
+            later.push_back(Vec::new());
+        }
+        let Some(last) = later.back_mut() else {
+            return append(&mut self.backlog.borrow_mut());
+        };
+        let before = last.len();
+        let appended = append(last);
+        self.later_bytes.set(self.later_bytes.get() + last.len() - before);
+        appended
+    }
+
+    /// Adds a message that may be long, without copying it.
+    pub fn append_whole(&self, message: Vec<u8>) {
+        if message.len() <= LONG_BYTES {
+            return self.append(|out| out.extend_from_slice(&message));
+        }
+        if self.is_empty() {
+            self.sent_bytes.set(0);
+            self.backlog.replace(message);
+        } else {
+            self.later_bytes.set(self.later_bytes.get() + message.len());
+            self.later.borrow_mut().push_back(message);
+        }
     }
 
     /// Hands over to the kernel what it takes now.
@@ -98,7 +135,13 @@ impl<S: Socket> Outbox<S> {
         let mut sent = self.sent_bytes.get();
         let outcome = loop {
             if sent == backlog.len() {
-                break Ok(());
+                let Some(next) = self.later.borrow_mut().pop_front() else {
+                    break Ok(());
+                };
+                self.later_bytes.set(self.later_bytes.get() - next.len());
+                *backlog = next;
+                sent = 0;
+                continue;
             }
             match self.socket.try_write(&backlog[sent..]) {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
@@ -115,13 +158,15 @@ impl<S: Socket> Outbox<S> {
             backlog.shrink_to(self.kept_bytes);
         }
         self.sent_bytes.set(sent);
-        self.held.borrow_mut().set(backlog.len() - sent);
+        self.held
+            .borrow_mut()
+            .set(backlog.len() - sent + self.later_bytes.get());
         outcome
     }
 
     /// What the receiver has not taken yet.
     pub fn backlog_bytes(&self) -> usize {
-        self.backlog.borrow().len() - self.sent_bytes.get()
+        self.backlog.borrow().len() - self.sent_bytes.get() + self.later_bytes.get()
     }
 
     /// The socket, if nobody else has it and nothing is left to be sent.
@@ -196,8 +241,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn everything_goes_out_once_and_in_order_however_little_is_taken_at_a_time(
-            appended in proptest::collection::vec(0..200_usize, 1..20),
-            takes in proptest::collection::vec(0..90_usize, 0..60),
+            appended in proptest::collection::vec(proptest::prop_oneof![0..200_usize, LONG_BYTES..LONG_BYTES + 2000], 1..20),
+            takes in proptest::collection::vec(proptest::prop_oneof![0..90_usize, 0..100_000_usize], 0..60),
         ) {
             let socket = Rc::new(Slow { takes: RefCell::new(takes), taken: RefCell::default() });
             let outbox = Outbox::new(socket.clone(), usize::MAX);
@@ -205,13 +250,17 @@ mod tests {
             for len in appended {
                 let next = (sent.len()..sent.len() + len).map(|index| index as u8);
                 sent.extend(next.clone());
-                outbox.append(|out| out.extend(next));
+                if len % 2 == 0 {
+                    outbox.append(|out| out.extend(next));
+                } else {
+                    outbox.append_whole(next.collect());
+                }
                 outbox.flush();
                 proptest::prop_assert_eq!(outbox.backlog_bytes(), sent.len() - socket.taken.borrow().len());
                 proptest::prop_assert_eq!(outbox.is_empty(), outbox.backlog_bytes() == 0);
             }
             while !outbox.is_empty() {
-                socket.takes.borrow_mut().push(70);
+                socket.takes.borrow_mut().push(70_000);
                 outbox.flush();
             }
             proptest::prop_assert_eq!(&*socket.taken.borrow(), &sent);

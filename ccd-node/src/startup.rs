@@ -133,6 +133,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         image_chunk_bytes: IMAGE_CHUNK_BYTES,
         update_bytes_whole_max: RECORD_BYTES_MAX,
         content_bytes_max: u64::from(options.image_mib) << 20,
+        read_budget: crate::reads::LOOP_BUDGET,
+        update_budget: crate::works::LOOP_BUDGET,
     };
     let identity = Identity {
         me,

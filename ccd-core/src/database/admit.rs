@@ -14,7 +14,7 @@ use crate::configuration::RestoreFlag;
 use crate::ids::{Position, RequestId, Stamp};
 use crate::synchronization;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use rpds::RedBlackTreeMapSync;
@@ -22,6 +22,9 @@ use rpds::RedBlackTreeMapSync;
 /// Most values that the patterns of one update are compared with, unless it has a single pattern, which may examine each row of
 /// its key. A removal is evaluated on every member, while updates wait.
 pub const EXAMINED_MAX: u64 = 4_000_000;
+
+/// Of one operation, as [`Database::work_of`] counts.
+const OP_WORK: u64 = 8;
 
 impl Database {
     /// Checks an update against this version (preconditions, formats, uniqueness, limits) and applies it. The result has
@@ -167,6 +170,80 @@ impl Database {
             }
         }
         examined
+    }
+
+    /// About how much it is to run these operations, in values that are compared with a pattern; an operation counts as eight, as
+    /// does a row that is loaded. Not counted further than a little beyond `enough`.
+    pub(crate) fn work_of(&self, ops: &[Op], enough: u64) -> u64 {
+        let mut work = OP_WORK * ops.len() as u64;
+        for op in ops {
+            if work > enough {
+                return work;
+            }
+            // What goes is compared with what comes, line by line.
+            work += match op {
+                Op::ReplaceKey { content, .. } | Op::ReplaceAll { content, .. } => {
+                    self.measure.rows + OP_WORK * content.rows.len() as u64
+                }
+                Op::LoadKey { text, .. } | Op::LoadAll { text, .. } => self.measure.rows + text.row_count(),
+                _ => 0,
+            };
+        }
+        work + self.examined_by(ops, enough.saturating_sub(work))
+    }
+
+    /// This version with an update that was admitted to `base`, where it led to `after`: `None` if something that it depends on is
+    /// not as it was there.
+    pub(crate) fn with_moved(&self, base: &Self, after: &Self, update: &Update) -> Option<Self> {
+        let mut keys: BTreeSet<&str> = BTreeSet::from([synchronization::SYNC_KEY]);
+        let mut restores = false;
+        for op in &update.ops {
+            keys.insert(match op {
+                Op::Add(row) => row.key.as_str(),
+                Op::Remove(pattern) => pattern.key.as_str(),
+                Op::Format { key, .. } | Op::RemoveFormat(key) => key.as_str(),
+                Op::ReplaceKey { key, .. } | Op::LoadKey { key, .. } => {
+                    restores = true;
+                    key.as_str()
+                }
+                Op::Purify => continue,
+                Op::ReplaceAll { .. } | Op::LoadAll { .. } => return None,
+            });
+        }
+        for precondition in &update.preconditions {
+            match precondition {
+                Precondition::Generation(_) => return None,
+                Precondition::RowPresent(row) | Precondition::RowAbsent(row) => {
+                    keys.insert(row.key.as_str());
+                }
+            }
+        }
+        let is_as_it_was = |key: &&str| match (self.tables.get(*key), base.tables.get(*key)) {
+            (None, None) => true,
+            (Some(now), Some(then)) => now.columns == then.columns && now.lines.is_same(&then.lines),
+            _ => false,
+        };
+        if !keys.iter().all(is_as_it_was) || self.applied(update.request).is_some() {
+            return None;
+        }
+        let mut next = self.clone();
+        for key in keys {
+            let found = after
+                .tables
+                .get_key_value(key)
+                .or_else(|| self.tables.get_key_value(key));
+            if let Some((key, _)) = found {
+                next.put_table(key, after.tables.get(key).cloned());
+            }
+        }
+        if restores {
+            next.restore = after.restore;
+        }
+        let generation = self.position.stamp.generation.next();
+        next.position.stamp.generation = generation;
+        next.date = update.date;
+        next.outcomes.remember(update.request, generation);
+        Some(next)
     }
 
     /// All of an update but its preconditions.

@@ -95,6 +95,11 @@ impl Lines {
         self.measure
     }
 
+    /// Whether both are known to be equal because they share everything.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chunks.ptr_eq(&other.chunks)
+    }
+
     pub fn contains(&self, line: &str) -> bool {
         self.chunk_for(line)
             .is_some_and(|(_, chunk)| find(chunk, line).is_ok())

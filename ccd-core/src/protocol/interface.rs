@@ -5,7 +5,7 @@
 //! [`Event::Timer`] when [`Node::next_deadline`](super::Node::next_deadline) has come. Every action with a
 //! [`Ticket`] is answered by exactly one event with that ticket, also when it failed.
 
-use super::Message;
+use super::{LongRead, Message, Work, Worked};
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::Configuration;
 use crate::database::{Database, Record};
@@ -52,6 +52,10 @@ pub struct Settings {
     pub update_bytes_whole_max: usize,
     /// How long the synchronization commands of an update may take in its freeze, and each of them in its unfreeze.
     pub sync_timeout: Duration,
+    /// How much work of one read is done within an event, as [`Scan::go_on`](crate::database::Scan::go_on) counts it.
+    pub read_budget: u64,
+    /// The same for the working out of one update, in values that are compared with a pattern; an operation counts as eight.
+    pub update_budget: u64,
 }
 
 /// Pairs an action with the event that tells how it went.
@@ -67,7 +71,7 @@ pub enum Event {
     Message { from: NodeId, message: Message },
     /// What is sent to this node arrives again, or for the first time: what was sent before may be lost.
     Reachable { node: NodeId },
-    /// A client of this node asks; it is answered by one [`Action::Reply`].
+    /// A client of this node asks; it is answered by one [`Action::Reply`] or [`Action::Read`].
     Client {
         client: ClientToken,
         request: Request,
@@ -95,6 +99,8 @@ pub enum Event {
         ticket: Ticket,
         result: Result<(), CommandFailure>,
     },
+    /// An [`Action::Work`] is done.
+    Worked { ticket: Ticket, worked: Worked },
 }
 
 /// What to do.
@@ -122,6 +128,12 @@ pub enum Action {
         client: ClientToken,
         reply: Reply,
     },
+    /// Finish this read and answer the client, beside everything else: within the request's time-out, if only with
+    /// [`Refusal::TimedOut`](crate::client::Refusal::TimedOut), and not at all if the client is gone.
+    Read {
+        client: ClientToken,
+        read: LongRead,
+    },
     /// Store this text durably beside the init database, in place of one that was stored so before; answered by
     /// [`Event::Staged`].
     StageInit {
@@ -136,6 +148,11 @@ pub enum Action {
     RunCommand {
         ticket: Ticket,
         run: CommandRun,
+    },
+    /// Work this out ([`Work::run`]), beside everything else; one after the other will do.
+    Work {
+        ticket: Ticket,
+        work: Work,
     },
     /// Kill this one, if it still runs: it is answered at once.
     StopCommand {

@@ -48,3 +48,5 @@ pub use message::{
     Room,
 };
 pub use node::Node;
+pub use requests::LongRead;
+pub use updates::aside::{Admitted, Work, Worked};

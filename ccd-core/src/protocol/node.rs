@@ -22,6 +22,7 @@ use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
 use super::requests::Requests;
 use super::requests::drill::Drill;
+use super::updates::aside::Aside;
 use super::updates::commands::Commands;
 use super::updates::freeze::FreezeDriven;
 use super::updates::prepared::Prepared;
@@ -169,6 +170,7 @@ pub struct Node {
     pub(super) freeze: Option<FreezeDriven>,
     pub(super) freezes: u64,
     pub(super) commands: Commands,
+    pub(super) aside: Aside,
     pub(super) spread: Spread,
     pub(super) pace: Pace,
     pub(super) parcels: Parcels,
@@ -257,6 +259,7 @@ impl Node {
             freeze: None,
             freezes: 0,
             commands: Commands::default(),
+            aside: Aside::default(),
             spread: Spread::default(),
             pace: Pace::default(),
             parcels: Parcels::default(),
@@ -285,6 +288,7 @@ impl Node {
             Event::Fenced { ticket, result } => self.on_fenced(ticket, result),
             Event::Staged { digest, result } => self.on_staged(digest, result),
             Event::CommandDone { ticket, result } => self.on_command_done(ticket, result),
+            Event::Worked { ticket, worked } => self.on_worked(ticket, worked),
         }
         self.on_time();
         self.tell_committed();

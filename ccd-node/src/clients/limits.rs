@@ -86,7 +86,15 @@ pub struct Seat {
 /// A question's turn with the event loop. Given back when it is dropped.
 #[derive(Debug, Default)]
 pub struct Turn {
-    _permits: Vec<OwnedSemaphorePermit>,
+    of_user: Option<OwnedSemaphorePermit>,
+    of_others: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// It is with the threads for long reads from now on, which are fair by user: the place that all others share is free.
+    pub fn leave_loop(&mut self) {
+        self.of_others = None;
+    }
 }
 
 impl Accounts {
@@ -200,14 +208,18 @@ impl Seat {
 
     /// Waits until one more question of this user may be asked. Questions of the trusted wait for nothing.
     pub async fn turn(&self) -> Turn {
-        let mut permits = Vec::new();
+        let mut turn = Turn::default();
         if !self.account.trusted {
-            for semaphore in [&self.account.questions, &self.accounts.questions_of_others] {
-                // Nobody closes them.
-                permits.extend(semaphore.clone().acquire_owned().await);
-            }
+            // Nobody closes them.
+            turn.of_user = self.account.questions.clone().acquire_owned().await.ok();
+            let of_others = self.accounts.questions_of_others.clone();
+            turn.of_others = of_others.acquire_owned().await.ok();
         }
-        Turn { _permits: permits }
+        turn
+    }
+
+    pub fn is_trusted(&self) -> bool {
+        self.account.trusted
     }
 
     pub fn uid(&self) -> u32 {

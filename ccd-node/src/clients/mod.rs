@@ -31,9 +31,11 @@ pub use serve::{Sockets, bind, serve, today};
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
+use crate::reads::{Asker, User};
 use crate::watch;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
+use ccd_core::time::Time;
 use limits::{Seat, Turn};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -117,6 +119,18 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// As [`tell`](Self::tell), a reply that is encoded already.
+    fn tell_encoded(&self, id: u64, reply: Vec<u8>) {
+        let crowded = !self.seat.has_room();
+        if crowded && (self.outbox.backlog_bytes() > SMALL_BYTES || reply.len() > SMALL_BYTES) {
+            return self.tell(id, Told::Failed(Fault::Overloaded));
+        }
+        self.outbox.append_whole(reply);
+        self.outbox.flush();
+    }
+}
+
 /// A request that waits for its answer.
 #[derive(Debug)]
 struct Waiting {
@@ -124,7 +138,8 @@ struct Waiting {
     id: u64,
     /// What it takes meanwhile.
     _held: Held,
-    _turn: Turn,
+    turn: Turn,
+    deadline: Time,
 }
 
 /// Every request that waits for its answer.
@@ -144,6 +159,37 @@ impl Clients {
         }
     }
 
+    /// As [`reply`](Self::reply), with a reply that is encoded already.
+    pub fn reply_encoded(&self, client: ClientToken, reply: Vec<u8>) {
+        let found = self.waiting.borrow_mut().remove(&client);
+        if let Some(Waiting { connection, id, .. }) = found {
+            connection.seat.end_to_wait();
+            connection.tell_encoded(id, reply);
+        }
+    }
+
+    /// Who waits for this answer, which takes long: its place among those that the loop answers is free from now on. `None` if the
+    /// client is gone.
+    pub fn takes_long(&self, client: ClientToken) -> Option<Asker> {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting {
+            connection,
+            id,
+            turn,
+            deadline,
+            ..
+        } = waiting.get_mut(&client)?;
+        turn.leave_loop();
+        let (uid, trusted) = (connection.seat.uid(), connection.seat.is_trusted());
+        let user = User { uid, trusted };
+        Some(Asker {
+            client,
+            user,
+            id: *id,
+            deadline: *deadline,
+        })
+    }
+
     /// Whether a large answer can be held for this client. One that cannot need not be made.
     pub fn has_room(&self, client: ClientToken) -> bool {
         let waiting = self.waiting.borrow();
@@ -157,6 +203,7 @@ impl Clients {
         id: u64,
         bytes: usize,
         turn: Turn,
+        deadline: Time,
     ) -> Option<ClientToken> {
         let seat = &connection.seat;
         let fits = bytes <= SMALL_BYTES || seat.has_room();
@@ -173,7 +220,8 @@ impl Clients {
             connection: connection.clone(),
             id,
             _held: held,
-            _turn: turn,
+            turn,
+            deadline,
         };
         self.waiting.borrow_mut().insert(token, waiting);
         Some(token)

@@ -6,6 +6,7 @@ use super::limits::{Accounts, Seat, Turn};
 use super::names::LateNames;
 use super::scrape;
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
+use crate::clock;
 use crate::descriptors;
 use crate::door::Door;
 use crate::gauge::Held;
@@ -14,7 +15,7 @@ use crate::outbox::Outbox;
 use crate::quiet::Quiet;
 use crate::watch::Seats;
 use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, ToDaemon, Told, WatchAsk};
-use ccd_core::client::RequestBody;
+use ccd_core::client::{Request, RequestBody};
 use ccd_core::database::{content_digest, loaded_bytes};
 use ccd_core::ids::NodeId;
 use ccd_core::init::AccessRight;
@@ -40,7 +41,7 @@ const DECODED_TIMES: usize = 24;
 /// And text that is loaded: as tables, as a record, and as what goes to the members.
 const LOADED_TIMES: usize = 4;
 /// Requests of more bytes are decoded on another thread: the loop has heartbeats to answer.
-const DECODED_HERE_BYTES_MAX: usize = 1 << 20;
+const DECODED_HERE_BYTES_MAX: usize = 64 << 10;
 /// No client waits longer, whatever it asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// The id with which a request begins takes no more.
@@ -314,7 +315,7 @@ async fn read(
             .map_err(|error| refused(connection, &inbox, error))?
         {
             let bytes = frame.len();
-            let asked = inbox
+            let (asked, content) = inbox
                 .decode(frame.clone())
                 .await
                 .map_err(|error| refused(connection, &inbox, error))?;
@@ -338,10 +339,18 @@ async fn read(
                 Service::Read => connection.seat.turn().await,
                 Service::Write | Service::Control => Turn::default(),
             };
-            match shared.clients.register(connection, asked.id, bytes, turn) {
+            let timeout = match &body {
+                Ask::Request(request) => request.timeout.min(TIMEOUT_MAX),
+                _ => TIMEOUT_MAX,
+            };
+            let deadline = clock::now() + timeout;
+            match shared
+                .clients
+                .register(connection, asked.id, bytes, turn, deadline)
+            {
                 None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
                 Some(client) => {
-                    let event = from_client(client, body, caller, shared.me);
+                    let event = from_client(client, body, caller, shared.me, content);
                     shared.to_core.send(event).await?;
                 }
             }
@@ -392,8 +401,25 @@ fn held_bytes(ask: &Ask, bytes: usize) -> usize {
     loaded * LOADED_TIMES + (bytes - loaded) * DECODED_TIMES
 }
 
+/// The digest of what an update asks for.
+fn content_of(asked: &ToDaemon) -> Option<u32> {
+    match &asked.body {
+        Ask::Request(Request {
+            body: RequestBody::Update(update),
+            ..
+        }) => Some(content_digest(&update.preconditions, &update.ops)),
+        _ => None,
+    }
+}
+
 /// Fills in what only the daemon knows.
-fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller, me: NodeId) -> FromClient {
+fn from_client(
+    client: ccd_core::client::ClientToken,
+    ask: Ask,
+    caller: &Caller,
+    me: NodeId,
+    content: Option<u32>,
+) -> FromClient {
     let mut request = match ask {
         Ask::Status => return FromClient::Status { client },
         Ask::Why { count } => return FromClient::Why { client, count },
@@ -419,7 +445,7 @@ fn from_client(client: ccd_core::client::ClientToken, ask: Ask, caller: &Caller,
         *request = request.bound(caller.uid, 0);
     }
     if let RequestBody::Update(update) = &mut request.body {
-        let content = content_digest(&update.preconditions, &update.ops);
+        let content = content.unwrap_or_else(|| content_digest(&update.preconditions, &update.ops));
         update.request = update.request.bound(caller.uid, content);
         update.date = today();
         update.who.node = Some(me);
@@ -472,14 +498,17 @@ impl Inbox {
         Ok((self.bytes.len() >= end).then_some(FRAME_PREFIX_BYTES..end))
     }
 
-    /// The request in this frame. A long one is decoded on another thread.
-    async fn decode(&mut self, frame: std::ops::Range<usize>) -> Result<ToDaemon, Hostile> {
+    /// The request in this frame. A long one is decoded on another thread, which also makes the digest of what it asks for.
+    async fn decode(&mut self, frame: std::ops::Range<usize>) -> Result<(ToDaemon, Option<u32>), Hostile> {
         if frame.len() <= DECODED_HERE_BYTES_MAX {
-            return Ok(wire::decode_request(&self.bytes[frame])?);
+            return Ok((wire::decode_request(&self.bytes[frame])?, None));
         }
         let bytes = std::mem::take(&mut self.bytes);
         let decode = move || {
-            let decoded = wire::decode_request(&bytes[frame]);
+            let decoded = wire::decode_request(&bytes[frame]).map(|asked| {
+                let content = content_of(&asked);
+                (asked, content)
+            });
             (bytes, decoded)
         };
         match tokio::task::spawn_blocking(decode).await {

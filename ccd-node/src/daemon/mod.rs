@@ -34,9 +34,11 @@ use crate::metrics::Counters;
 use crate::nodes;
 use crate::outlet::{Bell, Outlet};
 use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
+use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::warm::{self, Warming};
+use crate::works::Works;
 use ccd_client::Places;
 use ccd_client::wire::{DatedDecision, Fault, Told};
 use ccd_core::client::{Answer, ClientToken, Reply};
@@ -60,6 +62,8 @@ use tokio::sync::mpsc;
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// No more requests of clients in one turn after this time: large answers take a while to make, and peers' heartbeats wait.
 const CLIENTS_TURN_MAX: Duration = Duration::from_millis(5);
+/// A larger image is written for a client by another thread.
+const IMAGE_HERE_BYTES_MAX: u64 = 64 << 10;
 /// How long the last messages may take to reach the kernel.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -81,6 +85,8 @@ struct Daemon {
     decisions: Decisions,
     history: History,
     strict: strict::Strict,
+    reads: Reads,
+    works: Works,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -120,6 +126,8 @@ struct Inlets {
     staged: mpsc::Receiver<Staged>,
     unpacked: mpsc::Receiver<FromPeer>,
     history: mpsc::UnboundedReceiver<Answered>,
+    reads: mpsc::UnboundedReceiver<Finished>,
+    works: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Word>,
 }
 
@@ -226,6 +234,12 @@ impl Daemon {
         while let Ok(Answered { client, told }) = inlets.history.try_recv() {
             self.clients.reply(client, told);
         }
+        while let Ok(finished) = inlets.reads.try_recv() {
+            self.end_read(finished);
+        }
+        while let Ok(worked) = inlets.works.try_recv() {
+            self.handle(worked);
+        }
         while let Ok(word) = inlets.signals.try_recv() {
             match word {
                 Word::Leave => self.begin_to_leave(),
@@ -243,6 +257,7 @@ impl Daemon {
             self.service.next_deadline(),
             self.scrub.next_deadline(),
             self.checkpoints.next_deadline(),
+            self.reads.next_deadline(),
             self.leave_by.unwrap_or(Time::NEVER),
         ];
         deadlines.into_iter().min().unwrap_or(Time::NEVER)
@@ -257,6 +272,9 @@ impl Daemon {
             let status = self.status();
             self.service.tell(now, &status);
             self.strict.note(&status);
+        }
+        for client in self.reads.take_late(now) {
+            self.clients.reply(client, reads::timed_out());
         }
         if self.scrub.next_deadline() <= now {
             self.ask_for_scrub();
@@ -331,6 +349,8 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
+            Action::Work { ticket, work } => self.works.begin(ticket, work),
+            Action::Read { client, read } => self.read_beside(client, Long::Read(read)),
             Action::RunCommand { ticket, run } => self.commands.start(ticket, run),
             Action::StopCommand { ticket } => self.commands.stop(ticket),
             Action::Unpack { from, bytes } => self.unpack(from, bytes),
@@ -423,12 +443,37 @@ impl Daemon {
         let Some(reply) = self.strict.take_reply(client, reply) else {
             return;
         };
-        self.counters.note_reply(&reply);
-        let told = match reply {
-            Ok(Answer::Snapshot(_)) if !self.clients.has_room(client) => Told::Failed(Fault::Overloaded),
-            reply => reply.into(),
+        let reply = match reply {
+            Ok(Answer::Snapshot(database)) if database.image_len_bytes() > IMAGE_HERE_BYTES_MAX => {
+                return self.read_beside(client, Long::Snapshot(database));
+            }
+            reply => reply,
         };
-        self.clients.reply(client, told);
+        self.counters.note_reply(&reply);
+        self.clients.reply(client, reply.into());
+    }
+
+    /// The rest of a read that takes too long here.
+    fn read_beside(&mut self, client: ClientToken, long: Long) {
+        self.counters.note_long_read();
+        let Some(asker) = self.clients.takes_long(client) else {
+            return;
+        };
+        if self.clients.has_room(client) {
+            self.reads.begin(asker, long);
+        } else {
+            self.clients.reply(client, Told::Failed(Fault::Overloaded));
+        }
+    }
+
+    fn end_read(&mut self, Finished { client, reply }: Finished) {
+        if !self.reads.take_finished(client) {
+            return;
+        }
+        match reply {
+            Ok(reply) => self.clients.reply_encoded(client, reply),
+            Err(told) => self.clients.reply(client, *told),
+        }
     }
 
     fn on_peer(&mut self, FromPeer { from, message, .. }: FromPeer) {
@@ -439,6 +484,7 @@ impl Daemon {
         match from_client {
             FromClient::Gone { client } => {
                 self.strict.forget(client);
+                self.reads.forget(client);
                 self.handle(Event::ClientGone { client });
             }
             FromClient::Asked { client, .. } if self.leave_by.is_some() => {

@@ -14,11 +14,13 @@ use crate::history::{Budget, History};
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, LateAddress, Pace, Peers};
+use crate::reads::Reads;
 use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
 use crate::watch::Watching;
+use crate::works::Works;
 use ccd_client::{Exit, Places};
 use ccd_core::database::FileOrigin;
 use ccd_core::ids::{NodeId, Replica};
@@ -134,6 +136,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         );
         StartupError::new(Exit::Io, text)
     })?;
+    let (reads, reads_inlet) = Reads::start(&woken)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    let (works, works_inlet) = Works::start(&woken)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
@@ -161,6 +167,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         decisions,
         history,
         strict: strict::Strict::new(watching),
+        reads,
+        works,
         service: Service::new(),
         scrub,
         checkpoints,
@@ -187,6 +195,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         staged: staged_inlet,
         unpacked: unpacked_inlet,
         history: history_inlet,
+        reads: reads_inlet,
+        works: works_inlet,
         signals,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no

@@ -38,6 +38,11 @@ impl Counters {
         }
     }
 
+    /// A read that is answered beside the loop.
+    pub fn note_long_read(&mut self) {
+        self.queries += 1;
+    }
+
     pub fn note_decision(&mut self, kind: DecisionKind) {
         *self.decisions.entry(snake(&format!("{kind:?}"))).or_default() += 1;
     }

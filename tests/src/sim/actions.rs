@@ -10,7 +10,7 @@ use ccd_core::client::{Answer, ClientToken, Refusal, Reply, RequestBody};
 use ccd_core::configuration::Configuration;
 use ccd_core::database::{Pattern, Row};
 use ccd_core::ids::{Generation, NodeId, Position, Stamp};
-use ccd_core::protocol::{Action, Decision, DecisionKind, Event, Message};
+use ccd_core::protocol::{Action, Decision, DecisionKind, Event, LongRead, Message, Ticket, Work};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::reservation::FenceOp;
 use core::time::Duration;
@@ -21,6 +21,16 @@ const UNPACKING_MAX: Duration = Duration::from_millis(400);
 
 /// How much later than its time-out a request may be answered: the daemon's own work, and the clock's grain.
 const ANSWER_SLACK: Duration = Duration::from_millis(60);
+
+/// How long reads and updates take that are worked out beside the loop.
+const READ_SPANS: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_micros(200),
+    Duration::from_millis(3),
+    Duration::from_millis(20),
+];
+/// Between two looks at whether a stopped process goes on.
+const STOPPED_SPAN: Duration = Duration::from_millis(10);
 
 impl World {
     pub(super) fn perform(&mut self, index: usize, actions: Vec<Action>) {
@@ -97,6 +107,8 @@ impl World {
             Action::StageInit { init } => self.stage_init(index, init),
             Action::AdoptInit { init } => self.adopt_init(index, init),
             Action::Reply { client, reply } => self.on_reply(index, client, reply),
+            Action::Work { ticket, work } => self.work(index, ticket, work),
+            Action::Read { client, read } => self.begin_read(index, client, read),
             Action::RunCommand { ticket, run } => self.run_command(index, ticket, &run),
             Action::StopCommand { ticket } => self.stop_command(index, ticket),
             Action::Committed(committed) => self.witness_committed(index, &committed),
@@ -243,6 +255,47 @@ impl World {
         let result = self.check_reply(token, &reply);
         self.judge(result);
         self.end_ask(token, AskEnd::Reply(reply));
+    }
+
+    /// What a driver works out beside the loop. How long it takes goes by its ticket, so that no other draw of chance moves.
+    fn work(&mut self, server: usize, ticket: Ticket, work: Work) {
+        let run = self.servers[server].run;
+        let span = READ_SPANS[(ticket.0 % READ_SPANS.len() as u64) as usize];
+        let span = self.servers[server].clock.stretch(span);
+        let worked = work.run();
+        let event = Box::new(Event::Worked { ticket, worked });
+        self.after(span, Happening::Answer { server, run, event });
+    }
+
+    /// A read that is finished beside the loop, at once or a little later: by its token, so that no other draw of chance moves.
+    fn begin_read(&mut self, server: usize, client: ClientToken, read: LongRead) {
+        let span = READ_SPANS[(client.0 % READ_SPANS.len() as u64) as usize];
+        self.go_on_reading(server, client, read, span);
+    }
+
+    fn go_on_reading(&mut self, server: usize, client: ClientToken, read: LongRead, span: Duration) {
+        let run = self.servers[server].run;
+        let span = self.servers[server].clock.stretch(span);
+        self.after(
+            span,
+            Happening::ReadEnds {
+                server,
+                run,
+                client,
+                read,
+            },
+        );
+    }
+
+    pub(super) fn read_ends(&mut self, server: usize, run: u64, client: ClientToken, read: LongRead) {
+        if self.servers[server].run != run {
+            return;
+        }
+        if self.servers[server].stopped.is_some() {
+            // Its threads stand still as well.
+            return self.go_on_reading(server, client, read, STOPPED_SPAN);
+        }
+        self.on_reply(server, client, read.finish());
     }
 
     /// The direct checks of what a client hears, by what the ledger knows.
@@ -455,6 +508,8 @@ fn changes_something(action: &Action) -> bool {
         Action::StageInit { .. }
         | Action::AdoptInit { .. }
         | Action::RunCommand { .. }
+        | Action::Read { .. }
+        | Action::Work { .. }
         | Action::Unpack { .. } => true,
         Action::Record(_) | Action::Committed(_) | Action::StopCommand { .. } => false,
     }

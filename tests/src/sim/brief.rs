@@ -33,6 +33,7 @@ pub fn event(event: &Event) -> String {
         },
         Event::Staged { result, .. } => format!("staged: {result:?}"),
         Event::CommandDone { ticket, result } => format!("t{} command: {result:?}", ticket.0),
+        Event::Worked { ticket, .. } => format!("t{} is worked out", ticket.0),
         Event::Timer | Event::Reachable { .. } | Event::ClientGone { .. } | Event::Fenced { .. } => {
             format!("{event:?}")
         }
@@ -55,6 +56,8 @@ pub fn action(action: &Action) -> String {
             run.keyword,
             run.database.position()
         ),
+        Action::Work { ticket, .. } => format!("t{} works", ticket.0),
+        Action::Read { client, .. } => format!("reads on for {}", client.0),
         Action::StopCommand { ticket } => format!("t{} stops", ticket.0),
         Action::Unpack { from, bytes } => format!("unpacks {} bytes from {from:?}", bytes.len()),
         Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),

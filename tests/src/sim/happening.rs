@@ -3,8 +3,9 @@
 use super::moment::Moment;
 use super::plan::FaultKind;
 use super::server::DiskStep;
+use ccd_core::client::ClientToken;
 use ccd_core::ids::DeviceRole;
-use ccd_core::protocol::{CommandFailure, Event, Ticket};
+use ccd_core::protocol::{CommandFailure, Event, LongRead, Ticket};
 use ccd_core::reservation::FenceOp;
 
 /// Something that is going to happen.
@@ -74,6 +75,13 @@ pub(super) enum Happening {
         run: u64,
         ticket: Ticket,
         result: Box<Result<(), CommandFailure>>,
+    },
+    /// A read that is finished beside the loop ends.
+    ReadEnds {
+        server: usize,
+        run: u64,
+        client: ClientToken,
+        read: LongRead,
     },
     /// These directions are cut, by a fault that comes and goes.
     Cut {

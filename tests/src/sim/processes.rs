@@ -50,6 +50,10 @@ impl World {
             },
             content_bytes_max,
             sync_timeout: SYNC_TIMEOUT,
+            // The rows of these worlds are few: one or two are a long read.
+            read_budget: if self.work_takes_long { 100 } else { u64::MAX },
+            // More than adding one row.
+            update_budget: if self.work_takes_long { 8 } else { u64::MAX },
         };
         let drives = (0..3)
             .map(|slot| Some(Drive::new(self.media.store(index, slot)?)))

@@ -67,6 +67,8 @@ pub struct World {
     pub update_propagation: Propagation,
     /// Every update is offered and fetched piece by piece, as one that loads a database.
     pub updates_in_pieces: bool,
+    /// Reads of more than a row or two, and updates of more than one, are worked out beside the loop.
+    pub work_takes_long: bool,
     pub faults: FaultBudget,
     /// Faults of the budget happen.
     pub faulty: bool,
@@ -148,6 +150,7 @@ impl World {
             propagation: plan.propagation,
             update_propagation: plan.update_propagation,
             updates_in_pieces: plan.seed.number / 4 % 4 == 3,
+            work_takes_long: plan.seed.number / 16 % 4 == 3,
             faults: plan.faults.clone(),
             faulty: false,
             servers,
@@ -316,6 +319,12 @@ impl World {
                 ticket,
                 result,
             } => self.command_ends(server, run, ticket, *result),
+            Happening::ReadEnds {
+                server,
+                run,
+                client,
+                read,
+            } => self.read_ends(server, run, client, read),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {

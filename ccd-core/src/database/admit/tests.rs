@@ -371,6 +371,60 @@ fn a_transaction_examines_a_bounded_number_of_rows_unless_it_has_one_pattern() {
     ));
 }
 
+proptest! {
+    #[test]
+    fn what_was_admitted_to_an_earlier_version_and_moved_is_what_would_be_admitted_now(
+        (_, records) in any_history(),
+        ops in proptest::collection::vec(any_op(), 0..4),
+        between in 0..4_usize,
+    ) {
+        let mut versions = vec![Database::default()];
+        for record in &records {
+            let next = versions.last().expect("one").apply(record).expect("it applies");
+            versions.push(next);
+        }
+        let asked = update(1_000_000, ops);
+        for pair in versions.windows(between + 1) {
+            let (base, tip) = (&pair[0], &pair[between]);
+            if let Ok((after, removed)) = base.admit(&asked)
+                && let Some(moved) = tip.with_moved(base, &after, &asked)
+            {
+                prop_assert_eq!(tip.admit(&asked), Ok((moved, removed)));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_is_moved_past_updates_of_other_keys() {
+    let base = figure_6();
+    let removal = update(
+        2,
+        vec![Op::Remove(Pattern::positional(key("MY_KEY"), ["clust0"]))],
+    );
+    let (after, removed) = base.admit(&removal).expect("admitted");
+    let columns = vec![String::from("number")];
+    let other = vec![
+        Op::Format {
+            key: key("K"),
+            columns,
+        },
+        Op::Add(row("K:1")),
+    ];
+    let (tip, _) = base.admit(&update(3, other)).expect("admitted");
+    let moved = tip
+        .with_moved(&base, &after, &removal)
+        .expect("another key changed");
+    assert_eq!(tip.admit(&removal), Ok((moved, removed)));
+    let same = vec![Op::Add(row("MY_KEY:clust9:1::foo"))];
+    let (tip, _) = base.admit(&update(3, same)).expect("admitted");
+    assert_eq!(
+        tip.with_moved(&base, &after, &removal),
+        None,
+        "its own key changed"
+    );
+}
+
 #[test]
 fn a_removal_of_everything_and_of_most_leaves_the_same_as_one_by_one() {
     let database = rows_of_one_column(3000);

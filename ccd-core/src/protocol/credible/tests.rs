@@ -387,6 +387,8 @@ fn started() -> Node {
         image_chunk_bytes: IMAGE_CHUNK_BYTES,
         update_bytes_whole_max: IMAGE_CHUNK_BYTES,
         sync_timeout: LEASE,
+        read_budget: u64::MAX,
+        update_budget: u64::MAX,
     };
     let mut node = Node::new(settings, Time::ZERO);
     let mut actions = Vec::new();

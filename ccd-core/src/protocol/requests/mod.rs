@@ -29,6 +29,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+pub use reads::LongRead;
 use reads::Read;
 use updates::{Origin, Pending};
 
@@ -106,12 +107,18 @@ impl Node {
             RequestBody::Query { stale: true, .. }
             | RequestBody::Keys { stale: true }
             | RequestBody::Snapshot { stale: true } => {
-                let reply = if self.damaged.is_some() || !self.was_read() {
-                    Err(self.not_serving())
+                if self.damaged.is_some() || !self.was_read() {
+                    let refusal = self.not_serving();
+                    self.reply(client, Err(refusal));
                 } else {
-                    self.read(&self.committed, &request.body)
-                };
-                self.reply(client, reply);
+                    let body = request.body;
+                    let read = Read {
+                        client,
+                        deadline,
+                        body,
+                    };
+                    self.answer_read(&read, false);
+                }
             }
             body @ (RequestBody::Query { .. }
             | RequestBody::Keys { .. }

@@ -67,6 +67,11 @@ impl Requests {
         self.updates.contains_key(&id)
     }
 
+    /// It is next, whatever waits.
+    pub fn queue_first(&mut self, id: RequestId) {
+        self.queue.push_front(id);
+    }
+
     pub fn take_queued(&mut self) {
         self.queue.pop_front();
     }
@@ -249,6 +254,7 @@ impl Node {
         id: RequestId,
         result: Result<(Position, Option<u64>), Refusal>,
     ) {
+        self.aside.forget(id);
         if let Some(pending) = self.requests.updates.remove(&id) {
             let origins: Vec<Origin> = pending.origins.iter().map(|(origin, _)| *origin).collect();
             self.answer_update(&origins, id, result);
@@ -259,6 +265,7 @@ impl Node {
     }
 
     pub(in crate::protocol) fn finish_dry_run(&mut self, id: RequestId, removed: u64) {
+        self.aside.forget(id);
         let Some(pending) = self.requests.updates.remove(&id) else {
             return;
         };

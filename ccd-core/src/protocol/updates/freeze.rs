@@ -19,6 +19,7 @@ use crate::database::{Database, Update};
 use crate::ids::{NodeId, NodeSet, RequestId};
 use crate::protocol::Node;
 use crate::protocol::message::{Freeze, FreezeId, Message};
+use crate::protocol::updates::aside::Admitted;
 use crate::synchronization::{Summons, SummonsError, Veto, summons_of};
 use crate::time::Time;
 use alloc::format;
@@ -46,8 +47,13 @@ impl Node {
         &self,
         database: &Database,
         update: &Update,
+        before: Option<&Admitted>,
     ) -> Option<Result<Summons, SummonsError>> {
-        let summons = summons_of(database, &update.ops).transpose()?;
+        let summons = match before {
+            Some(admitted) => admitted.summons.clone(),
+            None => summons_of(database, &update.ops),
+        };
+        let summons = summons.transpose()?;
         (!self.is_frozen_for(update.request)).then_some(summons)
     }
 
@@ -72,6 +78,7 @@ impl Node {
         update: &Update,
         summons: Result<Summons, SummonsError>,
         dry_run: bool,
+        before: Option<Admitted>,
     ) -> bool {
         let request = update.request;
         let summons = match summons {
@@ -82,7 +89,11 @@ impl Node {
                 return false;
             }
         };
-        match self.committed.admit(update) {
+        let outcome = match before {
+            Some(admitted) => admitted.outcome,
+            None => self.committed.admit(update),
+        };
+        match outcome {
             Err(error) => {
                 self.finish_update(request, Err(Refusal::Op(error)));
                 return false;
@@ -202,7 +213,11 @@ impl Node {
             return;
         };
         let update = Self::update_of(&self.known, id, update);
-        match self.committed.admit(&update) {
+        let outcome = match self.admitted_before(&self.committed, &update) {
+            Some(admitted) => admitted.outcome,
+            None => self.committed.admit(&update),
+        };
+        match outcome {
             Ok((_, removed)) => self.finish_dry_run(request, removed),
             Err(error) => self.finish_update(request, Err(Refusal::Op(error))),
         }

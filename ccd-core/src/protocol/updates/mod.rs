@@ -7,8 +7,10 @@
 //! settled.rs   which rounds are known to be           commands.rs  those commands at every node
 //!              committed                              telling.rs   telling the driver of each committed update, once
 //!                                                                  and in order
+//! aside.rs     what takes long to work out, beside the loop
 //! ```
 
+pub(super) mod aside;
 pub(super) mod commands;
 pub(super) mod freeze;
 pub(super) mod prepared;

@@ -151,7 +151,10 @@ impl Node {
                 self.commit_prepared();
             }
         }
-        match self.head.apply(&record) {
+        let Some(applied) = self.apply_to_head(from, epoch, &record) else {
+            return;
+        };
+        match applied {
             Ok(next) if self.prepared.is_none() => {
                 self.pass_on(epoch, &record);
                 self.head = next;

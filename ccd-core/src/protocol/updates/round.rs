@@ -12,6 +12,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::plan::{Settles, Want};
 use crate::protocol::replicas::Purpose;
+use crate::protocol::updates::aside::Worth;
 use crate::protocol::updates::roll_back::Rollback;
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
@@ -112,10 +113,19 @@ impl Node {
                 self.requests.take_queued();
                 continue;
             }
+            if self.aside.holds(id) {
+                break;
+            }
             let (dry_run, no_sync) = (request.dry_run, request.no_sync);
             let update = Self::update_of(&self.known, id, request);
-            if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update) {
-                if !updates.is_empty() || self.begin_freeze(&update, summons, dry_run) {
+            let before = match self.admitted_aside(&admitted, &update, updates.is_empty()) {
+                Worth::Little => None,
+                Worth::Done(admitted) => Some(*admitted),
+                Worth::Waits => continue,
+                Worth::Holds => break,
+            };
+            if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update, before.as_ref()) {
+                if !updates.is_empty() || self.begin_freeze(&update, summons, dry_run, before) {
                     break;
                 }
                 continue;
@@ -125,7 +135,11 @@ impl Node {
             if !updates.is_empty() && (ops > ROUND_OPS_MAX || bytes > RECORD_BATCH_BYTES_MAX) {
                 break;
             }
-            match admitted.admit(&update) {
+            let outcome = match before {
+                Some(before) => before.outcome,
+                None => admitted.admit(&update),
+            };
+            match outcome {
                 // What an update of this round made so is told only once the round is committed: the next
                 // round looks again.
                 Err(_) | Ok(_) if !updates.is_empty() && dry_run => break,
