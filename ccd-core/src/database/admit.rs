@@ -23,6 +23,11 @@ use rpds::RedBlackTreeMapSync;
 /// its key. A removal is evaluated on every member, while updates wait.
 pub const EXAMINED_MAX: u64 = 4_000_000;
 
+/// Most rows that are named in place of patterns.
+const NAMED_ROWS_MAX: usize = 256;
+/// Between two looks at how many they are, as [`Scan::go_on`](super::Scan::go_on) counts.
+const NAMED_STEP: u64 = 100_000;
+
 /// Of one operation, as [`Database::work_of`] counts.
 const OP_WORK: u64 = 8;
 
@@ -190,6 +195,37 @@ impl Database {
             };
         }
         work + self.examined_by(ops, enough.saturating_sub(work))
+    }
+
+    /// The same update with the rows in place of its patterns, if they are few: whoever applies it later need not look for them.
+    /// `None` if they are many, or the update is refused.
+    pub(crate) fn with_rows_named(&self, update: &Update) -> Option<Update> {
+        if update.ops.len() > NAMED_ROWS_MAX || self.check_patterns(&update.ops).is_err() {
+            return None;
+        }
+        let mut at = self.clone();
+        let mut ops = Vec::new();
+        for op in &update.ops {
+            let first = ops.len();
+            match op {
+                Op::Remove(pattern) => {
+                    let mut scan = at.scan(pattern).ok()?;
+                    while !scan.go_on(NAMED_STEP, |row| ops.push(Op::Remove(Pattern::exact(&row))))
+                        && ops.len() <= NAMED_ROWS_MAX
+                    {}
+                }
+                other => ops.push(other.clone()),
+            }
+            if ops.len() > NAMED_ROWS_MAX || ops.len() == first {
+                return None;
+            }
+            for op in &ops[first..] {
+                at.run(op).ok()?;
+            }
+        }
+        let mut named = update.clone();
+        named.ops = ops;
+        Some(named)
     }
 
     /// This version with an update that was admitted to `base`, where it led to `after`: `None` if something that it depends on is

@@ -14,7 +14,6 @@
 
 mod queue;
 
-use crate::history::be_nice;
 use crate::outlet::Bell;
 use ccd_client::wire::{Fault, FromDaemon, RowsReply, Told, WireError, encode_reply, snapshot_head};
 use ccd_core::client::{ClientToken, Refusal};
@@ -206,7 +205,6 @@ impl Shared {
     }
 
     fn run(&self) {
-        be_nice();
         let mut queue = self.lock();
         loop {
             if queue.closed {

@@ -384,6 +384,13 @@ proptest! {
             versions.push(next);
         }
         let asked = update(1_000_000, ops);
+        for version in &versions {
+            if let Some(named) = version.with_rows_named(&asked) {
+                prop_assert_eq!(version.admit(&named), version.admit(&asked));
+                let is_exact = |op: &Op| !matches!(op, Op::Remove(pattern) if pattern.wildcard.is_some());
+                prop_assert!(named.ops.iter().all(is_exact));
+            }
+        }
         for pair in versions.windows(between + 1) {
             let (base, tip) = (&pair[0], &pair[between]);
             if let Ok((after, removed)) = base.admit(&asked)

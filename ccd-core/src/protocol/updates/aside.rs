@@ -42,16 +42,23 @@ pub struct Admitted {
     pub outcome: Result<(Database, u64), OpError>,
     /// Which commands are to be run before.
     pub summons: Result<Option<Summons>, SummonsError>,
+    /// The update with the rows in place of its patterns, if they are few. It goes into the record: members apply that at once, and
+    /// the round does not wait for them to look at each row again.
+    pub named: Option<Box<Update>>,
 }
 
 impl Work {
     /// Takes as long as it takes.
     pub fn run(self) -> Worked {
         match self {
-            Self::Admit { database, update } => Worked::Admitted(Admitted {
-                outcome: database.admit(&update),
-                summons: summons_of(&database, &update.ops),
-            }),
+            Self::Admit { database, update } => {
+                let named = database.with_rows_named(&update);
+                Worked::Admitted(Admitted {
+                    outcome: database.admit(named.as_ref().unwrap_or(&update)),
+                    summons: summons_of(&database, &update.ops),
+                    named: named.map(Box::new),
+                })
+            }
             Self::Apply { database, record } => Worked::Applied(database.apply(&record)),
         }
     }
@@ -277,5 +284,6 @@ fn moved(base: &Database, tip: &Database, admitted: &Admitted, update: &Update) 
     Some(Admitted {
         outcome,
         summons: admitted.summons.clone(),
+        named: admitted.named.clone(),
     })
 }

@@ -117,8 +117,8 @@ impl Node {
                 break;
             }
             let (dry_run, no_sync) = (request.dry_run, request.no_sync);
-            let update = Self::update_of(&self.known, id, request);
-            let before = match self.admitted_aside(&admitted, &update, updates.is_empty()) {
+            let mut update = Self::update_of(&self.known, id, request);
+            let mut before = match self.admitted_aside(&admitted, &update, updates.is_empty()) {
                 Worth::Little => None,
                 Worth::Done(admitted) => Some(*admitted),
                 Worth::Waits => continue,
@@ -129,6 +129,9 @@ impl Node {
                     break;
                 }
                 continue;
+            }
+            if let Some(named) = before.as_mut().and_then(|before| before.named.take()) {
+                update = *named;
             }
             ops = ops.saturating_add(update.ops.len());
             bytes = bytes.saturating_add(update.encoded_bytes_max());
