@@ -1,4 +1,4 @@
-"""A client of the daemon that means no good. Run by tests/tests/process/hostile.rs as a user that is not root:
+"""A client of the daemon that means no good. Run by hostile.rs and fairness.rs of tests/tests/process as a user that is not root:
 
     attack.py SOCKET KIND [FRAMES]
 
@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 
 PREAMBLE = b"ccd\x01"
@@ -181,7 +182,58 @@ def flood():
     yield f"{answered} bytes of answers"
 
 
+def read_whole(one, count):
+    left = count
+    while left:
+        got = one.recv(min(left, 1 << 20))
+        if not got:
+            raise OSError("hung up on")
+        left -= len(got)
+
+
+def busy():
+    """Request after request on eight connections, each answered before the next."""
+    frames, at = [], 0
+    while at < len(FRAMES):
+        end = at + 4 + struct.unpack_from("<I", FRAMES, at)[0]
+        frames.append(FRAMES[at:end])
+        at = end
+    done = threading.Event()
+    counts = [0] * 8
+
+    def work(number):
+        one = connect()
+        one.settimeout(60)
+        read_whole(one, 4)
+        turn = number
+        while not done.is_set():
+            one.sendall(frames[turn % len(frames)])
+            read_whole(one, struct.unpack("<I", read_exactly(one, 4))[0])
+            counts[number] += 1
+            turn += 8
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
+    for one in threads:
+        one.start()
+    yield
+    while not told_to_end(0.1):
+        pass
+    done.set()
+    yield f"{sum(counts)} answers, {sum(one.is_alive() for one in threads)} of 8 connections at work"
+
+
+def read_exactly(one, count):
+    data = b""
+    while len(data) < count:
+        got = one.recv(count - len(data))
+        if not got:
+            raise OSError("hung up on")
+        data += got
+    return data
+
+
 ATTACKS = {
+    "busy": busy,
     "silent": lambda: crowd(b""),
     "idle": lambda: crowd(PREAMBLE),
     "nonsense": nonsense,

@@ -16,6 +16,7 @@
 //! library.rs      C and Python programs                 pages.rs      manual pages
 //! requests.rs     request ids and whose they are       room.rs       small replicas, a disk that fails
 //! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
+//! fairness.rs     users whose requests are allowed and heavy
 //! late.rs         what a boot brings late, and what the system limits
 //! ```
 
@@ -23,6 +24,7 @@ mod access;
 mod checkpoints;
 mod commands;
 mod devices;
+mod fairness;
 mod history;
 mod hostile;
 mod identity;
