@@ -7,7 +7,7 @@
 //!     ↑
 //!   configuration        what the cluster agreed on, the vote rule, ballots
 //!     ↑
-//!   synchronization      the commands of keys: names, keywords, which update runs which
+//!   synchronization      the commands of keys: names, keywords, which update runs which; private: whose values are not told
 //!   replica, reservation what the protocol asks of a disk
 //!   client, drill        what a client asks of the protocol, and hears
 //!   init                 the static rows that every node reads before anything runs
@@ -40,6 +40,7 @@ pub mod database;
 pub mod drill;
 pub mod ids;
 pub mod init;
+pub mod private;
 pub mod protocol;
 pub mod replica;
 pub mod reservation;

@@ -11,6 +11,7 @@ use crate::configuration::Configuration;
 use crate::database::{Database, Record};
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
 use crate::init::{Fencing, InitFile, Propagation};
+use crate::private;
 use crate::replica::{Host, ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
 use crate::synchronization::{CommandName, Keyword};
@@ -198,6 +199,18 @@ pub struct CommandRun {
     pub limit: Duration,
 }
 
+impl CommandRun {
+    /// Its row is of a private key, so it is no argument: every user of the machine can read those.
+    pub fn has_private_row(&self) -> bool {
+        (self.row.as_deref()).is_some_and(|row| private::is_private_row(&self.database, row))
+    }
+
+    /// It may write values of a private key.
+    pub fn is_private(&self) -> bool {
+        private::serves_private(&self.database, &self.name)
+    }
+}
+
 /// Why a synchronization command did not agree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandFailure {
@@ -218,6 +231,18 @@ pub enum CommandFailure {
 impl CommandFailure {
     pub fn timed_out(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
+    }
+
+    /// As it is logged and recorded: of a command of a private key without what that wrote.
+    pub fn for_the_record(&self, is_private: bool) -> String {
+        let why = "what it wrote is told to the client alone, for the command is of a private key";
+        match self {
+            Self::Failed { how, .. } if is_private => alloc::format!("{how}; {why}"),
+            Self::TimedOut { after, .. } if is_private => {
+                alloc::format!("killed after {} ms; {why}", after.as_millis())
+            }
+            _ => alloc::format!("{self}"),
+        }
     }
 }
 

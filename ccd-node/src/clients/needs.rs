@@ -7,6 +7,7 @@ use ccd_client::wire::{Ask, ChangesAsk, HistoryAsk};
 use ccd_core::client::{RequestBody, UpdateRequest};
 use ccd_core::database::{Key, Op, Precondition};
 use ccd_core::init::AccessRight;
+use ccd_core::private::PRIVATE_KEY;
 use ccd_core::synchronization::SYNC_KEY;
 
 /// On what a right is needed.
@@ -120,8 +121,8 @@ fn of_op(op: &Op) -> Need<'_> {
 
 fn of_key(key: &Key) -> Need<'_> {
     let object = Object::Key(key.as_str());
-    // Its rows decide what root runs on every node.
-    if key.as_str() == SYNC_KEY {
+    // Their rows decide what root runs on every node, and which values are kept from other users there.
+    if [SYNC_KEY, PRIVATE_KEY].contains(&key.as_str()) {
         admin(object)
     } else {
         write(object)

@@ -20,8 +20,8 @@ use ccd_core::protocol::{CommandFailure, CommandRun, Event, Ticket};
 use ccd_mirror::Wake;
 use process::{Ended, Stopper};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 
 /// Where the copies of the database lie while commands read them; below the run folder.
 const FOLDER: &str = "sync";
+
+/// Stands for the row among the arguments where that is on standard input alone. No row is that.
+const ROW_ON_INPUT: &str = "-";
 
 /// How long the end of a command is waited for when the daemon stops.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -144,7 +147,10 @@ fn told(run: &CommandRun, took: Duration, result: &Result<(), CommandFailure>) {
         Err(CommandFailure::Stopped) => {
             tracing::info!(command, keyword, took_ms, "synchronization command stopped")
         }
-        Err(failure) => tracing::warn!(command, keyword, took_ms, "synchronization command: {failure}"),
+        Err(failure) => {
+            let failure = failure.for_the_record(run.is_private());
+            tracing::warn!(command, keyword, took_ms, "synchronization command: {failure}");
+        }
     }
 }
 
@@ -165,13 +171,26 @@ fn execute(
             folder.display()
         ))
     })?;
+    let input = run
+        .row
+        .as_deref()
+        .map(|row| input(folder, ticket, row))
+        .transpose();
+    let input = input.map_err(|error| {
+        not_run(format!(
+            "the row for it cannot be written to {}: {error}; check the space there",
+            folder.display()
+        ))
+    })?;
     let mut arguments: Vec<OsString> = vec![run.keyword.name().into()];
-    arguments.extend(run.row.as_ref().map(OsString::from));
+    // Every user of the machine can read the arguments of every process.
+    let private = run.has_private_row().then_some(ROW_ON_INPUT);
+    arguments.extend(run.row.as_deref().map(|row| private.unwrap_or(row).into()));
     arguments.push(file.path.clone().into());
     for number in [run.nodes, run.nodes_up, run.me.index()] {
         arguments.push(number.to_string().into());
     }
-    let ended = process::run(&program, &arguments, begun + run.limit, stopped).map_err(|error| {
+    let ended = process::run(&program, &arguments, input, begun + run.limit, stopped).map_err(|error| {
         not_run(format!(
             "{} cannot be started: {error}; a script begins with #! and its interpreter",
             program.display()
@@ -186,6 +205,22 @@ fn execute(
         }),
         Ended::Stopped => Err(CommandFailure::Stopped),
     }
+}
+
+/// What a command reads on its standard input: the row in a line of its own, in a file that has no name any more.
+fn input(folder: &Path, ticket: Ticket, row: &str) -> io::Result<File> {
+    let path = folder.join(format!("{}.row", ticket.0));
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    file.write_all(row.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
 }
 
 /// A copy of the database for one command.

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -70,11 +71,17 @@ impl Stopper {
     }
 }
 
-/// Runs a program with these arguments until it ends, is stopped, writes too much, or the time has come.
+/// Runs a program with these arguments, and this on its standard input, until it ends, is stopped, writes too much, or the time has come.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn run(program: &Path, arguments: &[OsString], deadline: Instant, stopped: Stopped) -> io::Result<Ended> {
+pub fn run(
+    program: &Path,
+    arguments: &[OsString],
+    input: Option<File>,
+    deadline: Instant,
+    stopped: Stopped,
+) -> io::Result<Ended> {
     let Stopped { mut words, mut ended } = stopped;
     ordinary_thread();
     let mut command = Command::new(program);
@@ -86,7 +93,7 @@ pub fn run(program: &Path, arguments: &[OsString], deadline: Instant, stopped: S
         .env("HOME", "/")
         .current_dir("/")
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let (mut child, started) = orphans::start(&mut command)?;

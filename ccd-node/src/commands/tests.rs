@@ -2,9 +2,11 @@
 
 use super::process::{Ended, run, stopping};
 use super::*;
-use ccd_core::database::Database;
-use ccd_core::ids::NodeId;
-use ccd_core::synchronization::{CommandName, Keyword, Operation};
+use ccd_core::database::{Database, Key, Op, Row, Update, Who};
+use ccd_core::ids::{NodeId, RequestId};
+use ccd_core::private::{PRIVATE_COLUMNS, PRIVATE_KEY};
+use ccd_core::synchronization::{CommandName, Keyword, Operation, SYNC_COLUMNS, SYNC_KEY};
+use ccd_core::time::Date;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
@@ -24,7 +26,7 @@ fn ends(text: &str, limit: Duration) -> (Ended, Duration) {
     let program = script(folder.path(), "command", text);
     let (_stopper, stopped) = stopping().expect("a pipe");
     let begun = Instant::now();
-    let ended = run(&program, &[], begun + limit, stopped).expect("it starts");
+    let ended = run(&program, &[], None, begun + limit, stopped).expect("it starts");
     (ended, begun.elapsed())
 }
 
@@ -186,7 +188,7 @@ fn a_command_is_stopped_when_its_answer_no_longer_counts() {
     let (mut stopper, stopped) = stopping().expect("a pipe");
     stopper.stop();
     let begun = Instant::now();
-    let ended = run(&program, &[], begun + Duration::from_secs(60), stopped);
+    let ended = run(&program, &[], None, begun + Duration::from_secs(60), stopped);
     assert_eq!(ended.expect("it starts"), Ended::Stopped);
     assert!(begun.elapsed() < SLACK);
     // A word that comes too late goes nowhere.
@@ -249,6 +251,91 @@ fn a_command_gets_its_arguments_a_copy_of_the_database_and_a_clean_environment()
     );
     execute(&sync_dir, &copies, Ticket(8), &run, Instant::now(), stopped).expect("agrees");
     assert_eq!(fs::read_to_string(&out).expect("it ran"), "5 pre_add\n");
+}
+
+/// A database whose key `SECRET` is private if that is asked for, and has the command `shows`, as has `OPEN`.
+fn database(is_private: bool) -> Database {
+    let key = |name: &str| Key::new(name).expect("a key");
+    let format = |name: &str, columns: &[&str]| Op::Format {
+        key: key(name),
+        columns: columns.iter().map(ToString::to_string).collect(),
+    };
+    let mut ops = vec![
+        format(PRIVATE_KEY, &PRIVATE_COLUMNS),
+        format(SYNC_KEY, &SYNC_COLUMNS),
+    ];
+    ops.extend(["SECRET", "OPEN"].map(|name| format(name, &["value"])));
+    let mut rows = vec!["CCD_SYNC:SECRET:shows", "CCD_SYNC:OPEN:own"];
+    if is_private {
+        rows.push("CCD_PRIVATE:SECRET");
+    }
+    ops.extend(
+        rows.into_iter()
+            .map(|row| Op::Add(Row::parse_text(row).expect("a row"))),
+    );
+    let update = Update {
+        request: RequestId {
+            client: 1,
+            sequence: 1,
+        },
+        who: Who::default(),
+        date: Date::default(),
+        reason: None,
+        preconditions: Vec::new(),
+        ops,
+    };
+    Database::default().admit(&update).expect("it is admitted").0
+}
+
+#[test]
+fn a_row_is_on_standard_input_and_of_a_private_key_nowhere_else() {
+    let folder = TempDir::new().expect("a folder");
+    let sync_dir = folder.path().join("sync.d");
+    fs::create_dir(&sync_dir).expect("a folder in it");
+    for one in [folder.path(), &sync_dir] {
+        fs::set_permissions(one, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+    }
+    let out = folder.path().join("out");
+    let text = format!(
+        "{{ echo \"$# $2\"; cat; tr '\\0' ' ' < /proc/$$/cmdline; tr '\\0' ' ' < /proc/$$/environ; }} > {}; \
+         echo it was $2 >&2; exit 3",
+        out.display()
+    );
+    script(&sync_dir, "shows", &text);
+    let copies = folder.path().join("sync");
+    let table = [
+        (true, "SECRET:hunter2", "6 -\nSECRET:hunter2\n", 1),
+        (true, "OPEN:SECRET", "6 OPEN:SECRET\nOPEN:SECRET\n", 3),
+        (false, "SECRET:hunter2", "6 SECRET:hunter2\nSECRET:hunter2\n", 3),
+    ];
+    for (ticket, (is_private, row, said, times)) in (1..).zip(table) {
+        let run = CommandRun {
+            name: CommandName::new("shows").expect("a name"),
+            keyword: Keyword::Pre(Operation::Add),
+            row: Some(row.into()),
+            database: database(is_private),
+            nodes: 1,
+            nodes_up: 1,
+            me: NodeId::new(0).expect("a node"),
+            limit: Duration::from_secs(30),
+        };
+        let (_stopper, stopped) = stopping().expect("a pipe");
+        let ended = execute(&sync_dir, &copies, Ticket(ticket), &run, Instant::now(), stopped);
+        let failure = ended.expect_err("it refuses");
+        let found = fs::read_to_string(&out).expect("it ran");
+        assert!(found.starts_with(said), "{found}");
+        assert_eq!(found.matches(row).count(), times, "{found}");
+        // The client hears everything; the log and the record of decisions not what may be a value.
+        assert!(failure.to_string().contains("it was"), "{failure}");
+        let told = failure.for_the_record(run.is_private());
+        assert!(told.contains("exit code 3"), "{told}");
+        assert_eq!(told.contains("it was"), !is_private, "{told}");
+        assert_eq!(
+            fs::read_dir(&copies).expect("it is there").count(),
+            0,
+            "nothing is left there"
+        );
+    }
 }
 
 #[test]

@@ -2,14 +2,17 @@
 //! Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
+use ccd_tests::process::users::{Door, User};
 use ccd_tests::process::{Cluster, TestNode, until};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Stdio};
 
 /// A command of this node, which writes down what it was told.
-fn install(node: &TestNode, name: &str, text: &str) -> PathBuf {
+pub fn install(node: &TestNode, name: &str, text: &str) -> PathBuf {
     let sync_dir = node.places().sync_dir();
     fs::create_dir_all(&sync_dir).expect("the folder is ours");
     for folder in [&node.places().etc, &sync_dir] {
@@ -31,7 +34,7 @@ fn told_path(node: &TestNode) -> PathBuf {
 }
 
 /// The first words of what the node's commands were told, since this was last asked for.
-fn told(node: &TestNode) -> Vec<String> {
+pub fn told(node: &TestNode) -> Vec<String> {
     let text = fs::read_to_string(told_path(node)).unwrap_or_default();
     let words = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
     text.lines().map(words).collect()
@@ -49,7 +52,7 @@ fn wait_until_told(cluster: &Cluster, expected: &[&str]) {
     forget(cluster);
 }
 
-fn forget(cluster: &Cluster) {
+pub fn forget(cluster: &Cluster) {
     for node in &cluster.nodes {
         let _ = fs::remove_file(told_path(node));
     }
@@ -371,4 +374,138 @@ fn a_survivor_runs_it_alone() {
         .adm(&["add", "MY_KEY", "b", "x"])
         .expect(1)
         .says("not alone");
+}
+
+/// Looks at every process of the machine as a user that is not root, and counts where a word occurs.
+struct Spy {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+impl Spy {
+    const SCRIPT: &str = "
+import os, select, sys
+word = os.read(0, 100).strip()
+print('ready', flush=True)
+seen = looks = 0
+while not select.select([0], [], [], 0.01)[0]:
+    looks += 1
+    for process in os.listdir('/proc'):
+        for name in ('cmdline', 'environ') if process.isdigit() else ():
+            try:
+                seen += word in open(f'/proc/{process}/{name}', 'rb').read()
+            except OSError:
+                pass
+print(seen, looks, flush=True)
+";
+
+    fn start(door: &Door, word: &str) -> Self {
+        let user = User {
+            uid: 2001,
+            gid: 2001,
+            groups: &[],
+        };
+        let mut command = door.command(user, "python3", &["-c", Self::SCRIPT]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("python3 is there");
+        // Not an argument: it would find itself.
+        let mut input = child.stdin.take().expect("it is a pipe");
+        input.write_all(word.as_bytes()).expect("it reads");
+        let mut says = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let mut line = String::new();
+        says.read_line(&mut line).expect("it says text");
+        assert_eq!(line.trim_end(), "ready");
+        child.stdin = Some(input);
+        Self { child, says }
+    }
+
+    /// How often it saw the word.
+    fn end(mut self) -> u64 {
+        drop(self.child.stdin.take());
+        let mut line = String::new();
+        self.says.read_line(&mut line).expect("it says text");
+        self.child.wait().expect("it ends");
+        let numbers: Vec<u64> = line.split_whitespace().flat_map(str::parse).collect();
+        let [seen, looks] = numbers[..] else {
+            panic!("{line}");
+        };
+        assert!(looks > 5, "it looked {looks} times");
+        seen
+    }
+}
+
+#[test]
+fn a_value_of_a_private_key_is_in_no_list_of_processes_log_or_record_of_decisions() {
+    let cluster = pair("exit 0");
+    let (alpha, beta) = (cluster.alpha(), cluster.beta());
+    let door = Door::open(&cluster);
+    // It lasts, as a shell that has the row among its arguments; reads the row; and says it to its client, if it refuses.
+    let text = "case $1 in pre_*) read -r row; sleep 1; echo \"$row\" >> $(dirname $0)/rows; \
+                case $row in *refused*) echo \"not $row\" >&2; exit 1;; esac;; esac";
+    for node in &cluster.nodes {
+        install(node, "shows", text);
+        install(node, "other", text);
+    }
+    for name in ["OPEN", "SECRET"] {
+        alpha.adm(&["format", name, "name", "password"]).done();
+    }
+    alpha.adm(&["sync-command", "set", "OPEN", "other"]).done();
+    alpha
+        .adm(&["sync-command", "set", "--private", "SECRET", "shows"])
+        .done();
+    let shown = beta.adm(&["sync-command", "show", "--json"]).done().json();
+    let private: Vec<(&str, bool)> = (shown["commands"].as_array().expect("a list").iter())
+        .map(|one| (one["key"].as_str().unwrap_or_default(), one["private"] == true))
+        .collect();
+    assert_eq!(private, [("MY_KEY", false), ("OPEN", false), ("SECRET", true)]);
+    let apply = |node: &TestNode, row: &str| {
+        let path = cluster.folder().join("transaction");
+        fs::write(&path, format!("add {row}\n")).expect("it is ours");
+        node.adm(&["apply", path.to_str().expect("the path is ours")])
+    };
+    let before = "hunter1";
+    let spy = Spy::start(&door, before);
+    apply(alpha, &format!("OPEN:a:{before}")).done();
+    assert!(spy.end() > 0, "whoever looks sees the values of other keys");
+    let word = "hunter2";
+    let spy = Spy::start(&door, word);
+    apply(alpha, &format!("SECRET:a:{word}")).done();
+    let refused = apply(beta, &format!("SECRET:refused:{word}"))
+        .expect(1)
+        .says("exit code 1")
+        .says("CCD-1216");
+    assert!(
+        refused.err.contains(&format!("not SECRET:refused:{word}")),
+        "its client hears what the command said: {}",
+        refused.err
+    );
+    wait_until_rolled_back(&cluster);
+    assert_eq!(spy.end(), 0, "somebody who is not root saw a value");
+    for node in &cluster.nodes {
+        let rows = fs::read_to_string(node.places().sync_dir().join("rows")).expect("it ran");
+        assert!(rows.contains(&format!("SECRET:a:{word}\n")), "{rows}");
+        let told = fs::read_to_string(told_path(node)).expect("it ran");
+        assert!(told.contains("pre_add - ") && !told.contains(word), "{told}");
+        let why = node.adm(&["why", "--count", "100"]).done().out;
+        let (log, metrics) = (node.log(), node.ctl(&["metrics"]).done().out);
+        for (what, text) in [("why", why), ("log", log), ("metrics", metrics)] {
+            assert!(!text.contains(word), "{what}: {text}");
+        }
+    }
+    // That it refused is known, and why not more.
+    let logs = alpha.log() + &beta.log();
+    assert!(logs.contains("the command is of a private key"), "{logs}");
+    // Other keys are as they were: for what is no secret the words of the command help whoever looks.
+    apply(beta, &format!("OPEN:refused:{before}")).expect(1);
+    assert!(alpha.log().contains(before) || beta.log().contains(before));
+    cluster.verify();
+}
+
+fn wait_until_rolled_back(cluster: &Cluster) {
+    for node in &cluster.nodes {
+        until(&format!("{} to roll back", node.name), || match told(node) {
+            found if found.last().is_some_and(|word| word == "post_rollback") => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+    }
 }

@@ -14,10 +14,13 @@ use crate::client::{Client, Freshness};
 use crate::error::CcdError;
 use crate::exit::Exit;
 use crate::messages;
+use crate::wire::Fault;
 use ccd_core::client::Refusal;
-use ccd_core::database::{Key, Op, OpError, Pattern, Row};
+use ccd_core::database::{Key, Op, OpError, Pattern, Row, RowError};
+use ccd_core::private::{PRIVATE_COLUMNS, PRIVATE_KEY};
 use ccd_core::synchronization::{CommandName, SYNC_COLUMNS, SYNC_KEY};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Set, show or unset the command that runs before and after updates of a key
 #[derive(Debug, clap::Args)]
@@ -32,7 +35,8 @@ it; and again afterwards, with what became of it:
            anything else refuses it; what it writes to standard error is what the client reads.
            post_add, post_remove, post_restore or post_apply after it; post_rollback if it did not
            come about
-  ROW      the row, as ccdadm query prints it, if the update adds or removes exactly one
+  ROW      the row, as ccdadm query prints it, if the update adds or removes exactly one; it is on
+           standard input as well, and there alone if the key is private: then ROW is -
   FILE     the database as it stands, as ccdadm checkpoint writes it
   NODES    how many nodes the cluster has; UP: how many are active; NODE: the number of this one
 
@@ -40,8 +44,14 @@ It is killed with all its children after sync_timeout_ms (10 s, an OPTION of the
 Before an update it has no longer than the request, so a slow one needs a longer --timeout.
 --no-sync changes a key without running its command.
 
+Every user of a machine can read the arguments of all processes. A key is private if a row of
+CCD_PRIVATE names it (set --private, or ccdadm add CCD_PRIVATE MY_KEY): no value of it is then an
+argument of its command, and what that writes is told to the client, but not logged or recorded.
+Values for such a key go through ccdadm apply -, not onto the command line of ccdadm add.
+
 Examples:
   ccdadm sync-command set MY_KEY realloc
+  ccdadm sync-command set --private PASSWORDS distribute
   ccdadm sync-command show
   ccdadm --timeout 15 add MY_KEY clust0 4 sci foo,bar
   ccdadm add --no-sync MY_KEY clust0 4 sci foo,bar
@@ -60,6 +70,9 @@ enum Step {
         key: String,
         /// A file in /etc/ccd/sync.d, by its name alone
         name: String,
+        /// Keep the key's values from lists of processes, logs and records of decisions
+        #[arg(long)]
+        private: bool,
         #[command(flatten)]
         change: Change,
     },
@@ -76,12 +89,18 @@ enum Step {
 impl SyncCommand {
     pub fn run(self, common: &Common, terminal: &mut Terminal) -> Result<Exit, Stop> {
         match self.step {
-            Step::Set { key, name, change } => {
+            Step::Set {
+                key,
+                name,
+                private,
+                change,
+            } => {
                 let doing = format!("set the synchronization command of {key}");
                 let key = parse_key(&key, &doing)?;
                 let name = CommandName::new(&name)
                     .map_err(|error| Stop::new(&messages::COMMAND_NAME_BAD, &doing, error.to_string()))?;
-                set(common, terminal, &key, &name, &change, &doing)
+                let set = Set { key, name, private };
+                set.run(common, terminal, &change, &doing)
             }
             Step::Show { key } => show(common, terminal, key.as_deref()),
             Step::Unset { key, change } => {
@@ -102,38 +121,73 @@ fn sync_key() -> Key {
     Key::new(SYNC_KEY).expect("the reserved key is a good one")
 }
 
-fn set(
-    common: &Common,
-    terminal: &mut Terminal,
-    key: &Key,
-    name: &CommandName,
-    change: &Change,
-    doing: &str,
-) -> Result<Exit, Stop> {
-    let row = Row::new(sync_key(), [key.as_str(), name.as_str()])
-        .map_err(|error| Stop::new(&messages::ROW_BAD, doing, error.to_string()))?;
-    let client = common.attach(PROGRAM, doing)?;
-    let mut ops = vec![Op::Format {
-        key: sync_key(),
-        columns: SYNC_COLUMNS.map(String::from).to_vec(),
-    }];
-    match row_of(&client, key, doing)? {
-        Some(old) if old == row => {
+fn private_key() -> Key {
+    Key::new(PRIVATE_KEY).expect("the reserved key is a good one")
+}
+
+/// What `set` sets.
+struct Set {
+    key: Key,
+    name: CommandName,
+    private: bool,
+}
+
+impl Set {
+    fn run(
+        &self,
+        common: &Common,
+        terminal: &mut Terminal,
+        change: &Change,
+        doing: &str,
+    ) -> Result<Exit, Stop> {
+        let Self { key, name, private } = self;
+        let bad = |error: RowError| Stop::new(&messages::ROW_BAD, doing, error.to_string());
+        let row = Row::new(sync_key(), [key.as_str(), name.as_str()]).map_err(bad)?;
+        let client = common.attach(PROGRAM, doing)?;
+        let mut ops = Vec::new();
+        // Before the command is: it is never run with a value of a private key.
+        let is_private = |keys: &BTreeSet<String>| keys.contains(key.as_str());
+        if *private && !private_keys(&client, doing)?.as_ref().is_some_and(is_private) {
+            ops.push(Op::Format {
+                key: private_key(),
+                columns: PRIVATE_COLUMNS.map(String::from).to_vec(),
+            });
+            ops.push(Op::Add(Row::new(private_key(), [key.as_str()]).map_err(bad)?));
+        }
+        let old = row_of(&client, key, doing)?;
+        if old.as_ref() != Some(&row) {
+            ops.push(Op::Format {
+                key: sync_key(),
+                columns: SYNC_COLUMNS.map(String::from).to_vec(),
+            });
+            ops.extend(old.map(|old| Op::Remove(Pattern::exact(&old))));
+            ops.push(Op::Add(row));
+        }
+        if ops.is_empty() {
             terminal.detail("it is set already");
             return Ok(Exit::Done);
         }
-        Some(old) => ops.push(Op::Remove(Pattern::exact(&old))),
-        None => {}
+        let path = common.places.sync_dir().join(name.as_str());
+        if !path.exists() {
+            terminal.note(&format!(
+                "{} is not there on this node: until it is on every node, updates of {key} are refused",
+                path.display()
+            ));
+        }
+        commit(&client, change.transaction(ops), terminal, doing)
     }
-    ops.push(Op::Add(row));
-    let path = common.places.sync_dir().join(name.as_str());
-    if !path.exists() {
-        terminal.note(&format!(
-            "{} is not there on this node: until it is on every node, updates of {key} are refused",
-            path.display()
-        ));
-    }
-    commit(&client, change.transaction(ops), terminal, doing)
+}
+
+/// The keys that are private; `None` if this user may not read that.
+fn private_keys(client: &Client, doing: &str) -> Result<Option<BTreeSet<String>>, Stop> {
+    let rows = match client.query(Pattern::all(private_key()), Freshness::Strict) {
+        Ok(found) => found.rows,
+        Err(CcdError::Refused(Refusal::Op(OpError::NoSuchKey(_)))) => Vec::new(),
+        Err(CcdError::Fault(Fault::NotPermitted { .. })) => return Ok(None),
+        Err(error) => return Err(error).doing(doing),
+    };
+    let keys = rows.into_iter().filter_map(|row| row.values.into_iter().next());
+    Ok(Some(keys.collect()))
 }
 
 fn show(common: &Common, terminal: &mut Terminal, key: Option<&str>) -> Result<Exit, Stop> {
@@ -148,10 +202,12 @@ fn show(common: &Common, terminal: &mut Terminal, key: Option<&str>) -> Result<E
         None => rows_like(&client, Pattern::all(sync_key()), &doing)?,
     };
     let text = |row: &Row, at: usize| row.values.get(at).cloned().unwrap_or_default();
+    let private = private_keys(&client, &doing)?;
+    let is_private = |row: &Row| private.as_ref().map(|keys| keys.contains(&text(row, 0)));
     if terminal.json {
         let commands: Vec<_> = rows
             .iter()
-            .map(|row| json!({ "key": text(row, 0), "command": text(row, 1) }))
+            .map(|row| json!({ "key": text(row, 0), "command": text(row, 1), "private": is_private(row) }))
             .collect();
         terminal.document(&json!({ "commands": commands }))?;
     } else if key.is_some() {
@@ -159,8 +215,16 @@ fn show(common: &Common, terminal: &mut Terminal, key: Option<&str>) -> Result<E
             terminal.line(&text(row, 1))?;
         }
     } else {
-        let lines = rows.iter().map(|row| vec![text(row, 0), text(row, 1)]).collect();
-        terminal.line(&table(&["KEY", "COMMAND"], lines))?;
+        let shown = |row: &Row| match is_private(row) {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "not known",
+        };
+        let lines = rows
+            .iter()
+            .map(|row| vec![text(row, 0), text(row, 1), shown(row).to_owned()])
+            .collect();
+        terminal.line(&table(&["KEY", "COMMAND", "PRIVATE"], lines))?;
     }
     Ok(Exit::Done)
 }

@@ -10,6 +10,7 @@
 
 use crate::database::{Database, RecordBody};
 use crate::ids::{NodeId, RequestId};
+use crate::private;
 use crate::protocol::Node;
 use crate::protocol::interface::{Action, CommandFailure, CommandRun, DecisionKind, Ticket};
 use crate::protocol::message::{Freeze, FreezeId, Message};
@@ -301,15 +302,19 @@ impl Node {
             freeze,
             name,
             keyword,
+            database,
             ..
         } = job;
+        // Decisions are read by many who may not read that key.
+        let is_private = result.is_err() && private::serves_private(&database, &name);
         let in_freeze = (self.commands.frozen.as_mut())
             .filter(|frozen| frozen.freeze.id == freeze && matches!(keyword, Keyword::Pre(_)));
         match (in_freeze, result) {
             (Some(frozen), Ok(())) => frozen.agreed = frozen.agreed.saturating_add(1),
             (Some(frozen), Err(failure)) if frozen.refused.is_none() => {
+                let told = failure.for_the_record(is_private);
                 let text =
-                    format!("{keyword} of the synchronization command {name} refused an update: {failure}");
+                    format!("{keyword} of the synchronization command {name} refused an update: {told}");
                 frozen.refused = Some(Veto {
                     command: name,
                     timed_out: failure.timed_out(),
@@ -322,9 +327,10 @@ impl Node {
                 }
             }
             (None, Err(failure)) if !matches!(keyword, Keyword::Pre(_)) => {
+                let told = failure.for_the_record(is_private);
                 let text = format!(
                     "{keyword} of the synchronization command {name} failed on this node, which changes nothing of the update: \
-                     {failure}"
+                     {told}"
                 );
                 self.record(DecisionKind::Synchronization, text);
             }
