@@ -169,6 +169,8 @@ pub struct Node {
     /// Before an update of a key with a synchronization command, if this node is the master; how many there were.
     pub(super) freeze: Option<FreezeDriven>,
     pub(super) freezes: u64,
+    /// No rehearsal begins before.
+    pub(super) rehearse_after: Time,
     pub(super) commands: Commands,
     pub(super) aside: Aside,
     pub(super) spread: Spread,
@@ -258,6 +260,7 @@ impl Node {
             journal_was_full: false,
             freeze: None,
             freezes: 0,
+            rehearse_after: Time::default(),
             commands: Commands::default(),
             aside: Aside::default(),
             spread: Spread::default(),
@@ -355,6 +358,7 @@ impl Node {
             self.requests.next_deadline(),
             self.changes.next_deadline(),
             self.freeze_deadline(),
+            self.rehearsals_deadline(),
             self.commands_deadline(),
             self.drills
                 .iter()

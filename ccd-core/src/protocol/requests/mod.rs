@@ -43,6 +43,11 @@ pub(super) struct Requests {
     updates: BTreeMap<RequestId, Box<Pending>>,
     /// Updates that wait for a round, in order.
     queue: VecDeque<RequestId>,
+    /// Dry runs that were not looked at yet, and those that run commands: they wait for no round.
+    dry_runs: VecDeque<RequestId>,
+    rehearsals: VecDeque<RequestId>,
+    /// The user whose rehearsal was the last.
+    rehearsed: Option<u32>,
     /// Oldest first.
     finished: VecDeque<(RequestId, ForwardOutcome)>,
     pub operator: Vec<Operator>,
@@ -227,11 +232,13 @@ impl Node {
             .verifications
             .retain(|verification| verification.client != client);
         self.drills.retain(|drill| drill.client() != client);
-        for pending in requests.updates.values_mut() {
+        requests.updates.retain(|_, pending| {
             pending
                 .origins
                 .retain(|(origin, _)| *origin != Origin::Client(client));
-        }
+            // A dry run is of use to nobody else.
+            !(pending.is_dry_run() && pending.origins.is_empty())
+        });
     }
 
     pub(super) fn drive_requests(&mut self) {

@@ -36,6 +36,10 @@ pub(super) enum Origin {
 }
 
 impl Pending {
+    pub fn is_dry_run(&self) -> bool {
+        self.update.dry_run
+    }
+
     /// Until when somebody waits for it.
     fn latest(&self) -> Time {
         self.origins
@@ -61,6 +65,46 @@ impl Requests {
     /// Whether an update may wait for a round.
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    pub fn has_dry_runs(&self) -> bool {
+        !self.dry_runs.is_empty() || !self.rehearsals.is_empty()
+    }
+
+    pub fn has_rehearsals(&self) -> bool {
+        !self.rehearsals.is_empty()
+    }
+
+    pub fn next_dry_run(&mut self) -> Option<RequestId> {
+        self.dry_runs.pop_front()
+    }
+
+    pub fn dry_run_first(&mut self, id: RequestId) {
+        self.dry_runs.push_front(id);
+    }
+
+    /// A dry run that runs commands.
+    pub fn rehearse(&mut self, id: RequestId) {
+        let updates = &self.updates;
+        self.rehearsals.retain(|waiting| updates.contains_key(waiting));
+        self.rehearsals.push_back(id);
+    }
+
+    /// Of another user than the last one was, if there is one.
+    pub fn next_rehearsal(&mut self) -> Option<RequestId> {
+        let last = self.rehearsed;
+        let of_another = |id: &RequestId| {
+            (self.updates.get(id)).is_some_and(|pending| Some(pending.update.who.uid) != last)
+        };
+        let at = self.rehearsals.iter().position(of_another).unwrap_or(0);
+        let id = self.rehearsals.remove(at)?;
+        self.rehearsed = self.updates.get(&id).map(|pending| pending.update.who.uid);
+        Some(id)
+    }
+
+    /// The update of this id, as long as somebody waits for it.
+    pub fn waiting(&self, id: RequestId) -> Option<&UpdateRequest> {
+        self.updates.get(&id).map(|pending| &pending.update)
     }
 
     pub fn is_waiting(&self, id: RequestId) -> bool {
@@ -100,7 +144,8 @@ impl Node {
             self.answer_update(&[origin], id, Err(refusal));
             return;
         }
-        if update.no_wait && self.is_open() && self.is_master() && self.is_busy() {
+        let is_busy = self.is_busy() || update.dry_run && self.freeze.is_some();
+        if update.no_wait && self.is_open() && self.is_master() && is_busy {
             self.answer_update(&[origin], id, Err(Refusal::Busy));
             return;
         }
@@ -119,7 +164,11 @@ impl Node {
             return;
         }
         if self.is_master() {
-            self.requests.queue.push_back(id);
+            let requests = &mut self.requests;
+            match requests.updates.get(&id) {
+                Some(pending) if pending.is_dry_run() => requests.dry_runs.push_back(id),
+                _ => requests.queue.push_back(id),
+            }
             return;
         }
         let (epoch, now) = (self.known.epoch, self.now);
@@ -165,6 +214,8 @@ impl Node {
     pub(in crate::protocol) fn requests_after_opening(&mut self) {
         self.requests.finished.clear();
         self.requests.queue.clear();
+        self.requests.dry_runs.clear();
+        self.requests.rehearsals.clear();
         let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
         for id in ids {
             if let Some(pending) = self.requests.updates.get_mut(&id) {
@@ -269,7 +320,6 @@ impl Node {
         let Some(pending) = self.requests.updates.remove(&id) else {
             return;
         };
-        self.requests.queue.retain(|queued| *queued != id);
         for (origin, _) in pending.origins {
             match origin {
                 Origin::Client(client) => self.reply(client, Ok(Answer::WouldApply { removed })),

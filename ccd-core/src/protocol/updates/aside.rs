@@ -70,6 +70,8 @@ pub(in crate::protocol) struct Aside {
     /// They wait until that one is done; and whose they are.
     waiting: VecDeque<(RequestId, u32)>,
     application: Option<Application>,
+    /// A dry run that is worked out.
+    dry_run: Option<(Ticket, RequestId)>,
 }
 
 /// At the master.
@@ -122,7 +124,7 @@ impl Aside {
 }
 
 impl Node {
-    fn is_much(&self, database: &Database, update: &Update) -> bool {
+    pub(super) fn is_much(&self, database: &Database, update: &Update) -> bool {
         let budget = self.settings.update_budget;
         database.work_of(&update.ops, budget) > budget
     }
@@ -194,11 +196,17 @@ impl Node {
         Worth::Waits
     }
 
-    /// What was worked out for a dry run whose commands have agreed.
-    pub(in crate::protocol) fn admitted_before(&self, tip: &Database, update: &Update) -> Option<Admitted> {
-        let admission =
-            (self.aside.admission.as_ref()).filter(|admission| admission.request == update.request)?;
-        moved(&admission.base, tip, admission.admitted.as_ref()?, update)
+    /// A dry run is worked out on what is committed now; `false` if another one is under way.
+    pub(super) fn work_out_dry_run(&mut self, id: RequestId, update: Update) -> bool {
+        if self.aside.dry_run.is_some() {
+            return false;
+        }
+        let work = Work::Admit {
+            database: self.committed.clone(),
+            update: Box::new(update),
+        };
+        self.aside.dry_run = Some((self.work_aside(work), id));
+        true
     }
 
     /// A record applied to the head; `None` if that is being worked out. The master repeats its request meanwhile.
@@ -241,6 +249,9 @@ impl Node {
     pub(in crate::protocol) fn on_worked(&mut self, ticket: Ticket, worked: Worked) {
         match worked {
             Worked::Admitted(admitted) => {
+                if let Some((_, id)) = self.aside.dry_run.take_if(|(of, _)| *of == ticket) {
+                    return self.on_dry_run_worked(id, admitted);
+                }
                 let Some(admission) = self.aside.admission.as_mut().filter(|of| of.ticket == ticket) else {
                     return;
                 };

@@ -8,9 +8,9 @@
 //! FREEZE_OVER  tells those who wait; after a round, its unfreeze says so as well
 //! ```
 //!
-//! One at a time, and no round meanwhile: between `pre_…` and `post_…` the database does not change otherwise. A freeze holds up
-//! no reconfiguration; with its configuration it ends, and in the next one the update begins anew. A freeze changes
-//! nothing, so none of this is needed for safety.
+//! One at a time, and no round meanwhile: between `pre_…` and `post_…` the database does not change otherwise. That of a dry run
+//! holds up no round (`dry_runs.rs`). A freeze holds up no reconfiguration; with its configuration it ends, and in the next one the
+//! update begins anew. A freeze changes nothing, so none of this is needed for safety.
 //!
 //! Owns `freeze` and `freezes`.
 
@@ -20,6 +20,7 @@ use crate::ids::{NodeId, NodeSet, RequestId};
 use crate::protocol::Node;
 use crate::protocol::message::{Freeze, FreezeId, Message};
 use crate::protocol::updates::aside::Admitted;
+use crate::protocol::updates::dry_runs::REHEARSAL_PAUSE;
 use crate::synchronization::{Summons, SummonsError, Veto, summons_of};
 use crate::time::Time;
 use alloc::format;
@@ -60,8 +61,15 @@ impl Node {
     /// Before a round: whether it must wait. A freeze whose round has ended is over.
     pub(in crate::protocol) fn freeze_holds_rounds(&mut self) -> bool {
         self.drive_freeze();
-        (self.freeze.as_ref())
-            .is_some_and(|driven| driven.in_round || !driven.agreed.is_superset(self.known.members))
+        (self.freeze.as_ref()).is_some_and(|driven| {
+            !driven.dry_run && (driven.in_round || !driven.agreed.is_superset(self.known.members))
+        })
+    }
+
+    /// The dry run whose freeze is under way.
+    pub(in crate::protocol) fn rehearsal(&self) -> Option<RequestId> {
+        let driven = self.freeze.as_ref().filter(|driven| driven.dry_run)?;
+        Some(driven.freeze.request)
     }
 
     /// All members have agreed to this update.
@@ -105,6 +113,7 @@ impl Node {
                 }
             }
         }
+        self.end_rehearsal();
         let left = self.time_left(request);
         let reserve = left.checked_div(4).unwrap_or_default().min(RESERVE_MAX);
         let limit = self.settings.sync_timeout.min(left.saturating_sub(reserve));
@@ -183,7 +192,7 @@ impl Node {
             self.end_freeze();
         } else if driven.agreed.is_superset(self.known.members) {
             if driven.dry_run {
-                // What would be removed is told as of now, and nothing has come between.
+                // What would be removed is told as of now.
                 self.end_freeze();
                 self.finish_frozen_dry_run(request);
             }
@@ -209,15 +218,11 @@ impl Node {
     }
 
     fn finish_frozen_dry_run(&mut self, request: RequestId) {
-        let Some((id, update)) = self.requests.first_queued().filter(|(id, _)| *id == request) else {
+        let Some(update) = self.requests.waiting(request) else {
             return;
         };
-        let update = Self::update_of(&self.known, id, update);
-        let outcome = match self.admitted_before(&self.committed, &update) {
-            Some(admitted) => admitted.outcome,
-            None => self.committed.admit(&update),
-        };
-        match outcome {
+        let update = Self::update_of(&self.known, request, update);
+        match self.committed.admit(&update) {
             Ok((_, removed)) => self.finish_dry_run(request, removed),
             Err(error) => self.finish_update(request, Err(Refusal::Op(error))),
         }
@@ -230,10 +235,13 @@ impl Node {
         }
     }
 
-    fn end_freeze(&mut self) {
+    pub(in crate::protocol) fn end_freeze(&mut self) {
         let Some(driven) = self.freeze.take() else {
             return;
         };
+        if !driven.dry_run {
+            self.rehearse_after = self.now + REHEARSAL_PAUSE;
+        }
         let id = driven.freeze.id;
         for to in self.other_members().iter() {
             self.send(to, Message::FreezeOver { id });
@@ -243,10 +251,15 @@ impl Node {
 
     /// Messages get lost: at every heartbeat, who has not answered is asked again.
     pub(in crate::protocol) fn repeat_freeze(&mut self) {
-        let Some(driven) = self.freeze.as_ref().filter(|driven| !driven.in_round) else {
+        let (at, others) = (self.committed.position(), self.other_members());
+        let Some(driven) = self.freeze.as_mut().filter(|driven| !driven.in_round) else {
             return;
         };
-        let (freeze, waiting) = (driven.freeze.clone(), self.other_members().minus(driven.agreed));
+        if driven.dry_run {
+            // Rounds go on meanwhile: a member that has not begun begins where it is now.
+            driven.freeze.at = at;
+        }
+        let (freeze, waiting) = (driven.freeze.clone(), others.minus(driven.agreed));
         if self.is_open() {
             for to in waiting.iter() {
                 self.send(to, Message::FreezeReq(freeze.clone()));
@@ -266,6 +279,6 @@ impl Node {
 
     /// Whether an update would have to wait for one that is under way.
     pub(in crate::protocol) fn is_busy(&self) -> bool {
-        self.round.is_some() || self.freeze.is_some()
+        self.round.is_some() || self.freeze.as_ref().is_some_and(|driven| !driven.dry_run)
     }
 }

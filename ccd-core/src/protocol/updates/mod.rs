@@ -3,7 +3,7 @@
 //! ```text
 //! round.rs     the master's round                     freeze.rs    what runs before an update of a key that has a
 //! roll_back.rs its end if a member cannot do it                    synchronization command
-//! prepared.rs  a round at the other members
+//! prepared.rs  a round at the other members           dry_runs.rs  what an update would do
 //! settled.rs   which rounds are known to be           commands.rs  those commands at every node
 //!              committed                              telling.rs   telling the driver of each committed update, once
 //!                                                                  and in order
@@ -12,6 +12,7 @@
 
 pub(super) mod aside;
 pub(super) mod commands;
+pub(super) mod dry_runs;
 pub(super) mod freeze;
 pub(super) mod prepared;
 mod roll_back;

@@ -64,6 +64,7 @@ impl Node {
         if self.round.is_none() && !self.hold_rounds && self.requests.has_queued() {
             self.start_round();
         }
+        self.drive_dry_runs();
     }
 
     /// As it becomes part of the database.
@@ -86,6 +87,7 @@ impl Node {
         if !self.is_open() || !self.is_master() || !self.lease_holds() || self.freeze_holds_rounds() {
             return;
         }
+        self.begin_due_rehearsal();
         let shadow = self.committed.clone();
         let mut admitted = shadow.clone();
         let mut updates: Vec<Update> = Vec::new();
@@ -116,7 +118,7 @@ impl Node {
             if self.aside.holds(id) {
                 break;
             }
-            let (dry_run, no_sync) = (request.dry_run, request.no_sync);
+            let no_sync = request.no_sync;
             let mut update = Self::update_of(&self.known, id, request);
             let mut before = match self.admitted_aside(&admitted, &update, updates.is_empty()) {
                 Worth::Little => None,
@@ -125,7 +127,7 @@ impl Node {
                 Worth::Holds => break,
             };
             if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update, before.as_ref()) {
-                if !updates.is_empty() || self.begin_freeze(&update, summons, dry_run, before) {
+                if !updates.is_empty() || self.begin_freeze(&update, summons, false, before) {
                     break;
                 }
                 continue;
@@ -145,10 +147,8 @@ impl Node {
             match outcome {
                 // What an update of this round made so is told only once the round is committed: the next
                 // round looks again.
-                Err(_) | Ok(_) if !updates.is_empty() && dry_run => break,
                 Err(_) if !updates.is_empty() => break,
                 Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
-                Ok((_, removed)) if dry_run => self.finish_dry_run(id, removed),
                 Ok((next, removed)) => {
                     if let Err(refusal) = self.fits(&admitted, &next) {
                         if !updates.is_empty() {
@@ -224,7 +224,7 @@ impl Node {
     }
 
     /// An update came under the id of another one. Somebody must look: a program counts wrong, or somebody has got hold of its id.
-    fn refuse_reused(&mut self, request: RequestId, generation: Generation, who: &Who) {
+    pub(super) fn refuse_reused(&mut self, request: RequestId, generation: Generation, who: &Who) {
         if self.requests.take_reuse_alarm(self.now) {
             let text = format!(
                 "an update of user {} (program {:?}, pid {}) came under request {}, which was applied with other content at \
