@@ -172,13 +172,15 @@ impl View {
     }
 
     /// Hands out the formats and rows of a database that are seen, key by key and row by row in order, from behind a place
-    /// (a key, and a row of it) on, until `take` has enough.
+    /// (a key, and a row of it) on, until `take` has enough, or so many rows were looked at: then returns where to go on behind.
     pub fn walk(
         &mut self,
         database: &Database,
         after: Option<&(Key, Option<Row>)>,
+        rows_max: usize,
         mut take: impl FnMut(&Key, &[String], Option<Row>) -> ControlFlow<()>,
-    ) {
+    ) -> Option<(Key, Option<Row>)> {
+        let mut looked_at = 0;
         for (key, table) in database.tables.iter() {
             let columns: &[String] = &table.columns;
             let mut behind = None;
@@ -188,7 +190,7 @@ impl View {
                 _ if !self.names(key) => continue,
                 _ => {
                     if take(key, columns, None).is_break() {
-                        return;
+                        return None;
                     }
                 }
             }
@@ -198,11 +200,17 @@ impl View {
                     continue;
                 }
                 let row = Row::from_stored(key, line);
+                looked_at += 1;
+                let stop = (looked_at >= rows_max).then(|| (key.clone(), Some(row.clone())));
                 if self.row(&row, Some(columns)) && take(key, columns, Some(row)).is_break() {
-                    return;
+                    return None;
+                }
+                if stop.is_some() {
+                    return stop;
                 }
             }
         }
+        None
     }
 }
 
@@ -370,7 +378,8 @@ mod tests {
         loop {
             let mut count = 0;
             let before = after.clone();
-            view.walk(database, before.as_ref(), |key, columns, row| {
+            let rows_max = step.saturating_add(2);
+            let stopped = view.walk(database, before.as_ref(), rows_max, |key, columns, row| {
                 after = Some((key.clone(), row.clone()));
                 match row {
                     None => all.formats_added.push((key.clone(), columns.to_vec())),
@@ -383,8 +392,10 @@ mod tests {
                     ControlFlow::Continue(())
                 }
             });
-            if count < step {
-                return all;
+            match stopped {
+                Some(place) => after = Some(place),
+                None if count < step => return all,
+                None => {}
             }
         }
     }
@@ -434,11 +445,18 @@ mod tests {
         let mut view = View::of_keys(["*"]);
         let mut rows = Vec::new();
         let after = (key("MY_KEY"), Some(row("MY_KEY:clust1:2:either:foo,bar")));
-        view.walk(&figure_6(), Some(&after), |_, _, row| {
+        let stopped = view.walk(&figure_6(), Some(&after), 100, |_, _, row| {
             rows.extend(row.map(|row| row.values[0].clone()));
             ControlFlow::Continue(())
         });
-        assert_eq!(rows, ["clust2", "clust3"]);
+        assert_eq!(
+            (rows.as_slice(), stopped),
+            (["clust2", "clust3"].map(String::from).as_slice(), None)
+        );
+        // Rows that are not seen are looked at all the same.
+        let mut none = View::of_patterns([Pattern::from_arguments(key("MY_KEY"), ["no such*"])]);
+        let stopped = none.walk(&figure_6(), Some(&after), 1, |_, _, _| ControlFlow::Continue(()));
+        assert!(matches!(stopped, Some((_, Some(row))) if row.values[0] == "clust2"));
         let (more, _) = figure_6().admit(&update(9, vec![])).expect("admitted");
         assert_eq!(walked(&mut view, &more, 2), walked(&mut view, &more, 100));
     }

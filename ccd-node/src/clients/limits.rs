@@ -4,7 +4,10 @@
 //! is no whole request yet, requests that wait, answers that were not read yet). Users that are not trusted share limits, too,
 //! that leave room for root. Called by `serve.rs` and `mod.rs`; pure but for asking the kernel how many descriptors there are.
 
+use crate::fair::Owner;
 use crate::gauge::Gauge;
+use ccd_client::wire::{Ask, Service};
+use ccd_core::client::RequestBody;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -33,6 +36,13 @@ const WAITING_MAX: usize = 16_384;
 const QUESTIONS_PER_USER_MAX: usize = 16;
 /// For all who are not trusted.
 const QUESTIONS_OTHERS_MAX: usize = 64;
+
+/// Questions to the history of one user that is not trusted, that wait or are under way. They take turns with those of others
+/// (`history/turns.rs`), so there is no limit for all.
+const PAST_PER_USER_MAX: usize = 8;
+
+/// Dry runs of one user that is not trusted: their synchronization commands run on every node.
+const DRY_RUNS_PER_USER_MAX: usize = 4;
 
 /// Bytes held for one user that is not trusted. An answer goes out as long as less than this is held before it, so one
 /// large answer more may be held.
@@ -73,6 +83,33 @@ pub struct Account {
     waiting: Cell<usize>,
     held: Gauge,
     questions: Arc<Semaphore>,
+    past: Arc<Semaphore>,
+    dry_runs: Arc<Semaphore>,
+}
+
+/// What a request waits for before it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Question,
+    /// To the history.
+    Past,
+    DryRun,
+    Other,
+}
+
+impl Kind {
+    pub fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::History(_) | Ask::Changes(_) | Ask::Branches | Ask::Branch { .. } => Self::Past,
+            Ask::Request(request) if matches!(&request.body, RequestBody::Update(update) if update.dry_run) => {
+                Self::DryRun
+            }
+            other => match other.service() {
+                Service::Read => Self::Question,
+                Service::Write | Service::Control => Self::Other,
+            },
+        }
+    }
 }
 
 /// The place of one connection. Given back when it is dropped.
@@ -158,6 +195,8 @@ impl Account {
             waiting: Cell::new(0),
             held: Gauge::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_PER_USER_MAX)),
+            past: Arc::new(Semaphore::new(PAST_PER_USER_MAX)),
+            dry_runs: Arc::new(Semaphore::new(DRY_RUNS_PER_USER_MAX)),
         }
     }
 }
@@ -206,12 +245,27 @@ impl Seat {
         }
     }
 
-    /// Waits until one more question of this user may be asked. Questions of the trusted wait for nothing.
-    pub async fn turn(&self) -> Turn {
+    /// Waits until one more request of this kind may be asked by this user. Those of the trusted wait for nothing.
+    pub async fn turn(&self, kind: Kind) -> Turn {
         let mut turn = Turn::default();
-        if !self.account.trusted {
+        let Account {
+            questions,
+            past,
+            dry_runs,
+            ..
+        } = &*self.account;
+        let of_user = match kind {
+            _ if self.account.trusted => None,
+            Kind::Question => Some(questions),
+            Kind::Past => Some(past),
+            Kind::DryRun => Some(dry_runs),
+            Kind::Other => None,
+        };
+        if let Some(of_user) = of_user {
             // Nobody closes them.
-            turn.of_user = self.account.questions.clone().acquire_owned().await.ok();
+            turn.of_user = of_user.clone().acquire_owned().await.ok();
+        }
+        if !self.account.trusted && kind == Kind::Question {
             let of_others = self.accounts.questions_of_others.clone();
             turn.of_others = of_others.acquire_owned().await.ok();
         }
@@ -220,6 +274,13 @@ impl Seat {
 
     pub fn is_trusted(&self) -> bool {
         self.account.trusted
+    }
+
+    pub fn owner(&self) -> Owner {
+        Owner {
+            uid: self.account.uid,
+            is_trusted: self.account.trusted,
+        }
     }
 
     pub fn uid(&self) -> u32 {
@@ -297,20 +358,59 @@ mod tests {
             let seat = accounts.enter(1000, false).expect("there is room");
             let mut turns = Vec::new();
             for _ in 0..QUESTIONS_PER_USER_MAX {
-                turns.push(seat.turn().await);
+                turns.push(seat.turn(Kind::Question).await);
             }
-            let full = tokio::task::unconstrained(seat.turn());
+            let full = tokio::task::unconstrained(seat.turn(Kind::Question));
             tokio::pin!(full);
             assert!(futures_ready(full.as_mut()).is_none(), "one more waits");
             let other = accounts.enter(1001, false).expect("there is room");
-            turns.push(other.turn().await);
+            turns.push(other.turn(Kind::Question).await);
             let root = accounts.enter(0, true).expect("there is room");
             for _ in 0..1000 {
-                turns.push(root.turn().await);
+                turns.push(root.turn(Kind::Question).await);
             }
             turns.clear();
             assert!(futures_ready(full).is_some(), "it was given back");
         });
+    }
+
+    #[test]
+    fn questions_to_the_history_and_dry_runs_have_places_of_their_own_for_each_user() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let accounts = Rc::new(Accounts::new(1 << 20));
+            let mut turns = Vec::new();
+            let mut seats = Vec::new();
+            // As many users as would take all places that others share.
+            for uid in 1000..1100 {
+                let seat = accounts.enter(uid, false).expect("there is room");
+                for (kind, most) in [
+                    (Kind::Past, PAST_PER_USER_MAX),
+                    (Kind::DryRun, DRY_RUNS_PER_USER_MAX),
+                ] {
+                    for _ in 0..most {
+                        let one = Box::pin(tokio::task::unconstrained(seat.turn(kind)));
+                        turns.push(ready_now(one).expect("it waits for nobody"));
+                    }
+                    let one = Box::pin(tokio::task::unconstrained(seat.turn(kind)));
+                    assert!(ready_now(one).is_none(), "one more of {kind:?} waits");
+                }
+                let other = Box::pin(tokio::task::unconstrained(seat.turn(Kind::Other)));
+                assert!(ready_now(other).is_some());
+                seats.push(seat);
+            }
+            let question = Box::pin(tokio::task::unconstrained(seats[0].turn(Kind::Question)));
+            assert!(
+                ready_now(question).is_some(),
+                "they leave the other questions alone"
+            );
+        });
+    }
+
+    fn ready_now<F: Future>(mut future: std::pin::Pin<Box<F>>) -> Option<F::Output> {
+        futures_ready(future.as_mut())
     }
 
     /// What a future gives at once, if it does.

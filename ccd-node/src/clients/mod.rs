@@ -28,6 +28,7 @@ pub use names::NameLookup;
 pub use scrape::Scrape;
 pub use serve::{Sockets, bind, serve, today};
 
+use crate::fair::Owner;
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
@@ -58,10 +59,12 @@ pub enum FromClient {
     },
     History {
         client: ClientToken,
+        owner: Owner,
         ask: history::Ask,
     },
     Branches {
         client: ClientToken,
+        owner: Owner,
         name: Option<String>,
     },
     /// The connection goes with it.

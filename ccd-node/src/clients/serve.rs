@@ -2,19 +2,20 @@
 
 use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
 use super::groups::peer_groups;
-use super::limits::{Accounts, Seat, Turn};
+use super::limits::{Accounts, Kind, Seat};
 use super::names::LateNames;
 use super::scrape;
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::clock;
 use crate::descriptors;
 use crate::door::Door;
+use crate::fair::Owner;
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
 use crate::watch::Seats;
-use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, Service, ToDaemon, Told, WatchAsk};
+use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, ToDaemon, Told, WatchAsk};
 use ccd_core::client::{Request, RequestBody};
 use ccd_core::database::{content_digest, loaded_bytes};
 use ccd_core::ids::NodeId;
@@ -325,7 +326,7 @@ async fn read(
                 connection.tell(asked.id, Told::Failed(Fault::NotPermitted { why }));
                 continue;
             }
-            let service = asked.body.service();
+            let kind = Kind::of(&asked.body);
             let body = match super::watching::taken(asked.body, is_alone) {
                 Ok(body) => body,
                 Err(Ok(watch)) => return Ok(Some(watch)),
@@ -335,10 +336,7 @@ async fn read(
                 }
             };
             let bytes = held_bytes(&body, bytes);
-            let turn = match service {
-                Service::Read => connection.seat.turn().await,
-                Service::Write | Service::Control => Turn::default(),
-            };
+            let turn = connection.seat.turn(kind).await;
             let timeout = match &body {
                 Ask::Request(request) => request.timeout.min(TIMEOUT_MAX),
                 _ => TIMEOUT_MAX,
@@ -350,7 +348,8 @@ async fn read(
             {
                 None => connection.tell(asked.id, Told::Failed(Fault::Overloaded)),
                 Some(client) => {
-                    let event = from_client(client, body, caller, shared.me, content);
+                    let owner = connection.seat.owner();
+                    let event = from_client(client, body, caller, owner, shared.me, content);
                     shared.to_core.send(event).await?;
                 }
             }
@@ -417,6 +416,7 @@ fn from_client(
     client: ccd_core::client::ClientToken,
     ask: Ask,
     caller: &Caller,
+    owner: Owner,
     me: NodeId,
     content: Option<u32>,
 ) -> FromClient {
@@ -425,16 +425,19 @@ fn from_client(
         Ask::Why { count } => return FromClient::Why { client, count },
         Ask::History(ask) => {
             let ask = history::Ask::History(ask);
-            return FromClient::History { client, ask };
+            return FromClient::History { client, owner, ask };
         }
         Ask::Changes(ask) => {
             let ask = history::Ask::Changes(ask);
-            return FromClient::History { client, ask };
+            return FromClient::History { client, owner, ask };
         }
-        Ask::Branches => return FromClient::Branches { client, name: None },
+        Ask::Branches => {
+            let name = None;
+            return FromClient::Branches { client, owner, name };
+        }
         Ask::Branch { name } => {
             let name = Some(name);
-            return FromClient::Branches { client, name };
+            return FromClient::Branches { client, owner, name };
         }
         Ask::Request(request) => request,
         Ask::Watch(_) => unreachable!("it was taken before"),

@@ -485,6 +485,7 @@ impl Daemon {
             FromClient::Gone { client } => {
                 self.strict.forget(client);
                 self.reads.forget(client);
+                self.history.forget(client);
                 self.handle(Event::ClientGone { client });
             }
             FromClient::Asked { client, .. } if self.leave_by.is_some() => {
@@ -508,10 +509,10 @@ impl Daemon {
                 let _ = scrape.answer.send(page);
             }
             FromClient::Watch { client, start } => self.ask_to_watch(client, start),
-            FromClient::History { client, ask } => self.ask_history(client, ask),
-            FromClient::Branches { client, name } => {
+            FromClient::History { client, owner, ask } => self.ask_history(client, owner, ask),
+            FromClient::Branches { client, owner, name } => {
                 self.history
-                    .ask_branches(client, self.places.branches_dir(), name);
+                    .ask_branches(client, owner, self.places.branches_dir(), name);
             }
             FromClient::Why { client, count } => {
                 let decisions = self.decisions.last(count as usize);

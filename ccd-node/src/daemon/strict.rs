@@ -4,6 +4,7 @@
 use super::Daemon;
 use crate::clients::today;
 use crate::clock;
+use crate::fair::Owner;
 use crate::history::{self, History};
 use crate::watch::{Start, Watching};
 use ccd_client::wire::{Fault, Told};
@@ -30,13 +31,13 @@ pub(super) struct Strict {
 #[derive(Debug)]
 enum Waiting {
     Watcher(Box<Start>),
-    Question(history::Ask),
+    Question(Owner, history::Ask),
 }
 
 #[derive(Debug)]
 enum Ready {
     Watcher(Box<Start>, Database),
-    Question(ClientToken, history::Ask),
+    Question(ClientToken, Owner, history::Ask),
 }
 
 impl Strict {
@@ -60,7 +61,7 @@ impl Strict {
                 self.ready.push(Ready::Watcher(start, version));
             }
             (Some(Waiting::Watcher(start)), other) => start.refuse(other.into()),
-            (Some(Waiting::Question(ask)), _) => self.ready.push(Ready::Question(client, ask)),
+            (Some(Waiting::Question(owner, ask)), _) => self.ready.push(Ready::Question(client, owner, ask)),
         }
         None
     }
@@ -78,7 +79,7 @@ impl Strict {
                     let begin = self.watching.begin();
                     history.afterwards(move |newest| begin(*start, version, newest));
                 }
-                Ready::Question(client, ask) => history.ask(client, ask),
+                Ready::Question(client, owner, ask) => history.ask(client, owner, ask),
             }
         }
     }
@@ -94,11 +95,11 @@ impl Daemon {
     }
 
     /// A node that does not serve answers at once: its history is of use just then.
-    pub(super) fn ask_history(&mut self, client: ClientToken, ask: history::Ask) {
+    pub(super) fn ask_history(&mut self, client: ClientToken, owner: Owner, ask: history::Ask) {
         if self.leave_by.is_some() || self.node.status(clock::now()).state != ServingState::Serving {
-            return self.history.ask(client, ask);
+            return self.history.ask(client, owner, ask);
         }
-        self.wait_strictly(client, Waiting::Question(ask), QUESTION_TIMEOUT);
+        self.wait_strictly(client, Waiting::Question(owner, ask), QUESTION_TIMEOUT);
     }
 
     fn wait_strictly(&mut self, client: ClientToken, waiting: Waiting, timeout: Duration) {

@@ -3,6 +3,7 @@
 use super::frame::{Effects, Frame};
 use super::read::{ReadError, Reader, not_kept, unless_gone};
 use super::segment;
+use super::turns::Pace;
 use ccd_client::wire::{self, ChangesAsk};
 use ccd_core::database::{Difference, Key};
 use ccd_core::ids::{Generation, Position};
@@ -12,14 +13,14 @@ const CHANGES_BYTES_MAX: usize = wire::REPLY_BYTES_MAX - (1 << 20);
 
 impl Reader {
     /// What leads from one generation to another; `head` is where the history ends.
-    pub fn changes(&self, ask: &ChangesAsk, head: Position) -> Result<Difference, ReadError> {
+    pub fn changes(&self, ask: &ChangesAsk, head: Position, pace: &Pace) -> Result<Difference, ReadError> {
         let (from, to) = (ask.from.min(ask.to), ask.from.max(ask.to));
         let newest = head.stamp.generation;
         if to > newest {
             let text = format!("generation {to} has not been reached: the newest here is {newest}");
             return Err(ReadError::NotKept(text));
         }
-        let mut forward = Forward::new(self, ask.key.as_ref(), from, to)?;
+        let mut forward = Forward::new(self, ask.key.as_ref(), from, to, pace)?;
         let difference = Difference::composed(&mut forward);
         forward.finish()?;
         if difference.encode().len() > CHANGES_BYTES_MAX {
@@ -38,6 +39,7 @@ impl Reader {
 /// The effects of the updates after one generation, up to another, one after the other.
 struct Forward<'a> {
     reader: &'a Reader,
+    pace: &'a Pace,
     key: Option<&'a Key>,
     from: Generation,
     to: Generation,
@@ -59,6 +61,7 @@ impl<'a> Forward<'a> {
         key: Option<&'a Key>,
         from: Generation,
         to: Generation,
+        pace: &'a Pace,
     ) -> Result<Self, ReadError> {
         // From the newest file on that begins no later.
         let mut serials = segment::serials(&reader.folder)?;
@@ -79,10 +82,11 @@ impl<'a> Forward<'a> {
         };
         Ok(Self {
             reader,
+            pace,
             key,
             from,
             to,
-            replaced: reader.replaced_since(serials[first], from)?,
+            replaced: reader.replaced_since(serials[first], from, pace)?,
             reached: from,
             serials: serials.split_off(first).into_iter(),
             file: Default::default(),
@@ -132,6 +136,7 @@ impl<'a> Forward<'a> {
 
     fn advance(&mut self) -> Result<Option<Difference>, ReadError> {
         loop {
+            self.pace.step()?;
             if let Some(next) = self.ready.next() {
                 return Ok(Some(next));
             }

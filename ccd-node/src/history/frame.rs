@@ -143,6 +143,18 @@ impl Frame {
         Cut::Whole(body)
     }
 
+    /// Where the frame in such a body leads, and whether it is a gap, without what else is in it.
+    pub fn peek(body: &[u8]) -> Option<(Position, bool)> {
+        match postcard::take_from_bytes::<u32>(body).ok()? {
+            (0, rest) => Some((postcard::take_from_bytes(rest).ok()?.0, false)),
+            (1, rest) => {
+                let ((_, to), _) = postcard::take_from_bytes::<(Generation, Position)>(rest).ok()?;
+                Some((to, true))
+            }
+            _ => None,
+        }
+    }
+
     /// The frame in a body that [`cut`](Self::cut) found whole.
     pub fn decode(body: &[u8]) -> Option<Self> {
         match postcard::take_from_bytes(body) {
@@ -218,6 +230,11 @@ pub(super) mod tests {
             panic!("it is whole");
         };
         assert_eq!(Frame::decode(body), Some(round(1, "K:a")));
+        assert_eq!(Frame::peek(body), Some((position(1), false)));
+        let to = position(u64::MAX);
+        let after = Generation(1 << 40);
+        let gap = Frame::Gap { after, to }.encode(1 << 20);
+        assert_eq!(Frame::peek(&gap[FRAME_HEAD_BYTES..]), Some((to, true)));
         assert_eq!(Frame::cut(&[]), Cut::End);
         for len in 1..bytes.len() {
             assert_eq!(Frame::cut(&bytes[..len]), Cut::Torn, "{len}");

@@ -3,9 +3,11 @@
 //! ```text
 //!   event loop ── tell ──→ writer.rs   a thread: what did each record do?      frame.rs    what is written, as bytes
 //!              ── ask ───→    ↓                                                segment.rs  one file of frames
-//!                          store.rs    files, budget                           read.rs     answers, on another thread
-//!                             ↓                                                between.rs  what two generations differ by
-//!                          Listener    who is told, once it is written          trail.rs    as a watcher goes through it
+//!                          store.rs    files, budget                           index.rs    what is where in a file
+//!                             ↓                                                read.rs     answers, on threads of their own
+//!                          Listener    who is told, once it is written          between.rs  what two generations differ by
+//!                                                                              turns.rs    whose question goes on
+//!                                                                              trail.rs    as a watcher goes through it
 //! ```
 //!
 //! It is beside the database, not part of it: nothing waits for it, and an update is as durable without it. What is missing
@@ -13,16 +15,20 @@
 
 mod between;
 mod frame;
+mod index;
 mod read;
 mod segment;
 mod store;
 pub mod trail;
+mod turns;
 mod writer;
 
 pub use frame::{Effects, Kept};
+pub use index::Which;
 pub use writer::be_nice;
 
 use crate::branches;
+use crate::fair::Owner;
 use crate::outlet::Bell;
 use ccd_client::wire::{self, ChangesAsk, Fault, HistoryAsk};
 use ccd_core::client::ClientToken;
@@ -33,15 +39,12 @@ use read::{ReadError, Reader};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use store::Store;
 use tokio::sync::mpsc;
 use trail::{Step, Trail};
+use turns::{Pace, Turns};
 use writer::Desk;
-
-/// Questions that wait to be answered; more are refused.
-const ASKS_MAX: usize = 64;
 
 /// A question to the history.
 #[derive(Clone, Debug)]
@@ -107,7 +110,8 @@ pub struct Budget {
 pub struct History {
     desk: Arc<Desk>,
     head: Position,
-    asks: SyncSender<(ClientToken, Ask, Position)>,
+    reader: Arc<Reader>,
+    turns: Turns,
     answers: Answers,
     writer: Option<JoinHandle<()>>,
 }
@@ -127,22 +131,11 @@ impl History {
         let mut store = Store::open(folder, cluster, budget.bytes)?;
         store.keep_replaced(budget.image_bytes_max);
         let head = store.head();
-        let reader = Reader::new(store.folder(), cluster);
-        // At most one for each question, of which there are few.
+        let reader = Arc::new(Reader::new(store.folder(), cluster));
+        // At most one for each question; `clients/limits.rs` bounds those.
         let (sender, inlet) = mpsc::unbounded_channel();
         let bell = bell.clone();
         let answers = Answers { sender, bell };
-        let (asks, waiting) = sync_channel::<(ClientToken, Ask, Position)>(ASKS_MAX);
-        let outlet = answers.clone();
-        // Ends when the last question is answered that the writer may still hand on.
-        std::thread::Builder::new()
-            .name("ccd-asks".into())
-            .spawn(move || {
-                for (client, ask, head) in waiting {
-                    let told = answer(&reader, &ask, head);
-                    outlet.send(Answered { client, told });
-                }
-            })?;
         let desk = Arc::new(Desk::default());
         let shared = desk.clone();
         let writer = std::thread::Builder::new()
@@ -151,7 +144,8 @@ impl History {
         let history = Self {
             desk,
             head,
-            asks,
+            reader,
+            turns: Turns::default(),
             answers,
             writer: Some(writer),
         };
@@ -168,15 +162,25 @@ impl History {
         self.desk.tell(committed);
     }
 
-    /// Answered when everything that was told before is written.
-    pub fn ask(&self, client: ClientToken, ask: Ask) {
-        let (asks, answers) = (self.asks.clone(), self.answers.clone());
+    /// Answered when everything that was told before is written, and it is this user's turn.
+    pub fn ask(&self, client: ClientToken, owner: Owner, ask: Ask) {
+        let (turns, reader, answers) = (self.turns.clone(), self.reader.clone(), self.answers.clone());
         self.desk.then(Box::new(move |head, _| {
-            if let Err(TrySendError::Full(_)) = asks.try_send((client, ask, head)) {
-                let told = wire::Told::Failed(Fault::Overloaded);
-                answers.send(Answered { client, told });
-            }
+            turns.push(owner, client, move |pace| {
+                let told = match pace {
+                    Some(pace) => answer(&reader, &ask, head, pace),
+                    None => Some(wire::Told::Failed(Fault::Overloaded)),
+                };
+                if let Some(told) = told {
+                    answers.send(Answered { client, told });
+                }
+            });
         }));
+    }
+
+    /// The one who asked has gone.
+    pub fn forget(&self, client: ClientToken) {
+        self.turns.forget(client);
     }
 }
 
@@ -192,14 +196,15 @@ impl History {
     }
 
     /// The branches in this folder, or the one of this name.
-    pub fn ask_branches(&self, client: ClientToken, folder: PathBuf, name: Option<String>) {
-        self.ask(client, Ask::Branches { folder, name });
+    pub fn ask_branches(&self, client: ClientToken, owner: Owner, folder: PathBuf, name: Option<String>) {
+        self.ask(client, owner, Ask::Branches { folder, name });
     }
 }
 
 impl Drop for History {
     fn drop(&mut self) {
         self.desk.close();
+        self.turns.close();
         if let Some(writer) = self.writer.take() {
             // A panic there was printed there.
             let _ = writer.join();
@@ -207,7 +212,8 @@ impl Drop for History {
     }
 }
 
-fn answer(reader: &Reader, ask: &Ask, head: Position) -> wire::Told {
+/// `None` if nobody waits for it any more.
+fn answer(reader: &Reader, ask: &Ask, head: Position, pace: &Pace) -> Option<wire::Told> {
     let answered = match ask {
         Ask::Branches { folder, name: None } => branches::list(folder)
             .map(wire::Told::Branches)
@@ -222,17 +228,18 @@ fn answer(reader: &Reader, ask: &Ask, head: Position) -> wire::Told {
             ))),
             Err(error) => Err(ReadError::Io(error)),
         },
-        Ask::History(ask) => reader.history(ask).map(wire::Told::History),
-        Ask::Changes(ask) => reader.changes(ask, head).map(wire::Told::Changes),
+        Ask::History(ask) => reader.history(ask, pace).map(wire::Told::History),
+        Ask::Changes(ask) => reader.changes(ask, head, pace).map(wire::Told::Changes),
     };
-    answered.unwrap_or_else(|error| {
-        wire::Told::Failed(match error {
-            ReadError::NotKept(why) => Fault::NotKept { why },
-            ReadError::Io(error) => Fault::Internal {
-                why: error.to_string(),
-            },
-        })
-    })
+    let fault = match answered {
+        Ok(told) => return Some(told),
+        Err(ReadError::Gone) => return None,
+        Err(ReadError::NotKept(why)) => Fault::NotKept { why },
+        Err(ReadError::Io(error)) => Fault::Internal {
+            why: error.to_string(),
+        },
+    };
+    Some(wire::Told::Failed(fault))
 }
 
 /// For `measured.rs` alone: the store of a history, with no threads around it.
@@ -274,7 +281,7 @@ pub fn count(folder: &Path, cluster: ClusterId, key: Key, last: u32) -> io::Resu
         rows: true,
     };
     let told = Reader::new(folder, cluster)
-        .history(&ask)
+        .history(&ask, &Pace::free())
         .map_err(io::Error::other)?;
     Ok(told.items.len())
 }

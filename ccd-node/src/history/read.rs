@@ -1,10 +1,13 @@
 //! Answers from a history's files, while another thread appends to them: what is read of the last file is what of it is whole.
 //!
-//! `history KEY` goes from the newest file to the oldest and reads, of those that are full, only the frames that the index
-//! names. A file that goes meanwhile, because the budget is used up, looks like one that went before. `between.rs` goes the other way.
+//! `history KEY` goes from the newest file to the oldest and reads only the frames that the index names: files without the key are
+//! not read at all. A file that goes meanwhile, because the budget is used up, looks like one that went before. `between.rs` goes the
+//! other way. Both take turns (`turns.rs`).
 
 use super::frame::{Effects, Frame, Kept};
+use super::index::{Indexes, Which, Window};
 use super::segment::{self, HEAD_BYTES};
+use super::turns::Pace;
 use ccd_client::wire::{HistoryAsk, HistoryGap, HistoryItem, HistoryTold, HistoryUpdate};
 use ccd_core::database::Key;
 use ccd_core::ids::{ClusterId, Generation};
@@ -19,6 +22,7 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 pub struct Reader {
     pub(super) folder: PathBuf,
     pub(super) cluster: ClusterId,
+    indexes: Indexes,
 }
 
 /// Why a question cannot be answered.
@@ -28,6 +32,8 @@ pub enum ReadError {
     Io(#[from] io::Error),
     #[error("{0}")]
     NotKept(String),
+    #[error("nobody waits for the answer any more")]
+    Gone,
 }
 
 /// What a walk back through the history comes by.
@@ -41,17 +47,23 @@ impl Reader {
         Self {
             folder: folder.to_owned(),
             cluster,
+            indexes: Indexes::new(folder, cluster),
         }
     }
 
     /// The newest updates, oldest first.
-    pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryTold, ReadError> {
+    pub fn history(&self, ask: &HistoryAsk, pace: &Pace) -> Result<HistoryTold, ReadError> {
         let mut items = Vec::new();
         let mut more = false;
         let (mut count, mut bytes) = (0, 0);
         // Whatever has this generation or a later one was seen already, or was replaced by it.
         let mut below = ask.before.unwrap_or(Generation(u64::MAX));
-        self.walk(ask.key.as_ref(), below, |_, step| {
+        let of_key = |known: &Key| Some(known) == ask.key.as_ref();
+        let which = match &ask.key {
+            Some(_) => Which::Keys(&of_key),
+            None => Which::All,
+        };
+        self.walk(which, below, pace, |_, step| {
             let frame = match step {
                 Step::Frame(frame) => frame,
                 Step::Gap(gap) => {
@@ -88,56 +100,66 @@ impl Reader {
     /// The first generation that is kept.
     pub(super) fn oldest(&self) -> Result<Generation, ReadError> {
         for serial in segment::serials(&self.folder)? {
-            let Some(bytes) = unless_gone(segment::read(&self.folder, serial))? else {
+            let head = segment::read_begins(&self.folder, serial, self.cluster);
+            let Some(Ok(begins)) = unless_gone(head)? else {
                 continue;
             };
-            let Ok(begins) = segment::begins(&bytes, self.cluster) else {
+            let Some(mut window) = Window::open(&self.folder, serial)? else {
                 continue;
             };
-            return Ok(match segment::frame_at(&bytes, HEAD_BYTES) {
-                Some(gap @ Frame::Gap { .. }) => gap.next().stamp.generation.next(),
+            return Ok(match window.frame(HEAD_BYTES as u64)? {
+                Some((gap @ Frame::Gap { .. }, _)) => gap.next().stamp.generation.next(),
                 _ => begins.stamp.generation.next(),
             });
         }
         Ok(Generation(1))
     }
 
-    /// Goes from the newest frame to the oldest: all of them, or those that are about a key, and gaps. Files that begin at
-    /// `below` or later are passed over.
+    /// Goes from the newest frame to the oldest: all of them, or these and gaps. Files that begin at `below` or later are passed
+    /// over.
     fn walk(
         &self,
-        key: Option<&Key>,
+        which: Which<'_>,
         below: Generation,
+        pace: &Pace,
         mut visit: impl FnMut(u64, Step) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         // Where the file after the one that is looked at begins.
         let mut upper: Option<Generation> = None;
+        let mut has_successor = false;
         for serial in segment::serials(&self.folder)?.into_iter().rev() {
+            let is_full = std::mem::replace(&mut has_successor, true);
             let head = segment::read_begins(&self.folder, serial, self.cluster);
             let Some(Ok(begins)) = unless_gone(head)? else {
                 continue;
             };
             let begins = begins.stamp.generation;
+            pace.step()?;
             if begins.next() >= below {
                 upper = Some(begins);
                 continue;
             }
-            let Some(bytes) = unless_gone(segment::read(&self.folder, serial))? else {
+            let Some(index) = self.indexes.of(serial, is_full)? else {
                 continue;
             };
-            let indexed = key.and_then(|key| segment::read_index(&self.folder, serial, key));
-            let (places, end) = indexed.unwrap_or_else(|| {
-                let (places, _) = segment::places(&bytes);
-                let last = places.last().and_then(|at| segment::frame_at(&bytes, *at));
-                (places, last.map_or(begins, |frame| frame.next().stamp.generation))
-            });
+            let end = index.end.stamp.generation;
+            let places = index.places(which, 0);
             if let Some(up_to) = upper.filter(|upper| *upper > end)
                 && visit(serial, Step::Gap(HistoryGap { after: end, up_to })).is_break()
             {
                 return Ok(());
             }
+            upper = Some(begins);
+            if places.is_empty() {
+                continue;
+            }
+            let Some(mut window) = Window::open(&self.folder, serial)? else {
+                continue;
+            };
             for at in places.into_iter().rev() {
-                let step = match segment::frame_at(&bytes, at) {
+                pace.step()?;
+                let frame = window.frame(u64::from(at))?.map(|(frame, _)| frame);
+                let step = match frame {
                     Some(frame @ Frame::Gap { .. }) => Step::Gap(HistoryGap {
                         after: frame.before(),
                         up_to: frame.next().stamp.generation,
@@ -153,18 +175,15 @@ impl Reader {
                     return Ok(());
                 }
             }
-            upper = Some(begins);
         }
         Ok(())
     }
 
     /// How many times a branch that lost was replaced in the files from `first` on. An error if the way from a generation to
     /// the present leads over such a place.
-    pub(super) fn replaced_since(&self, first: u64, from: Generation) -> Result<u32, ReadError> {
-        // Whatever the key, gaps are among what its index names.
-        let any = Key::new("ANY").expect("it is a key");
+    pub(super) fn replaced_since(&self, first: u64, from: Generation, pace: &Pace) -> Result<u32, ReadError> {
         let (mut count, mut crossed) = (0, None);
-        self.walk(Some(&any), Generation(u64::MAX), |serial, step| {
+        self.walk(Which::Gaps, Generation(u64::MAX), pace, |serial, step| {
             if serial < first {
                 return ControlFlow::Break(());
             }
@@ -242,7 +261,7 @@ pub(super) mod tests {
 
     /// The generations of all updates that are kept.
     pub fn generations(reader: &Reader) -> Vec<u64> {
-        let told = reader.history(&ask(None, u32::MAX)).unwrap();
+        let told = reader.history(&ask(None, u32::MAX), &Pace::free()).unwrap();
         let updates = told.items.iter().filter_map(|item| match item {
             HistoryItem::Update(update) => Some(update.generation.0),
             HistoryItem::Gap(_) => None,
@@ -265,7 +284,7 @@ pub(super) mod tests {
             from: Generation(from),
             to: Generation(to),
         };
-        let changes = reader.changes(&ask, position(head));
+        let changes = reader.changes(&ask, position(head), &Pace::free());
         changes
             .map(|difference| difference.to_string())
             .map_err(|error| error.to_string())
@@ -284,7 +303,7 @@ pub(super) mod tests {
         }
         let reader = Reader::new(folder.path(), CLUSTER);
         let found = |last| {
-            let told = reader.history(&ask(Some("RARE"), last)).unwrap();
+            let told = reader.history(&ask(Some("RARE"), last), &Pace::free()).unwrap();
             let updates = told.items.iter().map(|item| match item {
                 HistoryItem::Update(update) => update.generation.0,
                 HistoryItem::Gap(gap) => panic!("{gap:?}"),
@@ -297,6 +316,7 @@ pub(super) mod tests {
         for serial in segment::serials(folder.path()).unwrap() {
             let _ = std::fs::remove_file(segment::index_path(folder.path(), serial));
         }
+        let reader = Reader::new(folder.path(), CLUSTER);
         assert_eq!(found(100), (vec![100, 200, 300, 400, 500, 600, 700], false));
         assert!(changes(&reader, 698, 700, 700).unwrap().contains("+RARE:"));
         assert_eq!(changes(&reader, 1, 700, 700).unwrap().lines().count(), 699);
@@ -327,7 +347,7 @@ pub(super) mod tests {
         store.append(frames).unwrap();
         let reader = Reader::new(folder.path(), CLUSTER);
         assert_eq!(generations(&reader), [1, 2, 11, 12]);
-        let told = reader.history(&ask(Some("K"), 3)).unwrap();
+        let told = reader.history(&ask(Some("K"), 3), &Pace::free()).unwrap();
         let gap = HistoryGap {
             after: Generation(2),
             up_to: Generation(10),

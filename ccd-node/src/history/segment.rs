@@ -1,31 +1,24 @@
-//! One file of the history: a head that says where it begins, frames, and beside it, once it is full, an index by key.
+//! One file of the history: a head that says where it begins, frames, and beside it, once it is full, an index by key (`index.rs`).
 //!
 //! ```text
 //! 0000000007.history   8 "ccdhist1", 16 cluster, 8 epoch, 8 generation, 32 lineage where it begins, 8 checksum; frames
-//! 0000000007.index     8 "ccdhidx1", 8 checksum; for each key, where the frames that changed it are (postcard)
 //! ```
 //!
-//! Always holds: a file is only ever appended to; an index that is missing or damaged costs time and nothing else.
+//! Always holds: a file is only ever appended to.
 
 use super::frame::{Cut, Frame};
-use ccd_core::database::Key;
 use ccd_core::ids::{ClusterId, Epoch, Generation, Lineage, Position, Stamp};
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"ccdhist1";
-const INDEX_MAGIC: &[u8; 8] = b"ccdhidx1";
-const CHECKSUM_BYTES: usize = 8;
+pub const CHECKSUM_BYTES: usize = 8;
 /// Of a file's head.
 pub const HEAD_BYTES: usize = 8 + 16 + 8 + 8 + 32 + CHECKSUM_BYTES;
 /// No file of a history is larger, whatever its budget: what a reader must be ready to take into memory.
 /// Two of the largest databases that there can be, one replaced by the other, and what surrounds them.
 pub const SEGMENT_BYTES_MAX: u64 = 2304 << 20;
-
-/// Where the frames are that changed a key, by the place of their first byte in the file, ascending.
-pub type Index = BTreeMap<Key, Vec<u32>>;
 
 pub fn history_path(folder: &Path, serial: u64) -> PathBuf {
     folder.join(format!("{serial:010}.history"))
@@ -60,7 +53,7 @@ pub fn head(cluster: ClusterId, begins: Position) -> Vec<u8> {
     bytes
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut checksum = [0; CHECKSUM_BYTES];
     checksum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_BYTES]);
     checksum
@@ -142,47 +135,7 @@ pub fn frame_at(bytes: &[u8], at: usize) -> Option<Frame> {
     }
 }
 
-/// Notes a frame at a place.
-pub fn note(index: &mut Index, frame: &Frame, at: u32) {
-    for (_, kept) in frame.updates() {
-        for change in kept.effects.keys() {
-            let places = index.entry(change.key).or_default();
-            if places.last() != Some(&at) {
-                places.push(at);
-            }
-        }
-    }
-}
-
 /// Gaps belong to every key.
 pub fn is_gap(frame: &Frame) -> bool {
     matches!(frame, Frame::Gap { .. })
-}
-
-/// An index with the places of gaps and the generation at the end of its file, as it is on disk.
-pub fn index_bytes(index: &Index, gaps: &[u32], end: Generation) -> Vec<u8> {
-    // Writing to memory does not fail, and the types hold nothing that postcard cannot write.
-    let body = postcard::to_allocvec(&(index, gaps, end)).expect("plain data encodes");
-    let mut bytes = INDEX_MAGIC.to_vec();
-    bytes.extend_from_slice(&checksum(&body));
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
-/// The places of the frames that changed a key, and of gaps, and the generation at the end; `None` if there is no usable
-/// index.
-pub fn read_index(folder: &Path, serial: u64, key: &Key) -> Option<(Vec<usize>, Generation)> {
-    let mut bytes = Vec::new();
-    let file = File::open(index_path(folder, serial)).ok()?;
-    file.take(SEGMENT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    let rest = bytes.strip_prefix(INDEX_MAGIC)?;
-    let (sum, body) = rest.split_first_chunk::<CHECKSUM_BYTES>()?;
-    if checksum(body) != *sum {
-        return None;
-    }
-    let (mut index, gaps, end): (Index, Vec<u32>, Generation) = postcard::from_bytes(body).ok()?;
-    let mut places = index.remove(key).unwrap_or_default();
-    places.extend(gaps);
-    places.sort_unstable();
-    Some((places.into_iter().map(|place| place as usize).collect(), end))
 }

@@ -5,7 +5,8 @@
 //! begins where the last whole frame ended, so nothing that was written is ever written over.
 
 use super::frame::{Cut, Frame};
-use super::segment::{self, HEAD_BYTES, HeadFlaw, Index, SEGMENT_BYTES_MAX};
+use super::index::{FileIndex, Noted};
+use super::segment::{self, HEAD_BYTES, HeadFlaw, SEGMENT_BYTES_MAX};
 use ccd_core::ids::{ClusterId, Position};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -38,8 +39,7 @@ struct Open {
     serial: u64,
     file: File,
     len_bytes: u64,
-    index: Index,
-    gaps: Vec<u32>,
+    index: FileIndex,
     synced: bool,
 }
 
@@ -95,19 +95,10 @@ impl Store {
                 return Ok(false);
             }
         };
-        let (places, end) = segment::places(&bytes);
-        let (mut index, mut gaps) = (Index::new(), Vec::new());
-        for at in &places {
-            let (Some(frame), Ok(place)) = (segment::frame_at(&bytes, *at), u32::try_from(*at)) else {
-                break;
-            };
-            self.head = frame.next();
-            if segment::is_gap(&frame) {
-                gaps.push(place);
-            }
-            segment::note(&mut index, &frame, place);
-        }
-        match end {
+        let mut index = FileIndex::empty(self.head);
+        while index.note(&bytes[index.end_bytes as usize..]) {}
+        self.head = index.end;
+        match Frame::cut(&bytes[index.end_bytes as usize..]) {
             Cut::End => {
                 let file = OpenOptions::new().append(true).open(&path)?;
                 self.open = Some(Open {
@@ -115,7 +106,6 @@ impl Store {
                     file,
                     len_bytes: bytes.len() as u64,
                     index,
-                    gaps,
                     synced: true,
                 });
             }
@@ -164,17 +154,16 @@ impl Store {
             };
             let mut bytes = Vec::new();
             // Noted once they are written.
-            let (mut index, mut gaps, mut head) = (Index::new(), Vec::new(), self.head);
+            let mut noted: Vec<(Noted, usize)> = Vec::new();
+            let mut head = self.head;
             while open.len_bytes + (bytes.len() as u64) < segment_bytes
                 && let Some(frame) = frames.next()
             {
-                let at = (open.len_bytes + bytes.len() as u64) as u32;
-                if segment::is_gap(&frame) {
-                    gaps.push(at);
-                }
-                segment::note(&mut index, &frame, at);
                 head = frame.next();
-                bytes.extend(frame.encode(frame_bytes_max));
+                let of = Noted::of(&frame);
+                let encoded = frame.encode(frame_bytes_max);
+                noted.push((of.once_written(&encoded), encoded.len()));
+                bytes.extend(encoded);
             }
             if let Err(error) = open.file.write_all(&bytes) {
                 let error = named(&folder, open.serial, &error);
@@ -186,9 +175,10 @@ impl Store {
             }
             open.len_bytes += bytes.len() as u64;
             open.synced = false;
-            open.gaps.append(&mut gaps);
-            for (key, mut places) in index {
-                open.index.entry(key).or_default().append(&mut places);
+            let mut rest = bytes.as_slice();
+            for (noted, len) in noted {
+                open.index.add(noted, &rest[..len]);
+                rest = &rest[len..];
             }
             self.head = head;
             self.open = Some(open);
@@ -218,8 +208,7 @@ impl Store {
             serial,
             file,
             len_bytes: HEAD_BYTES as u64,
-            index: Index::new(),
-            gaps: Vec::new(),
+            index: FileIndex::empty(self.head),
             synced: false,
         })
     }
@@ -237,11 +226,7 @@ impl Store {
             .write(true)
             .mode(0o600)
             .open(path)?;
-        file.write_all(&segment::index_bytes(
-            &open.index,
-            &open.gaps,
-            self.head.stamp.generation,
-        ))
+        file.write_all(&open.index.to_bytes())
     }
 
     /// Removes the oldest files until another one fits into the budget.
@@ -316,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_of_what_was_written_is_a_history() {
+    fn every_prefix_of_what_wonce_written_is_a_history() {
         let made = tempfile::tempdir().unwrap();
         let mut store = open(made.path());
         for generation in 1..=5 {

@@ -8,15 +8,16 @@
 //! a branch was replaced is taken for what led to the present, unless the watcher proves by lineage that it was on it.
 
 use super::frame::{Cut, FRAME_HEAD_BYTES, Frame, Kept};
+use super::index::{FileIndex, Indexes, Which, Window};
 use super::segment::{self, HEAD_BYTES};
 use ccd_client::wire::{WatchFrom, WatchPlace};
-use ccd_core::database::Key;
 use ccd_core::ids::{ClusterId, Generation, Position};
 use ccd_core::protocol::rules::is_overruled;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Read at once.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -26,6 +27,7 @@ const PIECE_BYTES: u64 = 256 << 10;
 pub struct Trail {
     folder: PathBuf,
     cluster: ClusterId,
+    indexes: Arc<Indexes>,
 }
 
 /// A place on it.
@@ -102,6 +104,11 @@ impl Segment {
         }
     }
 
+    /// Where the frame at this place leads, and whether it is a gap.
+    fn peek(&self, at: usize) -> Option<(Position, bool)> {
+        Frame::peek(self.bytes.get(at + FRAME_HEAD_BYTES..)?)
+    }
+
     fn footing(&self, offset: u64, position: Position, seen: Generation) -> Footing {
         Footing {
             serial: self.serial,
@@ -117,6 +124,7 @@ impl Trail {
         Self {
             folder: folder.to_owned(),
             cluster,
+            indexes: Arc::new(Indexes::new(folder, cluster)),
         }
     }
 
@@ -153,15 +161,17 @@ impl Trail {
 
     /// The end of the way: what comes from now on.
     pub fn end(&self) -> io::Result<Footing> {
-        for (serial, begins) in self.files()?.into_iter().rev() {
-            let Some(segment) = self.segment(serial)? else {
-                continue;
-            };
-            let last = segment.places.last().copied();
-            let frame = last.and_then(|at| segment::frame_at(&segment.bytes, at));
-            let position = frame.map_or(begins, |frame| frame.next());
-            let offset = last.map_or(HEAD_BYTES as u64, |at| segment.behind(at));
-            return Ok(segment.footing(offset, position, position.stamp.generation));
+        let mut has_successor = false;
+        for serial in segment::serials(&self.folder)?.into_iter().rev() {
+            if let Some(index) = self.indexes.of(serial, has_successor)? {
+                return Ok(Footing {
+                    serial,
+                    offset: index.end_bytes,
+                    position: index.end,
+                    seen: index.end.stamp.generation,
+                });
+            }
+            has_successor = true;
         }
         Ok(Footing {
             serial: 0,
@@ -229,21 +239,29 @@ impl Trail {
         let round = place.round;
         // Those that begin later hold it only if a branch was replaced in them: they are looked at last.
         let files = self.files()?.into_iter().rev();
+        let newest = files.clone().next().map(|(serial, _)| serial);
         let (first, last): (Vec<_>, Vec<_>) =
             files.partition(|(_, begins)| begins.stamp.generation <= round.stamp.generation);
         for (serial, begins) in first.into_iter().chain(last) {
+            let Some(index) = self.indexes.of(serial, Some(serial) != newest)? else {
+                continue;
+            };
+            let between = (begins.stamp.generation)..=index.end.stamp.generation;
+            if !between.contains(&round.stamp.generation) && !index.has_gaps() {
+                continue;
+            }
             let Some(segment) = self.segment(serial)? else {
                 continue;
             };
             for at in segment.places.iter().rev() {
-                let Some(frame) = segment::frame_at(&segment.bytes, *at) else {
+                let Some((next, is_gap)) = segment.peek(*at) else {
                     continue;
                 };
-                if !is_same(frame.next(), round) {
+                if !is_same(next, round) {
                     continue;
                 }
                 // The rest of its round, if some of it was seen.
-                let whole = place.seen >= round.stamp.generation || segment::is_gap(&frame);
+                let whole = place.seen >= round.stamp.generation || is_gap;
                 let offset = if whole { segment.behind(*at) } else { *at as u64 };
                 return Ok(Some(segment.footing(offset, round, place.seen)));
             }
@@ -257,19 +275,15 @@ impl Trail {
     fn locate_generation(&self, seen: Generation) -> io::Result<Found> {
         // Where what was looked at begins.
         let mut later: Option<Footing> = None;
+        let mut has_successor = false;
         for (serial, begins) in self.files()?.into_iter().rev() {
-            let Some(segment) = self.segment(serial)? else {
+            let index = self
+                .indexes
+                .of(serial, std::mem::replace(&mut has_successor, true))?;
+            let Some(index) = index else {
                 continue;
             };
-            // Those that begin later hold nothing to start from, but perhaps the place where a branch was replaced.
-            let indexed = (begins.stamp.generation > seen)
-                .then(|| Key::new("ANY").ok())
-                .flatten()
-                .and_then(|any| segment::read_index(&self.folder, serial, &any));
-            let places = indexed.map_or_else(|| segment.places.clone(), |(places, _)| places);
-            let end = segment.places.last();
-            let end = end.and_then(|at| segment::frame_at(&segment.bytes, *at));
-            let end = end.map_or(begins, |frame| frame.next());
+            let end = index.end;
             if let Some(later) = later
                 && !is_same(end, later.position)
                 && matches!(
@@ -280,22 +294,21 @@ impl Trail {
             {
                 return Ok(missed(seen, later));
             }
-            for at in places.iter().rev() {
-                let Some(frame) = segment::frame_at(&segment.bytes, *at) else {
-                    continue;
-                };
-                let next = frame.next();
-                let behind = segment.footing(segment.behind(*at), next, seen);
-                if next.stamp.generation <= seen {
-                    return Ok(Found::At(behind));
-                }
-                if let Frame::Gap { after, to } = frame
-                    && matches!(gap(after, before(&segment, *at), to), Step::Diverged { .. })
-                {
-                    return Ok(missed(seen, behind));
-                }
+            // One that begins later holds nothing to start from, but perhaps the place where a branch was replaced.
+            let found = if begins.stamp.generation > seen {
+                self.gap_before(serial, &index, seen)?
+            } else {
+                self.round_before(serial, seen)?
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
-            let first = segment.footing(HEAD_BYTES as u64, begins, seen);
+            let first = Footing {
+                serial,
+                offset: HEAD_BYTES as u64,
+                position: begins,
+                seen,
+            };
             if begins.stamp.generation <= seen {
                 return Ok(Found::At(first));
             }
@@ -307,19 +320,88 @@ impl Trail {
         }
     }
 
+    /// The last gap of a file that a watcher which has seen up to this generation goes on behind.
+    fn gap_before(&self, serial: u64, index: &FileIndex, seen: Generation) -> io::Result<Option<Found>> {
+        let Some(mut window) = Window::open(&self.folder, serial)? else {
+            return Ok(None);
+        };
+        for at in index.places(Which::Gaps, 0).into_iter().rev() {
+            let Some((Frame::Gap { after, to }, bytes)) = window.frame(u64::from(at))? else {
+                continue;
+            };
+            let behind = Footing {
+                serial,
+                offset: u64::from(at) + bytes,
+                position: to,
+                seen,
+            };
+            if to.stamp.generation <= seen {
+                return Ok(Some(Found::At(behind)));
+            }
+            let from = index.before_gap(at).unwrap_or(to);
+            if matches!(gap(after, from, to), Step::Diverged { .. }) {
+                return Ok(Some(missed(seen, behind)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last frame of a file that leads no further than to this generation, unless a branch was replaced behind it.
+    fn round_before(&self, serial: u64, seen: Generation) -> io::Result<Option<Found>> {
+        let Some(segment) = self.segment(serial)? else {
+            return Ok(None);
+        };
+        for at in segment.places.iter().rev() {
+            let Some((next, is_gap)) = segment.peek(*at) else {
+                continue;
+            };
+            let behind = segment.footing(segment.behind(*at), next, seen);
+            if next.stamp.generation <= seen {
+                return Ok(Some(Found::At(behind)));
+            }
+            if is_gap
+                && let Some(Frame::Gap { after, to }) = segment::frame_at(&segment.bytes, *at)
+                && matches!(gap(after, before(&segment, *at), to), Step::Diverged { .. })
+            {
+                return Ok(Some(missed(seen, behind)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Goes on step by step until `take` has enough, or there is nothing more now. Tells whether it is at the end.
     pub fn follow(
         &self,
         footing: &mut Footing,
+        take: impl FnMut(Step) -> ControlFlow<()>,
+    ) -> io::Result<bool> {
+        self.follow_some(footing, None, take)
+    }
+
+    /// As [`follow`](Self::follow), of these frames only, and gaps: what is between them is not read. `take` may be told of others.
+    pub fn follow_which(
+        &self,
+        footing: &mut Footing,
+        which: Which<'_>,
+        take: impl FnMut(Step) -> ControlFlow<()>,
+    ) -> io::Result<bool> {
+        self.follow_some(footing, Some(which), take)
+    }
+
+    fn follow_some(
+        &self,
+        footing: &mut Footing,
+        which: Option<Which<'_>>,
         mut take: impl FnMut(Step) -> ControlFlow<()>,
     ) -> io::Result<bool> {
         loop {
             // Looked up first: once a file has a successor, it is not appended to any more.
-            let next = self
-                .files()?
-                .into_iter()
-                .find(|(serial, _)| *serial > footing.serial);
-            if self.follow_file(footing, &mut take)?.is_break() {
+            let next = self.next_file(footing.serial)?;
+            let went = match which {
+                Some(which) => self.follow_places(footing, which, next.is_some(), &mut take)?,
+                None => self.follow_file(footing, &mut take)?,
+            };
+            if went.is_break() {
                 return Ok(false);
             }
             let Some((serial, begins)) = next else {
@@ -337,6 +419,65 @@ impl Trail {
                 }
             }
         }
+    }
+
+    /// The next usable file with where it begins.
+    fn next_file(&self, after: u64) -> io::Result<Option<(u64, Position)>> {
+        let serials = segment::serials(&self.folder)?;
+        for serial in serials.into_iter().filter(|serial| *serial > after) {
+            match segment::read_begins(&self.folder, serial, self.cluster) {
+                Ok(Ok(begins)) => return Ok(Some((serial, begins))),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// From one of these frames of a file to the next.
+    fn follow_places(
+        &self,
+        footing: &mut Footing,
+        which: Which<'_>,
+        has_successor: bool,
+        take: &mut impl FnMut(Step) -> ControlFlow<()>,
+    ) -> io::Result<ControlFlow<()>> {
+        let Some(index) = self.indexes.of(footing.serial, has_successor)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if index.are_all(which) {
+            return self.follow_file(footing, take);
+        }
+        let places = index.places(which, footing.offset);
+        if !places.is_empty() {
+            let Some(mut window) = Window::open(&self.folder, footing.serial)? else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            for at in places {
+                let Some((frame, bytes)) = window.frame(u64::from(at))? else {
+                    // The file is not what it was: as far as it can be read, it is read whole.
+                    return self.follow_file(footing, take);
+                };
+                if footing.offset < u64::from(at)
+                    && let Some(before) = index.before_gap(at)
+                {
+                    footing.position = before;
+                    footing.seen = footing.seen.max(before.stamp.generation);
+                }
+                footing.offset = u64::from(at) + bytes;
+                if let Some(step) = advance(footing, frame)
+                    && take(step).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        if footing.offset < index.end_bytes {
+            footing.offset = index.end_bytes;
+            footing.position = index.end;
+            footing.seen = footing.seen.max(index.end.stamp.generation);
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn follow_file(

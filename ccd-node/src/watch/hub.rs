@@ -263,6 +263,9 @@ impl Hub {
             return;
         };
         self.count -= 1;
+        if matches!(watcher.stage, Stage::Past(None)) {
+            self.past.forget(name(watcher.serial, index));
+        }
         self.held_bytes -= watcher.held_bytes();
         self.blocked.remove(&index);
         self.take_from_live(&watcher);
@@ -407,7 +410,7 @@ impl Hub {
                 Stage::Live | Stage::Between(_) => return,
                 Stage::Past(past) => {
                     if let Some(past) = past.take() {
-                        self.past.ask(name(watcher.serial, index), past);
+                        self.past.ask(watcher.owner(), name(watcher.serial, index), past);
                     }
                     return;
                 }

@@ -1,25 +1,29 @@
-//! The thread that tells watchers what is past: rows as they stood at their start, and the history on disk. It works in pieces,
-//! one for a watcher in turn, so that one who has much to read does not keep others waiting.
+//! The threads that tell watchers what is past: rows as they stood at their start, and the history on disk. They work in short
+//! pieces, one for a watcher in turn, of the user that has cost least so far; one thread has nothing to do but the trusted's.
 //!
-//! Always holds: a piece is asked for when the watcher's socket has taken the one before, so no more than one waits for anyone.
+//! Always holds: a piece is asked for when the watcher's socket has taken the one before, so no more than one waits for anyone; of
+//! a watcher that has gone none is read.
 
 use super::group::{Sight, encoded, seen};
 use super::inlet::{Inlet, Word};
+use crate::fair::{Fair, Owner};
 use crate::history::trail::{Footing, Found, Step, Trail};
-use crate::history::{Effects, Kept};
+use crate::history::{Effects, Kept, Which};
 use ccd_client::wire::{WatchChange, WatchFrom, WatchItem, WatchPlace};
 use ccd_core::database::{Database, Difference, Key, Row, View};
 use ccd_core::ids::{Generation, Position};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A piece ends with the item that makes it so large.
 const PIECE_BYTES: usize = 128 << 10;
-/// Or when so many steps were looked at, of which few were seen.
-const PIECE_STEPS: usize = 20_000;
+/// Or after the step that ends behind this time, if few of those that were looked at are seen.
+const PIECE_TIME: Duration = Duration::from_millis(5);
+/// Rows that are looked at in one piece.
+const PIECE_ROWS: usize = 5_000;
 
 /// What was told last: a key, and a row of it.
 type LastRow = (Key, Option<Row>);
@@ -27,6 +31,7 @@ type LastRow = (Key, Option<Row>);
 /// What a watcher still has to be told of the past; goes between the hub and this thread.
 #[derive(Debug)]
 pub struct Past {
+    sight: Sight,
     view: View,
     /// Rows of this version come first, from behind this place.
     rows: Option<(Database, Option<LastRow>)>,
@@ -61,6 +66,7 @@ impl Past {
             present = formats.collect();
         }
         Self {
+            sight: sight.clone(),
             view,
             rows: None,
             from,
@@ -103,34 +109,89 @@ pub enum Outcome {
     Failed(io::Error),
 }
 
-/// The hub's way to the thread. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Desk(Sender<Ask>);
+#[derive(Debug, Default)]
+struct Waiting {
+    asks: Fair<Ask>,
+    closed: bool,
+}
 
-impl Desk {
-    pub fn start(trail: Trail, inlet: Arc<Inlet>) -> io::Result<Self> {
-        let (asks, waiting) = channel();
-        std::thread::Builder::new()
-            .name("ccd-watch-past".into())
-            .spawn(move || run(&trail, &waiting, &inlet))?;
-        Ok(Self(asks))
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Pushing and taking leave nothing half done.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At most one for each watcher.
-    pub fn ask(&self, name: Name, past: Box<Past>) {
-        // The thread ends after this.
-        let _ = self.0.send(Ask { name, past });
+    /// Whose turn it is; `None` when it is closed.
+    fn next(&self, trusted_only: bool) -> Option<(Owner, Ask)> {
+        let mut waiting = self.waiting();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            let next = match trusted_only {
+                true => waiting.asks.pop_trusted(),
+                false => waiting.asks.pop(),
+            };
+            if next.is_some() {
+                return next;
+            }
+            waiting = self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
-fn run(trail: &Trail, asks: &Receiver<Ask>, inlet: &Inlet) {
+/// The hub's way to the threads. They end when this is dropped.
+#[derive(Debug)]
+pub struct Desk(Arc<Shared>);
+
+impl Desk {
+    pub fn start(trail: Trail, inlet: Arc<Inlet>) -> io::Result<Self> {
+        let desk = Self(Arc::default());
+        for (name, trusted_only) in [("ccd-watch-past", false), ("ccd-watch-root", true)] {
+            let (trail, inlet, shared) = (trail.clone(), inlet.clone(), desk.0.clone());
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || run(&trail, &shared, trusted_only, &inlet))?;
+        }
+        Ok(desk)
+    }
+
+    /// At most one for each watcher.
+    pub fn ask(&self, owner: Owner, name: Name, past: Box<Past>) {
+        self.0.waiting().asks.push(owner, Ask { name, past });
+        // Either may be the one that serves it.
+        self.0.bell.notify_all();
+    }
+
+    /// The watcher has gone.
+    pub fn forget(&self, name: Name) {
+        self.0.waiting().asks.forget(|ask| ask.name == name);
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.0.waiting().closed = true;
+        self.0.bell.notify_all();
+    }
+}
+
+fn run(trail: &Trail, shared: &Shared, trusted_only: bool, inlet: &Inlet) {
     crate::history::be_nice();
-    for Ask { name, mut past } in asks {
+    while let Some((owner, Ask { name, mut past })) = shared.next(trusted_only) {
         let mut piece = Piece::default();
         let outcome = match past.piece(trail, &mut piece) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error),
         };
+        let cost = piece.begun.elapsed().as_micros() as u64;
+        shared.waiting().asks.spend(owner, cost);
         let bytes = piece.bytes;
         inlet.push(Word::Answer(Box::new(Answer {
             name,
@@ -141,10 +202,19 @@ fn run(trail: &Trail, asks: &Receiver<Ask>, inlet: &Inlet) {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
-    steps: usize,
+    begun: Instant,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            begun: Instant::now(),
+        }
+    }
 }
 
 impl Piece {
@@ -152,9 +222,8 @@ impl Piece {
         self.bytes.extend(encoded(item));
     }
 
-    fn is_full(&mut self) -> bool {
-        self.steps += 1;
-        self.bytes.len() >= PIECE_BYTES || self.steps >= PIECE_STEPS
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= PIECE_BYTES || self.begun.elapsed() >= PIECE_TIME
     }
 }
 
@@ -183,7 +252,10 @@ impl Past {
         if self.formats.is_none() {
             self.formats = Some(self.formats_at(trail, footing)?);
         }
-        let at_end = trail.follow(&mut footing, |step| {
+        // What says which keys are seen is used while the steps are: it is another view of the same.
+        let sight = self.sight.view();
+        let names = |key: &Key| sight.names(key);
+        let at_end = trail.follow_which(&mut footing, Which::Keys(&names), |step| {
             self.step(step, piece);
             if piece.is_full() {
                 ControlFlow::Break(())
@@ -204,28 +276,30 @@ impl Past {
         let (mut formats, mut rows) = (Vec::new(), Vec::new());
         let (mut bytes, mut is_full) = (0, false);
         let before = after.clone();
-        self.view.walk(&version, before.as_ref(), |key, columns, row| {
-            bytes += 64
-                + row
-                    .as_ref()
-                    .map_or(0, |row| row.values.iter().map(String::len).sum());
-            after = Some((key.clone(), row.clone()));
-            match row {
-                None => formats.push((key.clone(), columns.to_vec())),
-                Some(row) => rows.push(row),
-            }
-            is_full = bytes >= PIECE_BYTES;
-            if is_full {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        let stopped = self
+            .view
+            .walk(&version, before.as_ref(), PIECE_ROWS, |key, columns, row| {
+                bytes += 64
+                    + row
+                        .as_ref()
+                        .map_or(0, |row| row.values.iter().map(String::len).sum());
+                after = Some((key.clone(), row.clone()));
+                match row {
+                    None => formats.push((key.clone(), columns.to_vec())),
+                    Some(row) => rows.push(row),
+                }
+                is_full = bytes >= PIECE_BYTES;
+                if is_full {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
         if !(formats.is_empty() && rows.is_empty()) {
             piece.tell(WatchItem::Rows { formats, rows });
         }
-        if is_full {
-            self.rows = Some((version, after));
+        if is_full || stopped.is_some() {
+            self.rows = Some((version, stopped.or(after)));
             return Outcome::More;
         }
         let position = version.position();
@@ -279,7 +353,9 @@ impl Past {
             return Ok(formats);
         }
         let mut known: Vec<Key> = Vec::new();
-        trail.follow(&mut footing, |step| {
+        let count = self.view.keys().into_iter().flatten().count();
+        let names = |key: &Key| self.view.names(key);
+        trail.follow_which(&mut footing, Which::Formats(&names), |step| {
             let updates = match step {
                 Step::Round { updates, .. } => updates,
                 // Beyond it nothing is known of what is before it.
@@ -305,7 +381,11 @@ impl Past {
                     known.push(key.clone());
                 }
             }
-            ControlFlow::Continue(())
+            if known.len() < count {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         Ok(formats)
     }

@@ -1,5 +1,6 @@
 //! How many watchers there may be: in total, and of a user that is not trusted. Taken when one asks, given back when it is gone.
 
+use crate::fair::Owner;
 use ccd_client::wire::Fault;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,8 @@ const WATCHERS_MAX: usize = 16_384;
 const WATCHERS_PER_USER_MAX: usize = 1_024;
 /// Descriptors that are left for everything else: connections of clients and peers, files.
 const DESCRIPTORS_RESERVED: u64 = 4_096 + 256;
+/// What all who are not trusted leave to root, as a share of everything.
+const SHARE_RESERVED: usize = 4;
 
 const _: () = assert!(WATCHERS_PER_USER_MAX < WATCHERS_MAX);
 
@@ -28,7 +31,7 @@ pub struct Seats(Arc<Mutex<Taken>>);
 #[derive(Debug)]
 pub struct Seat {
     seats: Seats,
-    uid: u32,
+    owner: Owner,
 }
 
 impl Seats {
@@ -62,9 +65,17 @@ impl Seats {
     /// A seat for a watcher of this user.
     pub fn take(&self, uid: u32, is_trusted: bool) -> Result<Seat, Fault> {
         let mut taken = self.taken();
-        if taken.total >= taken.total_max {
+        let reserved = if is_trusted {
+            0
+        } else {
+            taken.total_max / SHARE_RESERVED
+        };
+        if taken.total >= taken.total_max - reserved {
             return Err(Fault::TooManyWatchers {
-                why: format!("this node has {} watchers, as many as it may have", taken.total),
+                why: format!(
+                    "this node has {} watchers, as many as it takes from this user",
+                    taken.total
+                ),
             });
         }
         let own = taken.by_user.entry(uid).or_insert(0);
@@ -77,8 +88,15 @@ impl Seats {
         taken.total += 1;
         Ok(Seat {
             seats: self.clone(),
-            uid,
+            owner: Owner { uid, is_trusted },
         })
+    }
+}
+
+impl Seat {
+    /// Who watches.
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 }
 
@@ -86,7 +104,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.taken();
         taken.total -= 1;
-        let uid = self.uid;
+        let uid = self.owner.uid;
         let left = taken.by_user.get_mut(&uid).map(|own| {
             *own -= 1;
             *own
@@ -103,7 +121,9 @@ mod tests {
 
     #[test]
     fn seats_are_bounded_in_total_and_for_each_user_and_come_back() {
-        let seats = Seats::with(WATCHERS_PER_USER_MAX + 10);
+        // A quarter is root's.
+        let total_max = (WATCHERS_PER_USER_MAX + 10) * 4 / 3;
+        let seats = Seats::with(total_max);
         let mut own: Vec<Seat> = (0..WATCHERS_PER_USER_MAX)
             .map(|_| seats.take(7, false).expect("there is room"))
             .collect();
@@ -112,10 +132,16 @@ mod tests {
         let others: Vec<Seat> = (0..10)
             .map(|_| seats.take(8, false).expect("there is room"))
             .collect();
-        let refused = seats.take(9, true).expect_err("it is full");
+        let refused = seats.take(9, false).expect_err("the others have theirs");
         assert!(refused.to_string().contains("this node has 1034"), "{refused}");
+        let roots: Vec<Seat> = (0..total_max - 1034)
+            .map(|_| seats.take(0, true).expect("root has seats of its own"))
+            .collect();
+        assert!(roots.len() > 300, "{}", roots.len());
+        assert!(seats.take(0, true).is_err(), "everything is bounded");
         own.pop();
-        seats.take(7, false).expect("one was given back");
+        drop(roots);
+        seats.take(7, false).expect("some were given back");
         drop((own, others));
         assert_eq!(seats.taken().total, 0);
         assert!(seats.taken().by_user.is_empty());

@@ -2,6 +2,7 @@
 
 use super::past::Past;
 use super::seats::Seat;
+use crate::fair::Owner;
 use ccd_client::wire::WatchPlace;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -45,7 +46,7 @@ pub struct Watcher {
     /// The generation that it was told of by itself.
     pub told: u64,
     /// Until it is given back.
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// The connection is over.
@@ -53,6 +54,10 @@ pub struct Watcher {
 pub struct Gone;
 
 impl Watcher {
+    pub fn owner(&self) -> Owner {
+        self.seat.owner()
+    }
+
     pub fn new(serial: u32, socket: UnixStream, group: usize, place: WatchPlace, seat: Seat) -> Self {
         Self {
             serial,
@@ -67,7 +72,7 @@ impl Watcher {
             stalled: None,
             told_at: Instant::now(),
             told: 0,
-            _seat: seat,
+            seat,
         }
     }
 

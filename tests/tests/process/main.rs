@@ -15,6 +15,7 @@
 //! access.rs       users other than root                 hostile.rs    users that mean no good
 //! library.rs      C and Python programs                 pages.rs      manual pages
 //! requests.rs     request ids and whose they are       room.rs       small replicas, a disk that fails
+//! shares.rs       what one user takes of reads and dry runs
 //! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
 //! fairness.rs     users whose requests are allowed and heavy
 //! late.rs         what a boot brings late, and what the system limits
@@ -42,6 +43,7 @@ mod quorum;
 mod refusals;
 mod requests;
 mod room;
+mod shares;
 mod startup;
 mod sync;
 mod takeover;

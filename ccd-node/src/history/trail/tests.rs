@@ -3,7 +3,9 @@
 use super::*;
 use crate::history::frame::tests::{position, round};
 use crate::history::store::Store;
+use ccd_core::database::{Difference, FormatChange, FormatEffect, Key};
 use ccd_core::ids::{Epoch, Lineage};
+use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
@@ -260,4 +262,193 @@ fn many_files_are_one_way_and_one_that_went_or_is_damaged_is_a_gap() {
     let missed = told.iter().filter(|step| step.starts_with("missed")).count();
     assert_eq!(missed, 2, "{told:?}");
     assert_eq!(told.last().map(String::as_str), Some("400"));
+}
+
+/// What a history is made of, in random order.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// An update of this key, with a row of so many bytes.
+    Row(&'static str, usize),
+    /// The columns of this key change.
+    Columns(&'static str),
+    /// An update that changes nothing.
+    Nothing,
+    /// Some generations are missing; or an operator lost a branch of some.
+    Gap(u64),
+    Lost(u64),
+    /// The daemon starts anew; its last file may be torn, or damaged in its middle.
+    Restart,
+    Torn,
+    Damage,
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let key = || prop_oneof![5 => Just("A"), 2 => Just("B"), 1 => Just("C")];
+    prop_oneof![
+        30 => (key(), 10..9_000_usize).prop_map(|(key, len)| Part::Row(key, len)),
+        3 => key().prop_map(Part::Columns),
+        2 => Just(Part::Nothing),
+        2 => (1..4_u64).prop_map(Part::Gap),
+        1 => (1..4_u64).prop_map(Part::Lost),
+        1 => Just(Part::Restart),
+        1 => Just(Part::Torn),
+        1 => Just(Part::Damage),
+    ]
+}
+
+/// Writes it; returns every position that it came by.
+fn write(folder: &Path, parts: &[Part]) -> Vec<Position> {
+    let mut store = Store::open(folder, CLUSTER, 1 << 20).unwrap();
+    let mut head = Position::EMPTY;
+    let mut all = vec![head];
+    for part in parts {
+        let next = |by: u64| with_epoch(head.stamp.epoch.0.max(1), head.stamp.generation.0 + by);
+        let frame = match part {
+            Part::Row(key, len) => {
+                let row = format!("{key}:{}", "x".repeat((*len).min(900)));
+                // Larger frames are of several updates.
+                let Frame::Round { updates, .. } = round(1, &row) else {
+                    unreachable!("it is a round");
+                };
+                let count = (len / 900 + 1) as u64;
+                Frame::Round {
+                    next: next(count),
+                    updates: vec![updates[0].clone(); count as usize],
+                }
+            }
+            Part::Columns(_) | Part::Nothing => {
+                let Frame::Round { mut updates, .. } = round(1, "A:x") else {
+                    unreachable!("it is a round");
+                };
+                let mut effects = Difference::default();
+                if let Part::Columns(key) = part {
+                    effects.formats_changed.push(FormatChange {
+                        key: Key::new(key).unwrap(),
+                        from: vec!["a".into()],
+                        to: vec!["b".into()],
+                    });
+                }
+                updates[0].effects = crate::history::Effects::Rows(effects);
+                let next = next(1);
+                Frame::Round { next, updates }
+            }
+            Part::Gap(by) => Frame::Gap {
+                after: head.stamp.generation,
+                to: next(*by),
+            },
+            Part::Lost(by) => {
+                let generation = head.stamp.generation.0.saturating_sub(*by);
+                let epoch = head.stamp.epoch.0 + 100_001;
+                Frame::Gap {
+                    after: head.stamp.generation,
+                    to: with_epoch(epoch, generation),
+                }
+            }
+            Part::Restart | Part::Torn | Part::Damage => {
+                drop(store);
+                let serial = segment::serials(folder).unwrap().last().copied();
+                if let Some(serial) = serial {
+                    let path = segment::history_path(folder, serial);
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    match part {
+                        Part::Torn => bytes.truncate(bytes.len().saturating_sub(5).max(HEAD_BYTES)),
+                        Part::Damage if bytes.len() > HEAD_BYTES + 100 => {
+                            let middle = (HEAD_BYTES + bytes.len()) / 2;
+                            bytes[middle] ^= 1;
+                        }
+                        _ => {}
+                    }
+                    std::fs::write(&path, bytes).unwrap();
+                }
+                store = Store::open(folder, CLUSTER, 1 << 20).unwrap();
+                head = store.head();
+                all.push(head);
+                continue;
+            }
+        };
+        head = frame.next();
+        all.push(head);
+        store.append(vec![frame]).unwrap();
+    }
+    all
+}
+
+/// What of a way is about these keys, in pieces of so many steps, and where it ends.
+fn seen(
+    trail: &Trail,
+    mut footing: Footing,
+    which: Option<Which<'_>>,
+    keys: &[&str],
+    formats: bool,
+    count: usize,
+) -> (Vec<String>, Footing) {
+    let mut all = Vec::new();
+    loop {
+        let mut left = count;
+        let take = |step: Step| {
+            match step {
+                Step::Round { updates, .. } => {
+                    for (generation, kept) in updates {
+                        let changes = kept.effects.keys().into_iter().filter(|change| {
+                            keys.contains(&change.key.as_str())
+                                && (!formats || change.format != FormatEffect::None)
+                        });
+                        all.extend(changes.map(|change| format!("{} {generation}", change.key)));
+                    }
+                }
+                Step::Missed { after, up_to } => all.push(format!("missed {after} {up_to:?}")),
+                Step::Diverged { after, up_to } => all.push(format!("diverged {after} {up_to:?}")),
+            }
+            left -= 1;
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let at_end = match which {
+            Some(which) => trail.follow_which(&mut footing, which, take).unwrap(),
+            None => trail.follow(&mut footing, take).unwrap(),
+        };
+        if at_end {
+            return (all, footing);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_read_by_the_index_is_what_is_read_without(
+        parts in prop::collection::vec(part(), 1..60),
+        from in 0..60_usize,
+        steps in 1..5_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let all = write(folder.path(), &parts);
+        let head = *all.last().unwrap();
+        let from = all[from % all.len()];
+        let seen_up_to = Generation(from.stamp.generation.0.saturating_sub(from.lineage.0[0] as u64 % 2));
+        for from in [
+            WatchFrom::Generation(from.stamp.generation.min(head.stamp.generation)),
+            WatchFrom::Place(WatchPlace { seen: seen_up_to, round: from }),
+        ] {
+            let trail = Trail::new(folder.path(), CLUSTER);
+            let footing = match trail.locate(&from, head).unwrap() {
+                Found::At(footing) | Found::Missed(_, footing) | Found::Diverged(_, footing) => footing,
+                Found::NotReached { .. } => continue,
+            };
+            for keys in [&["A"][..], &["B"], &["A", "C"], &["NONE"], &["A", "B", "C"]] {
+                let names = |key: &Key| keys.contains(&key.as_str());
+                for (formats, which) in [(false, Which::Keys(&names)), (true, Which::Formats(&names))] {
+                    let whole = seen(&trail, footing, None, keys, formats, usize::MAX);
+                    for count in [steps, usize::MAX] {
+                        let indexed = seen(&trail, footing, Some(which), keys, formats, count);
+                        prop_assert_eq!(&indexed, &whole, "{:?} {}", keys, formats);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,372 @@
+//! Questions to the history, each on a thread of its own, in turns: those of users that are not trusted share one processor, a slice
+//! after the other, by what each user has spent; those of the trusted have another.
+//!
+//! Called by `mod.rs` with what is asked, and by those who read (`read.rs`, `between.rs`) after every few steps.
+//!
+//! Always holds: of one user that is not trusted one question is under way, of all of them a few; a question whose asker has gone ends
+//! within a slice; nothing here waits for a disk.
+
+use super::read::ReadError;
+use super::writer::be_nice;
+use crate::fair::{Fair, Owner};
+use ccd_core::client::ClientToken;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a question goes on before others have their turn.
+const SLICE: Duration = Duration::from_millis(5);
+/// Questions under way at once: of all who are not trusted, each with up to an answer in memory, and of the trusted.
+const OTHERS_MAX: usize = 8;
+const TRUSTED_MAX: usize = 8;
+
+/// Does the work, and answers; without a pace it cannot be done, which is to be answered as well.
+type Work = Box<dyn FnOnce(Option<&Pace>) + Send>;
+
+enum Item {
+    Begin(ClientToken, Work),
+    /// A question under way waits for its next slice.
+    GoOn(ClientToken),
+}
+
+/// Those who have the trusted's processor, or the others'.
+#[derive(Debug, Default)]
+struct Side {
+    /// One has its slice.
+    is_busy: bool,
+    /// Under way.
+    count: usize,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Fair<Item>,
+    trusted: Side,
+    others: Side,
+    /// May go on.
+    granted: BTreeSet<ClientToken>,
+    /// Under way; whether the asker has gone.
+    under_way: BTreeMap<ClientToken, bool>,
+    closed: bool,
+}
+
+impl State {
+    fn side(&mut self, owner: Owner) -> &mut Side {
+        if owner.is_trusted {
+            &mut self.trusted
+        } else {
+            &mut self.others
+        }
+    }
+}
+
+/// All questions of this node.
+#[derive(Clone, Default)]
+pub struct Turns(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+impl std::fmt::Debug for Turns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl Turns {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic is done under the lock.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does this when its turn comes. Dropped undone if the asker goes before.
+    pub fn push(&self, owner: Owner, client: ClientToken, work: impl FnOnce(Option<&Pace>) + Send + 'static) {
+        let mut state = self.state();
+        state.waiting.push(owner, Item::Begin(client, Box::new(work)));
+        self.dispatch(&mut state);
+    }
+
+    /// Nobody waits for these answers any more.
+    pub fn forget(&self, client: ClientToken) {
+        let mut state = self.state();
+        state
+            .waiting
+            .forget(|item| matches!(item, Item::Begin(of, _) if *of == client));
+        if let Some(is_gone) = state.under_way.get_mut(&client) {
+            *is_gone = true;
+        }
+    }
+
+    /// What is under way ends with its slice, and nothing is begun.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.waiting.forget(|item| matches!(item, Item::Begin(..)));
+        self.0.bell.notify_all();
+    }
+
+    /// Gives the processors to those whose turn it is.
+    fn dispatch(&self, state: &mut State) {
+        while !state.closed {
+            let may = |side: &Side, most: usize, item: &Item| match item {
+                Item::GoOn(_) => !side.is_busy,
+                Item::Begin(..) => !side.is_busy && side.count < most,
+            };
+            let (trusted, others) = (&state.trusted, &state.others);
+            let next = state.waiting.pop_if(|owner, item| match owner.is_trusted {
+                true => may(trusted, TRUSTED_MAX, item),
+                false => may(others, OTHERS_MAX, item),
+            });
+            let Some((owner, item)) = next else {
+                return;
+            };
+            state.side(owner).is_busy = true;
+            match item {
+                Item::GoOn(client) => {
+                    state.granted.insert(client);
+                    self.0.bell.notify_all();
+                }
+                Item::Begin(client, work) => {
+                    if let Err((error, work)) = self.begin(owner, client, work) {
+                        tracing::warn!(%error, "a question to the history is refused: no thread");
+                        state.side(owner).is_busy = false;
+                        work(None);
+                    } else {
+                        state.side(owner).count += 1;
+                        state.under_way.insert(client, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The thread takes the lock before it does anything else of this.
+    fn begin(&self, owner: Owner, client: ClientToken, work: Work) -> Result<(), (io::Error, Work)> {
+        let work = Arc::new(Mutex::new(Some(work)));
+        let take = |work: &Mutex<Option<Work>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (turns, its_work) = (self.clone(), work.clone());
+        let started = std::thread::Builder::new()
+            .name("ccd-asks".into())
+            .spawn(move || {
+                // Only what is begun is taken back: the lock is held until that is noted.
+                drop(turns.state());
+                let pace = Pace {
+                    turns: Some(turns),
+                    owner,
+                    client,
+                    begun: Cell::new(Instant::now()),
+                };
+                if !owner.is_trusted {
+                    be_nice();
+                }
+                if let Some(work) = take(&its_work) {
+                    work(Some(&pace));
+                }
+            });
+        match started {
+            Ok(_) => Ok(()),
+            Err(error) => match take(&work) {
+                Some(work) => Err((error, work)),
+                // Nobody else can have taken it.
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Of one question: called often by whoever works on it.
+#[derive(Debug)]
+pub struct Pace {
+    turns: Option<Turns>,
+    owner: Owner,
+    client: ClientToken,
+    /// When its slice began.
+    begun: Cell<Instant>,
+}
+
+impl Pace {
+    /// Of work that takes no turns.
+    pub fn free() -> Self {
+        Self {
+            turns: None,
+            owner: Owner {
+                uid: 0,
+                is_trusted: true,
+            },
+            client: ClientToken(0),
+            begun: Cell::new(Instant::now()),
+        }
+    }
+
+    /// A step was done. When the slice is over, others have their turn first.
+    ///
+    /// # Errors
+    /// When nobody waits for the answer any more.
+    pub fn step(&self) -> Result<(), ReadError> {
+        let Some(turns) = &self.turns else {
+            return Ok(());
+        };
+        let spent = self.begun.get().elapsed();
+        if spent < SLICE {
+            return Ok(());
+        }
+        let mut state = turns.state();
+        if state.closed || state.under_way.get(&self.client) != Some(&false) {
+            return Err(ReadError::Gone);
+        }
+        state.waiting.spend(self.owner, spent.as_micros() as u64);
+        let rest = Item::GoOn(self.client);
+        if self.owner.is_trusted {
+            state.waiting.push(self.owner, rest);
+        } else {
+            state.waiting.push_first(self.owner, rest);
+        }
+        state.side(self.owner).is_busy = false;
+        turns.dispatch(&mut state);
+        while !state.granted.remove(&self.client) {
+            if state.closed {
+                return Err(ReadError::Gone);
+            }
+            state = turns.0.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let is_gone = state.under_way.get(&self.client) != Some(&false);
+        drop(state);
+        self.begun.set(Instant::now());
+        if is_gone { Err(ReadError::Gone) } else { Ok(()) }
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        let Some(turns) = self.turns.take() else {
+            return;
+        };
+        let mut state = turns.state();
+        let spent = self.begun.get().elapsed();
+        state.under_way.remove(&self.client);
+        state.waiting.spend(self.owner, spent.as_micros() as u64);
+        let side = state.side(self.owner);
+        side.is_busy = false;
+        side.count -= 1;
+        turns.dispatch(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+
+    const fn of(uid: u32) -> Owner {
+        Owner {
+            uid,
+            is_trusted: uid == 0,
+        }
+    }
+
+    /// Works for so long in steps, says when it is done, and how.
+    fn work(
+        took: Duration,
+        name: &'static str,
+        done: Sender<(&'static str, bool)>,
+    ) -> impl FnOnce(Option<&Pace>) + Send {
+        move |pace: Option<&Pace>| {
+            let pace = pace.expect("there are threads");
+            let mut left = took;
+            let step = Duration::from_millis(1);
+            let ended = loop {
+                if left.is_zero() {
+                    break Ok(());
+                }
+                let begun = Instant::now();
+                while begun.elapsed() < step {
+                    std::hint::spin_loop();
+                }
+                left = left.saturating_sub(step);
+                if let Err(gone) = pace.step() {
+                    break Err(gone);
+                }
+            };
+            // The test may have ended.
+            let _ = done.send((name, ended.is_ok()));
+        }
+    }
+
+    #[test]
+    fn a_short_question_of_another_user_and_of_root_does_not_wait_for_long_ones() {
+        let turns = Turns::default();
+        let (done, ended) = channel();
+        let long = Duration::from_secs(20);
+        for token in 0..50 {
+            turns.push(of(1), ClientToken(token), work(long, "long", done.clone()));
+        }
+        turns.push(of(2), ClientToken(100), work(SLICE * 4, "short", done.clone()));
+        turns.push(of(0), ClientToken(101), work(SLICE, "root", done.clone()));
+        let mut first = [ended.recv().unwrap(), ended.recv().unwrap()];
+        first.sort_unstable();
+        assert_eq!(first, [("root", true), ("short", true)]);
+        // It is answered before it gives its place back.
+        let until = Instant::now() + Duration::from_secs(60);
+        while turns.state().others.count != 1 {
+            assert!(
+                Instant::now() < until,
+                "more than one of the first user is under way"
+            );
+            std::thread::yield_now();
+        }
+        turns.close();
+    }
+
+    #[test]
+    fn a_question_whose_asker_has_gone_ends_and_one_that_waits_is_never_begun() {
+        let turns = Turns::default();
+        let (done, ended) = channel();
+        let long = Duration::from_secs(60);
+        turns.push(of(1), ClientToken(1), work(long, "under way", done.clone()));
+        turns.push(of(1), ClientToken(2), work(long, "waits", done.clone()));
+        turns.push(of(1), ClientToken(3), work(SLICE, "stays", done.clone()));
+        turns.forget(ClientToken(2));
+        turns.forget(ClientToken(1));
+        assert_eq!(ended.recv().unwrap(), ("under way", false));
+        assert_eq!(ended.recv().unwrap(), ("stays", true));
+        drop(done);
+        assert!(ended.recv().is_err(), "nobody else works");
+    }
+
+    #[test]
+    fn what_is_under_way_of_many_users_is_bounded_and_all_of_them_get_on() {
+        let turns = Turns::default();
+        let (done, ended) = channel();
+        for uid in 1..=30 {
+            turns.push(
+                of(uid),
+                ClientToken(u64::from(uid)),
+                work(SLICE * 2, "done", done.clone()),
+            );
+            assert!(turns.state().others.count <= OTHERS_MAX);
+        }
+        for _ in 0..30 {
+            assert_eq!(ended.recv().unwrap(), ("done", true));
+        }
+        // Root's, too, and a question that is not begun holds up none that is.
+        for token in 200..230 {
+            turns.push(of(0), ClientToken(token), work(SLICE * 3, "root", done.clone()));
+            assert!(turns.state().trusted.count <= TRUSTED_MAX);
+        }
+        for _ in 0..30 {
+            assert_eq!(ended.recv().unwrap(), ("root", true));
+        }
+        turns.push(
+            of(1),
+            ClientToken(99),
+            work(Duration::from_secs(60), "closed", done),
+        );
+        turns.close();
+        assert_eq!(ended.recv().unwrap(), ("closed", false));
+    }
+}
