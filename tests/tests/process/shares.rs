@@ -312,5 +312,33 @@ fn a_dry_run_with_a_slow_command_does_not_hold_the_updates_of_others() {
         rehearsal.join().expect("no panic").done();
     });
     assert_eq!(alpha.adm(&["query", "MINE"]).done().rows(), ["MINE:b"]);
+    // One that nobody waits for any more ends.
+    until("the unfreeze to be over", || {
+        match super::sync::told(cluster.beta()) {
+            told if told.last().is_some_and(|word| word == "post_rollback") => Ok(()),
+            told => Err(format!("{told:?}")),
+        }
+    });
+    super::sync::forget(&cluster);
+    let mut rehearsal = door
+        .command(user(2001), "ccdadm", &dry)
+        .spawn()
+        .expect("it starts");
+    until("a dry run to be under way", || {
+        match super::sync::told(cluster.beta()) {
+            told if told.is_empty() => Err(format!("{told:?}")),
+            _ => Ok(()),
+        }
+    });
+    let begun = Instant::now();
+    rehearsal.kill().expect("it is our child");
+    rehearsal.wait().expect("it is our child");
+    until("the dry run to be over", || {
+        match super::sync::told(cluster.beta()) {
+            told if told == ["pre_add", "post_rollback"] => Ok(()),
+            told => Err(format!("{told:?}")),
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     cluster.verify();
 }
