@@ -86,6 +86,10 @@ impl<S: Socket> Outbox<S> {
         }
     }
 
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
     /// Lets `append` add bytes to what is to be sent.
     pub fn append<T>(&self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut later = self.later.borrow_mut();

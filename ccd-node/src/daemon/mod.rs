@@ -213,6 +213,9 @@ impl Daemon {
         while let Some(node) = self.peers.take_reachable() {
             self.handle(Event::Reachable { node });
         }
+        while let Some(found) = self.peers.take_found() {
+            self.on_packets_found(&found);
+        }
         let begun = Instant::now();
         while of_clients > 0
             && begun.elapsed() < CLIENTS_TURN_MAX

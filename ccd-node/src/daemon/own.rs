@@ -5,6 +5,7 @@ use super::Daemon;
 use crate::clients::today;
 use crate::clock;
 use crate::metrics;
+use crate::peers::PacketsFound;
 use crate::scrub;
 use ccd_client::files::Authkeys;
 use ccd_client::wire::{NodeName, StatusReport, WorkKind, WorkReport};
@@ -101,13 +102,36 @@ impl Daemon {
     /// As the node knows it, and what the daemon itself has to warn of.
     pub(super) fn status(&self) -> Status {
         let mut status = self.node.status(clock::now());
-        if let Some(warning) = self.listening.missing_text() {
+        let narrow = self.peers.narrow();
+        let narrow = narrow.iter().filter_map(|found| self.packets_text(found));
+        let narrow = narrow.map(|text| format!("warning: {text}"));
+        for warning in self.listening.missing_text().into_iter().chain(narrow) {
             if !status.verdict.is_empty() {
                 status.verdict.push_str("; ");
             }
             status.verdict.push_str(&warning);
         }
         status
+    }
+
+    /// What is wrong with a network that does not pass packets of full size; `None` if nothing is.
+    fn packets_text(&self, found: &PacketsFound) -> Option<String> {
+        let name = self.init.nodes().iter().find(|node| node.id == found.node);
+        let name = name.map_or_else(|| format!("node {}", found.node), |node| node.name.clone());
+        found.packets.text(&format!("{name} ({})", found.address.ip()))
+    }
+
+    /// The size of packets that a network passes was found out.
+    pub(super) fn on_packets_found(&mut self, found: &PacketsFound) {
+        let Some(text) = self.packets_text(found) else {
+            let (node, address) = (found.node, found.address.ip());
+            return tracing::info!(%node, %address, "the network passes packets of full size again");
+        };
+        self.record(Decision {
+            kind: DecisionKind::Alarm,
+            configuration: None,
+            text,
+        });
     }
 
     pub(super) fn report(&self) -> StatusReport {

@@ -22,6 +22,11 @@ impl Beats {
         }
     }
 
+    /// Whether the next heartbeat is to prove that packets of full size pass: every so many.
+    pub fn is_full_due(&self, every: u64) -> bool {
+        (self.sent + 1).is_multiple_of(every)
+    }
+
     /// An answer says how many came. One that says more than were sent is taken for all.
     pub fn on_answer(&mut self, count: u64) {
         self.answered = self.answered.max(count.min(self.sent));
@@ -53,6 +58,7 @@ mod tests {
         let silent = |beats: &Beats, ms| beats.is_silent(at(ms), Duration::from_millis(175));
         let mut beats = Beats::default();
         assert!(!silent(&beats, 10_000), "nothing was sent");
+        assert!(beats.is_full_due(1) && !beats.is_full_due(10));
         for ms in [0, 100, 200] {
             beats.on_sent(at(ms));
         }

@@ -1,31 +1,42 @@
-//! This node's connections to one address of one peer: made, kept, made again, and replaced at every reconfiguration.
+//! This node's connections to one address of one peer: made, kept, made again, and replaced at every reconfiguration; and made
+//! with smaller packets where those of full size are lost.
 
 use super::handshake::{
     self, CLEAR_BYTES, Channel, Dialing, HANDSHAKE_FRAME_BYTES_MAX, HandshakeError, REFUSAL_BYTES,
 };
 use super::link::{Link, LinkId, Peer};
 use super::listen::read_frame;
+use super::measure::Review;
+use super::packets::{Packets, Sizes};
 use super::ports::PortTurn;
 use super::sealed::{ANSWER_BYTES, Sealer};
-use super::{BACKLOG_BYTES_MAX, Calling};
+use super::segments::{TcpInfo, header_bytes};
+use super::version::Version;
+use super::{BACKLOG_BYTES_MAX, Calling, PacketsFound};
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
-use ccd_client::files::Authkey;
+use ccd_client::files::{Authkey, AuthkeyId};
 use ccd_core::ids::{Epoch, NodeId};
-use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::TcpUserTimeout};
+use nix::sys::socket::sockopt::{TcpMaxSeg, TcpUserTimeout};
+use nix::sys::socket::{Shutdown, setsockopt, shutdown};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 /// How long a connection that was replaced may take to hand over what it still has.
 const RETIREMENT: Duration = Duration::from_secs(1);
+/// How often to look whether a packet of full size was acknowledged: at once in a local network, then less often.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LONGEST: Duration = Duration::from_millis(10);
+/// No network has larger packets; loopback devices do, and prove nothing.
+const PAD_BYTES_MAX: usize = 10 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
@@ -37,26 +48,38 @@ pub(super) enum DialError {
     Cut(io::Error),
     #[error("refused: {0}")]
     Refused(#[from] HandshakeError),
+    /// The handshake was finished.
+    #[error("a packet of {packet_bytes} bytes was lost, though small ones pass")]
+    Narrow { packet_bytes: u32 },
 }
 
 /// Runs for as long as the daemon does.
 pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: usize, mut ports: PortTurn) {
     let network = &peer.networks[index];
     let node = peer.node;
+    let pace = calling.pace;
     let mut quiet = Quiet::default();
     let mut haste = Haste::default();
+    let mut sizes = Sizes::new(pace.pause);
+    let mut review = Review::default();
     loop {
         let epoch = calling.epoch.get();
         let is_valid = |key| calling.identity.keys.borrow().find(key).is_some();
-        if network.is_served(epoch, is_valid) {
+        let stalled = network.stalled(Instant::now(), peer.patience);
+        if stalled.is_none() && network.is_served(epoch, is_valid) {
+            sizes.on_served();
             if network.staged.borrow().is_some() {
                 // Its turn comes when the preferred network has its own, but it does not wait for ever.
-                let turn = timeout(calling.pace.heartbeat * 3, network.changed.notified());
+                let turn = timeout(pace.heartbeat * 3, network.changed.notified());
                 if turn.await.is_err() {
                     peer.switch();
                 }
             } else {
-                network.changed.notified().await;
+                let looked = review.look(&calling, node, index as u8, network);
+                tokio::select! {
+                    () = network.changed.notified() => {}
+                    packets = looked => learn(&calling, &peer, index, packets),
+                }
             }
             haste.is_cut = false;
             continue;
@@ -72,24 +95,51 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
         let mut arrival = std::pin::pin!(arrivals.notified());
         // It may come while it is dialled in vain.
         arrival.as_mut().enable();
-        match connect(&calling, node, index as u8, address, epoch).await {
-            Ok((stream, channel)) => {
+        let attempt = Attempt {
+            node,
+            network: index as u8,
+            address,
+            epoch,
+            packet_bytes_max: sizes.next(network.packets.get(), stalled.map(|(_, bytes)| bytes)),
+        };
+        match connect(&calling, attempt).await {
+            Ok(_) if stalled.is_some_and(|(id, _)| !network.is_stalled(id, peer.patience)) => {
+                // It goes on: something was lost by accident, or the peer was busy.
+                sizes.on_served();
+            }
+            Ok(proven) => {
                 ports.worked(address);
                 quiet.reset();
                 network.trouble.borrow_mut().clear();
-                let version = channel.version;
-                tracing::info!(%node, %address, %epoch, version = version.0, authkey = %channel.key, "connected");
-                if let Some(link) = open(&calling, &peer, index, stream, address, epoch, channel) {
-                    peer.stage(index, link);
-                    calling.reachable.borrow_mut().insert(node);
-                    calling.bell.notify_one();
-                }
+                let lost_bytes = sizes.take_lost().or(stalled.map(|(_, bytes)| bytes));
+                learn(
+                    &calling,
+                    &peer,
+                    index,
+                    network.packets.get().proven(proven.packet_bytes, lost_bytes),
+                );
+                let version = proven.version;
+                tracing::info!(%node, %address, %epoch, version = version.0, authkey = %proven.key, "connected");
+                let link = open(&calling, &peer, index, attempt, proven);
+                peer.stage(index, link);
+                calling.reachable.borrow_mut().insert(node);
+                calling.bell.notify_one();
                 // Something that ends as soon as it begins is not begun without end.
-                let pause = calling.pace.pause.saturating_sub(begun.elapsed());
-                haste.pause(pause, calling.pace.pause, arrival).await;
+                let pause = pace.pause.saturating_sub(begun.elapsed());
+                haste.pause(pause, pace.pause, arrival).await;
+            }
+            Err(DialError::Narrow { packet_bytes }) => {
+                // The port is the right one.
+                ports.worked(address);
+                let (packets, pause) = sizes.on_lost(packet_bytes);
+                if let Some(packets) = packets {
+                    learn(&calling, &peer, index, packets);
+                }
+                haste.pause(pause, pace.pause, arrival).await;
             }
             Err(error) => {
                 ports.failed(address, &error);
+                sizes.on_cut();
                 let text = format!("{address}: {error}");
                 if ports.is_best(address) {
                     complain(&mut quiet, node, &error, &text);
@@ -98,14 +148,29 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                     tracing::debug!(%node, "another port of the range: {text}");
                 }
                 // What still works is not worth haste.
-                let pause = if has_other {
-                    calling.pace.patience
-                } else {
-                    calling.pace.pause
-                };
-                haste.pause(pause, calling.pace.pause, arrival).await;
+                let pause = if has_other { pace.patience } else { pace.pause };
+                haste.pause(pause, pace.pause, arrival).await;
             }
         }
+    }
+}
+
+/// Notes what is known of the packets to an address, and tells the event loop if it is news.
+fn learn(calling: &Calling, peer: &Peer, index: usize, packets: Packets) {
+    let network = &peer.networks[index];
+    let before = network.packets.replace(packets);
+    if before == packets {
+        return;
+    }
+    let (node, address) = (peer.node, network.address);
+    tracing::debug!(%node, %address, ?packets, "size of packets");
+    if before.short_text() != packets.short_text() && (before.is_trouble() || packets.is_trouble()) {
+        calling.found.borrow_mut().push_back(PacketsFound {
+            node,
+            address,
+            packets,
+        });
+        calling.bell.notify_one();
     }
 }
 
@@ -150,21 +215,10 @@ fn complain(quiet: &mut Quiet, node: NodeId, error: &DialError, text: &str) {
     }
 }
 
-/// Proves that the handshake was no recording, and starts the task that holds the connection.
-fn open(
-    calling: &Calling,
-    peer: &Rc<Peer>,
-    index: usize,
-    stream: TcpStream,
-    address: SocketAddr,
-    epoch: Epoch,
-    channel: Channel,
-) -> Option<Link> {
-    let stream = Rc::new(stream);
+/// Starts the task that holds the connection.
+fn open(calling: &Calling, peer: &Rc<Peer>, index: usize, attempt: Attempt, proven: Proven) -> Link {
+    let stream = Rc::new(proven.stream);
     let outbox = Rc::new(Outbox::new(stream.clone(), BACKLOG_BYTES_MAX));
-    let mut sealer = Sealer::new(channel.transport);
-    outbox.append(|out| sealer.prove(out)).ok()?;
-    outbox.flush();
     let id = LinkId(calling.links.replace(calling.links.get() + 1));
     let retired = Rc::new(Notify::new());
     spawn_local(hold(
@@ -175,17 +229,20 @@ fn open(
         outbox.clone(),
         retired.clone(),
     ));
-    Some(Link {
+    Link {
         id,
-        sealer,
+        sealer: proven.sealer,
         outbox,
-        version: channel.version,
-        epoch,
-        key: channel.key,
-        address,
+        version: proven.version,
+        epoch: attempt.epoch,
+        key: proven.key,
+        address: attempt.address,
+        limit_bytes: peer.networks[index].packets.get().limit_bytes(),
+        packet_bytes: proven.packet_bytes,
+        segment_bytes: proven.segment_bytes,
         beats: Default::default(),
         retired,
-    })
+    }
 }
 
 /// Serves as a way to the peer until it ends or is replaced.
@@ -250,18 +307,36 @@ async fn answers(peer: &Peer, index: usize, id: LinkId, stream: &TcpStream) {
     }
 }
 
+/// Where to connect to, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub node: NodeId,
+    /// Which of the peer's addresses it is, or [`probe_of`](super::measure::probe_of) that.
+    pub network: u8,
+    pub address: SocketAddr,
+    pub epoch: Epoch,
+    /// With headers; `None`: as large as the interface allows.
+    pub packet_bytes_max: Option<u32>,
+}
+
+/// A connection that is proven, and that has carried a packet of full size.
+#[derive(Debug)]
+pub(super) struct Proven {
+    stream: TcpStream,
+    sealer: Sealer,
+    version: Version,
+    key: AuthkeyId,
+    /// The size that it has carried, with headers; and without.
+    pub packet_bytes: u32,
+    segment_bytes: usize,
+}
+
 /// With each key in turn, the first one first, until one is accepted.
-async fn connect(
-    calling: &Calling,
-    to: NodeId,
-    network: u8,
-    address: SocketAddr,
-    epoch: Epoch,
-) -> Result<(TcpStream, Channel), DialError> {
+pub(super) async fn connect(calling: &Calling, attempt: Attempt) -> Result<Proven, DialError> {
     let keys: Vec<Authkey> = calling.identity.keys.borrow().iter().cloned().collect();
     let mut outcome = Err(HandshakeError::Malformed.into());
     for key in &keys {
-        let next = connect_with(calling, key, to, network, address, epoch).await;
+        let next = connect_with(calling, key, attempt).await;
         match (&outcome, next) {
             // What was said of the first key is what helps.
             (
@@ -280,16 +355,10 @@ async fn connect(
     outcome
 }
 
-async fn connect_with(
-    calling: &Calling,
-    key: &Authkey,
-    to: NodeId,
-    network: u8,
-    address: SocketAddr,
-    epoch: Epoch,
-) -> Result<(TcpStream, Channel), DialError> {
+async fn connect_with(calling: &Calling, key: &Authkey, attempt: Attempt) -> Result<Proven, DialError> {
     let pace = calling.pace;
-    let mut stream = timeout(pace.patience, TcpStream::connect(address))
+    let socket = socket(attempt).map_err(DialError::Connect)?;
+    let mut stream = timeout(pace.patience, socket.connect(attempt.address))
         .await
         .map_err(|_| DialError::Silent(pace.patience))?
         .map_err(DialError::Connect)?;
@@ -297,11 +366,71 @@ async fn connect_with(
     let unacknowledged_ms = pace.unacknowledged.as_millis() as u32;
     setsockopt(&stream, TcpUserTimeout, &unacknowledged_ms)
         .map_err(|errno| DialError::Connect(errno.into()))?;
-    let dialing = Dialing::begin(&calling.identity, key, to, network, epoch)?;
+    let dialing = Dialing::begin(
+        &calling.identity,
+        key,
+        attempt.node,
+        attempt.network,
+        attempt.epoch,
+    )?;
     let channel = timeout(pace.handshake, shake_hands(dialing, &mut stream))
         .await
         .map_err(|_| DialError::Silent(pace.handshake))??;
-    Ok((stream, channel))
+    prove(stream, channel, attempt, pace.full).await
+}
+
+/// A socket whose packets have at most the wanted size; the peer hears of it and keeps to it as well.
+fn socket(attempt: Attempt) -> io::Result<TcpSocket> {
+    let socket = if attempt.address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(packet_bytes) = attempt.packet_bytes_max {
+        let segment_bytes = packet_bytes.saturating_sub(header_bytes(&attempt.address));
+        setsockopt(&socket, TcpMaxSeg, &segment_bytes)?;
+    }
+    Ok(socket)
+}
+
+/// Proves that the handshake was no recording, and that packets of full size pass: the peer's kernel must acknowledge one
+/// within `patience`. The handshake has just shown that small ones do.
+async fn prove(
+    mut stream: TcpStream,
+    channel: Channel,
+    attempt: Attempt,
+    patience: Duration,
+) -> Result<Proven, DialError> {
+    let info = TcpInfo::of(&stream).map_err(DialError::Connect)?;
+    let segment_bytes = (info.segment_bytes() as usize).min(PAD_BYTES_MAX);
+    let packet_bytes = info.packet_bytes(&attempt.address);
+    let mut sealer = Sealer::new(channel.transport);
+    let mut proof = Vec::new();
+    // Of two segments the second is acknowledged without a delay.
+    (sealer.prove(&mut proof))
+        .and_then(|()| sealer.pad(2 * segment_bytes, &mut proof))
+        .map_err(|error| DialError::Cut(io::Error::other(error)))?;
+    stream.write_all(&proof).await.map_err(DialError::Cut)?;
+    let begun = Instant::now();
+    let mut pause = LOOK_FIRST;
+    loop {
+        sleep(pause).await;
+        let info = TcpInfo::of(&stream).map_err(DialError::Cut)?;
+        if info.is_acknowledged() {
+            return Ok(Proven {
+                stream,
+                sealer,
+                version: channel.version,
+                key: channel.key,
+                packet_bytes,
+                segment_bytes,
+            });
+        }
+        if begun.elapsed() >= patience {
+            return Err(DialError::Narrow { packet_bytes });
+        }
+        pause = (pause * 2).min(LOOK_LONGEST);
+    }
 }
 
 async fn shake_hands(

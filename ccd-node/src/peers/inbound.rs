@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub key: AuthkeyId,
     pub from: IpAddr,
     pub heard_at: Instant,
+    /// A message came on it, and those that it replaces are done.
+    pub speaks: bool,
     pub task: AbortHandle,
 }
 
@@ -90,8 +92,8 @@ impl InboundPeers {
         }
     }
 
-    /// The connection is proven. What it replaces at once: connections of the daemon's earlier runs, and the one of the
-    /// same network and tag.
+    /// The connection is proven. It replaces connections of the daemon's earlier runs at once, and that of the same network and tag
+    /// with its first message: the peer uses the old one until the new one has carried a packet of full size.
     pub fn enter(&self, node: NodeId, connection: Connection) {
         let mut peers = self.peers.borrow_mut();
         let inbound = peers.entry(node).or_default();
@@ -101,8 +103,7 @@ impl InboundPeers {
             inbound.beat = None;
         }
         for older in &inbound.connections {
-            let is_same = (older.network, older.epoch) == (connection.network, connection.epoch);
-            if is_same || older.run != connection.run {
+            if older.run != connection.run {
                 older.task.abort();
             }
         }
@@ -154,20 +155,29 @@ impl InboundPeers {
         }
     }
 
-    /// Before a message of this connection is handed on: waits a moment for what was sent earlier on connections of
-    /// earlier reconfigurations, and ends those. `false`: this one is itself of an earlier one.
-    pub async fn make_way(&self, node: NodeId, epoch: Epoch) -> bool {
+    /// Before a message of this connection is handed on: waits a moment for what was sent earlier on connections that it
+    /// replaces, of earlier reconfigurations or of the same network, and ends those. `false`: this one is itself of an earlier one.
+    pub async fn make_way(&self, node: NodeId, id: u64, epoch: Epoch) -> bool {
         let deadline = tokio::time::Instant::now() + MAKE_WAY;
         loop {
             let ended = {
                 let mut peers = self.peers.borrow_mut();
                 let inbound = peers.entry(node).or_default();
-                if epoch <= inbound.newest {
-                    return epoch == inbound.newest;
+                if epoch < inbound.newest {
+                    return false;
                 }
+                let this = inbound.connections.iter().find(|connection| connection.id == id);
+                if epoch == inbound.newest && this.is_none_or(|this| this.speaks) {
+                    return true;
+                }
+                let network = this.map(|this| this.network);
+                let is_older = |other: &&Connection| {
+                    other.epoch < epoch
+                        || (other.epoch == epoch && Some(other.network) == network && other.id < id)
+                };
                 let now = Instant::now();
                 let mut waits = false;
-                for older in inbound.connections.iter().filter(|older| older.epoch < epoch) {
+                for older in inbound.connections.iter().filter(is_older) {
                     if now.duration_since(older.heard_at) < self.alive
                         && tokio::time::Instant::now() < deadline
                     {
@@ -178,6 +188,9 @@ impl InboundPeers {
                 }
                 if !waits {
                     inbound.newest = epoch;
+                    if let Some(this) = inbound.connections.iter_mut().find(|one| one.id == id) {
+                        this.speaks = true;
+                    }
                     return true;
                 }
                 inbound.ended.clone()
@@ -250,6 +263,7 @@ mod tests {
             key: AuthkeyId([0; 8]),
             from: IpAddr::from([10, 0, 0, 1]),
             heard_at: Instant::now(),
+            speaks: false,
             task: task.abort_handle(),
         };
         (connection, task)
@@ -276,18 +290,40 @@ mod tests {
             let (other, other_task) = connection(2, 1, 1, 4);
             peers.enter(node(1), old);
             peers.enter(node(1), other);
-            assert!(peers.make_way(node(1), Epoch(4)).await);
+            assert!(peers.make_way(node(1), 1, Epoch(4)).await);
+            assert!(peers.make_way(node(1), 2, Epoch(4)).await);
             assert!(peers.is_news(node(1), Epoch(4), &Message::Open { epoch: Epoch(4) }));
             let (new, _task) = connection(3, 1, 0, 5);
             peers.enter(node(1), new);
             assert!(peers.is_news(node(1), Epoch(4), &Message::Open { epoch: Epoch(4) }));
             // One of the old ones ends in time, the other does not.
             peers.leave(node(1), 1);
-            assert!(peers.make_way(node(1), Epoch(5)).await);
+            assert!(peers.make_way(node(1), 3, Epoch(5)).await);
             assert!(!peers.is_news(node(1), Epoch(4), &Message::Open { epoch: Epoch(4) }));
-            assert!(!peers.make_way(node(1), Epoch(4)).await);
+            assert!(!peers.make_way(node(1), 2, Epoch(4)).await);
             assert!(other_task.await.unwrap_err().is_cancelled());
             old_task.abort();
+        });
+    }
+
+    #[test]
+    fn a_connection_of_the_same_network_ends_when_its_successor_speaks() {
+        on_one_thread(async {
+            let peers = peers();
+            let (old, old_task) = connection(1, 1, 0, 4);
+            let (other, other_task) = connection(2, 1, 1, 4);
+            let (new, new_task) = connection(3, 1, 0, 4);
+            for connection in [old, other] {
+                peers.enter(node(1), connection);
+            }
+            assert!(peers.make_way(node(1), 1, Epoch(4)).await);
+            peers.enter(node(1), new);
+            tokio::task::yield_now().await;
+            assert!(!old_task.is_finished(), "the new one has said nothing");
+            assert!(peers.make_way(node(1), 1, Epoch(4)).await);
+            assert!(peers.make_way(node(1), 3, Epoch(4)).await);
+            assert!(old_task.await.unwrap_err().is_cancelled());
+            assert!(!other_task.is_finished() && !new_task.is_finished());
         });
     }
 
@@ -300,7 +336,7 @@ mod tests {
             let order = Rc::new(RefCell::new(Vec::new()));
             let (inbound, done) = (peers.clone(), order.clone());
             let newer = tokio::task::spawn_local(async move {
-                assert!(inbound.make_way(node(1), Epoch(5)).await);
+                assert!(inbound.make_way(node(1), 2, Epoch(5)).await);
                 done.borrow_mut().push("new");
             });
             tokio::task::yield_now().await;

@@ -4,8 +4,11 @@
 //! Always holds: all connections in use belong to the same reconfiguration, or to an earlier one than what is staged;
 //! once the first of a later one is used, those of the earlier are finished.
 
+use super::FULL_EVERY;
 use super::beats::Beats;
+use super::packets::Packets;
 use super::sealed::Sealer;
+use super::segments::TcpInfo;
 use super::version::Version;
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
@@ -34,12 +37,27 @@ pub(super) struct Link {
     pub epoch: Epoch,
     pub key: AuthkeyId,
     pub address: SocketAddr,
+    /// What it was limited to, if it was; and how large its packets are, which it has proven.
+    pub limit_bytes: Option<u32>,
+    pub packet_bytes: u32,
+    /// Largest payload of a segment.
+    pub segment_bytes: usize,
     pub beats: Beats,
     /// Tells the task that holds the connection to let it drain and end.
     pub retired: Rc<Notify>,
 }
 
 impl Link {
+    /// Puts bytes that carry nothing before a heartbeat whose answer is to prove that packets of full size pass. What waits to be
+    /// sent proves that by itself.
+    pub fn pad_if_due(&mut self) {
+        if self.beats.is_full_due(FULL_EVERY) && self.outbox.is_empty() {
+            let (sealer, bytes) = (&mut self.sealer, self.segment_bytes);
+            // A sealer that seals no more says so with the heartbeat.
+            let _ = self.outbox.append(|out| sealer.pad(bytes, out));
+        }
+    }
+
     fn retire(self) {
         self.retired.notify_one();
     }
@@ -55,6 +73,8 @@ pub(super) struct Network {
     pub staged: RefCell<Option<Link>>,
     /// Why there is no connection.
     pub trouble: RefCell<String>,
+    /// How large packets may be.
+    pub packets: Cell<Packets>,
     /// A newer key is to be tried once.
     pub rekey: Cell<bool>,
     /// Wakes the task that dials.
@@ -71,7 +91,7 @@ pub(super) struct Peer {
     /// There was a connection on it: that it carries no more is news.
     carried: Cell<bool>,
     /// A heartbeat without an answer for so long makes a link silent.
-    patience: Duration,
+    pub patience: Duration,
     quiet: RefCell<Quiet>,
 }
 
@@ -82,6 +102,7 @@ impl Peer {
             current: RefCell::default(),
             staged: RefCell::default(),
             trouble: RefCell::default(),
+            packets: Cell::default(),
             rekey: Cell::new(false),
             changed: Notify::new(),
         };
@@ -202,7 +223,10 @@ impl Peer {
                         epoch: link.epoch,
                         authkey: link.key.to_string(),
                     }),
-                    trouble: network.trouble.borrow().clone(),
+                    trouble: match network.packets.get().short_text() {
+                        Some(text) => format!("the network {text}"),
+                        None => network.trouble.borrow().clone(),
+                    },
                 }
             })
             .collect()
@@ -216,6 +240,23 @@ impl Network {
             Some(link) if link.beats.is_silent(now, patience) => LinkState::Silent,
             Some(_) => LinkState::Up,
         }
+    }
+
+    /// The connection in use, if its heartbeats are not answered and the oldest segment on its way was sent again in vain; with
+    /// the size of its packets.
+    pub fn stalled(&self, now: Instant, patience: Duration) -> Option<(LinkId, u32)> {
+        let current = self.current.borrow();
+        let link = current
+            .as_ref()
+            .filter(|link| link.beats.is_silent(now, patience))?;
+        let info = TcpInfo::of(link.outbox.socket()).ok()?;
+        info.is_stalled().then_some((link.id, link.packet_bytes))
+    }
+
+    /// Whether this is still the connection in use, and stalled.
+    pub fn is_stalled(&self, id: LinkId, patience: Duration) -> bool {
+        self.stalled(Instant::now(), patience)
+            .is_some_and(|(stalled, _)| stalled == id)
     }
 
     /// Lets `work` have the link of this name, if it is still there.
@@ -235,8 +276,11 @@ impl Network {
     pub fn is_served(&self, epoch: Epoch, mut is_valid: impl FnMut(AuthkeyId) -> bool) -> bool {
         let mut fits = |slot: &RefCell<Option<Link>>| {
             let link = slot.borrow();
-            link.as_ref()
-                .is_some_and(|link| link.epoch == epoch && is_valid(link.key))
+            link.as_ref().is_some_and(|link| {
+                link.epoch == epoch
+                    && is_valid(link.key)
+                    && link.limit_bytes == self.packets.get().limit_bytes()
+            })
         };
         let served = fits(&self.staged) || fits(&self.current);
         served && !self.rekey.get()

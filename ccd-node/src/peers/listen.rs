@@ -5,6 +5,7 @@ use super::handshake::{self, CLEAR_BYTES, HANDSHAKE_FRAME_BYTES_MAX};
 use super::hello::{Hello, Identity};
 use super::inbound::{Connection, InboundPeers};
 use super::late::{LateAddress, Missing, bind_late};
+use super::measure::is_probe;
 use super::sealed::Opener;
 use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
@@ -231,7 +232,7 @@ async fn serve(
         return;
     };
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let mut claimed = None;
+    let mut claimed = Claimed::default();
     let proven = match timeout(UNPROVEN_PATIENCE, prove(&mut reader, &shared, &mut claimed)).await {
         Err(_) => Err("the handshake was not finished in time".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
@@ -240,7 +241,8 @@ async fn serve(
     shared.leave_unproven(number);
     let proven = match proven {
         Ok(proven) => proven,
-        Err(text) => return shared.complain(address, claimed, &text),
+        Err(text) if claimed.measures => return tracing::debug!(%address, "a peer's packet was lost: {text}"),
+        Err(text) => return shared.complain(address, claimed.node, &text),
     };
     let Proven {
         hello,
@@ -249,6 +251,15 @@ async fn serve(
         key,
     } = proven;
     let (node, epoch) = (hello.from, hello.epoch);
+    if is_probe(hello.network) {
+        tracing::debug!(%node, %address, "a peer measures packets");
+        let _ = timeout(
+            UNPROVEN_PATIENCE,
+            tokio::io::copy(&mut reader, &mut tokio::io::sink()),
+        )
+        .await;
+        return;
+    }
     tracing::info!(%node, %address, %epoch, version = version.0, authkey = %key, "peer connected");
     let id = shared.count.replace(shared.count.get() + 1);
     shared.inbound.enter(
@@ -261,6 +272,7 @@ async fn serve(
             key,
             from: address.ip(),
             heard_at: Instant::now(),
+            speaks: false,
             task,
         },
     );
@@ -330,6 +342,14 @@ impl Shared {
     }
 }
 
+/// Who a connection is from, and what for, as it says itself.
+#[derive(Debug, Default)]
+struct Claimed {
+    node: Option<NodeId>,
+    /// It only finds out how large packets may be.
+    measures: bool,
+}
+
 struct Proven {
     hello: Hello,
     opener: Opener,
@@ -341,7 +361,7 @@ struct Proven {
 async fn prove(
     reader: &mut BufReader<TcpStream>,
     shared: &Shared,
-    claimed: &mut Option<NodeId>,
+    claimed: &mut Claimed,
 ) -> anyhow::Result<Proven> {
     reader.get_ref().set_nodelay(true)?;
     let mut clear = [0; CLEAR_BYTES];
@@ -358,15 +378,21 @@ async fn prove(
     };
     let frame = read_frame(reader, HANDSHAKE_FRAME_BYTES_MAX).await?;
     let answer = handshake::answer(&shared.identity, &greeted, &frame, |hello, ephemeral, checked| {
-        *claimed = Some(hello.from);
+        claimed.node = Some(hello.from);
+        claimed.measures = checked.is_ok() && is_probe(hello.network);
         checked.and_then(|()| shared.inbound.admit(Instant::now(), hello, ephemeral))
     });
     reader.get_mut().write_all(&answer.bytes).await?;
     let (hello, channel) = answer.outcome?;
     let mut opener = Opener::new(channel.transport);
-    let proof = read_frame(reader, usize::from(u16::MAX))
-        .await
-        .and_then(|proof| opener.open_frame(&proof).map_err(io::Error::other));
+    let proof = read_frame(reader, usize::from(u16::MAX)).await;
+    if matches!(&proof, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof) {
+        anyhow::bail!(
+            "it ended before its first packet of full size came: if this comes again, see there whether the network loses large packets \
+             (`ccdadm status`)"
+        );
+    }
+    let proof = proof.and_then(|proof| opener.open_frame(&proof).map_err(io::Error::other));
     anyhow::ensure!(
         matches!(proof, Ok(None)),
         "it does not prove that its handshake is no recording; if this comes again and again, find out who is on that \
@@ -411,7 +437,7 @@ impl Reading {
             {
                 return error;
             }
-            if !shared.inbound.make_way(from, epoch).await {
+            if !shared.inbound.make_way(from, self.id, epoch).await {
                 return anyhow::anyhow!("a later reconfiguration has its own");
             }
             if !shared.inbound.is_news(from, epoch, &message) {

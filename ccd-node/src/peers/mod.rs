@@ -8,6 +8,9 @@
 //! sealed.rs      messages of any length in sealed frames, and the answers to heartbeats
 //! beats.rs       whether a connection still carries
 //! ports.rs       a range of ports, and which to try next
+//! packets.rs     how large packets may be on the way to an address, as far as it was shown
+//! segments.rs    what the kernel knows of a connection's segments
+//! measure.rs     the largest packet that passes, looked for beside the connection in use
 //! link.rs        the ways to one peer, and which of them is used
 //! arrivals.rs    who has just come: a reason to dial it now
 //! dial.rs        this node's connections to each address of a peer: what it *sends* goes there
@@ -29,11 +32,14 @@ mod inbound;
 mod late;
 mod link;
 mod listen;
+mod measure;
+mod packets;
 mod ports;
 mod roster;
 #[cfg(test)]
 mod samples;
 mod sealed;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -42,6 +48,7 @@ pub use arrivals::Arrivals;
 pub use hello::{Digest, Identity};
 pub use late::LateAddress;
 pub use listen::{Listening, bind, listen};
+pub use packets::Packets;
 pub use roster::Roster;
 pub use version::{MessageError, Versions};
 
@@ -53,7 +60,7 @@ use ccd_core::protocol::Message;
 use link::{Link, Network, Peer};
 use ports::PortTurn;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -102,6 +109,8 @@ pub struct Pace {
     pub silence: Duration,
     /// Data that the peer's kernel has not acknowledged for so long ends the connection.
     pub unacknowledged: Duration,
+    /// A packet of full size that the peer's kernel has not acknowledged for so long is lost.
+    pub full: Duration,
     /// A peer's connection on which nothing comes for so long is closed.
     pub idle: Duration,
 }
@@ -116,6 +125,8 @@ impl Pace {
             pause: (heartbeat / 2).clamp(Duration::from_millis(20), Duration::from_millis(100)),
             silence: heartbeat * 7 / 4,
             unacknowledged: (lease * 2).clamp(Duration::from_secs(1), Duration::from_secs(30)),
+            // Longer than the 200 ms after which the kernel sends again what was lost by accident.
+            full: (lease / 4).clamp(Duration::from_millis(300), Duration::from_secs(2)),
             idle: (lease * 10).clamp(Duration::from_secs(10), Duration::from_secs(300)),
         }
     }
@@ -132,9 +143,22 @@ struct Calling {
     links: Cell<u64>,
     /// Peers with a new connection, until the event loop has heard of it.
     reachable: RefCell<BTreeSet<NodeId>>,
+    /// What was found of the size of packets, until the event loop has heard of it.
+    found: RefCell<VecDeque<PacketsFound>>,
     bell: Bell,
     arrivals: Rc<Arrivals>,
 }
+
+/// What was found of the size of packets that a network to a peer passes.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketsFound {
+    pub node: NodeId,
+    pub address: SocketAddr,
+    pub packets: Packets,
+}
+
+/// One heartbeat of so many proves that packets of full size pass: an update must not be the first to find out that they do not.
+const FULL_EVERY: u64 = 10;
 
 /// All peers of this node.
 #[derive(Debug)]
@@ -155,6 +179,7 @@ impl Peers {
             epoch: Cell::default(),
             links: Cell::default(),
             reachable: RefCell::default(),
+            found: RefCell::default(),
             bell: bell.clone(),
             arrivals: Rc::default(),
         };
@@ -191,6 +216,25 @@ impl Peers {
     /// One to whom a connection was made since this was last asked.
     pub fn take_reachable(&self) -> Option<NodeId> {
         self.calling.reachable.borrow_mut().pop_first()
+    }
+
+    /// What was found of the size of packets since this was last asked: what is in trouble now, and what no longer is.
+    pub fn take_found(&self) -> Option<PacketsFound> {
+        self.calling.found.borrow_mut().pop_front()
+    }
+
+    /// Networks that do not pass packets of full size.
+    pub fn narrow(&self) -> Vec<PacketsFound> {
+        let networks =
+            (self.peers.iter()).flat_map(|peer| peer.networks.iter().map(|network| (peer.node, network)));
+        networks
+            .map(|(node, network)| PacketsFound {
+                node,
+                address: network.address,
+                packets: network.packets.get(),
+            })
+            .filter(|found| found.packets.is_trouble())
+            .collect()
     }
 
     /// Ends the connections to all but these.
@@ -249,8 +293,12 @@ impl Peers {
                 let now = Instant::now();
                 for network in &peer.networks {
                     if let Some(link) = &mut *network.current.borrow_mut() {
+                        link.pad_if_due();
                         self.put(to, link, message);
                         link.beats.on_sent(now);
+                    }
+                    if network.stalled(now, peer.patience).is_some() {
+                        network.changed.notify_one();
                     }
                 }
                 peer.choose(now);

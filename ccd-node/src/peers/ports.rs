@@ -79,7 +79,7 @@ impl PortTurn {
         let nobody = match error {
             DialError::Silent(_) => true,
             DialError::Connect(error) => error.kind() != io::ErrorKind::ConnectionRefused,
-            DialError::Cut(_) | DialError::Refused(_) => false,
+            DialError::Cut(_) | DialError::Refused(_) | DialError::Narrow { .. } => false,
         };
         self.wait = if nobody { SILENT_TURNS } else { 1 };
     }

@@ -3,7 +3,7 @@
 //! Messages go one way, from who dialed. The other way come only answers, one to each heartbeat: how many came by now.
 //!
 //! Inside the frames runs one stream: a length (u32, little-endian) and that many bytes for each message. An empty
-//! frame carries nothing and only proves the key. Memory grows with what has arrived, never with what a length
+//! frame carries nothing and only proves the key, and, with others, that packets of a size pass. Memory grows with what has arrived, never with what a length
 //! promises.
 
 use snow::TransportState;
@@ -50,6 +50,15 @@ impl Sealer {
     /// Appends the frame that proves the key.
     pub fn prove(&mut self, out: &mut Vec<u8>) -> Result<(), SealedError> {
         self.append_frame(&[], out)
+    }
+
+    /// Appends at least so many bytes of frames that carry nothing: what proves that packets of this size pass.
+    pub fn pad(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<(), SealedError> {
+        let end = out.len() + bytes;
+        while out.len() < end {
+            self.append_frame(&[], out)?;
+        }
+        Ok(())
     }
 
     /// Reads an answer: how many heartbeats the other side had then.
@@ -206,6 +215,8 @@ mod tests {
             let message: Vec<u8> = (0..len).map(|index| index as u8).collect();
             let mut wire = Vec::new();
             sealer.prove(&mut wire).unwrap();
+            sealer.pad(1_500, &mut wire).unwrap();
+            assert!(wire.len() > 1_500);
             sealer.seal(&message, &mut wire).unwrap();
             let frames = frames(&wire);
             let (last, before) = frames.split_last().unwrap();

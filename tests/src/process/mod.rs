@@ -7,6 +7,7 @@
 //!   node        TestNode: a daemon that is started, killed, stopped, continued and asked
 //!     ↓
 //!   network     Network: two namespaces and the link between them, which can be cut
+//!   narrow      Router: between the nodes of a cluster, with links that lose large packets
 //!   second_network   another network between the nodes; cut with notice and without
 //!   stranger    who is no node: speaks byte by byte, listens in a node's place, relays
 //!   switch      Switch: any number of namespaces, each of which can be unplugged or deafened
@@ -32,6 +33,7 @@ pub mod cluster;
 pub mod device;
 pub mod follower;
 pub mod library;
+pub mod narrow;
 pub mod network;
 pub mod node;
 pub mod programs;

@@ -18,6 +18,7 @@
 //! shares.rs       what one user takes of reads and dry runs
 //! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
 //! fairness.rs     users whose requests are allowed and heavy
+//! packets.rs      networks that lose large packets
 //! late.rs         what a boot brings late, and what the system limits
 //! ```
 
@@ -37,6 +38,7 @@ mod library;
 mod metrics;
 mod networks;
 mod nodes;
+mod packets;
 mod pages;
 mod partition;
 mod quorum;
