@@ -27,7 +27,16 @@ impl StaticDatabase {
             key: key.clone(),
             columns: columns.clone(),
         });
-        let rows = init.rows().iter().cloned().map(Op::Add);
+        let rows = init.rows().iter().map(|row| {
+            let columns = init.formats().iter().find(|(key, _)| *key == row.key);
+            let mut row = row.clone();
+            // A NODE row may leave out its id.
+            let count = columns
+                .map_or(0, |(_, columns)| columns.len())
+                .max(row.values.len());
+            row.values.resize(count, String::new());
+            Op::Add(row)
+        });
         let update = Update {
             request: RequestId::default(),
             who: Who::default(),

@@ -6,10 +6,12 @@
 mod per_device;
 mod region;
 mod request;
+mod server;
 
 pub use per_device::PerDevice;
 pub use region::{RegionId, Regions};
 pub use request::{MalformedRequestId, PublicRequestId, RequestId};
+pub use server::{ServerId, Servers};
 
 use core::fmt;
 use serde::{Deserialize, Serialize};

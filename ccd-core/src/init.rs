@@ -30,13 +30,13 @@ pub use rows::unsuited;
 pub use text::INIT_BYTES_MAX;
 
 use crate::database::{Key, Row, format_text};
-use crate::ids::{ClusterId, DeviceRole, DeviceSet, NodeId, NodeSet};
+use crate::ids::{ClusterId, DeviceRole, DeviceSet, NodeId, NodeSet, ServerId, Servers};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
-use rows::is_reserved;
+use rows::{NODE_COLUMNS_MIN, is_reserved};
 use text::Line;
 
 /// Most characters of the name of a cluster or node: it becomes part of file names.
@@ -45,10 +45,10 @@ pub const NAME_CHARS_MAX: usize = 63;
 /// Most addresses of one node.
 pub const ADDRESSES_MAX: usize = 8;
 
-/// The keys that ccd itself reads, with their columns. Their format rows may be left out.
+/// The keys that ccd itself reads, with their columns. Their format rows may be left out, and so may the last column of a NODE row.
 pub const RESERVED: [(&str, &[&str]); 6] = [
     ("CLUSTER", &["name", "id"]),
-    ("NODE", &["number", "name"]),
+    ("NODE", &["number", "name", "id"]),
     ("ADDRESS", &["node", "address", "port"]),
     ("DEVICE", &["role", "path"]),
     ("OPTION", &["name", "value"]),
@@ -60,6 +60,8 @@ pub const RESERVED: [(&str, &[&str]); 6] = [
 pub struct NodeInit {
     pub id: NodeId,
     pub name: String,
+    /// Which server the number was given to.
+    pub server: ServerId,
     pub addresses: Vec<SocketAddr>,
 }
 
@@ -136,6 +138,12 @@ impl ClusterInit {
         .check(!devices.is_empty())?;
         let nodes = rows::nodes(&numbered, options.port)?;
         let access = access::access(&numbered)?;
+        // Files of earlier releases are shown as they are.
+        if nodes.iter().all(|node| !node.server.is_known())
+            && let Some((_, columns)) = formats.iter_mut().find(|(key, _)| key.as_str() == "NODE")
+        {
+            columns.truncate(NODE_COLUMNS_MIN);
+        }
         Ok(Self {
             name,
             id,
@@ -172,6 +180,13 @@ impl ClusterInit {
     pub fn ips(&self) -> alloc::collections::BTreeSet<core::net::IpAddr> {
         let addresses = self.nodes.iter().flat_map(|node| &node.addresses);
         addresses.map(|address| address.ip().to_canonical()).collect()
+    }
+    pub fn servers(&self) -> Servers {
+        let mut servers = Servers::default();
+        for node in &self.nodes {
+            servers.set(node.id, node.server);
+        }
+        servers
     }
     pub fn node_set(&self) -> NodeSet {
         self.nodes.iter().map(|node| node.id).collect()

@@ -6,7 +6,7 @@
 
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, Stamp};
+use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, ServerId, Stamp};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -164,6 +164,8 @@ pub struct Host {
     pub lock: [u8; 16],
     /// Id of the hardware, or of the virtual machine, as the firmware tells it. Zeros: not known.
     pub hardware: [u8; 16],
+    /// The server that the node's number was given to, as the run's init database says.
+    pub server: ServerId,
 }
 
 impl Host {

@@ -3,6 +3,7 @@
 //! Called once at the start. What cannot be read is left out: a daemon then waits until its areas on the devices have stood still for a
 //! lease, which is always right.
 
+use ccd_core::ids::ServerId;
 use ccd_core::replica::{HOST_NAME_BYTES_MAX, Host};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -12,8 +13,8 @@ const MACHINE_PATH: &str = "/etc/machine-id";
 const HARDWARE_PATH: &str = "/sys/class/dmi/id/product_uuid";
 const BOOT_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
-/// This machine, and the lock of the state folder that this daemon holds.
-pub fn host(lock: &File) -> Host {
+/// This machine, the lock of the state folder that this daemon holds, and the server that its node's number was given to.
+pub fn host(lock: &File, server: ServerId) -> Host {
     let mut name = nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
@@ -30,6 +31,7 @@ pub fn host(lock: &File) -> Host {
         hardware: id(HARDWARE_PATH)
             .filter(|id| *id != [0xff; 16])
             .unwrap_or_default(),
+        server,
     }
 }
 
@@ -66,6 +68,7 @@ mod tests {
         assert_eq!(id("uninitialized\n"), None);
         assert_eq!(id("é123456789abcdef0123456789abcdef"), None);
         let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let host = |lock| super::host(lock, ServerId(7));
         let run = host(&first);
         assert!(!run.name.is_empty() && run.lock != [0; 16]);
         assert!(run.has_lock_of(&host(&first)) && !run.has_lock_of(&host(&second)));

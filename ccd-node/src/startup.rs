@@ -112,6 +112,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         digest: Digest(file.digest),
         other: staged.as_ref().map(|staged| Digest(staged.digest)),
         added: NodeSet::EMPTY,
+        servers: file.servers,
     };
     let options = init.options();
     let settings = Settings {
@@ -122,7 +123,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         staged,
         devices: init.device_set(),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
-        host: crate::host::host(&lock),
+        host: crate::host::host(&lock, roster.servers.get(me)),
         heartbeat: options.heartbeat,
         lease: options.lease,
         fencing: options.fencing,

@@ -1,7 +1,7 @@
 //! Nodes added to and removed from a running cluster: one set of nodes decides, whatever dies or is cut off on the way.
 
 use ccd_core::client::{Refusal, RequestBody};
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, ServerId};
 use ccd_core::init::NodeEdit;
 use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::{AskEnd, is_done, refused};
@@ -158,7 +158,11 @@ fn votes_are_those_of_the_configuration_and_not_of_the_file() {
         let edit = |other: usize| NodeEdit::Remove {
             node: format!("node{other}"),
         };
-        cluster.servers[node].inits.file = one.edited(&edit(alone)).unwrap().edited(&edit(C)).unwrap();
+        cluster.servers[node].inits.file = one
+            .edited(&edit(alone), ServerId::default())
+            .unwrap()
+            .edited(&edit(C), ServerId::default())
+            .unwrap();
         cluster.start(node);
     }
     cluster.settle();

@@ -4,7 +4,7 @@
 //! Used by the protocol (`protocol/nodes`) and by whoever drives it. An [`InitFile`] always parses.
 
 use super::{ADDRESSES_MAX, ClusterInit, InitError};
-use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet};
+use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet, ServerId, Servers};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -19,6 +19,7 @@ pub struct InitFile {
     pub digest: [u8; 32],
     pub nodes: NodeSet,
     pub cluster: ClusterId,
+    pub servers: Servers,
     parsed: Arc<ClusterInit>,
 }
 
@@ -72,6 +73,7 @@ impl InitFile {
             digest: init.digest(),
             nodes: init.node_set(),
             cluster: init.id(),
+            servers: init.servers(),
             parsed: Arc::new(init),
         })
     }
@@ -85,17 +87,17 @@ impl InitFile {
         ClusterInit::clone(&self.parsed)
     }
 
-    /// The file after this edit.
+    /// The file after this edit; a node that is added gets this id with its number.
     ///
     /// # Errors
     /// When no such node can be added or removed, or the result is no init database.
-    pub fn edited(&self, edit: &NodeEdit) -> Result<Self, InitError> {
+    pub fn edited(&self, edit: &NodeEdit, server: ServerId) -> Result<Self, InitError> {
         match edit {
             NodeEdit::Add {
                 number,
                 name,
                 addresses,
-            } => self.with_node(*number, name, addresses),
+            } => self.with_node(*number, name, server, addresses),
             NodeEdit::Remove { node } => self.without_node(node),
         }
     }
@@ -104,6 +106,7 @@ impl InitFile {
         &self,
         number: Option<NodeId>,
         name: &str,
+        server: ServerId,
         addresses: &[NodeAddress],
     ) -> Result<Self, InitError> {
         let free = || NodeId::all().find(|node| !self.nodes.contains(*node));
@@ -113,7 +116,11 @@ impl InitFile {
         };
         // Before they become part of lines: a name or a value must not make further rows.
         super::check_name(name).map_err(|why| InitError::new(None, format!("node {name:?}"), why))?;
-        let row = format!("NODE:{number}:{name}");
+        let row = if server.is_known() {
+            format!("NODE:{number}:{name}:{server}")
+        } else {
+            format!("NODE:{number}:{name}")
+        };
         let mut lines = insert(self.text.lines().collect(), "NODE", &[row.as_str()]);
         let rows: Vec<String> = (addresses.iter())
             .map(|address| {
@@ -132,11 +139,13 @@ impl InitFile {
             let why = "there is no such node";
             return Err(InitError::new(None, format!("node {number_or_name:?}"), why));
         };
-        let named = [
-            format!("NODE:{}:{}", node.id, node.name),
-            format!("ADDRESS:{}:", node.name),
-        ];
-        let stays = |line: &&str| *line != named[0] && !line.starts_with(&named[1]);
+        let row = format!("NODE:{}:{}", node.id, node.name);
+        let address = format!("ADDRESS:{}:", node.name);
+        let is_row = |line: &str| {
+            line.strip_prefix(&row)
+                .is_some_and(|id| id.is_empty() || id.starts_with(':'))
+        };
+        let stays = |line: &&str| !is_row(line) && !line.starts_with(&address);
         let lines: Vec<&str> = self.text.lines().filter(stays).collect();
         Self::parse(&text_of(&lines))
     }
@@ -186,7 +195,10 @@ mod tests {
     #[test]
     fn a_node_is_added_beside_the_others_and_removed_again_and_every_other_line_stays() {
         let added = file()
-            .edited(&add(None, "gamma", &["10.0.0.3", "[fd00::3]:7003"]))
+            .edited(
+                &add(None, "gamma", &["10.0.0.3", "[fd00::3]:7003"]),
+                ServerId::default(),
+            )
             .unwrap();
         let init = added.cluster_init();
         let gamma = init.node_named("gamma").unwrap();
@@ -194,14 +206,35 @@ mod tests {
         assert_eq!(gamma.addresses[1], "[fd00::3]:7003".parse().unwrap());
         assert!(added.text.contains("# a note of the operator"));
         assert_ne!(added.digest, file().digest);
-        assert_eq!(added.edited(&remove("gamma")).unwrap(), file());
-        assert_eq!(added.edited(&remove("2")).unwrap(), file());
+        assert_eq!(
+            added.edited(&remove("gamma"), ServerId::default()).unwrap(),
+            file()
+        );
+        assert_eq!(added.edited(&remove("2"), ServerId::default()).unwrap(), file());
+    }
+
+    #[test]
+    fn a_number_that_is_given_again_is_given_to_another_server() {
+        let id = |number| ServerId(number);
+        let first = file().edited(&add(None, "gamma", &["10.0.0.3"]), id(7)).unwrap();
+        assert!(
+            first.text.contains("NODE:2:gamma:0000000000000007\n"),
+            "{}",
+            first.text
+        );
+        let gamma = NodeId::new(2).unwrap();
+        assert_eq!(first.servers.get(gamma), id(7));
+        let without = first.edited(&remove("gamma"), id(8)).unwrap();
+        assert_eq!(without, file());
+        let again = without.edited(&add(None, "gamma", &["10.0.0.3"]), id(9)).unwrap();
+        assert!(again.servers.get(gamma).differs_from(first.servers.get(gamma)));
+        assert_ne!(again.digest, first.digest);
     }
 
     #[test]
     fn the_next_free_number_is_taken_unless_one_is_given() {
-        let without = file().edited(&remove("alpha")).unwrap();
-        let numbered = |edit: NodeEdit| without.edited(&edit).unwrap().nodes.bits();
+        let without = file().edited(&remove("alpha"), ServerId::default()).unwrap();
+        let numbered = |edit: NodeEdit| without.edited(&edit, ServerId::default()).unwrap().nodes.bits();
         assert_eq!(numbered(add(None, "gamma", &["10.0.0.3"])), 0b11);
         assert_eq!(numbered(add(Some(31), "gamma", &["10.0.0.3"])), 1 << 31 | 0b10);
     }
@@ -218,11 +251,14 @@ mod tests {
             (remove("gamma"), "no such node"),
         ];
         for (edit, why) in table {
-            let error = file().edited(&edit).unwrap_err().to_string();
+            let error = file().edited(&edit, ServerId::default()).unwrap_err().to_string();
             assert!(error.contains(why), "{edit:?}: {error}");
         }
-        let alone = file().edited(&remove("alpha")).unwrap();
-        assert!(alone.edited(&remove("beta")).is_err(), "a cluster has a node");
+        let alone = file().edited(&remove("alpha"), ServerId::default()).unwrap();
+        assert!(
+            alone.edited(&remove("beta"), ServerId::default()).is_err(),
+            "a cluster has a node"
+        );
         for wrong in ["", "host", "10.0.0.1:0", "10.0.0.1:99999", "10.0.0.1\nNODE:7:x"] {
             wrong.parse::<NodeAddress>().unwrap_err();
         }
@@ -234,11 +270,14 @@ mod tests {
         for number in 2..NODES_MAX {
             let address = format!("10.0.1.{number}");
             file = file
-                .edited(&add(None, &format!("n{number}"), &[&address]))
+                .edited(
+                    &add(None, &format!("n{number}"), &[&address]),
+                    ServerId::default(),
+                )
                 .unwrap();
         }
         let error = file
-            .edited(&add(None, "more", &["10.0.2.1"]))
+            .edited(&add(None, "more", &["10.0.2.1"]), ServerId::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains("32 nodes"), "{error}");

@@ -2,7 +2,7 @@
 
 use super::{ADDRESSES_MAX, DeviceInit, InitError, NodeInit, RESERVED, check_name};
 use crate::database::{Key, Row};
-use crate::ids::{ClusterId, DeviceRole, NodeId};
+use crate::ids::{ClusterId, DeviceRole, NodeId, ServerId};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -19,6 +19,18 @@ pub(super) fn is_reserved(key: &Key) -> bool {
 fn reserved_columns(key: &Key) -> Option<&'static [&'static str]> {
     let found = RESERVED.iter().find(|(reserved, _)| *reserved == key.as_str());
     found.map(|(_, columns)| *columns)
+}
+
+/// Number and name.
+pub(super) const NODE_COLUMNS_MIN: usize = 2;
+
+/// How many columns a row must have: the id of a NODE row came later, and files without it are read.
+pub(super) fn required_columns(key: &Key, count: usize) -> usize {
+    if key.as_str() == "NODE" {
+        NODE_COLUMNS_MIN
+    } else {
+        count
+    }
 }
 
 pub(super) fn reserved_formats() -> Vec<(Key, Vec<String>)> {
@@ -48,7 +60,12 @@ pub(super) fn add_format(
 ) -> Result<(), InitError> {
     let fail = |why: String| Err(InitError::new(Some(line), format!("format of {key}"), why));
     match reserved_columns(&key) {
-        Some(known) if known == columns => Ok(()),
+        Some(known)
+            if columns.len() >= required_columns(&key, known.len())
+                && (known.get(..columns.len())).is_some_and(|known| known == columns) =>
+        {
+            Ok(())
+        }
         Some(known) => fail(format!("this key has the columns {}", known.join(":"))),
         None if formats.iter().any(|(earlier, _)| *earlier == key) => fail("it is there twice".to_owned()),
         None => {
@@ -80,7 +97,7 @@ pub(super) fn check_shape(formats: &[(Key, Vec<String>)], line: u32, row: &Row) 
             ),
         ));
     };
-    if row.values.len() == columns.len() {
+    if (required_columns(&row.key, columns.len())..=columns.len()).contains(&row.values.len()) {
         return Ok(());
     }
     Err(InitError::new(
@@ -137,7 +154,15 @@ fn parse_cluster_id(text: &str) -> Option<ClusterId> {
 
 pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit>, InitError> {
     let mut nodes: Vec<NodeInit> = Vec::new();
-    for (line, [given, name]) in of_key(rows, "NODE") {
+    let given =
+        (rows.iter().filter(|(_, row)| row.key.as_str() == "NODE")).filter_map(|(line, row)| {
+            match row.values.as_slice() {
+                [number, name] => Some((*line, number, name, "")),
+                [number, name, server] => Some((*line, number, name, server.as_str())),
+                _ => None,
+            }
+        });
+    for (line, given, name, server) in given {
         let fail = |why: String| Err(InitError::new(Some(line), format!("node {name:?}"), why));
         let number = given.parse().ok().and_then(NodeId::new);
         let Some(id) = number.filter(|id| format!("{id}") == *given) else {
@@ -149,9 +174,24 @@ pub(super) fn nodes(rows: &[Numbered], default_port: u16) -> Result<Vec<NodeInit
         if nodes.iter().any(|node| node.id == id || node.name == *name) {
             return fail(format!("another node has the number {id} or this name"));
         }
+        let server = match server {
+            "" => ServerId::default(),
+            text => match ServerId::parse(text) {
+                Some(server) => server,
+                None => {
+                    return fail(format!(
+                        "its id {text:?} is not 16 lower-case hexadecimal digits, not all zero"
+                    ));
+                }
+            },
+        };
+        if server.is_known() && nodes.iter().any(|node| node.server == server) {
+            return fail(format!("another node has the id {server}"));
+        }
         nodes.push(NodeInit {
             id,
             name: name.clone(),
+            server,
             addresses: Vec::new(),
         });
     }

@@ -62,10 +62,19 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ("NODE:02:gamma", "\"02\" is not between 0 and 31"),
         ("NODE:-1:gamma", "is not between 0 and 31"),
         ("NODE:2:7up", "a name is a letter"),
+        (
+            "NODE:2:gamma:7",
+            "its id \"7\" is not 16 lower-case hexadecimal digits",
+        ),
+        ("NODE:2:gamma:0000000000000000", "not all zero"),
+        (
+            "NODE:2:gamma:00000000000000AB",
+            "is not 16 lower-case hexadecimal digits",
+        ),
         ("NODE:2:a/b", "a name is a letter"),
         (
             "NODE:2",
-            "line 11: the NODE row: it has 1 columns, and its format 2 (number, name)",
+            "line 11: the NODE row: it has 1 columns, and its format 3 (number, name, id)",
         ),
         (
             "ADDRESS:gamma:10.0.0.3:",
@@ -125,7 +134,7 @@ fn every_wrong_row_is_refused_with_its_line_and_reason() {
         ),
         ("NODE:1:beta", "row \"NODE:1:beta\": it is there twice"),
         ("SITE:x", "no SITE_fmt row before it"),
-        ("NODE_fmt:name:number", "this key has the columns number:name"),
+        ("NODE_fmt:name:number", "this key has the columns number:name:id"),
         ("SITE_fmt:a:a", "names the column a twice"),
         ("SITE_fmt:a:", "\"\" is no column name"),
         ("X_fmt_fmt:a", "ends in _fmt, which marks format rows"),
@@ -295,4 +304,36 @@ fn a_cluster_on_one_machine_has_loopback_addresses_and_a_mark_in_front_is_no_par
     let unsuited = |ip: &str| super::unsuited(ip.parse().expect("an address"));
     assert!(unsuited("169.254.7.1").is_some_and(|why| why.contains("link-local")));
     assert!(unsuited("10.0.0.1").is_none() && unsuited("127.0.0.1").is_none());
+}
+
+#[test]
+fn a_node_may_have_the_id_of_its_server_and_files_without_are_as_before() {
+    let text = |alpha: &str, format: &str| {
+        format!(
+            "CLUSTER:c:0123456789abcdef0123456789abcdef\n{format}NODE:0:a{alpha}\nNODE:1:b\nADDRESS:a:10.0.0.1:\nADDRESS:b:10.0.0.2:\n"
+        )
+    };
+    let old = ClusterInit::parse(&text("", "")).unwrap();
+    assert_eq!(old.servers(), Servers::default());
+    assert!(
+        old.to_text().contains("NODE_fmt:number:name\n"),
+        "{}",
+        old.to_text()
+    );
+    // What earlier releases compute of the same rows.
+    assert_eq!(
+        old.digest(),
+        ClusterInit::parse(&text("", "NODE_fmt:number:name\n"))
+            .unwrap()
+            .digest()
+    );
+    for format in ["", "NODE_fmt:number:name\n", "NODE_fmt:number:name:id\n"] {
+        let new = ClusterInit::parse(&text(":00000000000000ab", format)).unwrap();
+        assert_eq!(new.node_named("a").unwrap().server, ServerId(0xab));
+        assert_eq!(new.node_named("b").unwrap().server, ServerId::default());
+        assert_ne!(new.digest(), old.digest());
+        let again = ClusterInit::parse(&new.to_text()).unwrap();
+        assert_eq!(again, new);
+        assert_eq!(again.digest(), new.digest());
+    }
 }

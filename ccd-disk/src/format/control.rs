@@ -7,7 +7,7 @@ use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
 };
-use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Regions, Stamp};
+use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Regions, ServerId, Stamp};
 use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host};
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -69,6 +69,9 @@ struct RawHeartbeat {
     moved_name_len_bytes: u8,
     host: RawHost,
     moved_from: RawHost,
+    /// The servers that have the node's number, as the runs on these hosts knew it.
+    server: U64,
+    moved_server: U64,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -85,7 +88,7 @@ const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
 const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
 
 const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
-const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>());
+const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16);
 
 impl RawHost {
     /// As it is stored, and the length of its name.
@@ -100,7 +103,7 @@ impl RawHost {
         (raw, text.len() as u8)
     }
 
-    fn host(&self, name_len_bytes: u8) -> Option<Host> {
+    fn host(&self, name_len_bytes: u8, server: U64) -> Option<Host> {
         let name = std::str::from_utf8(self.name.get(..name_len_bytes.into())?).ok()?;
         Some(Host {
             // Another machine wrote it, and a terminal may show it.
@@ -108,6 +111,7 @@ impl RawHost {
             machine: self.machine,
             lock: self.lock,
             hardware: self.hardware,
+            server: ServerId(server.get()),
         })
     }
 }
@@ -135,6 +139,8 @@ impl Control for Heartbeat {
             moved_name_len_bytes,
             host,
             moved_from,
+            server: self.host.server.0.into(),
+            moved_server: self.moved_from.as_ref().map_or(0, |host| host.server.0).into(),
         }
         .as_bytes()
         .to_vec()
@@ -153,7 +159,7 @@ impl Control for Heartbeat {
             .filter(|_| is_known_length)?
             .copy_from_slice(payload);
         let raw = RawHeartbeat::read_from_bytes(&whole).ok()?;
-        let moved_from = raw.moved_from.host(raw.moved_name_len_bytes)?;
+        let moved_from = raw.moved_from.host(raw.moved_name_len_bytes, raw.moved_server)?;
         Some(Self {
             incarnation: Incarnation(raw.incarnation.get()),
             sequence: raw.sequence.get(),
@@ -163,7 +169,7 @@ impl Control for Heartbeat {
             },
             serving: bool_from(raw.serving)?,
             hears: NodeSet::from_bits(raw.hears.get()),
-            host: raw.host.host(raw.host_name_len_bytes)?,
+            host: raw.host.host(raw.host_name_len_bytes, raw.server)?,
             moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
         })
     }
@@ -510,6 +516,7 @@ mod tests {
         #[test]
         fn heartbeats_round_trip(
             incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], lock: [u8; 16], hardware: [u8; 16], moved: bool,
+            server: u64,
         ) {
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
@@ -517,8 +524,8 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
-                host: Host { name: name.clone(), machine, lock, hardware },
-                moved_from: moved.then_some(Host { name, machine: lock, lock: hardware, hardware: machine }),
+                host: Host { name: name.clone(), machine, lock, hardware, server: ServerId(server) },
+                moved_from: moved.then_some(Host { name, machine: lock, lock: hardware, hardware: machine, server: ServerId(!server) }),
             };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()), Some(heartbeat));
         }

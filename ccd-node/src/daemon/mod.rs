@@ -415,6 +415,7 @@ impl Daemon {
             digest: Digest(init.digest),
             other: Some(before),
             added,
+            servers: init.servers,
         };
         self.init = adopted;
         self.peers.keep_only(init.nodes);

@@ -151,7 +151,9 @@ fn about_row(key: &str) -> String {
             "The cluster's name, and its id of 32 hexadecimal digits, which `ccdadm setup` draws. Exactly one."
         }
         "NODE" => {
-            "A node's number, from 0 to 31, and its name. The lowest-numbered node that takes part is the master."
+            "A node's number, from 0 to 31, its name, and the id of the server that the number was given to: 16 hexadecimal digits, which \
+             `ccdadm setup` and `ccdctl add-node` draw. The id tells a server that was removed from one that got its number later; it may be \
+             left out. The lowest-numbered node that takes part is the master."
         }
         "ADDRESS" => {
             "Where a node listens for the others; the port may be empty. Several rows of a node are several networks, in order \

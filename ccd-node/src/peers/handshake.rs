@@ -166,7 +166,7 @@ impl Dialing {
         if frame == self.first {
             return Err(HandshakeError::Reflected);
         }
-        let verdict: Verdict = open(&mut self.noise, frame, self.key)?;
+        let verdict: Verdict = open(&mut self.noise, frame, self.key, 0)?;
         match verdict {
             Verdict::Accepted { oldest, newest } => {
                 let listener = Versions {
@@ -268,7 +268,7 @@ fn try_answer(
     let mut noise = builder(key, &prologue(&clear.to_bytes()))?
         .build_responder()
         .map_err(noise_error)?;
-    let hello: Hello = open(&mut noise, frame, clear.key)?;
+    let hello: Hello = open(&mut noise, frame, clear.key, HELLO_GREW_BYTES)?;
     let ephemeral = frame.first_chunk().ok_or(HandshakeError::Malformed)?;
     let checked = admit(&hello, *ephemeral, identity.check(&hello));
     let verdict = match &checked {
@@ -327,19 +327,26 @@ fn append_frame(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -
 }
 
 /// Later versions may say more than this one reads.
+/// What hellos of earlier releases lack at their end: two ids, which are not known where they are zero.
+const HELLO_GREW_BYTES: usize = 2;
+
+/// Reads what came, with so many zeros behind it.
 fn open<T: serde::de::DeserializeOwned>(
     noise: &mut HandshakeState,
     frame: &[u8],
     id: AuthkeyId,
+    zeros: usize,
 ) -> Result<T, HandshakeError> {
-    let mut payload = [0; HANDSHAKE_FRAME_BYTES_MAX];
+    let mut payload = [0; HANDSHAKE_FRAME_BYTES_MAX + HELLO_GREW_BYTES];
     let len_bytes = noise
-        .read_message(frame, &mut payload)
+        .read_message(frame, &mut payload[..HANDSHAKE_FRAME_BYTES_MAX])
         .map_err(|error| match error {
             snow::Error::Decrypt => HandshakeError::NotProven { id },
             other => noise_error(other),
         })?;
-    match postcard::take_from_bytes(&payload[..len_bytes]) {
+    // Behind the plain text lies what was left of its authentication.
+    payload[len_bytes..len_bytes + zeros].fill(0);
+    match postcard::take_from_bytes(&payload[..len_bytes + zeros]) {
         Ok((value, _)) => Ok(value),
         Err(_) => Err(HandshakeError::Malformed),
     }

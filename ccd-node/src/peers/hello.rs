@@ -5,7 +5,7 @@
 use super::roster::Roster;
 use super::version::Versions;
 use ccd_client::files::Authkeys;
-use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId};
+use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fmt;
@@ -27,6 +27,9 @@ pub struct Hello {
     pub epoch: Epoch,
     /// Of the init database that is stored for a change of nodes, or was gone by before.
     pub init_other: Option<Digest>,
+    /// Which server the dialer is, and which it takes the listener for.
+    pub server: ServerId,
+    pub to_server: ServerId,
 }
 
 /// Of an init database; shown by its first half.
@@ -104,6 +107,17 @@ pub enum Mismatch {
          node (`ccdctl add-node` on a node of the cluster gives it a number of its own)"
     )]
     NumberReused(NodeId),
+    #[error(
+        "the number {node} was given to two servers, one after the other: to {dialer} by the init database of the connecting node, to \
+         {listener} by the other one's; find the server that was removed, stop ccdd there and leave its state folder alone (`ccdctl \
+         add-node` on a node of the cluster gives it a number of its own); a server that was not removed has an old init.ccd: copy \
+         that of another node"
+    )]
+    OtherServer {
+        node: NodeId,
+        dialer: ServerId,
+        listener: ServerId,
+    },
 }
 
 impl Identity {
@@ -118,6 +132,8 @@ impl Identity {
             network,
             epoch,
             init_other: roster.other,
+            server: roster.servers.get(self.me),
+            to_server: roster.servers.get(to),
         }
     }
 
@@ -139,6 +155,16 @@ impl Identity {
         }
         if !roster.owns_number(dialer.from, dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::NumberReused(dialer.from));
+        }
+        for (node, dialer) in [(dialer.from, dialer.server), (dialer.to, dialer.to_server)] {
+            let listener = roster.servers.get(node);
+            if dialer.differs_from(listener) {
+                return Err(Mismatch::OtherServer {
+                    node,
+                    dialer,
+                    listener,
+                });
+            }
         }
         if !roster.agrees(dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::InitDigest {

@@ -249,6 +249,8 @@ mod tests {
             network: 0,
             epoch: Epoch(1),
             init_other: None,
+            server: Default::default(),
+            to_server: Default::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who the peers are, and by which init databases they are known; changes while the daemon runs.
 
 use super::hello::Digest;
-use ccd_core::ids::{NodeId, NodeSet};
+use ccd_core::ids::{NodeId, NodeSet, Servers};
 
 /// A second digest counts while nodes are added or removed: some nodes go by the new init database before others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Roster {
     pub other: Option<Digest>,
     /// Nodes that came with the present one. A node that had one of their numbers before, and was removed, goes by an earlier one.
     pub added: NodeSet,
+    /// To which servers the present one gives the numbers.
+    pub servers: Servers,
 }
 
 impl Roster {
@@ -44,6 +46,7 @@ mod tests {
             digest,
             other,
             added: NodeSet::EMPTY,
+            servers: Servers::default(),
         };
         #[rustfmt::skip]
         let table = [
@@ -68,6 +71,7 @@ mod tests {
             digest: with_added,
             other: Some(without),
             added: NodeSet::of(node),
+            servers: Servers::default(),
         };
         // It has stored the init database that removed it, and never went by it.
         assert!(ours.agrees(with_removed, Some(without)));

@@ -24,6 +24,7 @@ pub fn roster(nodes: NodeSet, digest: u8) -> RefCell<Roster> {
         digest: Digest([digest; 32]),
         other: None,
         added: NodeSet::EMPTY,
+        servers: Default::default(),
     })
 }
 

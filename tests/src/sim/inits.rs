@@ -34,7 +34,8 @@ pub fn init_of(shape: Shape) -> InitFile {
         let (number, name) = (node.index(), name(node.index()));
         writeln!(
             text,
-            "NODE:{number}:{name}\nADDRESS:{name}:10.0.0.{}:",
+            "NODE:{number}:{name}:{:016x}\nADDRESS:{name}:10.0.0.{}:",
+            number + 1,
             number + 1
         )
         .expect("it is memory");

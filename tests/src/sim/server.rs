@@ -113,6 +113,7 @@ impl Server {
             machine: [machine; 16],
             lock: [machine; 16],
             hardware: [machine; 16],
+            server: self.inits.file.servers.get(self.id),
         }
     }
 

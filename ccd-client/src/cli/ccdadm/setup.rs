@@ -14,7 +14,7 @@ use crate::files::{self, Authkey, Authkeys};
 use crate::messages;
 use crate::places::Places;
 use ccd_core::database::{Key, Row, RowError};
-use ccd_core::ids::{ClusterId, DeviceRole};
+use ccd_core::ids::{ClusterId, DeviceRole, ServerId};
 use ccd_core::init::{ClusterInit, Fencing, NodeAddress};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -170,7 +170,17 @@ impl Setup {
                 return Err(usage(format!("--node {node}: it is not NAME=ADDRESS[:PORT]")));
             };
             if !names.contains(&name) {
-                rows.push(row("NODE", [&names.len().to_string(), name])?);
+                let number = names.len().to_string();
+                // The same as on the other nodes: a file of an earlier release has none.
+                let server = match before.and_then(|before| before.node_named(name)) {
+                    Some(known) => known.server,
+                    None => new_server_id()?,
+                };
+                rows.push(if server.is_known() {
+                    row("NODE", [&number, name, &server.to_string()])?
+                } else {
+                    row("NODE", [&number, name])?
+                });
                 names.push(name);
             }
             let NodeAddress { ip, port } = parse_address(address, terminal).map_err(usage)?;
@@ -325,6 +335,13 @@ fn new_cluster_id() -> Result<ClusterId, Stop> {
     let mut bytes = [0; 16];
     files::random(&mut bytes).map_err(|error| Stop::new(&messages::INTERNAL, DOING, error.to_string()))?;
     Ok(ClusterId(bytes))
+}
+
+/// Tells this server from any other that gets its number later.
+fn new_server_id() -> Result<ServerId, Stop> {
+    let mut bytes = [0; 8];
+    files::random(&mut bytes).map_err(|error| Stop::new(&messages::INTERNAL, DOING, error.to_string()))?;
+    Ok(ServerId(u64::from_le_bytes(bytes).max(1)))
 }
 
 /// An absolute path as text: the init database is read in any folder.

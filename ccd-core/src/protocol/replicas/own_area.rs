@@ -14,7 +14,7 @@
 //!
 //! Owns `ReplicaView::own_area` and `other_run`.
 
-use crate::ids::{DeviceRole, Incarnation, NodeId, Replica};
+use crate::ids::{DeviceRole, Incarnation, NodeId, Replica, ServerId};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::replica::{AreaSurvey, Heartbeat, Host};
@@ -72,8 +72,17 @@ impl OtherRun {
         }
     }
 
-    /// For people.
-    pub fn text(&self, me: NodeId) -> String {
+    /// For people; `server` is which one has this run's number by its own init database.
+    pub fn text(&self, me: NodeId, server: ServerId) -> String {
+        let theirs = self.host.server;
+        if server.differs_from(theirs) {
+            return format!(
+                "the number {me} was given to two servers, one after the other, and the other one (id {theirs}, host {}; this one is {server}) \
+                 writes to this node's area on the {}: stop ccdd on the one that was removed (`ccdctl add-node` on a node of the cluster \
+                 gives it a number of its own); this one stays closed until the other has been stopped for a lease",
+                self.host.name, self.role
+            );
+        }
         let name = match self.host.name.as_str() {
             "" => "not known",
             name => name,
@@ -306,7 +315,7 @@ impl Node {
                 };
             }
         }
-        let text = other.text(self.me());
+        let text = other.text(self.me(), self.settings.host.server);
         self.stop_serving(&text);
         self.proposal = None;
         self.install = None;
@@ -320,7 +329,7 @@ impl Node {
     }
 
     fn found_other_run(&mut self, other: OtherRun) {
-        let text = other.text(self.me());
+        let text = other.text(self.me(), self.settings.host.server);
         if self
             .other_run
             .as_ref()
@@ -356,6 +365,8 @@ impl Node {
 
     /// Another run of this node lives: this one does nothing.
     pub(in crate::protocol) fn other_run_text(&self) -> Option<String> {
-        self.other_run.as_ref().map(|other| other.text(self.me()))
+        self.other_run
+            .as_ref()
+            .map(|other| other.text(self.me(), self.settings.host.server))
     }
 }

@@ -5,7 +5,7 @@ use super::super::samples::{self, key, node, roster};
 use super::super::sealed::{Opener, Sealer};
 use super::*;
 use ccd_client::files::Authkeys;
-use ccd_core::ids::{ClusterId, Incarnation, NodeSet};
+use ccd_core::ids::{ClusterId, Incarnation, NodeSet, ServerId};
 use proptest::prelude::*;
 
 fn identity(me: u8) -> Identity {
@@ -254,6 +254,61 @@ fn what_a_later_release_adds_to_a_hello_is_not_looked_at() {
     append_frame(&mut noise, &hello, &mut bytes).unwrap();
     let (hello, channel) = respond(&identity(1), &bytes).outcome.unwrap();
     assert_eq!((hello.from, channel.version), (node(0), Version(1)));
+}
+
+#[test]
+fn a_hello_of_an_earlier_release_names_no_servers() {
+    let dialer = identity(0);
+    let key = key(9);
+    let clear = Clear {
+        versions: versions(1, 1),
+        key: key.id(),
+    };
+    let mut bytes = clear.to_bytes().to_vec();
+    let mut noise = (builder(&key, &prologue(&bytes)).unwrap().build_initiator()).unwrap();
+    let hello = dialer.hello(node(1), 0, Epoch(3));
+    let mut earlier = postcard::to_allocvec(&hello).unwrap();
+    assert_eq!(earlier.pop(), Some(0));
+    assert_eq!(earlier.pop(), Some(0));
+    append_frame(&mut noise, &earlier, &mut bytes).unwrap();
+    let listener = identity(1);
+    (listener.roster.borrow_mut().servers).set(node(0), ServerId(5));
+    let (read, _) = respond(&listener, &bytes).outcome.unwrap();
+    assert_eq!(read, hello);
+}
+
+#[test]
+fn servers_that_had_one_number_after_the_other_are_told_apart() {
+    let with = |me, servers: [u64; 2]| {
+        let identity = identity(me);
+        for (number, server) in (0..).zip(servers) {
+            (identity.roster.borrow_mut().servers).set(node(number), ServerId(server));
+        }
+        identity
+    };
+    #[rustfmt::skip]
+    let table = [
+        ("both know both",                [5, 7], [5, 7], None),
+        ("neither knows",                 [0, 0], [0, 0], None),
+        ("one has a file without ids",    [0, 0], [5, 7], None),
+        ("the dialer was removed",        [4, 7], [5, 7], Some(0)),
+        ("the listener was removed",      [5, 7], [5, 6], Some(1)),
+    ];
+    for (situation, dialer, listener, wrong) in table {
+        let (dialed, answered) = meet(&with(0, dialer), 1, &with(1, listener));
+        let found = match (dialed, answered) {
+            (Ok(_), Ok(_)) => None,
+            (Err(HandshakeError::Mismatch(one)), Err(HandshakeError::Mismatch(other))) => {
+                assert_eq!(one, other, "{situation}");
+                match one {
+                    Mismatch::OtherServer { node, .. } => Some(u8::from(node)),
+                    other => panic!("{situation}: {other}"),
+                }
+            }
+            (dialed, answered) => panic!("{situation}: {:?}, {:?}", dialed.err(), answered.err()),
+        };
+        assert_eq!(found, wrong, "{situation}");
+    }
 }
 
 #[test]

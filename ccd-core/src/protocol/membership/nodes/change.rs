@@ -5,7 +5,7 @@
 use crate::client::{Answer, ClientToken, Refusal};
 use crate::configuration::votes;
 use crate::configuration::{Configuration, Mode};
-use crate::ids::{DeviceSet, NodeId, NodeSet, Replica, RequestId};
+use crate::ids::{DeviceSet, NodeId, NodeSet, Replica, RequestId, ServerId};
 use crate::init::{InitFile, NodeEdit};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
@@ -56,7 +56,7 @@ impl Node {
             self.end_change(origin, Err(refusal));
             return;
         }
-        let staying = match self.settings.init.edited(&edit) {
+        let staying = match self.settings.init.edited(&edit, ServerId::default()) {
             Ok(init) => self.known.members.intersection(init.nodes),
             Err(error) => {
                 self.end_change(
@@ -184,9 +184,10 @@ impl Node {
                 self.known.nodes
             ));
         }
-        let init = (self.settings.init.edited(edit)).map_err(|error| Refusal::Unsafe {
-            why: error.to_string(),
-        })?;
+        let init =
+            (self.settings.init.edited(edit, self.new_server_id())).map_err(|error| Refusal::Unsafe {
+                why: error.to_string(),
+            })?;
         let stays = init.nodes.intersection(self.settings.nodes);
         let active =
             |node: &NodeId| *node == self.me() || self.known.members.contains(*node) && self.linked(*node);
@@ -244,6 +245,21 @@ impl Node {
             });
         }
         Ok(init)
+    }
+
+    /// For the server that is added now. The incarnation of this run is random, and no two changes of nodes are made in one epoch.
+    fn new_server_id(&self) -> ServerId {
+        let mut hasher = blake3::Hasher::new_derive_key("ccd server id, version 1");
+        hasher.update(&self.settings.cluster.0);
+        for number in [self.settings.incarnation.0, self.known.epoch.0, self.date.0] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let digest = hasher.finalize();
+        let id = digest
+            .as_bytes()
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        ServerId(id.max(1))
     }
 
     pub(super) fn end_change(&mut self, origin: Origin, result: Result<(), Refusal>) {
