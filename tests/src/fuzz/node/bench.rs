@@ -129,6 +129,7 @@ impl Bench {
                 machine,
                 lock: machine,
                 hardware: machine,
+                server: init.servers.get(node_id(server)),
             },
             heartbeat: HEARTBEAT,
             lease: LEASE,
@@ -140,6 +141,9 @@ impl Bench {
             image_chunk_bytes: 512,
             update_bytes_whole_max: if self.kind.pieces { 0 } else { 1 << 20 },
             sync_timeout: LEASE,
+            // Some of what is asked for is worked out beside the loop.
+            read_budget: 8,
+            update_budget: 2,
         }
     }
 
@@ -230,7 +234,15 @@ impl Bench {
                     self.queue(server, Event::Message { from, message });
                 }
             }
-            Action::Reply { .. } | Action::StopCommand { .. } | Action::Record(_) | Action::Committed(_) => {}
+            Action::Work { ticket, work } => {
+                let worked = work.run();
+                self.queue(server, Event::Worked { ticket, worked });
+            }
+            Action::Reply { .. }
+            | Action::Read { .. }
+            | Action::StopCommand { .. }
+            | Action::Record(_)
+            | Action::Committed(_) => {}
         }
     }
 
