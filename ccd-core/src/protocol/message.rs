@@ -279,6 +279,8 @@ pub struct PeerState {
     pub echo: u64,
     /// The newest configuration the sender knows to be decided.
     pub epoch: Epoch,
+    /// Tells that configuration from another one of the same epoch.
+    pub mark: u64,
     /// Whether it serves that configuration.
     pub serving: bool,
     /// The durable state of its copy.

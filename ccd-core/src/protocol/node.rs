@@ -15,6 +15,7 @@ use super::membership::designation::Designation;
 use super::membership::nodes::NodeChanges;
 use super::membership::peers::Peer;
 use super::membership::returns::Returns;
+use super::membership::twice::Twice;
 use super::message::Message;
 use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
@@ -108,6 +109,8 @@ pub struct Node {
 
     /// Another run of this node, while it lives.
     pub(super) other_run: Option<OtherRun>,
+    /// A node that knows another configuration of this epoch.
+    pub(super) twice: Option<Twice>,
     /// The machine that this node's last run was on, if it was another one, until this run has opened a configuration.
     pub(super) moved_from: Option<(DeviceRole, Host)>,
 
@@ -224,6 +227,7 @@ impl Node {
             fences,
             registrations: 0,
             other_run: None,
+            twice: None,
             moved_from: None,
             drills: Vec::new(),
             last_words: LastWords::default(),

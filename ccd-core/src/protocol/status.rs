@@ -173,7 +173,8 @@ impl Node {
             self.propose(want);
             return;
         }
-        if let Some(text) = self.other_run_text() {
+        let twice = || self.decided_twice_text().filter(|_| self.serving.is_none());
+        if let Some(text) = self.other_run_text().or_else(twice) {
             if self.waiting.0 != text {
                 self.waiting = (text, self.now);
             }
@@ -365,7 +366,9 @@ impl Node {
             let copy = self.copy_text().filter(|text| *text != why);
             let moved = self.moved_text();
             let new_copy = self.new_copy_text().filter(|_| moved.is_none());
+            let twice = self.decided_twice_text().filter(|text| *text != why);
             let texts = [
+                twice,
                 unshared,
                 waits,
                 Some(why),
@@ -394,6 +397,7 @@ impl Node {
             (false, Some(role)) => Some(format!("without node {absent} and without the {role}")),
         };
         let texts = [
+            self.decided_twice_text(),
             self.unshared_text(),
             self.maintenance_text(),
             without,

@@ -45,6 +45,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
         incarnation: Incarnation(run),
         echo,
         epoch: Epoch(1),
+        mark: 0,
         serving: true,
         position: Position::EMPTY,
         blank: false,

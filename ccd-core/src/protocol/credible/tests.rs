@@ -64,6 +64,7 @@ fn state() -> PeerState {
         incarnation: Incarnation(1),
         echo: u64::MAX,
         epoch: Epoch(5),
+        mark: 0,
         serving: true,
         position: at(5, 9),
         blank: false,

@@ -20,3 +20,4 @@ pub(super) mod quorum;
 pub(super) mod returns;
 pub(super) mod sharing;
 pub(super) mod slow;
+pub(super) mod twice;

@@ -5,6 +5,7 @@
 
 use super::sharing::Sharing;
 use super::slow::TrackRecord;
+use super::twice::mark_of;
 use crate::configuration::Configuration;
 use crate::configuration::votes::{self, Voters};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, PerDevice, Position, Replica};
@@ -141,6 +142,7 @@ impl Node {
             incarnation: self.settings.incarnation,
             echo: self.now.nanos(),
             epoch: self.known.epoch,
+            mark: mark_of(&self.known),
             serving: self.is_open() && self.lease_holds(),
             position: self.offered_position(),
             blank: self.blank,
@@ -194,7 +196,8 @@ impl Node {
         self.send(node, Message::Heartbeat(state));
     }
 
-    pub(in crate::protocol) fn on_heartbeat(&mut self, from: NodeId, state: PeerState) {
+    pub(in crate::protocol) fn on_heartbeat(&mut self, from: NodeId, mut state: PeerState) {
+        state.willing &= self.agrees_with(from, &state);
         let lease = state.epoch == self.known.epoch && self.lends_to(from);
         let lease_span = self.settings.lease;
         let (now, me) = (self.now, self.me());

@@ -109,8 +109,9 @@ impl Node {
         self.rolled_back = None;
         self.opened = None;
         if let Some(configuration) = configuration
-            && configuration.epoch > self.known.epoch
+            && (configuration.epoch > self.known.epoch || self.differs(&configuration))
         {
+            // Of two that were decided for one epoch this node goes by its own.
             self.known = configuration;
             self.note_nodes();
             self.note_override();

@@ -16,6 +16,12 @@ impl Node {
     /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
     pub(in crate::protocol) fn on_survey(&mut self, replica: Replica, survey: &Survey) {
         for area in &survey.areas {
+            if let Some(configuration) = &area.configuration
+                && replica != Replica::Local
+                && area.node != self.me()
+            {
+                self.note_written(area.node, configuration);
+            }
             if let Some(ballot) = &area.ballot {
                 self.round_max = self.round_max.max(ballot.promised.round);
             }

@@ -81,6 +81,19 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
+        if let Some(why) = self.decided_twice_text().filter(|_| instance == self.known.epoch) {
+            // What it holds of this epoch is no evidence for the other one.
+            let obstacle = Obstacle::Failed(why);
+            self.send(
+                from,
+                Message::BallotRefused {
+                    instance,
+                    ballot,
+                    obstacle,
+                },
+            );
+            return;
+        }
         if !self.takes_part(from, instance, ballot) {
             return;
         }

@@ -1,0 +1,132 @@
+//! One epoch that was decided twice: somebody put a node and all devices back to an earlier state while another node held more.
+//!
+//! The node that was put back cannot know it. It serves from what it holds, and decides epochs that were decided before. When it meets the
+//! other node their configurations of one epoch differ, which votes alone never bring about. Neither may be taken for a newer or older
+//! copy of the other, since each may hold updates that were acknowledged: an operator chooses, and the other one's copy is kept as a branch.
+//!
+//! Called with every heartbeat of a peer; owns `Node::twice`.
+
+use crate::configuration::Configuration;
+use crate::ids::{Epoch, NodeId};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::message::PeerState;
+use alloc::format;
+use alloc::string::String;
+
+/// Another node knows another configuration of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) struct Twice {
+    node: NodeId,
+    epoch: Epoch,
+}
+
+/// Tells two configurations of one epoch apart.
+pub(in crate::protocol) fn mark_of(configuration: &Configuration) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    let devices = configuration
+        .devices
+        .iter()
+        .map(|role| 1 << role as u32)
+        .sum::<u64>();
+    for number in [
+        configuration.epoch.0,
+        u64::from(configuration.members.bits()),
+        u64::from(configuration.nodes.bits()),
+        devices,
+        configuration.base.stamp.epoch.0,
+        configuration.base.stamp.generation.0,
+        configuration.proposer.index() as u64,
+    ] {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(&configuration.base.lineage.0);
+    let mut reader = hasher.finalize_xof();
+    let mut mark = [0; 8];
+    reader.fill(&mut mark);
+    u64::from_le_bytes(mark)
+}
+
+impl Node {
+    /// A heartbeat of that node came. Returns whether both mean the same by this epoch, as far as can be told.
+    pub(in crate::protocol) fn agrees_with(&mut self, node: NodeId, state: &PeerState) -> bool {
+        let epoch = self.known.epoch;
+        if self.twice.is_some_and(|twice| twice.epoch < epoch) {
+            self.twice = None;
+        }
+        if state.epoch != epoch || self.known.is_genesis() || state.mark == mark_of(&self.known) {
+            return true;
+        }
+        self.note_twice(node);
+        false
+    }
+
+    /// Another configuration of the epoch that this node knows.
+    pub(in crate::protocol) fn differs(&self, configuration: &Configuration) -> bool {
+        let is_of_this = configuration.epoch == self.known.epoch && !self.known.is_genesis();
+        is_of_this && mark_of(configuration) != mark_of(&self.known)
+    }
+
+    /// That node has written this configuration to a device.
+    pub(in crate::protocol) fn note_written(&mut self, node: NodeId, configuration: &Configuration) {
+        if self.differs(configuration) {
+            self.note_twice(node);
+        }
+    }
+
+    fn note_twice(&mut self, node: NodeId) {
+        let epoch = self.known.epoch;
+        if self.twice.is_some_and(|twice| twice.epoch == epoch) {
+            return;
+        }
+        self.twice = Some(Twice { node, epoch });
+        if let Some(text) = self.decided_twice_text() {
+            self.record(DecisionKind::Alarm, text);
+        }
+    }
+
+    /// For people, and why this node neither joins nor takes over by itself.
+    pub(in crate::protocol) fn decided_twice_text(&self) -> Option<String> {
+        let Twice { node, epoch } = self.twice.filter(|twice| twice.epoch == self.known.epoch)?;
+        let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
+        let theirs = state.map_or(String::new(), |state| format!(" at {}", state.position));
+        Some(format!(
+            "epoch {epoch} was decided twice, here ({}, at {}) and by node {node}{theirs}: a node and the devices were put back to an earlier \
+             state, so each side may hold updates that the other lacks; choose one: `ccdctl takeover --force` on the node that does not \
+             serve keeps what it holds, and with its state folder moved away it takes what the other one holds",
+            self.known,
+            self.head.position()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeviceSet, Generation, Lineage, NodeSet};
+
+    #[test]
+    fn configurations_of_one_epoch_that_mean_different_states_have_different_marks() {
+        let node = |number| NodeId::new(number).unwrap();
+        let pair = NodeSet::of(node(0)).with(node(1));
+        let decided = Configuration {
+            epoch: Epoch(2),
+            members: pair,
+            ..Configuration::genesis(pair, DeviceSet::EMPTY)
+        };
+        let mut alone = decided.clone();
+        alone.members = NodeSet::of(node(0));
+        let mut from_less = decided.clone();
+        from_less.base.stamp.generation = Generation(7);
+        let mut from_another = decided.clone();
+        from_another.base.lineage = Lineage([7; 32]);
+        let mut by_another = decided.clone();
+        by_another.proposer = node(1);
+        let mut told_otherwise = decided.clone();
+        told_otherwise.reason = String::from("as it is stored");
+        assert_eq!(mark_of(&told_otherwise), mark_of(&decided));
+        for other in [alone, from_less, from_another, by_another] {
+            assert_ne!(mark_of(&other), mark_of(&decided), "{other:?}");
+        }
+    }
+}
