@@ -120,11 +120,11 @@ impl Database {
 
     /// The patterns of the operations, and how much they make the members examine.
     fn check_patterns(&self, ops: &[Op]) -> Result<(), OpError> {
-        let mut patterns = 0;
+        let mut patterns = 0_usize;
         for op in ops {
             if let Op::Remove(pattern) = op {
                 pattern.check()?;
-                patterns += 1;
+                patterns = patterns.saturating_add(1);
             }
         }
         if patterns > 1 {
@@ -139,20 +139,20 @@ impl Database {
 
     /// About how many values the patterns of these operations are compared with; not counted further than a little beyond `enough`.
     pub(crate) fn examined_by(&self, ops: &[Op], enough: u64) -> u64 {
-        let mut examined = 0;
-        let mut added = 0;
+        let mut examined = 0_u64;
+        let mut added = 0_u64;
         for op in ops {
             let pattern = match op {
                 Op::Remove(pattern) => pattern,
                 Op::Add(_) => {
-                    added += 1;
+                    added = added.saturating_add(1);
                     continue;
                 }
                 _ => continue,
             };
             // What the pattern is refused for costs nothing.
             let Some((key, table)) = self.tables.get_key_value(&pattern.key) else {
-                examined += added;
+                examined = examined.saturating_add(added);
                 continue;
             };
             let Ok(matcher) = Matcher::new(pattern, &table.columns) else {
@@ -161,15 +161,16 @@ impl Database {
             let (prefix, whole) = matcher.prefix();
             let rows = if whole {
                 1
-            } else if prefix.len() > key.as_str().len() + 1 {
-                let most = enough.saturating_sub(examined) as usize + 1;
-                added + table.lines.starting_with(prefix).take(most).count() as u64
+            } else if prefix.len() > key.as_str().len().saturating_add(1) {
+                let most = (enough.saturating_sub(examined) as usize).saturating_add(1);
+                added.saturating_add(table.lines.starting_with(prefix).take(most).count() as u64)
             } else if matcher.takes_all() {
                 1
             } else {
-                added + table.lines.measure().rows
+                added.saturating_add(table.lines.measure().rows)
             };
-            examined += rows * (1 + matcher.open_columns() as u64);
+            let compared = (matcher.open_columns() as u64).saturating_add(1);
+            examined = examined.saturating_add(rows.saturating_mul(compared));
             if examined > enough {
                 break;
             }
@@ -180,21 +181,25 @@ impl Database {
     /// About how much it is to run these operations, in values that are compared with a pattern; an operation counts as eight, as
     /// does a row that is loaded. Not counted further than a little beyond `enough`.
     pub(crate) fn work_of(&self, ops: &[Op], enough: u64) -> u64 {
-        let mut work = OP_WORK * ops.len() as u64;
+        let mut work = OP_WORK.saturating_mul(ops.len() as u64);
         for op in ops {
             if work > enough {
                 return work;
             }
             // What goes is compared with what comes, line by line.
-            work += match op {
+            let compared = match op {
                 Op::ReplaceKey { content, .. } | Op::ReplaceAll { content, .. } => {
-                    self.measure.rows + OP_WORK * content.rows.len() as u64
+                    let loaded = OP_WORK.saturating_mul(content.rows.len() as u64);
+                    self.measure.rows.saturating_add(loaded)
                 }
-                Op::LoadKey { text, .. } | Op::LoadAll { text, .. } => self.measure.rows + text.row_count(),
+                Op::LoadKey { text, .. } | Op::LoadAll { text, .. } => {
+                    self.measure.rows.saturating_add(text.row_count())
+                }
                 _ => 0,
             };
+            work = work.saturating_add(compared);
         }
-        work + self.examined_by(ops, enough.saturating_sub(work))
+        work.saturating_add(self.examined_by(ops, enough.saturating_sub(work)))
     }
 
     /// The same update with the rows in place of its patterns, if they are few: whoever applies it later need not look for them.
@@ -219,7 +224,7 @@ impl Database {
             if ops.len() > NAMED_ROWS_MAX || ops.len() == first {
                 return None;
             }
-            for op in &ops[first..] {
+            for op in ops.iter().skip(first) {
                 at.run(op).ok()?;
             }
         }
@@ -361,7 +366,8 @@ impl Database {
         let table = self.table(&pattern.key)?;
         let matcher = Matcher::new(pattern, &table.columns)?;
         let mut lines = table.lines.clone();
-        let removed = if matcher.takes_all() && matcher.prefix().0.len() == pattern.key.as_str().len() + 1 {
+        let whole_key = pattern.key.as_str().len().saturating_add(1);
+        let removed = if matcher.takes_all() && matcher.prefix().0.len() == whole_key {
             // Rows of a key have nothing else in common.
             core::mem::take(&mut lines).measure().rows
         } else {

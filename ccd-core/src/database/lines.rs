@@ -154,7 +154,7 @@ impl Lines {
     /// Removes the lines that start with `prefix` and match, at most the first `most` that start with it; returns how many. Few
     /// are removed one by one. Many are left out of a set that is made anew, which costs the set and not each of them.
     pub fn remove_matching(&mut self, prefix: &str, most: usize, matches: impl Fn(&str) -> bool) -> u64 {
-        let few = FEW_LINES + self.measure.rows as usize / FEW_SHARE;
+        let few = FEW_LINES.saturating_add(self.measure.rows as usize / FEW_SHARE);
         let found = self.starting_with(prefix).take(most).filter(|line| matches(line));
         let gone: Vec<String> = found.take(few).map(String::from).collect();
         if gone.len() < few {
@@ -165,19 +165,19 @@ impl Lines {
         }
         let rows = self.measure.rows;
         let mut bulk = Bulk::default();
-        let (mut kept, mut kept_rows) = (String::with_capacity(KEPT_BYTES), 0);
+        let (mut kept, mut kept_rows) = (String::with_capacity(KEPT_BYTES), 0_u64);
         let mut left = most;
         for line in self.iter() {
             if left > 0 && line.starts_with(prefix) {
-                left -= 1;
+                left = left.saturating_sub(1);
                 if matches(line) {
                     continue;
                 }
             }
             kept.push_str(line);
             kept.push('\n');
-            kept_rows += 1;
-            if kept.len() + ROW_CHARACTERS_MAX * 4 > KEPT_BYTES {
+            kept_rows = kept_rows.saturating_add(1);
+            if kept.len() > KEPT_BYTES.saturating_sub(ROW_CHARACTERS_MAX * 4) {
                 bulk.push(&kept, kept_rows);
                 kept.clear();
                 kept_rows = 0;
@@ -185,7 +185,7 @@ impl Lines {
         }
         bulk.push(&kept, kept_rows);
         *self = bulk.finish();
-        rows - self.measure.rows
+        rows.saturating_sub(self.measure.rows)
     }
 
     /// All lines in order.

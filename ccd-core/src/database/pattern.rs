@@ -235,8 +235,11 @@ impl Matcher {
     /// Roughly how much work it is to look at this line, in bytes that are read.
     pub(super) fn cost(&self, line: &str) -> u64 {
         let open = self.columns.iter().filter(|column| !column.settled);
-        let compared = open.map(|column| line.len() + PART_COST * column.pattern.parts.min(line.len()));
-        (LINE_COST + line.len() + compared.sum::<usize>()) as u64
+        let compared = open.map(|column| {
+            let parts = column.pattern.parts.min(line.len());
+            line.len().saturating_add(parts.saturating_mul(PART_COST))
+        });
+        total(compared.chain([LINE_COST, line.len()])) as u64
     }
 
     /// Whether a row with these plain values matches.
@@ -324,8 +327,8 @@ impl ColumnPattern {
         let last = middles.pop().unwrap_or_default();
         middles.retain(|middle| !middle.is_empty());
         Self {
-            bytes_min: first.len() + last.len() + middles.iter().map(String::len).sum::<usize>(),
-            parts: 1 + middles.len(),
+            bytes_min: total(middles.iter().map(String::len).chain([first.len(), last.len()])),
+            parts: middles.len().saturating_add(1),
             first: first.into(),
             after_first: Some((middles, last)),
         }

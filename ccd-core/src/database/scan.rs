@@ -60,8 +60,10 @@ impl Scan {
     pub fn exceeds(&self, budget: u64) -> bool {
         let (prefix, whole) = self.matcher.prefix();
         let (measure, open) = (self.lines.measure(), self.matcher.open_columns() as u64);
-        let looks_at_all = !whole && prefix.len() == self.key.as_str().len() + 1;
-        looks_at_all && measure.rows * ROW_COST + measure.length_bytes * (1 + open) > budget
+        let looks_at_all = !whole && prefix.len() == self.key.as_str().len().saturating_add(1);
+        let made = measure.rows.saturating_mul(ROW_COST);
+        let read = measure.length_bytes.saturating_mul(open.saturating_add(1));
+        looks_at_all && made.saturating_add(read) > budget
     }
 
     /// Looks at rows until so much work is done, roughly the bytes that are read, and hands out those that match, in byte order of
@@ -83,7 +85,7 @@ impl Scan {
             }
             let mut cost = self.matcher.cost(line);
             if self.matcher.matches(line) {
-                cost += ROW_COST + line.len() as u64;
+                cost = cost.saturating_add(ROW_COST).saturating_add(line.len() as u64);
                 take(Row::from_stored(&self.key, line));
             }
             if whole {

@@ -180,7 +180,7 @@ impl View {
         rows_max: usize,
         mut take: impl FnMut(&Key, &[String], Option<Row>) -> ControlFlow<()>,
     ) -> Option<(Key, Option<Row>)> {
-        let mut looked_at = 0;
+        let mut looked_at = 0_usize;
         for (key, table) in database.tables.iter() {
             let columns: &[String] = &table.columns;
             let mut behind = None;
@@ -200,7 +200,7 @@ impl View {
                     continue;
                 }
                 let row = Row::from_stored(key, line);
-                looked_at += 1;
+                looked_at = looked_at.saturating_add(1);
                 let stop = (looked_at >= rows_max).then(|| (key.clone(), Some(row.clone())));
                 if self.row(&row, Some(columns)) && take(key, columns, Some(row)).is_break() {
                     return None;

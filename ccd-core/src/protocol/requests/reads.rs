@@ -70,7 +70,7 @@ fn begin_read(database: &Database, body: &RequestBody, budget: u64) -> Begun {
             let position = database.position();
             Answer::Rows { position, rows }
         }
-        RequestBody::Keys { .. } if database.key_count() as u64 * KEY_COST > budget => {
+        RequestBody::Keys { .. } if (database.key_count() as u64).saturating_mul(KEY_COST) > budget => {
             return Begun::Long(LongRead::Keys(database.clone()));
         }
         RequestBody::Keys { .. } => keys(database),

@@ -130,8 +130,7 @@ impl Node {
     }
 
     fn work_aside(&mut self, work: Work) -> Ticket {
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         self.actions.push(Action::Work { ticket, work });
         ticket
     }
@@ -145,7 +144,7 @@ impl Node {
     ) -> Worth {
         let request = update.request;
         let uid = update.who.uid;
-        let mut attempts = 0;
+        let mut attempts = 0_u32;
         if let Some(admission) = &self.aside.admission {
             if admission.request == request {
                 attempts = admission.attempts;
@@ -177,15 +176,16 @@ impl Node {
             update: Box::new(update.clone()),
         };
         let ticket = self.work_aside(work);
+        attempts = attempts.saturating_add(1);
         self.aside.admission = Some(Admission {
             ticket,
             request,
             uid,
             base: tip.clone(),
-            attempts: attempts + 1,
+            attempts,
             admitted: None,
         });
-        self.set_aside(request, attempts + 1)
+        self.set_aside(request, attempts)
     }
 
     fn set_aside(&mut self, request: RequestId, attempts: u32) -> Worth {
