@@ -111,6 +111,18 @@ fn an_update_whose_server_stays_away_ends_as_unknown_within_its_timeout() {
 }
 
 #[test]
+fn a_command_whose_answer_is_lost_ends_as_unknown_and_is_not_sent_again() {
+    let fake = Fake::start();
+    let client = attach(&fake);
+    let asked = fake.with(|state| state.asked.len());
+    fake.trick(Trick::Drop);
+    let error = client.takeover(true).expect_err("nobody answered");
+    assert_eq!(error.exit(), Exit::Unknown, "{error}");
+    assert!(!error.is_worth_retrying());
+    assert_eq!(fake.with(|state| state.asked.len()), asked + 1);
+}
+
+#[test]
 fn with_retry_what_passes_is_asked_for_again_until_it_is_done_and_nothing_else_is() {
     let passes = || {
         Trick::Say(Told::Refused(Refusal::NotServing {

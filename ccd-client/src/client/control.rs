@@ -1,9 +1,10 @@
 //! What a client tells a node to do (patent: CCDCTL). Sent once: who gets no answer looks at the status first.
 
 use super::Client;
+use crate::connection::Unanswered;
 use crate::error::CcdError;
 use crate::wire::{Ask, Told};
-use ccd_core::client::{Request, RequestBody};
+use ccd_core::client::{Refusal, Request, RequestBody};
 use ccd_core::configuration::Quorum;
 use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::init::NodeEdit;
@@ -58,6 +59,11 @@ impl Client {
         match self.ask_once(&ask, self.last_moment()) {
             Ok(Told::Done) => Ok(()),
             Ok(other) => Err(self.other(other)),
+            // It may have been done.
+            Err(Unanswered::Sent(error @ (CcdError::ConnectionLost { .. } | CcdError::NoAnswer { .. }))) => {
+                let why = error.to_string();
+                Err(CcdError::Refused(Refusal::Unknown { why }))
+            }
             Err(unanswered) => Err(unanswered.into_error()),
         }
     }
