@@ -147,6 +147,10 @@ const FOUND: &[(u64, &str)] = &[
         "with reservations: a session made anew before the reservation was taken was never registered",
     ),
     (
+        7_002_291,
+        "with reservations: a node that writes no heartbeats never learned that a device takes writes again",
+    ),
+    (
         10_000_000_556,
         "with leases: copies of one server claimed its area at the same moment",
     ),

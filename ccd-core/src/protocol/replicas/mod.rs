@@ -299,7 +299,13 @@ impl Node {
     fn dispatch(&mut self, replica: Replica, purpose: Purpose, result: Result<ReplicaAnswer, ReplicaError>) {
         match purpose {
             Purpose::Open => self.on_opened(replica, result),
-            Purpose::Reopened => self.on_reopened(replica, result.err()),
+            Purpose::Reopened => {
+                if let (Ok(_), Replica::Device(role)) = (&result, replica) {
+                    // Who writes no heartbeats there learns it by nothing else.
+                    self.on_taken_write(role);
+                }
+                self.on_reopened(replica, result.err());
+            }
             Purpose::Load => self.on_loaded(replica, result),
             Purpose::Heartbeat { begun } => {
                 if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (result, replica) {
