@@ -1,6 +1,6 @@
 //! A queue that is fair to users: the next item is of the user that has spent least, and the trusted come before all others.
 //!
-//! Called by those who read for clients: `watch/past.rs`, `history/turns.rs`. Pure: whoever works says what it cost.
+//! Called by those who read for clients: `reads`, `watch/past.rs`, `history/turns.rs`. Pure: whoever works says what it cost.
 //!
 //! Always holds: items of one user come in the order in which they were pushed; a user that comes back after a while has no more
 //! credit than those who were there; of a user with nothing to do nothing is remembered that would matter.

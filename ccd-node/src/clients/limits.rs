@@ -272,10 +272,6 @@ impl Seat {
         turn
     }
 
-    pub fn is_trusted(&self) -> bool {
-        self.account.trusted
-    }
-
     pub fn owner(&self) -> Owner {
         Owner {
             uid: self.account.uid,

@@ -32,7 +32,7 @@ use crate::fair::Owner;
 use crate::gauge::Held;
 use crate::history;
 use crate::outbox::Outbox;
-use crate::reads::{Asker, User};
+use crate::reads::Asker;
 use crate::watch;
 use ccd_client::wire::{self, Fault, FromDaemon, Told, WireError};
 use ccd_core::client::{ClientToken, Request};
@@ -183,11 +183,9 @@ impl Clients {
             ..
         } = waiting.get_mut(&client)?;
         turn.leave_loop();
-        let (uid, trusted) = (connection.seat.uid(), connection.seat.is_trusted());
-        let user = User { uid, trusted };
         Some(Asker {
             client,
-            user,
+            owner: connection.seat.owner(),
             id: *id,
             deadline: *deadline,
         })

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop    the node answers what is quick itself; of the rest it hands over what is left, on the version of that moment
-//!   ↓     queue.rs: fair by user, and by what each has cost
+//!   ↓     `fair`: users take turns, by what each has cost
 //! thread  some milliseconds of one read, then of the next: rows are found and encoded, piece by piece
 //!   ↓
 //! loop    the whole reply goes to the socket; one that is not done by its deadline is answered that it timed out
@@ -12,16 +12,13 @@
 //! of a large version takes a while. What is held of unfinished replies is bounded: each thread works on one read, a user's reads
 //! are worked on in order, and those who are not trusted have at most [`HELD_BYTES_MAX`] in all.
 
-mod queue;
-
+use crate::fair::{Fair, Owner};
 use crate::outlet::Bell;
 use ccd_client::wire::{Fault, FromDaemon, RowsReply, Told, WireError, encode_reply, snapshot_head};
 use ccd_core::client::{ClientToken, Refusal};
 use ccd_core::database::{Database, ImageWriter, Scan};
 use ccd_core::protocol::LongRead;
 use ccd_core::time::Time;
-use queue::FairQueue;
-pub use queue::User;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,6 +33,8 @@ const TURN_BUDGET: u64 = 1_000_000;
 const TURN_IMAGE_BYTES: usize = 256 << 10;
 /// One processor is left to the event loop; more threads than this would only share the memory's speed.
 const THREADS_MAX: usize = 4;
+/// After so many turns of trusted users in a row, others that wait have one.
+const TURNS_IN_A_ROW_MAX: u32 = 7;
 /// Of unfinished replies to those who are not trusted. One more read of them is refused.
 const HELD_BYTES_MAX: usize = 256 << 20;
 
@@ -58,7 +57,7 @@ pub enum Long {
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     pub client: ClientToken,
-    pub user: User,
+    pub owner: Owner,
     pub id: u64,
     /// Answered by then, if only that it timed out.
     pub deadline: Time,
@@ -90,8 +89,21 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    reads: FairQueue<Box<Job>>,
+    reads: Fair<Box<Job>>,
+    /// Turns of trusted users, one after the other.
+    in_a_row: u32,
     closed: bool,
+}
+
+impl Queue {
+    /// The read whose turn it is: of a trusted user before the others, but not always.
+    fn take(&mut self) -> Option<(Owner, Box<Job>)> {
+        let others_first = self.in_a_row >= TURNS_IN_A_ROW_MAX;
+        let of_others = (others_first.then(|| self.reads.pop_if(|owner, _| !owner.is_trusted))).flatten();
+        let (owner, job) = of_others.or_else(|| self.reads.pop())?;
+        self.in_a_row = if owner.is_trusted { self.in_a_row + 1 } else { 0 };
+        Some((owner, job))
+    }
 }
 
 /// A read that is under way.
@@ -160,7 +172,7 @@ impl Reads {
             work,
             held_bytes: 0,
         });
-        self.shared.lock().reads.push(asker.user, job);
+        self.shared.lock().reads.push(asker.owner, job);
         self.shared.ready.notify_one();
     }
 
@@ -210,7 +222,7 @@ impl Shared {
             if queue.closed {
                 return;
             }
-            let Some((user, mut job)) = queue.reads.take() else {
+            let Some((owner, mut job)) = queue.take() else {
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -219,6 +231,10 @@ impl Shared {
             let outcome = job.turn(&self.held_bytes);
             let cost = cost(begun.elapsed());
             let ended = outcome.is_some();
+            if ended {
+                // Before whoever gets the reply looks at it.
+                job.hold(&self.held_bytes, 0);
+            }
             if let Some(Some(reply)) = outcome {
                 let client = job.asker.client;
                 if self.finished.send(Finished { client, reply }).is_ok() {
@@ -226,15 +242,14 @@ impl Shared {
                 }
             }
             if ended {
-                job.hold(&self.held_bytes, 0);
                 // With what it read, if that is an old version by now.
                 drop(job);
                 queue = self.lock();
-                queue.reads.end(user, cost);
             } else {
                 queue = self.lock();
-                queue.reads.give_back(user, job, cost);
+                queue.reads.push_first(owner, job);
             }
+            queue.reads.spend(owner, cost);
         }
     }
 }
@@ -251,7 +266,7 @@ impl Job {
         if self.gone.load(Ordering::Relaxed) {
             return Some(None);
         }
-        let (id, trusted) = (self.asker.id, self.asker.user.trusted);
+        let (id, trusted) = (self.asker.id, self.asker.owner.is_trusted);
         let (done, len_bytes) = match &mut self.work {
             Work::Rows(scan, reply) => {
                 let done = scan.go_on(TURN_BUDGET, |row| reply.push(&row));

@@ -34,9 +34,9 @@ fn database() -> Database {
 fn asker(token: u64, uid: u32, deadline: Time) -> Asker {
     Asker {
         client: ClientToken(token),
-        user: User {
+        owner: Owner {
             uid,
-            trusted: uid == 0,
+            is_trusted: uid == 0,
         },
         id: 100 + token,
         deadline,
@@ -109,4 +109,26 @@ async fn a_read_whose_client_is_gone_or_whose_time_is_over_is_given_up() {
             break;
         }
     }
+}
+
+#[test]
+fn others_have_one_turn_in_eight_beside_root() {
+    let mut queue = Queue::default();
+    let mut push = |token, uid| {
+        let job = Job {
+            asker: asker(token, uid, Time::NEVER),
+            gone: Arc::default(),
+            work: Work::Ended,
+            held_bytes: 0,
+        };
+        queue.reads.push(job.asker.owner, Box::new(job));
+    };
+    (0..9).for_each(|token| push(token, 0));
+    (9..11).for_each(|token| push(token, 1));
+    let mut order = Vec::new();
+    while let Some((owner, job)) = queue.take() {
+        queue.reads.spend(owner, 10);
+        order.push(job.asker.client.0);
+    }
+    assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 9, 7, 8, 10]);
 }
