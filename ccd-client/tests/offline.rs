@@ -21,7 +21,8 @@ fn setup_writes_init_database_key_and_node() {
         .says("nothing stops a hung or foreign writer");
     let init = bench.read("init.ccd");
     for row in [
-        "\nNODE:0:a\nNODE:1:b\n",
+        "\nNODE:0:a:",
+        "\nNODE:1:b:",
         "ADDRESS:a:127.0.0.1:7001\nADDRESS:b:127.0.0.1:\n",
         "OPTION:lease_ms:2000\n",
     ] {
@@ -250,7 +251,7 @@ fn addresses_of_every_kind_are_understood() {
         "ADDRESS:a:10.0.0.1:\nADDRESS:a:fd00%3A%3A1:\n",
         "ADDRESS:b:fd00%3A%3A2:7000\nADDRESS:b:fd00%3A%3A3:\n",
         "ADDRESS:c:10.0.0.3:1\n",
-        "NODE:2:c\n",
+        "NODE:2:c:",
     ] {
         assert!(init.contains(row), "{init}");
     }

@@ -192,6 +192,8 @@ pub struct CommandRun {
     /// As it stands: before the update in the freeze, after it in the unfreeze.
     pub database: Database,
     /// Of the cluster.
+    /// Of the moment of the freeze.
+    pub before: Database,
     pub nodes: usize,
     /// Active ones.
     pub nodes_up: usize,
@@ -202,12 +204,14 @@ pub struct CommandRun {
 impl CommandRun {
     /// Its row is of a private key, so it is no argument: every user of the machine can read those.
     pub fn has_private_row(&self) -> bool {
-        (self.row.as_deref()).is_some_and(|row| private::is_private_row(&self.database, row))
+        let states = [&self.before, &self.database];
+        (self.row.as_deref()).is_some_and(|row| states.iter().any(|of| private::is_private_row(of, row)))
     }
 
     /// It may write values of a private key.
     pub fn is_private(&self) -> bool {
-        private::serves_private(&self.database, &self.name)
+        let states = [&self.before, &self.database];
+        (states.iter()).any(|of| private::serves_private(of, &self.name))
     }
 }
 

@@ -216,6 +216,7 @@ fn a_command_gets_its_arguments_a_copy_of_the_database_and_a_clean_environment()
         keyword: Keyword::Pre(Operation::Add),
         row: Some(String::from("MY_KEY:a b:$(x)")),
         database: Database::default(),
+        before: Database::default(),
         nodes: 4,
         nodes_up: 3,
         me: NodeId::new(2).expect("a node"),
@@ -304,16 +305,26 @@ fn a_row_is_on_standard_input_and_of_a_private_key_nowhere_else() {
     script(&sync_dir, "shows", &text);
     let copies = folder.path().join("sync");
     let table = [
-        (true, "SECRET:hunter2", "6 -\nSECRET:hunter2\n", 1),
-        (true, "OPEN:SECRET", "6 OPEN:SECRET\nOPEN:SECRET\n", 3),
-        (false, "SECRET:hunter2", "6 SECRET:hunter2\nSECRET:hunter2\n", 3),
+        ([true, true], "SECRET:hunter2", "6 -\nSECRET:hunter2\n", 1),
+        // An update that ends it, or begins it.
+        ([true, false], "SECRET:hunter2", "6 -\nSECRET:hunter2\n", 1),
+        ([false, true], "SECRET:hunter2", "6 -\nSECRET:hunter2\n", 1),
+        ([true, true], "OPEN:SECRET", "6 OPEN:SECRET\nOPEN:SECRET\n", 3),
+        (
+            [false, false],
+            "SECRET:hunter2",
+            "6 SECRET:hunter2\nSECRET:hunter2\n",
+            3,
+        ),
     ];
-    for (ticket, (is_private, row, said, times)) in (1..).zip(table) {
+    for (ticket, (was_and_is_private, row, said, times)) in (1..).zip(table) {
+        let is_private = was_and_is_private.contains(&true);
         let run = CommandRun {
             name: CommandName::new("shows").expect("a name"),
             keyword: Keyword::Pre(Operation::Add),
             row: Some(row.into()),
-            database: database(is_private),
+            before: database(was_and_is_private[0]),
+            database: database(was_and_is_private[1]),
             nodes: 1,
             nodes_up: 1,
             me: NodeId::new(0).expect("a node"),
@@ -353,6 +364,7 @@ fn what_is_no_program_is_not_run_and_the_message_says_why() {
             keyword: Keyword::PostRollback,
             row: None,
             database: Database::default(),
+            before: Database::default(),
             nodes: 1,
             nodes_up: 1,
             me: NodeId::new(0).expect("a node"),

@@ -67,6 +67,14 @@ impl Node {
         is_of_this && mark_of(configuration) != mark_of(&self.known)
     }
 
+    /// That node proposes a successor of an epoch by which it means something else.
+    pub(in crate::protocol) fn means_another(&self, node: NodeId, instance: Epoch) -> bool {
+        let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
+        let mark = mark_of(&self.known);
+        instance == self.known.epoch
+            && state.is_none_or(|state| state.epoch != instance || state.mark != mark)
+    }
+
     /// That node has written this configuration to a device.
     pub(in crate::protocol) fn note_written(&mut self, node: NodeId, configuration: &Configuration) {
         if self.differs(configuration) {

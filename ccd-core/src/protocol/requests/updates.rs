@@ -111,9 +111,10 @@ impl Requests {
         self.updates.contains_key(&id)
     }
 
-    /// It is next, whatever waits.
-    pub fn queue_first(&mut self, id: RequestId) {
-        self.queue.push_front(id);
+    /// It is next, but for the update that is frozen: nothing comes between the commands before that and those after it.
+    pub fn queue_first(&mut self, id: RequestId, frozen: Option<RequestId>) {
+        let is_frozen_first = frozen.is_some() && self.queue.front().copied() == frozen;
+        self.queue.insert(usize::from(is_frozen_first), id);
     }
 
     pub fn take_queued(&mut self) {

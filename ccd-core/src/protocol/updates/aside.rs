@@ -266,8 +266,9 @@ impl Node {
                 waiting.rotate_left(others);
                 // Where this node is not the master any more, nothing is taken from there, and the next configuration begins anew.
                 let ids = waiting.into_iter().map(|(request, _)| request).rev();
+                let frozen = self.frozen_update();
                 for request in ids.chain([request]) {
-                    self.requests.queue_first(request);
+                    self.requests.queue_first(request, frozen);
                 }
             }
             Worked::Applied(applied) => {

@@ -43,6 +43,8 @@ struct Frozen {
     refused: Option<Veto>,
     /// The master has said that it is over; how, the database shows.
     over: bool,
+    /// What its commands were given before the update.
+    before: Database,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ struct Job {
     keyword: Keyword,
     row: Option<String>,
     database: Database,
+    /// Of the moment of the freeze: what was private then is so after an update that says otherwise.
+    before: Database,
     /// Of a command in a freeze; one in an unfreeze has its time from when it starts.
     until: Option<Time>,
 }
@@ -108,6 +112,7 @@ impl Node {
                         keyword: Keyword::Pre(freeze.summons.operation),
                         row: freeze.summons.row.clone(),
                         database: self.committed.clone(),
+                        before: self.committed.clone(),
                         until: Some(until),
                     });
                 }
@@ -118,6 +123,7 @@ impl Node {
                     begun: false,
                     refused: None,
                     over: false,
+                    before: self.committed.clone(),
                 });
                 self.run_next_command();
             }
@@ -221,7 +227,13 @@ impl Node {
         let Some(committed) = self.frozen_outcome() else {
             return;
         };
-        let Some(Frozen { freeze, begun, .. }) = self.commands.frozen.take() else {
+        let Some(Frozen {
+            freeze,
+            begun,
+            before,
+            ..
+        }) = self.commands.frozen.take()
+        else {
             return;
         };
         self.commands.ended = self.commands.ended.max(Some(freeze.id));
@@ -241,6 +253,7 @@ impl Node {
                 keyword,
                 row: freeze.summons.row.clone(),
                 database: self.committed.clone(),
+                before: before.clone(),
                 until: None,
             });
         }
@@ -281,6 +294,7 @@ impl Node {
                 keyword: job.keyword,
                 row: job.row.clone(),
                 database: job.database.clone(),
+                before: job.before.clone(),
                 nodes: self.cluster_nodes().count(),
                 nodes_up: self.known.members.count(),
                 me: self.me(),
@@ -303,10 +317,14 @@ impl Node {
             name,
             keyword,
             database,
+            before,
             ..
         } = job;
         // Decisions are read by many who may not read that key.
-        let is_private = result.is_err() && private::serves_private(&database, &name);
+        let is_private = result.is_err()
+            && [&before, &database]
+                .iter()
+                .any(|of| private::serves_private(of, &name));
         let in_freeze = (self.commands.frozen.as_mut())
             .filter(|frozen| frozen.freeze.id == freeze && matches!(keyword, Keyword::Pre(_)));
         match (in_freeze, result) {

@@ -76,7 +76,10 @@ impl Node {
     /// A dry run was worked out beside the loop.
     pub(in crate::protocol) fn on_dry_run_worked(&mut self, id: RequestId, admitted: Admitted) {
         if !self.is_open() || !self.is_master() || !self.lease_holds() {
-            // The next configuration begins anew with those that wait.
+            // It is worked out anew once this node may answer; the next configuration begins with all that wait.
+            if self.requests.is_waiting(id) {
+                self.requests.dry_run_first(id);
+            }
             return;
         }
         let Some(request) = self.requests.waiting(id) else {
@@ -88,7 +91,7 @@ impl Node {
         self.tell_dry_run(id, admitted.outcome);
     }
 
-    fn tell_dry_run(&mut self, id: RequestId, outcome: Result<(Database, u64), OpError>) {
+    pub(super) fn tell_dry_run(&mut self, id: RequestId, outcome: Result<(Database, u64), OpError>) {
         match outcome {
             Ok((next, removed)) => match self.fits(&self.committed, &next) {
                 Ok(()) => self.finish_dry_run(id, removed),
@@ -101,7 +104,10 @@ impl Node {
     /// Begins the next rehearsal, unless a freeze is under way or the next update needs one. Called where no round is under way: the
     /// members stand where this node does.
     pub(in crate::protocol) fn begin_due_rehearsal(&mut self) {
-        if self.freeze.is_some() || self.now < self.rehearse_after || self.next_update_runs_commands() {
+        if !self.requests.has_rehearsals() || self.freeze.is_some() || self.now < self.rehearse_after {
+            return;
+        }
+        if self.next_update_runs_commands() {
             return;
         }
         while let Some(id) = self.requests.next_rehearsal() {

@@ -72,6 +72,12 @@ impl Node {
         Some(driven.freeze.request)
     }
 
+    /// The update whose freeze is under way, in earnest.
+    pub(in crate::protocol) fn frozen_update(&self) -> Option<RequestId> {
+        let driven = self.freeze.as_ref().filter(|driven| !driven.dry_run)?;
+        Some(driven.freeze.request)
+    }
+
     /// All members have agreed to this update.
     pub(in crate::protocol) fn is_frozen_for(&self, request: RequestId) -> bool {
         (self.freeze.as_ref()).is_some_and(|driven| {
@@ -89,6 +95,9 @@ impl Node {
         before: Option<Admitted>,
     ) -> bool {
         let request = update.request;
+        if self.frozen_update().is_some_and(|frozen| frozen != request) {
+            return true;
+        }
         let summons = match summons {
             Ok(summons) => summons,
             Err(error) => {
@@ -222,10 +231,8 @@ impl Node {
             return;
         };
         let update = Self::update_of(&self.known, request, update);
-        match self.committed.admit(&update) {
-            Ok((_, removed)) => self.finish_dry_run(request, removed),
-            Err(error) => self.finish_update(request, Err(Refusal::Op(error))),
-        }
+        let outcome = self.committed.admit(&update);
+        self.tell_dry_run(request, outcome);
     }
 
     /// The update that all have agreed to is under way.

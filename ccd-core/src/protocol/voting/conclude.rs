@@ -1,6 +1,6 @@
 //! The second half of a proposal: from enough promises to a decision. `propose.rs` is the first.
 
-use super::evidence::{Source, newest_state};
+use super::evidence::{Evidence, Source, newest_state};
 use super::left_out::may_hold_leases;
 use super::lower_bound::below_text;
 use super::propose::{Phase, Proposal};
@@ -90,13 +90,17 @@ impl Node {
         let chosen = match newest_state(&self.known, &proposal.evidence) {
             Ok(chosen) => chosen.clone(),
             Err(_) => {
-                let evidence = proposal.evidence.iter().chain(&proposal.left_behind);
-                let newest = evidence.filter(|e| e.whole).max_by_key(|e| e.position.stamp);
-                let Some(newest) = newest else {
+                let newest = |of: &[Evidence]| {
+                    let whole = of.iter().filter(|e| e.whole);
+                    whole.max_by_key(|e| e.position.stamp).cloned()
+                };
+                // What was left out counts only if nothing else is whole.
+                let Some(newest) = newest(&proposal.evidence).or_else(|| newest(&proposal.left_behind))
+                else {
                     self.abandon("not one whole replica could be read");
                     return;
                 };
-                newest.clone()
+                newest
             }
         };
         if let Err(why) = self.reaches_bound(proposal, chosen.position.stamp) {

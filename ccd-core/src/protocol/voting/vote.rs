@@ -81,8 +81,11 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_prepare(&mut self, from: NodeId, instance: Epoch, ballot: Ballot) {
-        if let Some(why) = self.decided_twice_text().filter(|_| instance == self.known.epoch) {
-            // What it holds of this epoch is no evidence for the other one.
+        if let Some(why) = self
+            .decided_twice_text()
+            .filter(|_| self.means_another(from, instance))
+        {
+            // What this node holds of its epoch is no evidence for the other one.
             let obstacle = Obstacle::Failed(why);
             self.send(
                 from,
