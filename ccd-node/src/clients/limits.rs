@@ -38,7 +38,7 @@ const QUESTIONS_PER_USER_MAX: usize = 16;
 const QUESTIONS_OTHERS_MAX: usize = 64;
 
 /// Questions to the history of one user that is not trusted, that wait or are under way. They take turns with those of others
-/// (`history/turns.rs`), so there is no limit for all.
+/// (`history/turns.rs`), of whom a few have a question under way at once.
 const PAST_PER_USER_MAX: usize = 8;
 
 /// Dry runs of one user that is not trusted: their synchronization commands run on every node.

@@ -4,7 +4,7 @@
 //! Called by `mod.rs` with what is asked, and by those who read (`read.rs`, `between.rs`) after every few steps.
 //!
 //! Always holds: of one user that is not trusted one question is under way, of all of them a few; a question whose asker has gone ends
-//! within a slice; nothing here waits for a disk.
+//! with its next slice; nothing here waits for a disk.
 
 use super::read::ReadError;
 use super::writer::be_nice;

@@ -326,11 +326,10 @@ fn append_frame(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -
     Ok(())
 }
 
-/// Later versions may say more than this one reads.
 /// What hellos of earlier releases lack at their end: two ids, which are not known where they are zero.
 const HELLO_GREW_BYTES: usize = 2;
 
-/// Reads what came, with so many zeros behind it.
+/// Reads what came, with so many zeros behind it. Later versions may say more than this one reads.
 fn open<T: serde::de::DeserializeOwned>(
     noise: &mut HandshakeState,
     frame: &[u8],

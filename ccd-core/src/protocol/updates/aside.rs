@@ -48,7 +48,7 @@ pub struct Admitted {
 }
 
 impl Work {
-    /// Takes as long as it takes.
+    /// Runs to its end: seconds, for a key with millions of rows.
     pub fn run(self) -> Worked {
         match self {
             Self::Admit { database, update } => {
