@@ -4,7 +4,9 @@
 //! it is the last of an old version.
 
 use crate::outlet::Bell;
+use ccd_client::Exit;
 use ccd_core::protocol::{Event, Ticket, Work};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc as std_mpsc;
 use tokio::sync::mpsc;
 
@@ -29,7 +31,11 @@ impl Works {
         let bell = bell.clone();
         let run = move || {
             while let Ok((ticket, work)) = works.recv() {
-                let worked = work.run();
+                let Ok(worked) = catch_unwind(AssertUnwindSafe(|| work.run())) else {
+                    // The node would wait for it for ever, and large updates with it.
+                    tracing::error!("an update could not be worked out (see above): ccdd ends");
+                    std::process::exit(Exit::Internal.code().into());
+                };
                 if done.send(Event::Worked { ticket, worked }).is_err() {
                     return;
                 }
@@ -43,8 +49,7 @@ impl Works {
     }
 
     pub fn begin(&self, ticket: Ticket, work: Work) {
-        if self.to_thread.send((ticket, work)).is_err() {
-            tracing::error!("the thread that works out large updates has ended; restart ccdd");
-        }
+        // The thread ends with this side only.
+        let _ = self.to_thread.send((ticket, work));
     }
 }

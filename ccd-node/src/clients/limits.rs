@@ -169,6 +169,7 @@ impl Accounts {
             return Err(Full::Everybody { uid, got });
         }
         let mut by_user = self.by_user.borrow_mut();
+        by_user.retain(|_, account| !account.is_idle());
         let account = by_user
             .entry(uid)
             .or_insert_with(|| Rc::new(Account::new(uid, trusted)));
@@ -198,6 +199,16 @@ impl Account {
             past: Arc::new(Semaphore::new(PAST_PER_USER_MAX)),
             dry_runs: Arc::new(Semaphore::new(DRY_RUNS_PER_USER_MAX)),
         }
+    }
+
+    /// Nobody is connected, and nothing is under way that was asked for: who hangs up and comes back has no more than before.
+    fn is_idle(&self) -> bool {
+        let limits = [
+            (&self.questions, QUESTIONS_PER_USER_MAX),
+            (&self.past, PAST_PER_USER_MAX),
+            (&self.dry_runs, DRY_RUNS_PER_USER_MAX),
+        ];
+        self.connections.get() == 0 && limits.iter().all(|(free, max)| free.available_permits() == *max)
     }
 }
 
@@ -290,7 +301,7 @@ impl Drop for Seat {
         count.set(count.get() - 1);
         let own = &self.account.connections;
         own.set(own.get() - 1);
-        if own.get() == 0 {
+        if self.account.is_idle() {
             self.accounts.by_user.borrow_mut().remove(&self.account.uid);
         }
     }
@@ -407,6 +418,32 @@ mod tests {
 
     fn ready_now<F: Future>(mut future: std::pin::Pin<Box<F>>) -> Option<F::Output> {
         futures_ready(future.as_mut())
+    }
+
+    #[test]
+    fn a_user_that_hangs_up_and_comes_back_has_no_more_than_before() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let accounts = Rc::new(Accounts::new(1 << 20));
+            let seat = accounts.enter(1000, false).expect("there is room");
+            let mut turns = Vec::new();
+            for _ in 0..PAST_PER_USER_MAX {
+                turns.push(seat.turn(Kind::Past).await);
+            }
+            drop(seat);
+            let seat = accounts.enter(1000, false).expect("there is room");
+            let ready = |seat: &Seat| {
+                futures_ready(std::pin::pin!(tokio::task::unconstrained(seat.turn(Kind::Past))))
+            };
+            assert!(ready(&seat).is_none(), "they are under way still");
+            turns.clear();
+            assert!(ready(&seat).is_some(), "they were given back");
+            drop(seat);
+            let _other = accounts.enter(1001, false).expect("there is room");
+            assert_eq!(accounts.by_user.borrow().len(), 1, "who is gone is forgotten");
+        });
     }
 
     /// What a future gives at once, if it does.

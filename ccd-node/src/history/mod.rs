@@ -165,6 +165,7 @@ impl History {
     /// Answered when everything that was told before is written, and it is this user's turn.
     pub fn ask(&self, client: ClientToken, owner: Owner, ask: Ask) {
         let (turns, reader, answers) = (self.turns.clone(), self.reader.clone(), self.answers.clone());
+        turns.announce(client);
         self.desk.then(Box::new(move |head, _| {
             turns.push(owner, client, move |pace| {
                 let told = match pace {

@@ -42,6 +42,8 @@ struct Side {
 
 #[derive(Default)]
 struct State {
+    /// Whose questions are on their way.
+    announced: BTreeSet<ClientToken>,
     waiting: Fair<Item>,
     trusted: Side,
     others: Side,
@@ -84,9 +86,17 @@ impl Turns {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does this when its turn comes. Dropped undone if the asker goes before.
+    /// This client's question is on its way here: it may go before that comes.
+    pub fn announce(&self, client: ClientToken) {
+        self.state().announced.insert(client);
+    }
+
+    /// Does this when its turn comes. Dropped undone if the asker, who was announced, goes before.
     pub fn push(&self, owner: Owner, client: ClientToken, work: impl FnOnce(Option<&Pace>) + Send + 'static) {
         let mut state = self.state();
+        if !state.announced.remove(&client) {
+            return;
+        }
         state.waiting.push(owner, Item::Begin(client, Box::new(work)));
         self.dispatch(&mut state);
     }
@@ -94,6 +104,7 @@ impl Turns {
     /// Nobody waits for these answers any more.
     pub fn forget(&self, client: ClientToken) {
         let mut state = self.state();
+        state.announced.remove(&client);
         state
             .waiting
             .forget(|item| matches!(item, Item::Begin(of, _) if *of == client));
@@ -297,16 +308,49 @@ mod tests {
         }
     }
 
+    fn ask(
+        turns: &Turns,
+        owner: Owner,
+        client: ClientToken,
+        work: impl FnOnce(Option<&Pace>) + Send + 'static,
+    ) {
+        turns.announce(client);
+        turns.push(owner, client, work);
+    }
+
+    #[test]
+    fn a_question_whose_asker_goes_before_it_comes_is_not_taken() {
+        let turns = Turns::default();
+        let (done, ended) = channel();
+        turns.announce(ClientToken(1));
+        turns.forget(ClientToken(1));
+        turns.push(of(1), ClientToken(1), work(SLICE, "too late", done.clone()));
+        ask(&turns, of(1), ClientToken(2), work(SLICE, "stays", done));
+        assert_eq!(ended.recv().unwrap(), ("stays", true));
+        assert!(ended.recv().is_err(), "nobody else works");
+        assert!(turns.state().announced.is_empty());
+    }
+
     #[test]
     fn a_short_question_of_another_user_and_of_root_does_not_wait_for_long_ones() {
         let turns = Turns::default();
         let (done, ended) = channel();
         let long = Duration::from_secs(20);
         for token in 0..50 {
-            turns.push(of(1), ClientToken(token), work(long, "long", done.clone()));
+            ask(
+                &turns,
+                of(1),
+                ClientToken(token),
+                work(long, "long", done.clone()),
+            );
         }
-        turns.push(of(2), ClientToken(100), work(SLICE * 4, "short", done.clone()));
-        turns.push(of(0), ClientToken(101), work(SLICE, "root", done.clone()));
+        ask(
+            &turns,
+            of(2),
+            ClientToken(100),
+            work(SLICE * 4, "short", done.clone()),
+        );
+        ask(&turns, of(0), ClientToken(101), work(SLICE, "root", done.clone()));
         let mut first = [ended.recv().unwrap(), ended.recv().unwrap()];
         first.sort_unstable();
         assert_eq!(first, [("root", true), ("short", true)]);
@@ -327,9 +371,14 @@ mod tests {
         let turns = Turns::default();
         let (done, ended) = channel();
         let long = Duration::from_secs(60);
-        turns.push(of(1), ClientToken(1), work(long, "under way", done.clone()));
-        turns.push(of(1), ClientToken(2), work(long, "waits", done.clone()));
-        turns.push(of(1), ClientToken(3), work(SLICE, "stays", done.clone()));
+        ask(
+            &turns,
+            of(1),
+            ClientToken(1),
+            work(long, "under way", done.clone()),
+        );
+        ask(&turns, of(1), ClientToken(2), work(long, "waits", done.clone()));
+        ask(&turns, of(1), ClientToken(3), work(SLICE, "stays", done.clone()));
         turns.forget(ClientToken(2));
         turns.forget(ClientToken(1));
         assert_eq!(ended.recv().unwrap(), ("under way", false));
@@ -343,7 +392,8 @@ mod tests {
         let turns = Turns::default();
         let (done, ended) = channel();
         for uid in 1..=30 {
-            turns.push(
+            ask(
+                &turns,
                 of(uid),
                 ClientToken(u64::from(uid)),
                 work(SLICE * 2, "done", done.clone()),
@@ -355,13 +405,19 @@ mod tests {
         }
         // Root's, too, and a question that is not begun holds up none that is.
         for token in 200..230 {
-            turns.push(of(0), ClientToken(token), work(SLICE * 3, "root", done.clone()));
+            ask(
+                &turns,
+                of(0),
+                ClientToken(token),
+                work(SLICE * 3, "root", done.clone()),
+            );
             assert!(turns.state().trusted.count <= TRUSTED_MAX);
         }
         for _ in 0..30 {
             assert_eq!(ended.recv().unwrap(), ("root", true));
         }
-        turns.push(
+        ask(
+            &turns,
             of(1),
             ClientToken(99),
             work(Duration::from_secs(60), "closed", done),
