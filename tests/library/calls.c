@@ -73,7 +73,7 @@ static void init_database(const char *etc, const char *folder)
     EXPECT(CCD_OK, ccd_attach_static(etc, &init));
     EXPECT(CCD_OK, ccd_query_static(init, "NODE", NULL, number, 1, &rows));
     EXPECT(CCD_OK, ccd_query_next(rows, &row));
-    CHECK(row.columns == 2 && strcmp(row.values[1], "beta") == 0);
+    CHECK(row.columns == 3 && strcmp(row.values[1], "beta") == 0 && strlen(row.values[2]) == 16);
     EXPECT(CCD_OK, ccd_free(rows));
     EXPECT(CCD_OK, ccd_wildchar_static(init, '?'));
     EXPECT(CCD_OK, ccd_query_static(init, "NODE", named, name, 1, &rows));

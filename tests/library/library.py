@@ -137,7 +137,8 @@ def calls(library, run, etc):
     expect(OK, library.ccd_attach_static(etc.encode(), byref(init)))
     expect(OK, library.ccd_wildchar_static(init, ord("%")))
     expect(OK, library.ccd_query_static(init, b"NODE", strings("name"), strings("al%"), 1, byref(rows)))
-    assert ccd.rows(rows) == [[b"0", b"alpha"]]
+    [[number, name, server]] = ccd.rows(rows)
+    assert [number, name] == [b"0", b"alpha"] and len(server) == 16
     expect(OK, library.ccd_detach_static(init))
 
     expect(OK, library.ccd_control(handle, TIMEOUT_MS, 20000, None))
