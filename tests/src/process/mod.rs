@@ -27,6 +27,7 @@
 //! Everything needs root. Everything is named after the process that made it, is unmade when it is dropped, and can be
 //! found by its name by whoever cleans up after a test that was killed (`tests/run`).
 
+pub mod attack;
 pub mod chaos;
 pub mod clients;
 pub mod cluster;

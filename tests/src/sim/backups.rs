@@ -10,7 +10,7 @@
 //! then on. Written without the product's own notion of a lower bound: what was *ever* shown on a medium counts, also if it was
 //! written over since.
 
-use super::store::Relics;
+use super::media::Relics;
 use super::unsound::Unsound;
 use super::world::World;
 use ccd_core::configuration::{Configuration, Decider};

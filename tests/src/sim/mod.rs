@@ -49,6 +49,7 @@ pub mod inits;
 pub mod ledger;
 pub mod linear;
 pub mod log;
+pub mod media;
 pub mod moment;
 mod network;
 pub mod plan;

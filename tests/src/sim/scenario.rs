@@ -4,9 +4,9 @@
 
 use super::asks::{AskEnd, Asker};
 use super::client::update;
+use super::media::{Media, Room};
 use super::plan::{Family, FaultBudget, Load, Plan, Seed, Shape};
 use super::random::Random;
-use super::store::{Media, Room};
 use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};

@@ -9,13 +9,13 @@ use ccd_core::client::{Request, RequestBody, UpdateRequest};
 use ccd_core::database::{Key, NAMED_PATTERNS_PER_COLUMN_MAX, Op, Pattern, Row, Who};
 use ccd_core::ids::{NodeId, RequestId};
 use ccd_core::time::Date;
+use ccd_tests::process::attack::Attack;
 use ccd_tests::process::users::{Door, User};
 use ccd_tests::process::{Cluster, Shape, TestNode};
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,16 +72,20 @@ fn heavy_requests_of_users_hold_up_neither_heartbeats_nor_small_requests_of_root
         ),
     ];
     for (what, who, frames) in &attacks {
-        let attack = Attack::start(&door, *who, &socket, frames);
+        let attack = start(&door, *who, &socket, frames);
         let phase = Phase::measure(&cluster);
-        println!("{what}: {phase}; {}", attack.end());
+        let end = attack.end();
+        println!("{what}: {phase}; {end}");
+        assert_went_on(&end);
         phase.check(what);
     }
     let both = attacks
         .each_ref()
-        .map(|(_, who, frames)| Attack::start(&door, *who, &socket, frames));
+        .map(|(_, who, frames)| start(&door, *who, &socket, frames));
     let phase = Phase::measure(&cluster);
-    println!("both: {phase}; {}", both.map(Attack::end).join("; "));
+    let ends = both.map(Attack::end);
+    println!("both: {phase}; {}", ends.join("; "));
+    ends.iter().for_each(|end| assert_went_on(end));
     phase.check("both");
     cluster.wait_until_redundant();
     assert_eq!(
@@ -263,41 +267,20 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// A running attack. Killed when it is dropped.
-struct Attack {
-    child: Child,
-    says: BufReader<ChildStdout>,
+/// An attack that was hung up on, or never answered, shows nothing.
+fn assert_went_on(end: &str) {
+    assert!(
+        !end.starts_with("0 answers") && end.ends_with("8 of 8 connections at work"),
+        "{end}"
+    );
 }
 
-impl Attack {
-    fn start(door: &Door, who: User<'_>, socket: &Path, frames: &str) -> Self {
-        let script = include_str!("../../hostile/attack.py");
-        let socket = socket.to_str().expect("the path is ours");
-        let mut command = door.command(who, "python3", &["-c", script, socket, "busy", frames]);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.expect("python3 is there");
-        let says = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let mut attack = Self { child, says };
-        assert_eq!(attack.line(), "ready");
-        attack
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.says.read_line(&mut line).expect("it says text");
-        line.trim_end().to_owned()
-    }
-
-    fn end(mut self) -> String {
-        drop(self.child.stdin.take());
-        self.line()
-    }
-}
-
-impl Drop for Attack {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(door: &Door, who: User<'_>, socket: &Path, frames: &str) -> Attack {
+    Attack::start(
+        door,
+        who,
+        include_str!("../../hostile/attack.py"),
+        socket,
+        &["busy", frames],
+    )
 }

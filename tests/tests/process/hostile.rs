@@ -5,12 +5,12 @@ use ccd_client::wire::{self, Ask, ToDaemon};
 use ccd_client::{Client, Transaction};
 use ccd_core::client::{Request, RequestBody};
 use ccd_core::database::{Key, Op, Pattern, Row};
+use ccd_tests::process::attack::Attack;
 use ccd_tests::process::users::{Door, User};
 use ccd_tests::process::{Cluster, Shape, TestNode, until};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 /// May read, and attacks.
@@ -65,7 +65,7 @@ fn users_that_mean_no_good_take_nothing_from_the_others() {
         (READER, "flood", Some(&frames.everything)),
     ];
     for (who, kind, frames) in attacks {
-        let attack = Attack::start(&door, who, kind, &socket, frames);
+        let attack = start(&door, who, kind, &socket, frames);
         // Meanwhile everybody else is served.
         for _ in 0..20 {
             written += 1;
@@ -173,47 +173,6 @@ impl Frames {
     }
 }
 
-/// A running attack. Killed when it is dropped.
-struct Attack {
-    child: Child,
-    says: BufReader<ChildStdout>,
-}
-
-impl Attack {
-    fn start(door: &Door, who: User<'_>, kind: &str, socket: &Path, frames: Option<&String>) -> Self {
-        let script = include_str!("../../hostile/attack.py");
-        let socket = socket.to_str().expect("the path is ours");
-        let mut words = vec!["-c", script, socket, kind];
-        words.extend(frames.map(String::as_str));
-        let mut command = door.command(who, "python3", &words);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.expect("python3 is there");
-        let says = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let mut attack = Self { child, says };
-        assert_eq!(attack.line(), "ready", "{kind}");
-        attack
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.says.read_line(&mut line).expect("it says text");
-        line.trim_end().to_owned()
-    }
-
-    fn end(mut self) -> String {
-        drop(self.child.stdin.take());
-        self.line()
-    }
-}
-
-impl Drop for Attack {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// What a daemon takes of the machine.
 #[derive(Clone, Copy, Debug)]
 struct Vitals {
@@ -238,4 +197,10 @@ impl Vitals {
 fn epoch(node: &TestNode) -> u64 {
     let status = node.status().expect("it runs");
     status["cluster"]["epoch"].as_u64().expect("a number")
+}
+
+fn start(door: &Door, who: User<'_>, kind: &str, socket: &Path, frames: Option<&String>) -> Attack {
+    let mut words = vec![kind];
+    words.extend(frames.map(String::as_str));
+    Attack::start(door, who, include_str!("../../hostile/attack.py"), socket, &words)
 }

@@ -4,9 +4,10 @@
 use super::choices::Seen;
 use super::values;
 use crate::sim::inits::init_of;
+use crate::sim::media::Media;
 use crate::sim::plan::Shape;
 use crate::sim::server::slot;
-use crate::sim::store::{Media, Store};
+use crate::sim::store::Store;
 use crate::sim::world::{CLUSTER, HEARTBEAT, LEASE};
 use ccd_core::ids::{Incarnation, NodeId, Replica};
 use ccd_core::init::{Fencing, InitFile, Propagation};
