@@ -340,6 +340,40 @@ fn the_claim_check_sees_a_ballot_written_before_the_append() {
 }
 
 #[test]
+fn a_control_block_that_changes_in_one_bit_is_damaged_although_it_was_sound_before() {
+    let device = device();
+    let mut region = open(&device, 0);
+    let ballot = BallotBlock {
+        instance: Epoch(4),
+        promised: Ballot {
+            round: 9,
+            node: node(1),
+            incarnation: Incarnation(7),
+        },
+        accepted: None,
+    };
+    open(&device, 1)
+        .execute(ReplicaOp::WriteBallot {
+            ballot: ballot.clone(),
+        })
+        .unwrap();
+    let at = (region.superblock().geometry.control(node(1)) + 2) * BLOCK_BYTES as u64;
+    let mut look = || survey(region.execute(ReplicaOp::Survey).unwrap()).areas.remove(1);
+    for _ in 0..2 {
+        assert_eq!(look().ballot, Some(ballot.clone()));
+    }
+    // In the payload, in the checksum, and behind the payload, where nothing may be.
+    for byte in [150, 10, 4000] {
+        device.corrupt(at, |block| block[byte] ^= 1);
+        for _ in 0..2 {
+            assert!(look().damaged, "byte {byte}");
+        }
+        device.corrupt(at, |block| block[byte] ^= 1);
+        assert_eq!(look().ballot, Some(ballot.clone()));
+    }
+}
+
+#[test]
 fn a_full_journal_and_what_is_too_large_are_refused_and_nothing_is_lost() {
     let device = device();
     let mut region = open(&device, 0);

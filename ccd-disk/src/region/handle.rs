@@ -15,7 +15,41 @@ pub struct Handle {
     blocks: Box<dyn Blocks>,
     poisoned: Option<String>,
     /// Where control blocks are read to, many times a second: memory that is there already.
-    control: Buffer,
+    control: ControlBlocks,
+}
+
+/// Control blocks in memory.
+#[derive(Debug)]
+pub struct ControlBlocks {
+    pub buffer: Buffer,
+    /// Which of them hold bytes whose checksum has been found right. Most are as they were when they were last read, and to
+    /// compare them costs a fraction of a checksum.
+    pub sound: Vec<bool>,
+    /// As they were read before, in the memory that the next read goes to.
+    before: Buffer,
+    /// Block number of the first.
+    first: u64,
+}
+
+impl ControlBlocks {
+    fn none() -> Self {
+        Self {
+            buffer: Buffer::zeroed(0),
+            sound: Vec::new(),
+            before: Buffer::zeroed(0),
+            first: 0,
+        }
+    }
+
+    /// Forgets what is known of blocks that are not as they were.
+    fn compare(&mut self, first: u64) {
+        let is_same_range = first == self.first && self.before.blocks() == self.buffer.blocks();
+        self.first = first;
+        self.sound.resize(self.buffer.blocks(), false);
+        for (index, sound) in self.sound.iter_mut().enumerate() {
+            *sound = *sound && is_same_range && self.before.block(index) == self.buffer.block(index);
+        }
+    }
 }
 
 impl Handle {
@@ -23,7 +57,7 @@ impl Handle {
         Self {
             blocks,
             poisoned: None,
-            control: Buffer::zeroed(0),
+            control: ControlBlocks::none(),
         }
     }
 
@@ -51,15 +85,17 @@ impl Handle {
     }
 
     /// Reads control blocks into memory that is kept for them: [`Handle::keep_control`] takes it back.
-    pub fn read_control(&mut self, block: u64, count: usize) -> Result<Buffer, RegionError> {
-        let mut buffer = std::mem::replace(&mut self.control, Buffer::zeroed(0));
-        buffer.resize_to(count);
-        self.read_into(block, &mut buffer)?;
-        Ok(buffer)
+    pub fn read_control(&mut self, block: u64, count: usize) -> Result<ControlBlocks, RegionError> {
+        let mut control = std::mem::replace(&mut self.control, ControlBlocks::none());
+        std::mem::swap(&mut control.buffer, &mut control.before);
+        control.buffer.resize_to(count);
+        self.read_into(block, &mut control.buffer)?;
+        control.compare(block);
+        Ok(control)
     }
 
-    pub fn keep_control(&mut self, buffer: Buffer) {
-        self.control = buffer;
+    pub fn keep_control(&mut self, control: ControlBlocks) {
+        self.control = control;
     }
 
     /// Reads what can be read; the other blocks, whose indexes are returned, are filled so that they are neither zero nor

@@ -8,7 +8,7 @@ use crate::format::geometry::{
     BALLOT_AT, BALLOT_BLOCKS, CONFIGURATION_AT, CONFIGURATION_BLOCKS, CONTROL_BLOCKS, HEARTBEAT_AT,
     HEARTBEAT_BLOCKS, LAST_WORDS_AT, LAST_WORDS_BLOCKS,
 };
-use crate::format::header::{self, BlockFault};
+use crate::format::header::{self, BlockFault, Sealed};
 use crate::format::superblock::Superblock;
 use ccd_core::configuration::{BallotBlock, Configuration};
 use ccd_core::ids::{NodeId, RegionId};
@@ -78,12 +78,20 @@ pub struct Turns {
 
 impl AreaControl {
     /// Looks at the control blocks of `node`, which begin at block index `start` of `buffer`.
-    fn parse(superblock: &Superblock, node: NodeId, buffer: &Buffer, start: usize) -> Self {
+    /// `sound`: see [`ControlBlocks`](super::handle::ControlBlocks).
+    fn parse(
+        superblock: &Superblock,
+        node: NodeId,
+        buffer: &Buffer,
+        sound: Option<&mut [bool]>,
+        start: usize,
+    ) -> Self {
         let mut faults = Vec::new();
         let mut reader = Reader {
             superblock,
             node,
             buffer,
+            sound,
             start,
             first: 0,
             faults: &mut faults,
@@ -129,21 +137,21 @@ impl AreaControl {
 /// Reads the control blocks of all areas, in one read unless some of them must be looked at again.
 pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<AreaControl>, RegionError> {
     let geometry = &superblock.geometry;
-    let buffer = handle.read_control(geometry.control_all(), geometry.control_all_blocks() as usize)?;
+    let mut control = handle.read_control(geometry.control_all(), geometry.control_all_blocks() as usize)?;
     let mut areas = Vec::with_capacity(geometry.areas as usize);
     for node in geometry.nodes() {
         let start = (geometry.control(node) - geometry.control_all()) as usize;
-        let mut area = AreaControl::parse(superblock, node, &buffer, start);
+        let mut area = AreaControl::parse(superblock, node, &control.buffer, Some(&mut control.sound), start);
         for _ in 0..READ_AGAIN_MAX {
             if area.faults.is_empty() {
                 break;
             }
             let again = handle.read(geometry.control(node), CONTROL_BLOCKS as usize)?;
-            area = AreaControl::parse(superblock, node, &again, 0);
+            area = AreaControl::parse(superblock, node, &again, None, 0);
         }
         areas.push(area);
     }
-    handle.keep_control(buffer);
+    handle.keep_control(control);
     Ok(areas)
 }
 
@@ -208,6 +216,7 @@ impl ClaimCheck {
             superblock,
             node: area.node,
             buffer,
+            sound: None,
             start: 0,
             first: BALLOT_AT,
             faults: &mut faults,
@@ -240,21 +249,23 @@ struct Reader<'a> {
     superblock: &'a Superblock,
     node: NodeId,
     buffer: &'a Buffer,
+    sound: Option<&'a mut [bool]>,
     start: usize,
     first: u64,
     faults: &'a mut Vec<(u64, BlockFault)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// The newest valid value, by `rank` and then by sequence, and whose turn it is next.
     fn newest<T: Control>(&mut self, at: u64, blocks: u64, rank: impl Fn(&T) -> u64) -> (Option<T>, Turn) {
+        let node = self.node;
         let mut turn = Turn::new(at, blocks);
         let mut best: Option<(u64, u64, T)> = None;
         for slot in 0..blocks {
-            let number = self.superblock.geometry.control(self.node) + at + slot;
-            let block = self.buffer.block(self.start + (at + slot - self.first) as usize);
-            let found = header::unseal(block, &self.superblock.identity, number)
-                .and_then(|sealed| Ok((sealed.tag.sequence, T::from_sealed(&sealed, self.node)?)));
+            let number = self.number(at + slot);
+            let found = self
+                .unseal(at + slot)
+                .and_then(|sealed| Ok((sealed.tag.sequence, T::from_sealed(&sealed, node)?)));
             match found {
                 Ok((sequence, value)) => {
                     turn.sequence = turn.sequence.max(sequence);
@@ -275,16 +286,38 @@ impl Reader<'_> {
     }
 
     /// The valid value with the highest sequence among those that are not the newest.
-    fn before<T: Control>(&self, at: u64, blocks: u64, turn: &Turn) -> Option<T> {
+    fn before<T: Control>(&mut self, at: u64, blocks: u64, turn: &Turn) -> Option<T> {
+        let node = self.node;
         (0..blocks)
             .filter(|slot| Some(*slot) != turn.newest)
             .filter_map(|slot| {
-                let number = self.superblock.geometry.control(self.node) + at + slot;
-                let block = self.buffer.block(self.start + (at + slot - self.first) as usize);
-                let sealed = header::unseal(block, &self.superblock.identity, number).ok()?;
-                Some((sealed.tag.sequence, T::from_sealed(&sealed, self.node).ok()?))
+                let sealed = self.unseal(at + slot).ok()?;
+                Some((sealed.tag.sequence, T::from_sealed(&sealed, node).ok()?))
             })
             .max_by_key(|(sequence, _)| *sequence)
             .map(|(_, value)| value)
+    }
+
+    /// Block number on the device of the control block with this index.
+    fn number(&self, index: u64) -> u64 {
+        self.superblock.geometry.control(self.node) + index
+    }
+
+    /// The control block with this index.
+    fn unseal(&mut self, index: u64) -> Result<Sealed<'a>, BlockFault> {
+        let number = self.number(index);
+        let at = self.start + (index - self.first) as usize;
+        let sound = self.sound.as_deref_mut().map(|sound| &mut sound[at]);
+        let was_sound = sound.as_deref() == Some(&true);
+        let sealed = header::unseal_known(
+            self.buffer.block(at),
+            &self.superblock.identity,
+            number,
+            was_sound,
+        );
+        if let Some(sound) = sound {
+            *sound = sealed.is_ok();
+        }
+        sealed
     }
 }

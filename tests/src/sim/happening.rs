@@ -100,7 +100,8 @@ pub(super) enum Happening {
 pub(super) struct Scheduled {
     pub at: Moment,
     pub serial: u64,
-    pub happening: Happening,
+    /// Apart: the heap moves what is scheduled many times.
+    pub happening: Box<Happening>,
 }
 
 impl PartialEq for Scheduled {

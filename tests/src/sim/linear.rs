@@ -39,7 +39,7 @@ pub fn check(history: &[Operation]) -> Verdict {
             .collect();
         operations.sort_by_key(|operation| operation.called);
         settle_what_was_seen(&mut operations);
-        let named = named_values(&operations);
+        let named = Named::of(&operations);
         // Most of what nobody ever saw never happened: an order without it is an order.
         let without: Vec<&Operation> = operations
             .iter()
@@ -90,17 +90,38 @@ fn settle_what_was_seen(operations: &mut [Operation]) {
 }
 
 /// Values that some answer showed, or that some call asks for by name. All others are only ever counted.
-fn named_values(operations: &[Operation]) -> HashSet<u32> {
-    let mut named = HashSet::new();
-    for operation in operations {
-        if let Heard::Rows(cells) = &operation.heard {
-            named.extend(cells.iter().map(|cell| cell.1));
+#[derive(Default)]
+struct Named {
+    /// Values are small numbers: bit `value % 64` of word `value / 64`. Every configuration asks for all of its values.
+    words: Vec<u64>,
+}
+
+impl Named {
+    fn of(operations: &[Operation]) -> Self {
+        let mut named = Self::default();
+        for operation in operations {
+            if let Heard::Rows(cells) = &operation.heard {
+                cells.iter().for_each(|cell| named.insert(cell.1));
+            }
+            if let Call::Exchange { from, .. } = operation.call {
+                named.insert(from.1);
+            }
         }
-        if let Call::Exchange { from, .. } = operation.call {
-            named.insert(from.1);
-        }
+        named
     }
-    named
+
+    fn insert(&mut self, value: u32) {
+        let word = value as usize / 64;
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (value % 64);
+    }
+
+    fn contains(&self, value: u32) -> bool {
+        let word = self.words.get(value as usize / 64);
+        word.is_some_and(|word| word & (1 << (value % 64)) != 0)
+    }
 }
 
 /// What stands for a value that is only ever counted.
@@ -108,11 +129,11 @@ const ANY: u32 = u32::MAX;
 
 /// For each operation of unknown outcome the one before it that would do the same, but for a value that is only ever
 /// counted: whichever of them was done, it may as well have been the one that was called first.
-fn twins(operations: &[&Operation], named: &HashSet<u32>) -> Vec<Option<usize>> {
+fn twins(operations: &[&Operation], named: &Named) -> Vec<Option<usize>> {
     let mut last: Vec<(Call, usize)> = Vec::new();
     let mut twins = vec![None; operations.len()];
     for (index, operation) in operations.iter().enumerate() {
-        let unnamed = written_value(&operation.call).is_none_or(|value| !named.contains(&value));
+        let unnamed = written_value(&operation.call).is_none_or(|value| !named.contains(value));
         if operation.heard != Heard::Unknown || !unnamed {
             continue;
         }
@@ -185,7 +206,7 @@ impl Frame {
     }
 }
 
-fn search(operations: &[&Operation], named: &HashSet<u32>) -> Found {
+fn search(operations: &[&Operation], named: &Named) -> Found {
     let twins = twins(operations, named);
     let mut seen: HashSet<u128> = HashSet::new();
     let done = vec![0; operations.len().div_ceil(64)];
@@ -232,10 +253,10 @@ fn search(operations: &[&Operation], named: &HashSet<u32>) -> Found {
 
 /// Two of the at most [`CONFIGURATIONS_MAX`] configurations of a search have the same one with a chance of less than
 /// 2^-80; the same configurations have the same one always.
-fn fingerprint(done: &Done, cells: &Cells, unknown: Option<&(usize, Cells)>, named: &HashSet<u32>) -> u128 {
+fn fingerprint(done: &Done, cells: &Cells, unknown: Option<&(usize, Cells)>, named: &Named) -> u128 {
     let of_cells = |cells: &Cells| -> Vec<u64> {
         let word = |(register, value): &(u8, u32)| {
-            let value = if named.contains(value) { *value } else { ANY };
+            let value = if named.contains(*value) { *value } else { ANY };
             u64::from(*register) << 32 | u64::from(value)
         };
         let mut words: Vec<u64> = cells.iter().map(word).collect();

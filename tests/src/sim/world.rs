@@ -197,7 +197,7 @@ impl World {
         self.queue.push(Reverse(Scheduled {
             at,
             serial,
-            happening,
+            happening: Box::new(happening),
         }));
     }
 
@@ -256,7 +256,7 @@ impl World {
         }
         self.now = at;
         self.log.mix(at.0);
-        self.happen(happening);
+        self.happen(*happening);
         self.unsound.is_none() && !self.is_over()
     }
 
