@@ -7,6 +7,7 @@
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
 use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, ServerId, Stamp};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -52,6 +53,12 @@ pub enum ReplicaOp {
     /// Writes this node's own ballot block, then reads all areas' control blocks.
     /// Answers [`ReplicaAnswer::Survey`].
     WriteBallot { ballot: BallotBlock },
+    /// The same if this node's newest ballot block is `over`, which is read anew before. If it is another one, a second run of this
+    /// node has voted there: nothing is written, for that vote counts, and the replica must be opened anew.
+    Claim {
+        ballot: BallotBlock,
+        over: Option<Box<BallotBlock>>,
+    },
     /// Writes this node's own heartbeat block, then reads all areas' control blocks.
     /// Answers [`ReplicaAnswer::Survey`].
     WriteHeartbeat { heartbeat: Heartbeat },

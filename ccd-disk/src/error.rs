@@ -93,6 +93,10 @@ pub enum RegionError {
         got: Box<Position>,
     },
     #[error(
+        "CCD-2022 another run of this node has voted on {device} since this one looked: that vote counts; it is read anew"
+    )]
+    VotedElsewhere { device: String },
+    #[error(
         "CCD-2030 a database of {image_bytes} bytes does not fit {device}, which has room for {max_bytes}; make it anew with \
          `ccd-disk mkfs --image-mib`"
     )]
@@ -147,7 +151,9 @@ impl RegionError {
             | Self::TooOld { .. }
             | Self::Shrunk { .. }
             | Self::NoBranches { .. } => ReplicaErrorKind::Foreign,
-            Self::Damaged { .. } | Self::NotNext { .. } => ReplicaErrorKind::Damaged,
+            Self::Damaged { .. } | Self::NotNext { .. } | Self::VotedElsewhere { .. } => {
+                ReplicaErrorKind::Damaged
+            }
             Self::ImageTooLarge { .. }
             | Self::RecordTooLarge { .. }
             | Self::JournalFull { .. }

@@ -374,6 +374,47 @@ fn a_control_block_that_changes_in_one_bit_is_damaged_although_it_was_sound_befo
 }
 
 #[test]
+fn a_claim_is_not_written_over_a_vote_that_another_run_of_the_node_has_cast_since() {
+    let device = device();
+    let (mut one, mut other) = (open(&device, 0), open(&device, 0));
+    let ballot = |round, run| BallotBlock {
+        instance: Epoch(4),
+        promised: Ballot {
+            round,
+            node: node(0),
+            incarnation: Incarnation(run),
+        },
+        accepted: None,
+    };
+    let claim = |ballot, over: Option<BallotBlock>| ReplicaOp::Claim {
+        ballot,
+        over: over.map(Box::new),
+    };
+    let shown = |answer| survey(answer).areas.remove(0).ballot;
+    let answer = one.execute(claim(ballot(1, 7), None)).unwrap();
+    assert_eq!(shown(answer), Some(ballot(1, 7)));
+    // Neither in memory nor on the device: the other run claims, knowing what there is.
+    let answer = other.execute(claim(ballot(2, 8), Some(ballot(1, 7)))).unwrap();
+    assert_eq!(shown(answer), Some(ballot(2, 8)));
+    let error = one.execute(claim(ballot(3, 7), Some(ballot(1, 7)))).unwrap_err();
+    assert!(error.text.contains("CCD-2022"), "{error}");
+    assert_eq!(
+        shown(one.execute(ReplicaOp::Survey).unwrap()),
+        Some(ballot(2, 8)),
+        "it stands"
+    );
+    // Once it knows of it.
+    let answer = one.execute(claim(ballot(3, 7), Some(ballot(2, 8)))).unwrap();
+    assert_eq!(shown(answer), Some(ballot(3, 7)));
+    let mut third = open(&device, 0);
+    assert_eq!(
+        shown(third.execute(ReplicaOp::Survey).unwrap()),
+        Some(ballot(3, 7)),
+        "its block is the newest of the two"
+    );
+}
+
+#[test]
 fn a_full_journal_and_what_is_too_large_are_refused_and_nothing_is_lost() {
     let device = device();
     let mut region = open(&device, 0);

@@ -274,7 +274,7 @@ pub(crate) fn describe(op: &ReplicaOp) -> (&'static str, u32) {
         ReplicaOp::AdoptImage { .. } => ("image adoption", IMAGE_DEADLINES),
         ReplicaOp::Checkpoint { .. } => ("checkpoint", IMAGE_DEADLINES),
         ReplicaOp::WriteConfiguration { .. } => ("configuration write", 1),
-        ReplicaOp::WriteBallot { .. } => ("ballot write", 1),
+        ReplicaOp::WriteBallot { .. } | ReplicaOp::Claim { .. } => ("ballot write", 1),
         ReplicaOp::WriteHeartbeat { .. } => (HEARTBEAT, 1),
         ReplicaOp::WriteScratch => ("scratch write", 1),
         ReplicaOp::WriteLastWords { .. } => ("last words", 1),

@@ -154,6 +154,10 @@ const FOUND: &[(u64, &str)] = &[
         10_000_000_556,
         "with leases: copies of one server claimed its area at the same moment",
     ),
+    (
+        13_000_045_133,
+        "of two copies of a server that preempted each other one wrote its vote over the other's, which had decided",
+    ),
 ];
 
 /// The same for groups.
@@ -188,6 +192,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
     (
         10_000_010_962,
         "a device failed after another run of the node was found there: its node waited for that run for ever",
+    ),
+    (
+        13_000_035_467,
+        "a device that had failed again and again was left alone for longer than the checker waited",
     ),
 ];
 

@@ -66,6 +66,10 @@ entries! {
         "A record or configuration does not follow what the area holds.",
         "It was not written.",
         "ccdadm why; please report it, for the daemon asks for the right one";
+    2022, Io,
+        "Two runs of one node claim a device at the same time: a copy of its machine runs, or a second ccdd.",
+        "Nothing was written over the other one's vote.",
+        "find the other one (ccdadm status and ccdadm why name its host), and stop it";
     2030, CannotCreate,
         "The database is larger than the image areas of the region.",
         "It was not written there.",

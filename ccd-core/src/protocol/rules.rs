@@ -4,6 +4,7 @@
 //! The vote rule itself is [`crate::configuration::votes`].
 
 pub use super::fencing::step::{Next, Situation, next as next_fencing_step};
+pub use super::replicas::track::RE_OPEN_AFTER_MAX;
 pub use super::voting::conclude::{is_overruled, override_epoch};
 pub use super::voting::evidence::{Evidence, Source, newest_state};
 pub use super::voting::left_out::may_hold_leases;

@@ -186,7 +186,7 @@ impl From<RegionError> for Failure {
             },
             RegionError::Busy { .. } => exit::BUSY,
             RegionError::Fenced { .. } => exit::FENCED,
-            RegionError::Poisoned { .. } => exit::IO,
+            RegionError::Poisoned { .. } | RegionError::VotedElsewhere { .. } => exit::IO,
             RegionError::NoRegion { .. }
             | RegionError::OtherCluster { .. }
             | RegionError::OtherRole { .. }

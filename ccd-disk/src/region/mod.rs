@@ -214,6 +214,10 @@ impl Region {
                 self.own_ballot = Some(ballot);
                 self.survey()?
             }
+            ReplicaOp::Claim { ballot, over } => {
+                self.look_for_own_ballot(over.as_deref())?;
+                return self.execute(ReplicaOp::WriteBallot { ballot });
+            }
             ReplicaOp::WriteHeartbeat { heartbeat } => {
                 self.write_control(&heartbeat, |turns| &mut turns.heartbeat)?;
                 self.survey()?
@@ -349,6 +353,18 @@ impl Region {
             &mut self.handle,
             &self.superblock,
         )?))
+    }
+
+    /// Whether this node's newest ballot block is the one that the caller knows of; the next is then written over the older one.
+    fn look_for_own_ballot(&mut self, known: Option<&BallotBlock>) -> Result<(), RegionError> {
+        let own = survey::read_one(&mut self.handle, &self.superblock, self.node)?;
+        if own.ballot.as_ref() != known {
+            return Err(RegionError::VotedElsewhere {
+                device: self.handle.name(),
+            });
+        }
+        self.turns.ballot = own.turns.ballot;
+        Ok(())
     }
 
     fn write_control<T: Control>(

@@ -141,21 +141,37 @@ pub fn read_all(handle: &mut Handle, superblock: &Superblock) -> Result<Vec<Area
     let mut areas = Vec::with_capacity(geometry.areas as usize);
     for node in geometry.nodes() {
         let start = (geometry.control(node) - geometry.control_all()) as usize;
-        let mut area = AreaControl::parse(superblock, node, &control.buffer, Some(&mut control.sound), start);
-        for _ in 0..READ_AGAIN_MAX {
-            if area.faults.is_empty() {
-                break;
-            }
-            let again = handle.read(geometry.control(node), CONTROL_BLOCKS as usize)?;
-            area = AreaControl::parse(superblock, node, &again, None, 0);
-        }
+        let area = AreaControl::parse(superblock, node, &control.buffer, Some(&mut control.sound), start);
+        let area = if area.faults.is_empty() {
+            area
+        } else {
+            read_one(handle, superblock, node)?
+        };
         areas.push(area);
     }
     handle.keep_control(control);
     Ok(areas)
 }
 
-/// The same, as the protocol wants it.
+/// Reads the control blocks of one area.
+pub fn read_one(
+    handle: &mut Handle,
+    superblock: &Superblock,
+    node: NodeId,
+) -> Result<AreaControl, RegionError> {
+    let geometry = &superblock.geometry;
+    let mut looks = 0;
+    loop {
+        let buffer = handle.read(geometry.control(node), CONTROL_BLOCKS as usize)?;
+        let area = AreaControl::parse(superblock, node, &buffer, None, 0);
+        looks += 1;
+        if area.faults.is_empty() || looks > READ_AGAIN_MAX {
+            return Ok(area);
+        }
+    }
+}
+
+/// Those of all areas, as the protocol wants them.
 pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, RegionError> {
     let areas = read_all(handle, superblock)?;
     Ok(Survey {

@@ -138,7 +138,7 @@ impl World {
         store.meet(fault);
         let leads_to = durable::leads_to(&op);
         let ballot = match &op {
-            ReplicaOp::WriteBallot { ballot } => Some(ballot.clone()),
+            ReplicaOp::WriteBallot { ballot } | ReplicaOp::Claim { ballot, .. } => Some(ballot.clone()),
             _ => None,
         };
         let heartbeat = match &op {
@@ -324,6 +324,7 @@ fn reads_after_writing(op: &ReplicaOp) -> bool {
             then_survey: true,
             ..
         } | ReplicaOp::WriteBallot { .. }
+            | ReplicaOp::Claim { .. }
             | ReplicaOp::WriteHeartbeat { .. }
     )
 }

@@ -12,6 +12,7 @@ use super::world::{LEASE, Sabotage, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::database::{Key, Op, Pattern, Row};
 use ccd_core::ids::RequestId;
+use ccd_core::protocol::rules::RE_OPEN_AFTER_MAX;
 use core::time::Duration;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,8 +21,9 @@ use std::sync::Once;
 /// Within this time after the last fault the cluster must serve: leases, elections and restarts together.
 pub const RECOVERY_MAX: Duration = LEASE.saturating_mul(20);
 
-/// How long until all devices are back: one that failed again and again is left alone for as long as that went on.
-const REDUNDANCY_MAX: Duration = RECOVERY_MAX.saturating_mul(2);
+/// How long until all devices are back: one that failed again and again is left alone for so long at the most, and then shows for
+/// some leases that it works.
+const REDUNDANCY_MAX: Duration = RECOVERY_MAX.saturating_mul(2).saturating_add(RE_OPEN_AFTER_MAX);
 
 /// How long one question of the end game waits.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);

@@ -19,7 +19,7 @@ mod overwritten;
 pub(super) mod own_area;
 mod room;
 mod survey;
-mod track;
+pub(super) mod track;
 mod view;
 
 pub(in crate::protocol) use bring::Brought;
@@ -245,6 +245,10 @@ impl Node {
         };
         if writes != Writes::NoState {
             self.on_state_written(replica, result.is_ok());
+        }
+        if matches!(purpose, Purpose::Promise(_) | Purpose::Accept(_)) {
+            let view = self.replica_mut(replica);
+            view.claims_in_flight = view.claims_in_flight.saturating_sub(1);
         }
         let result = result.and_then(|answer| self.believed(replica, answer));
         let result = result.and_then(|answer| self.keeps_what_was_written(replica, &purpose, answer));

@@ -14,11 +14,14 @@
 //!
 //! Owns `ReplicaView::own_area` and `other_run`.
 
+use crate::configuration::BallotBlock;
 use crate::ids::{DeviceRole, Incarnation, NodeId, Replica, ServerId};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
-use crate::replica::{AreaSurvey, Heartbeat, Host};
+use crate::protocol::replicas::Purpose;
+use crate::replica::{AreaSurvey, Heartbeat, Host, ReplicaOp};
 use crate::time::Time;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -292,6 +295,28 @@ impl Node {
     /// No reservation keeps another run from the device, and copies may live on several machines.
     fn is_for_one_copy_of_several(&self, role: DeviceRole) -> bool {
         self.moved_from.is_some() && !self.fences.contains_key(&role)
+    }
+
+    /// Writes this node's ballot block on a device, over the one that it knows to be there. Another run of this node may have voted
+    /// since, and that one's vote may have decided: whoever has been kept from writing since finds it.
+    pub(in crate::protocol) fn claim_with(
+        &mut self,
+        role: DeviceRole,
+        ballot: BallotBlock,
+        purpose: Purpose,
+    ) {
+        let (me, replica) = (self.me(), Replica::Device(role));
+        let view = self.replica_mut(replica);
+        let over = if view.claims_in_flight > 0 {
+            view.last_claim.clone()
+        } else {
+            let own = view.survey.areas.iter().find(|area| area.node == me);
+            own.and_then(|area| area.ballot.clone())
+        };
+        view.claims_in_flight = view.claims_in_flight.saturating_add(1);
+        view.last_claim = Some(ballot.clone());
+        let over = over.map(Box::new);
+        self.ask(replica, ReplicaOp::Claim { ballot, over }, purpose);
     }
 
     /// Nobody else writes there.

@@ -19,7 +19,7 @@ use core::time::Duration;
 const RE_OPEN_AFTER: Duration = Duration::from_millis(500);
 
 /// The longest pause before a replica is opened again.
-const RE_OPEN_AFTER_MAX: Duration = Duration::from_secs(60);
+pub const RE_OPEN_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// What is wrong with it does not pass by itself.
 const RE_OPEN_PERMANENT_AFTER: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub(super) const WORKED_LEASES: u32 = 60;
 
 /// The failures of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Track {
+pub(in crate::protocol::replicas) struct Track {
     /// Failures in a row, each soon after it had worked; 0: none yet.
     failures: u32,
     /// Not opened before this by a node that serves, and by one that does not.

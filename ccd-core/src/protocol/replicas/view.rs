@@ -2,6 +2,7 @@
 
 use super::own_area::OwnArea;
 use super::track::{Track, WORKED_LEASES};
+use crate::configuration::BallotBlock;
 use crate::ids::{Epoch, Position, RegionId};
 use crate::replica::Survey;
 use crate::time::Time;
@@ -61,6 +62,9 @@ pub(in crate::protocol) struct ReplicaView {
     beats: VecDeque<Duration>,
     pub beat_sequence: u64,
     pub(super) checkpoint_in_flight: bool,
+    /// Claims under way, and the last of them.
+    pub(super) claims_in_flight: usize,
+    pub(super) last_claim: Option<BallotBlock>,
     /// It is being brought nearer to what is committed: a device that is to come back, or the local copy of a solo owner.
     pub prewrite_in_flight: bool,
 }
@@ -103,6 +107,8 @@ impl ReplicaView {
             beats: VecDeque::new(),
             beat_sequence: 0,
             checkpoint_in_flight: false,
+            claims_in_flight: 0,
+            last_claim: None,
             prewrite_in_flight: false,
         }
     }

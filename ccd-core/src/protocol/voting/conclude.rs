@@ -331,10 +331,7 @@ impl Node {
             self.ballot = Some(block.clone());
         }
         for role in devices.iter() {
-            let op = ReplicaOp::WriteBallot {
-                ballot: block.clone(),
-            };
-            self.ask(Replica::Device(role), op, Purpose::Accept(attempt));
+            self.claim_with(role, block.clone(), Purpose::Accept(attempt));
         }
         for node in nodes.iter() {
             self.send(

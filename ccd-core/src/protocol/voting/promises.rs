@@ -101,11 +101,7 @@ impl Node {
             Ok(()) if votes => {
                 let replica = Replica::Device(role);
                 proposal.replicas_asked.insert(replica);
-                self.ask(
-                    replica,
-                    ReplicaOp::WriteBallot { ballot },
-                    Purpose::Promise(attempt),
-                );
+                self.claim_with(role, ballot, Purpose::Promise(attempt));
             }
             Ok(()) if proposal.forced => {
                 let replica = Replica::Device(role);
