@@ -7,7 +7,9 @@ use ccd_core::client::{Finding, Refusal, VerifiedCopy};
 use ccd_core::configuration::Quorum;
 use ccd_core::drill::{DrillReport, DrilledDevice, Enforcement, Latency, Rehearsal, Rehearsed};
 use ccd_core::ids::{DeviceRole, Position};
+use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::ServingState;
+use serde_json::json;
 use std::time::Duration;
 use support::{Fake, Trick, fake_with_rows, node, run};
 
@@ -163,23 +165,28 @@ fn status_warns_of_a_closed_cluster_and_of_waived_quorum() {
         if let Some(configuration) = &mut status.configuration {
             configuration.quorum = Quorum::Waived;
         }
-        status.verdict = "QUORUM IS OFF".into();
+        status.problems = vec![Problem::new(Cause::QuorumOff, "QUORUM IS OFF")];
     });
     let ran = fake.ccdadm(&["status"]).expect(1);
     assert_eq!(
         ran.stdout.lines().next(),
-        Some("prod: serving, degraded: QUORUM IS OFF")
+        Some(
+            "prod: serving, degraded: QUORUM IS OFF; queries and updates work, and would go on after any single loss"
+        )
     );
     let document = fake.ccdadm(&["status", "--json"]).expect(1).json();
     assert_eq!(document["cluster"]["quorum_required"], false);
     fake.with(|state| {
         state.status.status.state = ServingState::Closed;
-        state.status.status.verdict = "valid, but closed: 1 of 2 copies found".into();
+        state.status.status.problems = vec![Problem::new(
+            Cause::Waits,
+            "valid, but closed: 1 of 2 copies found",
+        )];
     });
     let ran = fake.ccdadm(&["status"]).expect(1);
     assert_eq!(
         ran.stdout.lines().next(),
-        Some("prod: QUERIES ONLY: valid, but closed: 1 of 2 copies found")
+        Some("prod: QUERIES ONLY: valid, but closed: 1 of 2 copies found; queries work, updates do not")
     );
     let document = fake.ccdadm(&["status", "--json"]).expect(1).json();
     assert_eq!(document["cluster"]["state"], "closed");
@@ -202,22 +209,43 @@ fn status_has_a_verdict_and_says_what_would_survive() {
         status.devices[1].usable = false;
         status.devices[1].error = Some("I/O error".into());
         status.survives[3].1 = false;
+        status.problems = vec![
+            Problem::new(Cause::DeviceUnusable, "the secondary cannot be used: I/O error")
+                .on(node(1))
+                .of(DeviceRole::Secondary)
+                .next("ccd-disk show /dev/secondary"),
+            Problem::new(Cause::BranchKept, "a branch that lost is kept")
+                .on(node(0))
+                .next("ccdadm branches"),
+        ];
     });
     let ran = fake.ccdadm(&["status"]).expect(1);
     assert_eq!(
         ran.stdout.lines().next(),
-        Some("prod: serving, degraded: secondary is failed")
+        Some(
+            "prod: serving, degraded: on beta: the secondary cannot be used: I/O error; queries and updates work, and would stop with the \
+             loss of the secondary; next, on beta: ccd-disk show /dev/secondary"
+        )
     );
-    ran.says("secondary NO");
+    ran.says("  also on alpha: a branch that lost is kept; next: ccdadm branches\n")
+        .says("secondary NO");
+    let document = fake.ccdadm(&["status", "--json"]).expect(1).json();
+    let first = &document["problems"][0];
+    assert_eq!(
+        (&first["cause"], &first["node"], &first["device"]),
+        (&json!("device_unusable"), &json!("beta"), &json!("secondary"))
+    );
 
     fake.with(|state| {
         state.status.status.state = ServingState::Waiting;
-        state.status.status.verdict = "the primary is missing".into();
+        state.status.status.problems = vec![Problem::new(Cause::DeviceUnusable, "the primary is missing")];
     });
     let ran = fake.ccdadm(&["status"]).expect(2);
     assert_eq!(
         ran.stdout.lines().next(),
-        Some("prod: NOT SERVING, waiting: the primary is missing")
+        Some(
+            "prod: NOT SERVING, waiting: the primary is missing; beta serves, and answers queries and updates"
+        )
     );
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use ccd_core::problem::{Cause, Problem};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -140,9 +141,12 @@ fn in_a_pipe_the_status_is_printed_at_each_change_and_at_no_update() {
     fake.with(|state| state.status.status.position.stamp.generation.0 += 1);
     fake.with(|state| {
         state.status.status.devices[1].in_sync = false;
-        state.status.status.verdict = "without the secondary".into();
+        state.status.status.problems = vec![Problem::new(Cause::DeviceOut, "without the secondary")];
     });
-    assert_eq!(verdict(), "prod: serving, degraded: without the secondary");
+    assert_eq!(
+        verdict(),
+        "prod: serving, degraded: without the secondary; queries and updates work, and would go on after any single loss"
+    );
     kill(pid(&child), Signal::SIGTERM).expect("it runs");
     assert_eq!(child.wait().expect("it ends").code(), Some(1));
 }

@@ -5,6 +5,7 @@ mod support;
 use ccd_client::wire::Told;
 use ccd_core::client::Refusal;
 use ccd_core::ids::NodeSet;
+use ccd_core::problem::{Cause, Problem};
 use support::{Fake, Trick, node, run};
 
 #[test]
@@ -154,7 +155,10 @@ fn ccdctl_begins_and_ends_maintenance_and_status_says_it() {
         if let Some(configuration) = &mut state.status.status.configuration {
             configuration.maintenance = true;
         }
-        state.status.status.verdict = "maintenance: no node is taken over from".into();
+        state.status.status.problems = vec![Problem::new(
+            Cause::Maintenance,
+            "maintenance: no node is taken over from",
+        )];
     });
     fake.ccdadm(&["status"])
         .expect(1)

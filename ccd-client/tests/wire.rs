@@ -14,7 +14,10 @@ use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
 };
 use ccd_core::init::{Fencing, NodeAddress, NodeEdit};
-use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
+use ccd_core::problem::{Cause, Problem};
+use ccd_core::protocol::{
+    Decision, DecisionKind, DeviceElsewhere, DeviceStatus, NodeStatus, Part, ServingState, Status,
+};
 use ccd_core::reservation::{Registrations, ReservationKey};
 use ccd_core::time::Date;
 use proptest::collection::vec;
@@ -243,6 +246,12 @@ fn status() -> impl Strategy<Value = StatusReport> {
             status: Status {
                 me,
                 state: ServingState::Serving,
+                problems: vec![
+                    Problem::new(Cause::DeviceUnusable, text.clone())
+                        .on(me)
+                        .of(DeviceRole::Primary)
+                        .next(text.clone()),
+                ],
                 verdict: text.clone(),
                 configuration: None,
                 position,
@@ -268,6 +277,11 @@ fn status() -> impl Strategy<Value = StatusReport> {
                         paths_missing: 1,
                     }),
                     registered: member,
+                    elsewhere: vec![DeviceElsewhere {
+                        node: me,
+                        usable: usable.then_some(member),
+                        error: member.then(|| text.clone()),
+                    }],
                 }],
                 external: member.then_some(NodeSet::of(me)),
                 survives: vec![
@@ -296,6 +310,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     authkey: "0123456789abcdef".into(),
                 }),
                 trouble: String::new(),
+                refused: false,
             }],
             work: vec![WorkReport {
                 replica: Replica::Local,

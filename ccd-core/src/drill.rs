@@ -85,28 +85,48 @@ pub enum Rehearsed {
     },
 }
 
-/// What the vote rule makes of each single loss and each lone start, with these voters at hand today.
-pub fn rehearse(configuration: &Configuration, live: Voters) -> Vec<Rehearsal> {
+/// What the vote rule makes of each single loss and each lone start, with these nodes at hand today. Whoever is left must go on with
+/// the devices that `devices_of` says it can use itself; `None`: it is not heard.
+pub fn rehearse(
+    configuration: &Configuration,
+    live: NodeSet,
+    devices_of: impl Fn(NodeId) -> Option<DeviceSet>,
+) -> Vec<Rehearsal> {
     let mut rehearsals = Vec::new();
+    let voters = |node| Voters::new(live, devices_of(node).unwrap_or_default());
     for node in configuration.members.iter() {
-        let rest = Voters::new(live.nodes.without(node), live.devices);
+        let left = live.without(node);
+        let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Node(node));
+        let devices = |other| voters(other).devices;
         rehearsals.push(Rehearsal {
             event: Rehearsed::NodeDies(node),
-            goes_on: votes::survives_loss(configuration, live, Lost::Node(node)),
-            missing: votes::missing(configuration, rest),
+            goes_on: left.iter().any(goes_on),
+            missing: missing(configuration, left, devices),
         });
     }
     for role in configuration.devices.iter() {
-        let rest = Voters::new(live.nodes, live.devices.without(role));
+        let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Device(role));
+        let devices = |other| voters(other).devices.without(role);
         rehearsals.push(Rehearsal {
             event: Rehearsed::DeviceFails(role),
-            goes_on: votes::survives_loss(configuration, live, Lost::Device(role)),
-            missing: votes::missing(configuration, rest),
+            goes_on: live.iter().any(goes_on),
+            missing: missing(configuration, live, devices),
         });
     }
     for node in configuration.nodes.iter() {
-        let single = live.devices.iter().map(|role| DeviceSet::EMPTY.with(role));
-        let mut with: Vec<DeviceSet> = core::iter::once(live.devices).chain(single).collect();
+        let Some(all) = devices_of(node) else {
+            rehearsals.push(Rehearsal {
+                event: Rehearsed::LoneStart {
+                    node,
+                    devices: DeviceSet::EMPTY,
+                },
+                goes_on: false,
+                missing: String::from("it is not heard, so what it can use is not known"),
+            });
+            continue;
+        };
+        let single = all.iter().map(|role| DeviceSet::EMPTY.with(role));
+        let mut with: Vec<DeviceSet> = core::iter::once(all).chain(single).collect();
         with.dedup();
         for devices in with {
             rehearsals.push(lone_start(configuration, node, devices));
@@ -118,6 +138,12 @@ pub fn rehearse(configuration: &Configuration, live: Voters) -> Vec<Rehearsal> {
         }
     }
     rehearsals
+}
+
+/// What those that are left lack, as the one of them sees it that can use most.
+fn missing(configuration: &Configuration, left: NodeSet, devices: impl Fn(NodeId) -> DeviceSet) -> String {
+    let most = left.iter().map(devices).max_by_key(|devices| devices.count());
+    votes::missing(configuration, Voters::new(left, most.unwrap_or_default()))
 }
 
 fn lone_start(configuration: &Configuration, node: NodeId, devices: DeviceSet) -> Rehearsal {
@@ -162,18 +188,20 @@ mod tests {
     }
 
     fn goes_on(configuration: &Configuration, live: Voters, event: Rehearsed) -> bool {
-        rehearse(configuration, live)
-            .into_iter()
-            .find(|rehearsal| rehearsal.event == event)
-            .unwrap_or_else(|| panic!("{event:?} is rehearsed"))
-            .goes_on
+        rehearse(configuration, live.nodes, |node| {
+            live.nodes.contains(node).then_some(live.devices)
+        })
+        .into_iter()
+        .find(|rehearsal| rehearsal.event == event)
+        .unwrap_or_else(|| panic!("{event:?} is rehearsed"))
+        .goes_on
     }
 
     #[test]
     fn a_healthy_pair_survives_every_single_loss_and_starts_alone_with_the_arbiter() {
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
         let only = |role| DeviceSet::EMPTY.with(role);
-        for rehearsal in rehearse(&pair(), live) {
+        for rehearsal in rehearse(&pair(), live.nodes, |_| Some(live.devices)) {
             let expected = !matches!(
                 rehearsal.event,
                 Rehearsed::LoneStart { devices, .. } if devices == only(DeviceRole::Secondary)
@@ -191,19 +219,36 @@ mod tests {
             ..pair()
         };
         let live = Voters::new(NodeSet::of(A), BOTH);
-        let table = [(A, BOTH, true), (B, BOTH, true)];
-        for (node, devices, expected) in table {
-            assert_eq!(
-                goes_on(&solo, live, Rehearsed::LoneStart { node, devices }),
-                expected
-            );
+        let with_b = Voters::new(live.nodes.with(B), BOTH);
+        for node in [A, B] {
+            let event = Rehearsed::LoneStart { node, devices: BOTH };
+            assert!(goes_on(&solo, with_b, event));
         }
         for role in DeviceRole::ALL {
             let devices = DeviceSet::EMPTY.with(role);
-            assert!(goes_on(&solo, live, Rehearsed::LoneStart { node: A, devices }));
-            assert!(!goes_on(&solo, live, Rehearsed::LoneStart { node: B, devices }));
+            assert!(goes_on(&solo, with_b, Rehearsed::LoneStart { node: A, devices }));
+            assert!(!goes_on(&solo, with_b, Rehearsed::LoneStart { node: B, devices }));
         }
         assert!(!goes_on(&solo, live, Rehearsed::NodeDies(A)), "B is not here");
+        let unknown = Rehearsed::LoneStart {
+            node: B,
+            devices: DeviceSet::EMPTY,
+        };
+        assert!(!goes_on(&solo, live, unknown), "what B can use is not known");
+    }
+
+    #[test]
+    fn whoever_is_left_must_go_on_with_the_devices_that_it_can_use_itself() {
+        let live = NodeSet::of(A).with(B);
+        let only_a_sees_them = |node| Some(if node == A { BOTH } else { DeviceSet::EMPTY });
+        for rehearsal in rehearse(&pair(), live, only_a_sees_them) {
+            let expected = match rehearsal.event {
+                Rehearsed::NodeDies(node) => node == B,
+                Rehearsed::DeviceFails(_) => true,
+                Rehearsed::LoneStart { node, devices } => node == A && devices.primary,
+            };
+            assert_eq!(rehearsal.goes_on, expected, "{rehearsal:?}");
+        }
     }
 
     #[test]
@@ -213,13 +258,15 @@ mod tests {
             ..pair()
         };
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
-        let lone = rehearse(&flagged, live).into_iter().find(|rehearsal| {
-            rehearsal.event
-                == Rehearsed::LoneStart {
-                    node: A,
-                    devices: BOTH,
-                }
-        });
+        let lone = rehearse(&flagged, live.nodes, |_| Some(live.devices))
+            .into_iter()
+            .find(|rehearsal| {
+                rehearsal.event
+                    == Rehearsed::LoneStart {
+                        node: A,
+                        devices: BOTH,
+                    }
+            });
         let lone = lone.unwrap();
         assert!(!lone.goes_on && lone.missing.contains("override"), "{lone:?}");
         assert!(!lone.missing.to_string().is_empty());

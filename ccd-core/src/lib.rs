@@ -41,6 +41,7 @@ pub mod drill;
 pub mod ids;
 pub mod init;
 pub mod private;
+pub mod problem;
 pub mod protocol;
 pub mod replica;
 pub mod reservation;

@@ -16,7 +16,7 @@
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
 //!                       reads: long reads, on threads of their own, fair by user;  works: large updates, on one
-//!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, nodes (init database)         scrub: a background pass over the devices
+//!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   metrics        what monitoring asks of a node, as text
@@ -60,6 +60,7 @@ mod replicas;
 mod scrub;
 mod service;
 mod startup;
+mod surroundings;
 mod warm;
 mod watch;
 mod works;

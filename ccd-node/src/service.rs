@@ -105,6 +105,7 @@ mod tests {
         Status {
             me: NodeId::new(0).expect("a node's number"),
             state,
+            problems: Vec::new(),
             verdict: String::new(),
             configuration: None,
             position: Position::EMPTY,

@@ -203,7 +203,7 @@ fn a_node_that_cannot_write_its_local_copy_is_left_out_within_a_lease_and_for_th
         assert_eq!(reason, format!("node {fails} cannot write its local copy"));
         assert_eq!(cluster.configuration().epoch.0, before + 1);
         let verdict = cluster.verdict(fails);
-        assert!(verdict.contains("cannot use its local copy"), "{verdict}");
+        assert!(verdict.contains("the local copy cannot be used"), "{verdict}");
         assert_eq!(
             epochs_in(&mut cluster, LEASE * 20),
             0,

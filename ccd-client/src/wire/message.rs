@@ -240,6 +240,8 @@ pub struct LinkReport {
     pub connection: Option<ConnectionReport>,
     /// Why there is no connection; empty if there is one, or none was tried yet.
     pub trouble: String,
+    /// The other node is there, and one of the two refuses the other: by authkey, init database, version or id of the server.
+    pub refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,6 +38,7 @@ pub fn report() -> StatusReport {
         status: Status {
             me: node(0),
             state: ServingState::Serving,
+            problems: Vec::new(),
             verdict: String::new(),
             configuration: Some(configuration()),
             position: Position::EMPTY,
@@ -62,6 +63,7 @@ pub fn report() -> StatusReport {
                     error: None,
                     reservation: None,
                     registered: true,
+                    elsewhere: Vec::new(),
                 })
                 .to_vec(),
             external: None,
@@ -101,6 +103,7 @@ pub fn report() -> StatusReport {
                     authkey: "0123456789abcdef".into(),
                 }),
                 trouble: String::new(),
+                refused: false,
             },
             LinkReport {
                 node: node(1),
@@ -109,6 +112,7 @@ pub fn report() -> StatusReport {
                 preferred: false,
                 connection: None,
                 trouble: "cannot connect: no route".into(),
+                refused: false,
             },
         ],
         work: Vec::new(),

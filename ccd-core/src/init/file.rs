@@ -4,7 +4,7 @@
 //! Used by the protocol (`protocol/nodes`) and by whoever drives it. An [`InitFile`] always parses.
 
 use super::{ADDRESSES_MAX, ClusterInit, InitError};
-use crate::ids::{ClusterId, NODES_MAX, NodeId, NodeSet, ServerId, Servers};
+use crate::ids::{ClusterId, DeviceRole, NODES_MAX, NodeId, NodeSet, ServerId, Servers};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -80,6 +80,14 @@ impl InitFile {
 
     pub fn has_devices(&self) -> bool {
         !self.parsed.devices().is_empty()
+    }
+
+    /// Where a device is on every node.
+    pub fn device_path(&self, role: DeviceRole) -> Option<&str> {
+        let mut devices = self.parsed.devices().iter();
+        devices
+            .find(|device| device.role == role)
+            .map(|device| device.path.as_str())
     }
 
     /// Every row of it.

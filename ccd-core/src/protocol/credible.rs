@@ -20,6 +20,7 @@ use crate::ids::{
     DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, Position, ROUND_MAX,
     Replica, Stamp,
 };
+use crate::problem::{PROBLEM_TEXT_BYTES_MAX, Problem};
 use crate::replica::{AreaSurvey, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind};
 use crate::synchronization::COMMANDS_MAX;
 use crate::time::Time;
@@ -103,6 +104,8 @@ impl Bounds {
                 }
                 epoch(*of)
             }
+            Message::ReportAsk => Ok(()),
+            Message::Report { problems, .. } => problems.iter().try_for_each(|problem| self.problem(problem)),
             Message::Decided(configuration) | Message::Install(configuration) => {
                 self.configuration(configuration)
             }
@@ -353,6 +356,14 @@ impl Bounds {
         }
         let too_long = promise.leases.iter().find(|(_, left)| *left > self.lease);
         too_long.map_or(Ok(()), |(_, left)| Err(Incredible::Lease(*left)))
+    }
+
+    fn problem(&self, problem: &Problem) -> Checked {
+        problem.device.map_or(Ok(()), |role| self.device(role))?;
+        match problem.text.len().max(problem.next.len()) {
+            bytes if bytes > PROBLEM_TEXT_BYTES_MAX => Err(Incredible::Text(bytes)),
+            _ => Ok(()),
+        }
     }
 
     fn device(&self, role: DeviceRole) -> Checked {

@@ -7,11 +7,12 @@
 
 use super::{LongRead, Message, Work, Worked};
 use crate::client::{ClientToken, Reply, Request};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Quorum};
 use crate::database::{Database, Record};
 use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::private;
+use crate::problem::{Health, Problem};
 use crate::replica::{Host, ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::reservation::{FenceOp, Registrations};
 use crate::synchronization::{CommandName, Keyword};
@@ -100,6 +101,8 @@ pub enum Event {
         ticket: Ticket,
         result: Result<(), CommandFailure>,
     },
+    /// What the driver finds wrong with this node, beside what the node finds itself; comes when it changes.
+    Problems(Vec<Problem>),
     /// An [`Action::Work`] is done.
     Worked { ticket: Ticket, worked: Worked },
 }
@@ -301,7 +304,9 @@ pub enum DecisionKind {
 pub struct Status {
     pub me: NodeId,
     pub state: ServingState,
-    /// Why it is not serving, or what is degraded; empty if all is well.
+    /// What is wrong anywhere in the cluster, as far as this node knows: first what explains the rest.
+    pub problems: Vec<Problem>,
+    /// Their texts in one; empty if all is well.
     pub verdict: String,
     pub configuration: Option<Configuration>,
     pub position: crate::ids::Position,
@@ -313,6 +318,30 @@ pub struct Status {
     pub external: Option<NodeSet>,
     /// What single loss the cluster would survive right now, and go on taking updates.
     pub survives: Vec<(Part, bool)>,
+}
+
+impl Status {
+    /// The verdict of one word, on the cluster.
+    pub fn health(&self) -> Health {
+        match self.state {
+            ServingState::Serving => {}
+            ServingState::Closed => return Health::Degraded,
+            _ => return Health::NotServing,
+        }
+        let is_as_wanted = (self.configuration.as_ref()).is_none_or(|configuration| {
+            !configuration.maintenance && configuration.quorum == Quorum::Required
+        });
+        let is_whole = is_as_wanted
+            && self.survives.iter().all(|(_, survives)| *survives)
+            && self.nodes.iter().all(|node| node.member)
+            && (self.devices.iter()).all(|device| device.usable && device.in_sync)
+            && !self.problems.iter().any(|problem| problem.cause.degrades());
+        if is_whole {
+            Health::Redundant
+        } else {
+            Health::Degraded
+        }
+    }
 }
 
 /// Something that can be lost.
@@ -380,4 +409,16 @@ pub struct DeviceStatus {
     pub reservation: Option<Registrations>,
     /// This node is registered there (always true with lease fencing).
     pub registered: bool,
+    /// What each other node says of it.
+    pub elsewhere: Vec<DeviceElsewhere>,
+}
+
+/// A device as another node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceElsewhere {
+    pub node: NodeId,
+    /// `None`: the node is not heard, so it is not known.
+    pub usable: Option<bool>,
+    /// What the node says is wrong with it.
+    pub error: Option<String>,
 }

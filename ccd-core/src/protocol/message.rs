@@ -11,6 +11,7 @@ use crate::ids::{
     RequestId, Stamp,
 };
 use crate::init::NodeEdit;
+use crate::problem::{PROBLEMS_MAX, Problem};
 use crate::synchronization::{Summons, Veto};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -35,6 +36,15 @@ pub enum Message {
         echo: u64,
         epoch: Epoch,
         lease: bool,
+    },
+    /// Asks for the report that a heartbeat named.
+    ReportAsk,
+    /// What is wrong with the sender: its whole report of this number.
+    Report {
+        run: Incarnation,
+        number: u64,
+        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, PROBLEMS_MAX>")]
+        problems: Vec<Problem>,
     },
     /// A decided configuration, for a node that does not know it yet.
     Decided(Configuration),
@@ -303,6 +313,8 @@ pub struct PeerState {
     pub room: Room,
     /// Why its local copy is out of use, if it is more than not yet read.
     pub trouble: Option<CopyTrouble>,
+    /// Number of what it reports of itself now: see [`Message::Report`].
+    pub report: u64,
 }
 
 /// What a node sees of one device.

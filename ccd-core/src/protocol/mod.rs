@@ -7,7 +7,8 @@
 //! credible.rs   pure: what of a message or a block can be true in this cluster; the rest is refused
 //!   ↓
 //! requests/     what clients wait for
-//! plan/         pure: what to do next, from what is seen      status.rs  makes the view; tells people
+//! plan/         pure: what to do next, from what is seen      view.rs  what is seen, and what is done about it
+//! reports/      what is wrong with this node and with the others      status.rs  tells people
 //! membership/   who is there, and who shall be: heartbeats, leases, nodes added and removed, what operators ask
 //! voting/       how a successor of the configuration is decided (§7)
 //! copies/       from decided to open: every member gets the same database (Figs. 4 and 5)
@@ -32,16 +33,18 @@ mod plan;
 mod raw;
 mod received;
 mod replicas;
+mod reports;
 mod requests;
 pub mod rules;
 mod status;
 mod updates;
+mod view;
 mod voting;
 
 pub use copies::parcels::Parcel;
 pub use interface::{
-    Action, CommandFailure, CommandRun, Committed, Decision, DecisionKind, DeviceStatus, Event, NodeStatus,
-    Part, ServingState, Settings, Status, Ticket,
+    Action, CommandFailure, CommandRun, Committed, Decision, DecisionKind, DeviceElsewhere, DeviceStatus,
+    Event, NodeStatus, Part, ServingState, Settings, Status, Ticket,
 };
 pub use message::{
     CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,

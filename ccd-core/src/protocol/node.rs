@@ -21,6 +21,7 @@ use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
+use super::reports::OwnReport;
 use super::requests::Requests;
 use super::requests::drill::Drill;
 use super::updates::aside::Aside;
@@ -114,6 +115,8 @@ pub struct Node {
     /// The machine that this node's last run was on, if it was another one, until this run has opened a configuration.
     pub(super) moved_from: Option<(DeviceRole, Host)>,
 
+    /// What is wrong with this node, for the others.
+    pub(super) report: OwnReport,
     pub(super) drills: Vec<Drill>,
     pub(super) last_words: LastWords,
 
@@ -229,6 +232,7 @@ impl Node {
             other_run: None,
             twice: None,
             moved_from: None,
+            report: OwnReport::default(),
             drills: Vec::new(),
             last_words: LastWords::default(),
             peers,
@@ -295,6 +299,7 @@ impl Node {
             Event::Fenced { ticket, result } => self.on_fenced(ticket, result),
             Event::Staged { digest, result } => self.on_staged(digest, result),
             Event::CommandDone { ticket, result } => self.on_command_done(ticket, result),
+            Event::Problems(problems) => self.on_problems(problems),
             Event::Worked { ticket, worked } => self.on_worked(ticket, worked),
         }
         self.on_time();

@@ -27,6 +27,12 @@ impl Node {
             } => {
                 self.on_heartbeat_ack(from, incarnation, echo, epoch, lease);
             }
+            Message::ReportAsk => self.on_report_ask(from),
+            Message::Report {
+                run,
+                number,
+                problems,
+            } => self.on_report(from, run, number, problems),
             Message::Decided(configuration) => self.learn(configuration),
             Message::Prepare { instance, ballot } => self.on_prepare(from, instance, ballot),
             Message::Promise {

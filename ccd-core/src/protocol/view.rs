@@ -1,16 +1,13 @@
-//! What the node tells people, and the view that its plans are made from.
+//! The view that a node's plans are made from, and what it does about them.
 
 use super::Node;
-use super::interface::{DeviceStatus, NodeStatus, Part, ServingState, Status};
 use super::membership::external::corrected;
 use super::membership::sharing::Share;
 use super::message::CopyTrouble;
 use super::plan::{Facts, Plan, View, plan};
 use super::voting::lower_bound::below_text;
-use crate::configuration::votes::{self, Lost, Voters};
+use crate::configuration::votes::{self, Voters};
 use crate::ids::{NodeId, Replica};
-use crate::time::Time;
-use alloc::format;
 use alloc::string::{String, ToString};
 
 /// After this many leases of waiting for another node to act, this one acts.
@@ -28,7 +25,7 @@ impl Node {
         (self.peers.get(&node)).is_some_and(|peer| self.now.since(peer.linked_at) >= self.settings.lease)
     }
 
-    fn facts(&self, node: NodeId) -> Facts {
+    pub(super) fn facts(&self, node: NodeId) -> Facts {
         let linked = self.linked(node);
         let state = self.peer_state(node);
         let (fell_out, member) = (self.fell_out(node), self.known.members.contains(node));
@@ -270,70 +267,6 @@ impl Node {
         self.known.owner() != Some(self.me()) || !local.prewrite_in_flight && is_near()
     }
 
-    /// What the node is and sees.
-    pub fn status(&self, now: Time) -> Status {
-        let serving = self.is_open() && now < self.lease_until();
-        let state = if !self.willing && self.serving.is_none() {
-            ServingState::Left
-        } else if serving {
-            ServingState::Serving
-        } else if self.valid_but_closed() {
-            ServingState::Closed
-        } else if self.proposal.is_some() || self.install.is_some() || self.member.is_some() {
-            ServingState::Reconfiguring
-        } else if !self.ready() && self.now.since(self.started) < self.settings.lease {
-            ServingState::Starting
-        } else {
-            ServingState::Waiting
-        };
-        // A device that is too small may vote, but nobody can go on with it.
-        let live = Voters::new(self.live_voters().nodes, self.fit_devices());
-        let configuration = (!self.known.is_genesis()).then(|| self.known.clone());
-        let survives = (self
-            .settings
-            .nodes
-            .iter()
-            .map(|node| (Part::Node(node), Lost::Node(node))))
-        .chain(
-            self.settings
-                .devices
-                .iter()
-                .map(|role| (Part::Device(role), Lost::Device(role))),
-        )
-        .map(|(part, lost)| {
-            // During maintenance no node is replaced.
-            let waits = self.known.maintenance && matches!(lost, Lost::Node(_));
-            (
-                part,
-                serving && !waits && votes::survives_loss(&self.known, live, lost),
-            )
-        })
-        .collect();
-        Status {
-            me: self.me(),
-            state,
-            verdict: self.verdict(serving),
-            configuration,
-            position: self.committed.position(),
-            rows: self.committed.row_count(),
-            date: self.committed.date(),
-            nodes: self
-                .settings
-                .nodes
-                .iter()
-                .map(|node| self.node_status(node, serving))
-                .collect(),
-            devices: self
-                .settings
-                .devices
-                .iter()
-                .map(|role| self.device_status(role))
-                .collect(),
-            external: self.external,
-            survives,
-        }
-    }
-
     pub(super) fn live_voters(&self) -> Voters {
         let nodes = self
             .settings
@@ -341,117 +274,5 @@ impl Node {
             .iter()
             .filter(|node| *node == self.me() || self.linked(*node));
         Voters::new(nodes.collect(), self.usable_devices())
-    }
-
-    fn verdict(&self, serving: bool) -> String {
-        if !serving {
-            let why = if self.removed() {
-                self.removed_text()
-            } else if let Some(text) = self.other_run_text() {
-                text
-            } else if let Some(text) = self.shut_out_text().filter(|_| self.serving.is_some()) {
-                text
-            } else if self.valid_but_closed() || self.closed_for_long() {
-                self.no_quorum_text()
-            } else if self.serving.is_some() && !self.sealed() {
-                "the lease of this node has run out".to_string()
-            } else {
-                self.waiting.0.clone()
-            };
-            let waits = self
-                .maintenance_text()
-                .filter(|_| !why.starts_with("maintenance"));
-            let view = self.view_text().filter(|text| *text != why);
-            let unshared = self.unshared_text().filter(|text| !why.contains(text.as_str()));
-            let copy = self.copy_text().filter(|text| *text != why);
-            let moved = self.moved_text();
-            let new_copy = self.new_copy_text().filter(|_| moved.is_none());
-            let twice = self.decided_twice_text().filter(|text| *text != why);
-            let texts = [
-                twice,
-                unshared,
-                waits,
-                Some(why),
-                copy,
-                new_copy,
-                self.made_anew_text(),
-                moved,
-                view,
-            ];
-            return texts
-                .into_iter()
-                .flatten()
-                .collect::<alloc::vec::Vec<_>>()
-                .join("; ");
-        }
-        let absent = self.cluster_nodes().minus(self.known.members);
-        let lost = self
-            .settings
-            .devices
-            .iter()
-            .find(|role| !self.known.devices.contains(*role));
-        let without = match (absent.is_empty(), lost) {
-            (true, None) => None,
-            (false, None) => Some(format!("without node {absent}")),
-            (true, Some(role)) => Some(format!("without the {role}")),
-            (false, Some(role)) => Some(format!("without node {absent} and without the {role}")),
-        };
-        let texts = [
-            self.decided_twice_text(),
-            self.unshared_text(),
-            self.maintenance_text(),
-            without,
-            self.copy_text(),
-            self.view_text(),
-        ];
-        let texts: alloc::vec::Vec<_> = texts.into_iter().flatten().collect();
-        self.with_warnings(texts.join("; "))
-    }
-
-    fn node_status(&self, node: NodeId, serving: bool) -> NodeStatus {
-        let me = node == self.me();
-        let state = self.peer_state(node);
-        NodeStatus {
-            id: node,
-            member: self.known.members.contains(node),
-            heard: me || self.linked(node),
-            seen_on_disk: !me && self.moves_on_disk(node),
-            serving: if me {
-                serving
-            } else {
-                state.is_some_and(|state| state.serving)
-            },
-            position: if me {
-                Some(self.committed.position())
-            } else {
-                state.map(|state| state.position)
-            },
-            lease: if me {
-                let until = self.lease_until();
-                (until != Time::NEVER).then(|| until.since(self.now))
-            } else {
-                Some(self.promise_left(node))
-            },
-        }
-    }
-
-    fn device_status(&self, role: crate::ids::DeviceRole) -> DeviceStatus {
-        let view = self.replica(Replica::Device(role));
-        DeviceStatus {
-            role,
-            usable: view.usable(),
-            in_sync: self.known.devices.contains(role)
-                && !self.known.is_genesis()
-                && !self.was_made_anew(role)
-                && self.device_fits(role),
-            error: (view.error().map(ToString::to_string))
-                .or_else(|| {
-                    let text = self.made_anew_text();
-                    text.filter(|_| self.was_made_anew(role))
-                })
-                .or_else(|| self.small_text(role)),
-            reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
-            registered: self.registered_on(role),
-        }
     }
 }

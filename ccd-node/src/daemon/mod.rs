@@ -11,11 +11,13 @@
 //! ring.rs     the ring that carries appends to devices past their threads
 //! signals.rs  what SIGTERM and the like ask for
 //! strict.rs   what waits for a strict snapshot: watchers, questions to the history
+//! problems.rs what is wrong with this node and only the daemon sees
 //! own.rs      what the daemon does by itself: scrub, checkpoints, leave at its end, authkey file read again, report
 //! ```
 
 mod entry;
 mod own;
+mod problems;
 mod ring;
 mod run;
 mod signals;
@@ -37,6 +39,7 @@ use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
 use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
+use crate::surroundings::Surroundings;
 use crate::warm::{self, Warming};
 use crate::works::Works;
 use ccd_client::Places;
@@ -44,6 +47,7 @@ use ccd_client::wire::{DatedDecision, Fault, Told};
 use ccd_core::client::{Answer, ClientToken, Reply};
 use ccd_core::ids::NodeId;
 use ccd_core::init::{ClusterInit, InitFile};
+use ccd_core::problem::Problem;
 use ccd_core::protocol::{Action, Decision, Event, Node};
 use ccd_core::replica::ReplicaOp;
 use ccd_core::time::Time;
@@ -105,6 +109,9 @@ struct Daemon {
     counters: Counters,
     /// While a copy of the database comes.
     warming: Option<Warming>,
+    surroundings: Surroundings,
+    /// What the state machine was told last of what this daemon finds.
+    told_problems: Vec<Problem>,
 }
 
 /// An init database with other nodes is stored, or could not be.
@@ -272,6 +279,7 @@ impl Daemon {
             self.handle(Event::Timer);
         }
         if self.service.next_deadline() <= now {
+            self.tell_problems();
             let status = self.status();
             self.service.tell(now, &status);
             self.strict.note(&status);

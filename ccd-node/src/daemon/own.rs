@@ -99,23 +99,12 @@ impl Daemon {
         }
     }
 
-    /// As the node knows it, and what the daemon itself has to warn of.
     pub(super) fn status(&self) -> Status {
-        let mut status = self.node.status(clock::now());
-        let narrow = self.peers.narrow();
-        let narrow = narrow.iter().filter_map(|found| self.packets_text(found));
-        let narrow = narrow.map(|text| format!("warning: {text}"));
-        for warning in self.listening.missing_text().into_iter().chain(narrow) {
-            if !status.verdict.is_empty() {
-                status.verdict.push_str("; ");
-            }
-            status.verdict.push_str(&warning);
-        }
-        status
+        self.node.status(clock::now())
     }
 
     /// What is wrong with a network that does not pass packets of full size; `None` if nothing is.
-    fn packets_text(&self, found: &PacketsFound) -> Option<String> {
+    pub(super) fn packets_text(&self, found: &PacketsFound) -> Option<String> {
         let name = self.init.nodes().iter().find(|node| node.id == found.node);
         let name = name.map_or_else(|| format!("node {}", found.node), |node| node.name.clone());
         found.packets.text(&format!("{name} ({})", found.address.ip()))

@@ -19,6 +19,7 @@ use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
+use crate::surroundings::Surroundings;
 use crate::watch::Watching;
 use crate::works::Works;
 use ccd_client::{Exit, Places};
@@ -140,6 +141,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let (works, works_inlet) = Works::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
+    let surroundings = Surroundings::watch(&places)
+        .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
     let (scrub, scrub_inlet) = Scrub::new(&init, me, scrub_every, clock::now(), &woken);
@@ -182,6 +185,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         entries: Entries::new(),
         counters: Counters::default(),
         warming: None,
+        surroundings,
+        told_problems: Vec::new(),
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");

@@ -53,6 +53,13 @@ pub(super) enum DialError {
     Narrow { packet_bytes: u32 },
 }
 
+impl DialError {
+    /// The other node is there, and one of the two does not take the other: only a change of files or programs helps.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(error) if !matches!(error, HandshakeError::Noise(_)))
+    }
+}
+
 /// Runs for as long as the daemon does.
 pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: usize, mut ports: PortTurn) {
     let network = &peer.networks[index];
@@ -111,6 +118,7 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                 ports.worked(address);
                 quiet.reset();
                 network.trouble.borrow_mut().clear();
+                network.refused.set(false);
                 let lost_bytes = sizes.take_lost().or(stalled.map(|(_, bytes)| bytes));
                 learn(
                     &calling,
@@ -144,6 +152,7 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                 if ports.is_best(address) {
                     complain(&mut quiet, node, &error, &text);
                     network.trouble.replace(text);
+                    network.refused.set(error.is_refusal());
                 } else {
                     tracing::debug!(%node, "another port of the range: {text}");
                 }

@@ -43,8 +43,7 @@ impl Missing {
             .collect();
         (!each.is_empty()).then(|| {
             format!(
-                "warning: this node does not listen on {}: the other nodes cannot reach it there; it tries again and again; \
-                 check the interface with `ip address`",
+                "does not listen on {}: the other nodes cannot reach it there; it tries again and again",
                 each.join(", ")
             )
         })

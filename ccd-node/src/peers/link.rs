@@ -73,6 +73,8 @@ pub(super) struct Network {
     pub staged: RefCell<Option<Link>>,
     /// Why there is no connection.
     pub trouble: RefCell<String>,
+    /// That is because one of the two refuses the other.
+    pub refused: Cell<bool>,
     /// How large packets may be.
     pub packets: Cell<Packets>,
     /// A newer key is to be tried once.
@@ -102,6 +104,7 @@ impl Peer {
             current: RefCell::default(),
             staged: RefCell::default(),
             trouble: RefCell::default(),
+            refused: Cell::new(false),
             packets: Cell::default(),
             rekey: Cell::new(false),
             changed: Notify::new(),
@@ -227,6 +230,7 @@ impl Peer {
                         Some(text) => format!("the network {text}"),
                         None => network.trouble.borrow().clone(),
                     },
+                    refused: network.refused.get() && current.is_none(),
                 }
             })
             .collect()

@@ -61,6 +61,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
             image_bytes: 0,
         },
         trouble: None,
+        report: 0,
     })
 }
 

@@ -13,7 +13,8 @@ use ccd_core::configuration::{Configuration, RestoreFlag};
 use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Row, Update};
 use ccd_core::ids::{NodeId, NodeSet, Position, RequestId};
 use ccd_core::init::{Fencing, Propagation};
-use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
+use ccd_core::problem::Problem;
+use ccd_core::protocol::{Decision, DecisionKind, Event, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
 
@@ -198,6 +199,11 @@ impl Cluster {
             self.world.run_for(Duration::from_millis(10));
         }
         false
+    }
+
+    /// The driver of this server finds this wrong with it, and nothing else.
+    pub fn driver_finds(&mut self, server: usize, problems: Vec<Problem>) {
+        self.world.tell(server, Event::Problems(problems));
     }
 
     /// Why the node does not serve.

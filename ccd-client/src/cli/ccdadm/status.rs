@@ -1,6 +1,7 @@
 //! `ccdadm status`: what this node is and sees, and which single loss the cluster would survive now.
 //!
 //! ```text
+//! status/first_line.rs     the cause, what works meanwhile, what to run next
 //! status/document.rs       as JSON
 //! status/registrations.rs  who is registered with the devices
 //! status/picture.rs        nodes, links, devices, and which way data flows
@@ -10,6 +11,7 @@
 //! ```
 
 mod document;
+mod first_line;
 #[cfg(test)]
 mod fixture;
 mod live;
@@ -27,10 +29,12 @@ use crate::cli::terminal::{Terminal, Tone};
 use crate::cli::{Common, parse_duration};
 use crate::exit::Exit;
 use crate::wire::{LinkReport, LinkState, StatusReport};
-use ccd_core::configuration::{Mode, Quorum};
+use ccd_core::configuration::Mode;
 use ccd_core::ids::{NodeId, NodeSet};
 use ccd_core::init::Fencing;
-use ccd_core::protocol::{DeviceStatus, NodeStatus, Part, ServingState};
+use ccd_core::problem::Health;
+use ccd_core::protocol::{DeviceStatus, NodeStatus, Part};
+use first_line::FirstLine;
 use registrations::writers;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -82,11 +86,11 @@ impl Status {
         let doing = "show the status";
         let client = common.attach(PROGRAM, doing)?;
         let report = client.status().doing(doing)?;
-        let health = Health::of(&report);
+        let health = report.status.health();
         if terminal.json {
-            terminal.document(&document(&report, health))?;
+            terminal.document(&document(&report))?;
         } else {
-            print(&report, health, terminal)?;
+            print(&report, terminal)?;
             let drawn = match self.picture {
                 When::Auto => std::io::stdout().is_terminal(),
                 When::Always => true,
@@ -96,63 +100,23 @@ impl Status {
                 print_picture(&report, terminal)?;
             }
         }
-        Ok(health.exit())
+        Ok(exit(health))
     }
 }
 
-/// The verdict of one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Health {
-    Redundant,
-    Degraded,
-    NotServing,
+pub(in crate::cli) fn exit(health: Health) -> Exit {
+    match health {
+        Health::Redundant => Exit::Done,
+        Health::Degraded => Exit::No,
+        Health::NotServing => Exit::NotServing,
+    }
 }
 
-impl Health {
-    pub fn of(report: &StatusReport) -> Self {
-        let status = &report.status;
-        match status.state {
-            ServingState::Serving => {}
-            ServingState::Closed => return Self::Degraded,
-            _ => return Self::NotServing,
-        }
-        let maintenance =
-            (status.configuration.as_ref()).is_some_and(|configuration| configuration.maintenance);
-        let waived = (status.configuration.as_ref())
-            .is_some_and(|configuration| configuration.quorum == Quorum::Waived);
-        let whole = !waived
-            && !maintenance
-            && status.survives.iter().all(|(_, survives)| *survives)
-            && status.nodes.iter().all(|node| node.member)
-            && status
-                .devices
-                .iter()
-                .all(|device| device.usable && device.in_sync);
-        if whole { Self::Redundant } else { Self::Degraded }
-    }
-
-    fn exit(self) -> Exit {
-        match self {
-            Self::Redundant => Exit::Done,
-            Self::Degraded => Exit::No,
-            Self::NotServing => Exit::NotServing,
-        }
-    }
-
-    fn tone(self) -> Tone {
-        match self {
-            Self::Redundant => Tone::Good,
-            Self::Degraded => Tone::Worrying,
-            Self::NotServing => Tone::Bad,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Redundant => "redundant",
-            Self::Degraded => "degraded",
-            Self::NotServing => "not_serving",
-        }
+fn tone(health: Health) -> Tone {
+    match health {
+        Health::Redundant => Tone::Good,
+        Health::Degraded => Tone::Worrying,
+        Health::NotServing => Tone::Bad,
     }
 }
 
@@ -252,22 +216,6 @@ fn links(report: &StatusReport) -> Vec<Vec<String>> {
     report.links.iter().map(row).collect()
 }
 
-/// The verdict in a few words, and why it is so.
-fn verdict(report: &StatusReport, health: Health) -> (String, String) {
-    let status = &report.status;
-    let verdict = match health {
-        Health::Redundant => "serving, all redundant".to_owned(),
-        Health::Degraded if status.state == ServingState::Closed => "QUERIES ONLY".to_owned(),
-        Health::Degraded => "serving, degraded".to_owned(),
-        Health::NotServing => format!("NOT SERVING, {}", status.state.name()),
-    };
-    let why = match status.verdict.as_str() {
-        "" if health == Health::Degraded => degraded_by(report),
-        why => why.to_owned(),
-    };
-    (verdict, why)
-}
-
 fn print_picture(report: &StatusReport, terminal: &mut Terminal) -> Result<(), Stop> {
     terminal.line("")?;
     for line in picture::picture(report, picture::Pen::of_locale()) {
@@ -281,12 +229,14 @@ fn print_picture(report: &StatusReport, terminal: &mut Terminal) -> Result<(), S
     Ok(())
 }
 
-fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Result<(), Stop> {
+fn print(report: &StatusReport, terminal: &mut Terminal) -> Result<(), Stop> {
     let status = &report.status;
-    let (verdict, why) = verdict(report, health);
-    let colon = if why.is_empty() { "" } else { ": " };
-    let verdict = terminal.toned(&verdict, health.tone());
-    terminal.line(&format!("{}: {verdict}{colon}{why}", report.cluster_name))?;
+    let first = FirstLine::of(report);
+    let verdict = terminal.toned(&first.verdict, tone(status.health()));
+    terminal.line(&format!("{}: {verdict}{}", report.cluster_name, first.rest))?;
+    for problem in first.others {
+        terminal.line(&format!("  also {problem}"))?;
+    }
     if let Some(configuration) = &status.configuration {
         let (how, node) = match configuration.mode {
             Mode::Paired
@@ -376,23 +326,4 @@ fn print(report: &StatusReport, health: Health, terminal: &mut Terminal) -> Resu
         })
         .collect();
     terminal.line(&format!("survives the loss of: {}", survives.join(", ")))
-}
-
-/// What keeps a serving cluster from being redundant, if the node did not say it itself.
-fn degraded_by(report: &StatusReport) -> String {
-    let status = &report.status;
-    let nodes = status.nodes.iter().filter(|node| !node.member);
-    let nodes = nodes.map(|node| format!("{} is no member", node_name(report, node.id)));
-    let devices = status
-        .devices
-        .iter()
-        .filter(|device| !(device.usable && device.in_sync));
-    let devices =
-        devices.map(|device| format!("{} is {}", device.role, device_state(device).replace('_', " ")));
-    let mut reasons: Vec<String> = nodes.chain(devices).collect();
-    if reasons.is_empty() {
-        let lost = status.survives.iter().filter(|(_, survives)| !survives);
-        reasons.extend(lost.map(|(part, _)| format!("would not survive the loss of {}", part_name(*part))));
-    }
-    reasons.join(", ")
 }

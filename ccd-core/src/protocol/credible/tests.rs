@@ -80,6 +80,7 @@ fn state() -> PeerState {
             image_bytes: FAR,
         },
         trouble: None,
+        report: 0,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, PerDevice, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::message::{Message, PeerState};
+use crate::protocol::reports::HeardReport;
 use crate::protocol::voting::lower_bound::Witness;
 use crate::replica::Heartbeat;
 use crate::time::Time;
@@ -49,6 +50,8 @@ pub(in crate::protocol) struct Peer {
     pub sharing: PerDevice<Sharing>,
     /// How it kept up as a member, and whether it may become one again.
     pub record: TrackRecord,
+    /// What it says is wrong with it.
+    pub report: HeardReport,
 }
 
 impl Peer {
@@ -69,6 +72,7 @@ impl Peer {
             alive_at: now,
             sharing: Default::default(),
             record: TrackRecord::default(),
+            report: HeardReport::default(),
         }
     }
 
@@ -128,6 +132,7 @@ impl Node {
 
     pub(in crate::protocol) fn beat(&mut self) {
         self.settle_committed();
+        self.renew_report();
         if !self.keeps_quiet() {
             let state = self.own_state();
             self.send_to_all(&Message::Heartbeat(state));
@@ -154,6 +159,7 @@ impl Node {
             device_reports: self.device_reports(),
             room: self.own_room(),
             trouble: self.trouble(),
+            report: self.report.number,
         }
     }
 
@@ -245,6 +251,7 @@ impl Node {
         peer.state_at = now;
         self.note_sharing(from, after);
         self.look_for_heartbeat(from);
+        self.look_for_report(from);
         self.enter_where_let_in(from);
         if is_new_run {
             self.greet(from);

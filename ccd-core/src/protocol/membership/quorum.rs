@@ -27,7 +27,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// The warning that stays for as long as quorum is waived.
-const WAIVED: &str = "QUORUM IS OFF: nodes that lose each other both go on, and the updates of one side are lost; ccdadm quorum on";
+pub(in crate::protocol) const WAIVED: &str = "QUORUM IS OFF: nodes that lose each other both go on, and the updates of one side are lost; ccdadm quorum on";
 
 impl Node {
     /// Whether this node may promise `node` to take part in no configuration without it, if both know the same one: among
@@ -309,18 +309,6 @@ impl Node {
         if self.known.quorum == Quorum::Waived {
             self.record(DecisionKind::Alarm, String::from(WAIVED));
         }
-    }
-
-    /// What an operator has to put right although the cluster serves.
-    pub(in crate::protocol) fn with_warnings(&self, verdict: String) -> String {
-        let flagged = "restore flag 3: all nodes must be active once before an unattended restart";
-        let warnings = [
-            (self.known.quorum == Quorum::Waived).then_some(WAIVED),
-            self.needs_all_nodes().then_some(flagged),
-            Some(verdict.as_str()).filter(|verdict| !verdict.is_empty()),
-        ];
-        let warnings: Vec<&str> = warnings.into_iter().flatten().collect();
-        warnings.join("; ")
     }
 
     /// That is what a restart waits for now.

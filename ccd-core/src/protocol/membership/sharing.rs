@@ -268,29 +268,24 @@ impl Node {
 
     /// For people: a device that is not the same one on another node.
     pub(in crate::protocol) fn unshared_text(&self) -> Option<String> {
-        let peers = || self.peers.keys().copied();
-        let was_other = |node: NodeId, role| {
-            let peer = self.peers.get(&node);
-            peer.is_some_and(|peer| peer.sharing.of(role).was_other)
-        };
-        (self.settings.devices.iter())
-            .flat_map(|role| peers().map(move |node| (role, node)))
-            .find_map(|(role, node)| {
-                let here = self.replica(Replica::Device(role)).region;
-                match self.share(node, role) {
-                    Share::Other(there) => Some(format!(
-                        "the {role} is not the same disk on node {node} (region {here} here, {there} there), so it has no vote: correct \
-                         the path of one of them, or run `ccd-disk show` on both"
-                    )),
-                    Share::Copied => Some(format!(
-                        "the {role} is not the same disk on node {node}: both have region {here}, but what one node writes there the \
-                         other does not find, so it has no vote: one of them is a copy"
-                    )),
-                    Share::Unknown if was_other(node, role) => Some(format!(
-                        "the {role} was not the same disk on node {node} when that one was last heard, so it has no vote"
-                    )),
-                    _ => None,
-                }
-            })
+        (self.settings.devices.iter()).find_map(|role| self.unshared_text_of(role))
+    }
+
+    pub(in crate::protocol) fn unshared_text_of(&self, role: DeviceRole) -> Option<String> {
+        let here = self.replica(Replica::Device(role)).region;
+        self.peers.iter().find_map(|(node, peer)| match self.share(*node, role) {
+            Share::Other(there) => Some(format!(
+                "the {role} is not the same disk on node {node} (region {here} here, {there} there), so it has no vote: correct \
+                 the path of one of them, or run `ccd-disk show` on both"
+            )),
+            Share::Copied => Some(format!(
+                "the {role} is not the same disk on node {node}: both have region {here}, but what one node writes there the \
+                 other does not find, so it has no vote: one of them is a copy"
+            )),
+            Share::Unknown if peer.sharing.of(role).was_other => Some(format!(
+                "the {role} was not the same disk on node {node} when that one was last heard, so it has no vote"
+            )),
+            _ => None,
+        })
     }
 }

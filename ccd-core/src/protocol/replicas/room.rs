@@ -207,11 +207,11 @@ impl Node {
         let local = self.replica(Replica::Local);
         Some(match self.trouble()? {
             CopyTrouble::Failed => format!(
-                "this node cannot use its local copy: {}",
+                "the local copy cannot be used: {}",
                 local.error().unwrap_or("writing it failed")
             ),
             CopyTrouble::TooSmall => format!(
-                "the local copy of this node is too small: the database has {} bytes, and it has room for {}; stop ccdd, \
+                "the local copy is too small: the database has {} bytes, and it has room for {}; stop ccdd, \
                  move the local copy aside, and start ccdd: it makes one of image_mib",
                 self.needed_bytes(),
                 local.room_bytes().unwrap_or_default()

@@ -106,31 +106,27 @@ impl Node {
         }
     }
 
-    /// For people.
-    pub(in crate::protocol) fn made_anew_text(&self) -> Option<String> {
-        let role = self
-            .device_roles()
-            .into_iter()
-            .find(|role| self.was_made_anew(*role))?;
+    /// For people: of a device that was.
+    pub(in crate::protocol) fn made_anew_text_of(&self, role: DeviceRole) -> String {
         if self.replica(Replica::Device(role)).was_overwritten {
-            return Some(format!(
+            return format!(
                 "the {role} was cleared, or put back to an earlier state, while it was in use: it does not count before it was left out and \
                  taken in again"
-            ));
+            );
         }
         let region = self.replica(Replica::Device(role)).region;
         let meant = self.known.regions.get(role).filter(|meant| *meant != region);
         if let Some(meant) = meant {
-            return Some(format!(
+            return format!(
                 "the {role} was made anew, or is another disk than the one that epoch {} counts on (region {region}, not {meant}): it does \
                  not count before it was left out and taken in again by those that remember",
                 self.known.epoch
-            ));
+            );
         }
-        Some(format!(
+        format!(
             "the {role} was made anew and has forgotten what it voted for: it does not count before it was left out and taken in \
              again by those that remember"
-        ))
+        )
     }
 
     /// The same of the local copy.

@@ -4,7 +4,7 @@ use super::machine;
 use crate::cli::Common;
 use crate::cli::ccdadm::PROGRAM;
 use crate::cli::ccdadm::history;
-use crate::cli::ccdadm::status::{self, Health};
+use crate::cli::ccdadm::status;
 use crate::cli::ccdadm::why;
 use crate::cli::terminal::Terminal;
 use crate::client::{Client, Freshness};
@@ -127,7 +127,7 @@ fn lines(documents: impl Iterator<Item = Value>) -> Vec<u8> {
 
 fn status_document(client: &Client) -> Result<Vec<u8>, CcdError> {
     let report = client.status()?;
-    let document = status::document(&report, Health::of(&report));
+    let document = status::document(&report);
     Ok(format!("{document:#}\n").into_bytes())
 }
 

@@ -2,15 +2,16 @@
 
 use super::registrations::{Registration, registrations};
 use super::{
-    Health, device_path, device_state, external_view, link_state, node_name, node_state, part_name, work,
+    device_path, device_state, external_view, first_line, link_state, node_name, node_state, part_name, work,
 };
 use crate::wire::{LinkReport, StatusReport};
 use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::protocol::ServingState;
 use serde_json::{Map, Value, json};
 
-pub(in crate::cli::ccdadm) fn document(report: &StatusReport, health: Health) -> Value {
+pub(in crate::cli::ccdadm) fn document(report: &StatusReport) -> Value {
     let status = &report.status;
+    let first = first_line::FirstLine::of(report);
     let configuration = status.configuration.as_ref();
     let mode = configuration.map(|configuration| match configuration.mode {
         Mode::Paired => "paired",
@@ -49,6 +50,11 @@ pub(in crate::cli::ccdadm) fn document(report: &StatusReport, health: Health) ->
                 "keys": registrations(report, device).iter().map(Registration::to_json).collect::<Vec<_>>(),
                 "in_sync": device.in_sync,
                 "error": device.error,
+                "elsewhere": device.elsewhere.iter().map(|seen| json!({
+                    "node": node_name(report, seen.node),
+                    "usable": seen.usable,
+                    "error": seen.error,
+                })).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -62,7 +68,8 @@ pub(in crate::cli::ccdadm) fn document(report: &StatusReport, health: Health) ->
             "name": report.cluster_name,
             "id": report.cluster_id.to_string(),
             "state": status.state.name(),
-            "health": health.name(),
+            "health": status.health().name(),
+            "first_line": format!("{}{}", first.verdict, first.rest),
             "verdict": status.verdict,
             "mode": mode,
             "owner": configuration.and_then(|configuration| configuration.owner()).map(|node| node_name(report, node)),
@@ -82,6 +89,7 @@ pub(in crate::cli::ccdadm) fn document(report: &StatusReport, health: Health) ->
         "nodes": nodes,
         "devices": devices,
         "survives": survives,
+        "problems": first_line::document(report),
         "work": report.work.iter().map(work::document).collect::<Vec<_>>(),
         "daemon": {
             "version": report.daemon_version,

@@ -6,6 +6,7 @@ use ccd_core::ids::{
     ClusterId, DeviceRole, DeviceSet, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Stamp,
 };
 use ccd_core::init::Fencing;
+use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::{Decision, DecisionKind, DeviceStatus, NodeStatus, Part, ServingState, Status};
 use ccd_core::time::Date;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub fn whole(nodes: u8, devices: bool) -> StatusReport {
         preferred: true,
         connection: None,
         trouble: String::new(),
+        refused: false,
     };
     StatusReport {
         cluster_name: "prod".into(),
@@ -62,6 +64,7 @@ pub fn whole(nodes: u8, devices: bool) -> StatusReport {
         status: Status {
             me: node(0),
             state: ServingState::Serving,
+            problems: Vec::new(),
             verdict: String::new(),
             configuration: Some(configuration),
             position: position(4711),
@@ -76,6 +79,7 @@ pub fn whole(nodes: u8, devices: bool) -> StatusReport {
                     error: None,
                     reservation: None,
                     registered: true,
+                    elsewhere: Vec::new(),
                 })
                 .collect(),
             external: None,
@@ -116,7 +120,10 @@ pub fn solo() -> StatusReport {
     (lost.usable, lost.in_sync) = (false, false);
     lost.error = Some("no answer for 2000 ms".into());
     report.links[0].state = LinkState::Down;
-    report.status.verdict = "without node 1 and without the secondary".into();
+    report.status.problems = vec![Problem::new(
+        Cause::NodeOut,
+        "without node 1 and without the secondary",
+    )];
     report
 }
 

@@ -1,8 +1,9 @@
 //! The live view of `ccdadm status --watch`, as it is drawn; `watch.rs` feeds it.
 
+use super::first_line::FirstLine;
 use super::picture::{Pen, Piece, picture};
 use super::work::lines as lines_of_work;
-use super::{Health, node_name, node_state, verdict};
+use super::{node_name, node_state, tone};
 use crate::cli::table::date_text;
 use crate::cli::terminal::Tone;
 use crate::wire::{DatedDecision, StatusReport};
@@ -120,13 +121,11 @@ impl View {
     }
 
     fn head<'a>(&self, report: &'a StatusReport) -> Text<'a> {
-        let health = Health::of(report);
-        let (text, why) = verdict(report, health);
-        let colon = if why.is_empty() { "" } else { ": " };
+        let first = FirstLine::of(report);
         let mut lines = vec![Line::from(vec![
             Span::raw(format!("{}: ", report.cluster_name)),
-            Span::styled(text, self.style(Some(health.tone()))),
-            Span::raw(format!("{colon}{why}")),
+            Span::styled(first.verdict, self.style(Some(tone(report.status.health())))),
+            Span::raw(first.rest),
         ])];
         let rates = match self.rates() {
             Some((now, mean)) => format!("{now:.0} updates/s, {mean:.0} in the last minute"),

@@ -5,7 +5,7 @@
 
 use super::live::View;
 use super::picture::Pen;
-use super::{Health, PROGRAM, document, print};
+use super::{PROGRAM, document, exit, print};
 use crate::cli::Common;
 use crate::cli::failure::Stop;
 use crate::cli::table::date_text;
@@ -82,10 +82,7 @@ fn look(
 }
 
 fn exit_of(report: Option<&StatusReport>) -> Exit {
-    match report.map(Health::of) {
-        Some(health) => health.exit(),
-        None => Exit::NoDaemon,
-    }
+    report.map_or(Exit::NoDaemon, |report| exit(report.status.health()))
 }
 
 fn live(common: &Common, every: Duration, terminal: &Terminal, signals: &Signals) -> Result<Exit, Stop> {
@@ -146,18 +143,16 @@ fn changes(
         let began = Instant::now();
         let looked = look(common, &mut client, 0);
         let essence = match &looked {
-            Ok((report, _)) => essence(document(report, Health::of(report))),
+            Ok((report, _)) => essence(document(report)),
             Err(error) => Value::String(error.message().to_string()),
         };
         if shown.as_ref() != Some(&essence) {
             match &looked {
-                Ok((report, _)) if terminal.json => {
-                    terminal.document(&document(report, Health::of(report)))?
-                }
+                Ok((report, _)) if terminal.json => terminal.document(&document(report))?,
                 Ok((report, _)) => {
                     let gap = if shown.is_some() { "\n" } else { "" };
                     terminal.line(&format!("{gap}{}", date_text(now())))?;
-                    print(report, Health::of(report), terminal)?;
+                    print(report, terminal)?;
                 }
                 // JSON says only what a daemon said.
                 Err(error) => terminal.note(&format!("{} {}: {error}", date_text(now()), error.message())),
@@ -202,7 +197,7 @@ mod tests {
 
     #[test]
     fn updates_and_heartbeats_are_no_change_and_a_lost_disk_is_one() {
-        let essence_of = |report: &StatusReport| essence(document(report, Health::of(report)));
+        let essence_of = |report: &StatusReport| essence(document(report));
         let before = whole(2, true);
         let mut later = before.clone();
         later.status.position.stamp.generation.0 += 9;

@@ -1,0 +1,96 @@
+//! What this node finds of the cluster: the same on every node that serves.
+
+use crate::configuration::Quorum;
+use crate::ids::NodeId;
+use crate::problem::{Cause, Problem};
+use crate::protocol::Node;
+use crate::protocol::message::CopyTrouble;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+const RESTORE_FLAG: &str = "restore flag 3: all nodes must be active once before an unattended restart";
+
+impl Node {
+    pub(super) fn cluster_problems(&self, serving: bool) -> Vec<Problem> {
+        let mut all = Vec::new();
+        if let Some(text) = self.maintenance_text() {
+            all.push(Problem::new(Cause::Maintenance, text).next("ccdctl maintenance off"));
+        }
+        if let Some(text) = self.view_text() {
+            all.push(Problem::new(Cause::ExternalView, text));
+        }
+        if !serving {
+            all.push(Problem::new(Cause::Waits, self.waits_text()).on(self.me()));
+            return all;
+        }
+        if self.known.quorum == Quorum::Waived {
+            let text = crate::protocol::membership::quorum::WAIVED;
+            all.push(Problem::new(Cause::QuorumOff, text).next("ccdadm quorum on"));
+        }
+        if self.needs_all_nodes() {
+            all.push(Problem::new(Cause::RestoreFlag, RESTORE_FLAG));
+        }
+        for node in self.cluster_nodes().without(self.me()).iter() {
+            all.extend(self.node_problem(node));
+        }
+        for role in self.settings.devices.iter() {
+            if !self.known.devices.contains(role) {
+                let text = format!("without the {role}: it is out of sync");
+                all.push(Problem::new(Cause::DeviceOut, text).of(role));
+            }
+        }
+        all
+    }
+
+    /// Why this node does not serve, as it sees it.
+    fn waits_text(&self) -> String {
+        if self.valid_but_closed() || self.closed_for_long() {
+            self.no_quorum_text()
+        } else if self.serving.is_some() && !self.sealed() {
+            "the lease of this node has run out".to_string()
+        } else {
+            self.waiting.0.clone()
+        }
+    }
+
+    /// Why a node is no member, or is about to be none.
+    fn node_problem(&self, node: NodeId) -> Option<Problem> {
+        let facts = self.facts(node);
+        let is_member = self.known.members.contains(node);
+        if is_member && facts.linked {
+            return None;
+        }
+        let without = if is_member { "node" } else { "without node" };
+        let of = |cause, why: &str| Problem::new(cause, format!("{without} {node}: {why}"));
+        Some(if facts.alive_apart {
+            of(
+                Cause::NetworkCut,
+                "the network between us is cut: it is alive, and nothing is heard of it, or it hears nothing",
+            )
+        } else if !facts.linked {
+            of(
+                Cause::NodeOut,
+                "nothing is heard of it, so what it can use is not known",
+            )
+        } else if !facts.willing {
+            of(Cause::Left, "it left by request").next("ccdctl join")
+        } else if let Some(trouble) = facts.trouble {
+            of(Cause::NodeOut, &format!("it {}", CopyTrouble::name(trouble)))
+        } else if facts.slow {
+            of(
+                Cause::NodeOut,
+                "it did not keep up, and is taken in again after a pause",
+            )
+        } else if facts.held_back {
+            of(
+                Cause::NodeOut,
+                "it came and went, and is taken in again after a pause",
+            )
+        } else if !facts.ready {
+            of(Cause::NodeOut, "it has not read its local copy yet")
+        } else {
+            of(Cause::NodeOut, "it is catching up, to join")
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! What this node finds wrong with itself.
+
+use crate::ids::{DeviceRole, Replica};
+use crate::problem::{Cause, Problem};
+use crate::protocol::Node;
+use crate::protocol::message::CopyTrouble;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+impl Node {
+    pub(super) fn own_problems(&self) -> Vec<Problem> {
+        let me = self.me();
+        let said = |cause, text: Option<alloc::string::String>| text.map(|text| Problem::new(cause, text));
+        let mut all: Vec<Problem> = self.report.of_driver.clone();
+        all.extend(said(Cause::OtherRun, self.other_run_text()));
+        all.extend(said(Cause::Removed, self.removed().then(|| self.removed_text())));
+        all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
+        all.extend(said(Cause::Moved, self.moved_text()));
+        let is_moved = self.moved_from.is_some();
+        all.extend(said(
+            Cause::LocalCopyNew,
+            self.new_copy_text().filter(|_| !is_moved),
+        ));
+        all.extend(self.copy_problem());
+        all.extend(said(
+            Cause::Fenced,
+            self.shut_out_text().filter(|_| self.serving.is_some()),
+        ));
+        for role in self.settings.devices.iter() {
+            all.extend(self.device_problem(role));
+        }
+        all.into_iter().map(|problem| problem.on(me)).collect()
+    }
+
+    fn copy_problem(&self) -> Option<Problem> {
+        let text = self.copy_text()?;
+        Some(match self.trouble()? {
+            CopyTrouble::Failed => Problem::new(Cause::LocalCopy, text),
+            CopyTrouble::TooSmall => Problem::new(Cause::TooSmall, text),
+        })
+    }
+
+    /// What is worst about a device.
+    fn device_problem(&self, role: DeviceRole) -> Option<Problem> {
+        let view = self.replica(Replica::Device(role));
+        let path = self.settings.init.device_path(role).unwrap_or_default();
+        let of = |cause, text: alloc::string::String| Problem::new(cause, text).of(role);
+        if let Some(text) = self.unshared_text_of(role) {
+            return Some(of(Cause::NotSameDisk, text));
+        }
+        if let Some(error) = view.error() {
+            let text = format!("the {role} ({path}) cannot be used: {error}");
+            return Some(of(Cause::DeviceUnusable, text).next(format!("ccd-disk show {path}")));
+        }
+        if self.was_made_anew(role) {
+            return Some(of(Cause::DeviceForgot, self.made_anew_text_of(role)));
+        }
+        if let Some(text) = self.small_text(role) {
+            return Some(of(Cause::TooSmall, text));
+        }
+        let is_kept_off = view.usable() && !self.registered_on(role);
+        is_kept_off.then(|| {
+            let text = format!("not registered on the {role} ({path}), so nothing can be written there");
+            of(Cause::Fenced, text).next(format!("ccd-disk fence status {path}").to_string())
+        })
+    }
+}

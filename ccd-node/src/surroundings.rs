@@ -1,0 +1,223 @@
+//! What lies around the daemon and can change below it: its files in `/etc/ccd`, its state folder. A thread looks at them every few
+//! seconds, because a file system may hang; the event loop takes what was found last.
+
+use ccd_client::Places;
+use ccd_client::files::{Authkeys, read_init};
+use ccd_core::problem::{Cause, Problem};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A state folder with less room than this is full: a local copy that must be made anew, checkpoints and history need more.
+const ROOM_BYTES_MIN: u64 = 16 << 20;
+
+/// What was found last.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    seen: Arc<Mutex<Option<Seen>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    /// Digest of the init database on the disk, or what is wrong with the file.
+    init: Result<[u8; 32], String>,
+    /// Names of the keys in the file, or what is wrong with it.
+    authkeys: Result<String, String>,
+    folder: Vec<Problem>,
+}
+
+impl Surroundings {
+    /// Starts to look.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn watch(places: &Places) -> io::Result<Self> {
+        let surroundings = Self::default();
+        let seen = Arc::downgrade(&surroundings.seen);
+        let places = places.clone();
+        thread::Builder::new()
+            .name("ccd-files".into())
+            .spawn(move || look_again_and_again(&places, &seen))?;
+        Ok(surroundings)
+    }
+
+    /// What differs from what is in use.
+    pub fn problems(&self, places: &Places, init_digest: [u8; 32], authkeys: &str) -> Vec<Problem> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(seen) = seen else {
+            return Vec::new();
+        };
+        let (init, key) = (places.init_path(), places.authkey_path());
+        let (init, key) = (init.display(), key.display());
+        let mut problems = seen.folder;
+        match seen.init {
+            Ok(digest) if digest == init_digest => {}
+            Ok(_) => problems.push(
+                Problem::new(
+                    Cause::InitFile,
+                    format!("{init} was edited and is not what is in use: it counts from the next start of ccdd on, on all nodes"),
+                )
+                .next("ccdadm setup --help (edit it on every node alike, then restart ccdd there), or put the file back"),
+            ),
+            Err(why) => problems.push(
+                Problem::new(Cause::InitFile, format!("{why}: ccdd runs with what it read before, and could not start again"))
+                    .next(format!("copy {init} from another node")),
+            ),
+        }
+        match seen.authkeys {
+            Ok(names) if names == authkeys => {}
+            Ok(names) => problems.push(
+                Problem::new(
+                    Cause::AuthkeyFile,
+                    format!("{key} holds {names}, and {authkeys} is in use"),
+                )
+                .next("systemctl reload ccdd"),
+            ),
+            Err(why) => problems.push(
+                Problem::new(
+                    Cause::AuthkeyFile,
+                    format!("{why}: ccdd runs with the keys that it read before, and could not start again"),
+                )
+                .next(format!("copy {key} from another node")),
+            ),
+        }
+        problems
+    }
+}
+
+fn look_again_and_again(places: &Places, seen: &Weak<Mutex<Option<Seen>>>) {
+    // The loop has ended once nobody else holds it.
+    while let Some(seen) = seen.upgrade() {
+        let found = look(places);
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        drop(seen);
+        thread::sleep(INTERVAL);
+    }
+}
+
+fn look(places: &Places) -> Seen {
+    let init = read_init(places).map(|init| init.digest());
+    let keys = Authkeys::read(places).map(|keys| keys.ids().to_string());
+    Seen {
+        init: init.map_err(|error| error.to_string()),
+        authkeys: keys.map_err(|error| error.to_string()),
+        folder: folder_problems(&places.state, &places.branches_dir()),
+    }
+}
+
+fn folder_problems(state: &Path, branches: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let shown = state.display();
+    let of = |text: String, next: String| Problem::new(Cause::StateFolder, text).next(next);
+    match fs::metadata(state) {
+        Err(error) => problems.push(of(
+            format!("the state folder {shown} cannot be looked at: {error}"),
+            format!("ls -ld {shown}"),
+        )),
+        Ok(metadata) => {
+            let mode = metadata.mode() & 0o7777;
+            let own = nix::unistd::geteuid().as_raw();
+            if mode & 0o077 != 0 || metadata.uid() != own {
+                problems.push(of(
+                    format!(
+                        "the state folder {shown} is open to other users (mode {mode:04o}, owner {}): they can read or replace the \
+                         database",
+                        metadata.uid()
+                    ),
+                    format!("chown {own} {shown}; chmod 700 {shown}"),
+                ));
+            }
+        }
+    }
+    if let Ok(system) = statvfs(state) {
+        let free_bytes = system.blocks_available().saturating_mul(system.fragment_size());
+        if system.flags().contains(FsFlags::ST_RDONLY) {
+            problems.push(of(
+                format!("the file system of the state folder {shown} is read-only"),
+                format!("dmesg, and mount -o remount,rw for the file system of {shown}"),
+            ));
+        } else if free_bytes < ROOM_BYTES_MIN {
+            problems.push(of(
+                format!(
+                    "the file system of the state folder {shown} is full: {} KiB are left",
+                    free_bytes >> 10
+                ),
+                format!("df -h {shown}"),
+            ));
+        }
+    }
+    let kept = fs::read_dir(branches).map_or(0, |entries| entries.flatten().count());
+    if kept > 0 {
+        let text = if kept == 1 {
+            "a branch that lost is kept: it may hold updates that were acknowledged".to_owned()
+        } else {
+            format!("{kept} branches that lost are kept: they may hold updates that were acknowledged")
+        };
+        problems.push(Problem::new(Cause::BranchKept, text).next("ccdadm branches"));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_state_folder_that_others_can_write_and_a_kept_branch_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, branches) = (folder.path().join("state"), folder.path().join("state/branches"));
+        fs::create_dir_all(&branches).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(folder_problems(&state, &branches), []);
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(branches.join("7-306-abc"), b"x").unwrap();
+        let found = folder_problems(&state, &branches);
+        let causes: Vec<Cause> = found.iter().map(|problem| problem.cause).collect();
+        assert_eq!(causes, [Cause::StateFolder, Cause::BranchKept]);
+        assert!(found[0].text.contains("0777"), "{}", found[0].text);
+        let gone = folder_problems(&folder.path().join("none"), &branches);
+        assert!(gone[0].text.contains("No such file"), "{}", gone[0].text);
+    }
+
+    #[test]
+    fn files_that_are_not_what_is_in_use_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places {
+            etc: folder.path().into(),
+            state: folder.path().into(),
+            run: folder.path().into(),
+        };
+        let surroundings = Surroundings::default();
+        assert_eq!(
+            surroundings.problems(&places, [1; 32], "k1"),
+            [],
+            "not looked yet"
+        );
+        let seen = |init, authkeys| {
+            let seen = Seen {
+                init,
+                authkeys,
+                folder: Vec::new(),
+            };
+            *surroundings.seen.lock().unwrap() = Some(seen);
+            let found = surroundings.problems(&places, [1; 32], "k1");
+            found.into_iter().map(|problem| problem.cause).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(Ok([1; 32]), Ok("k1".into())), []);
+        assert_eq!(seen(Ok([2; 32]), Ok("k1".into())), [Cause::InitFile]);
+        assert_eq!(
+            seen(Err("gone".into()), Ok("k2".into())),
+            [Cause::InitFile, Cause::AuthkeyFile]
+        );
+        assert_eq!(seen(Ok([1; 32]), Err("gone".into())), [Cause::AuthkeyFile]);
+    }
+}

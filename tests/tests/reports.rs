@@ -1,0 +1,225 @@
+//! What a node says of the cluster: what is wrong with one node is said by all, and what would be survived is computed from what each
+//! of them can use.
+
+use ccd_core::client::{Answer, Reply, RequestBody};
+use ccd_core::drill::Rehearsed;
+use ccd_core::ids::{DeviceRole, NodeId};
+use ccd_core::problem::{Cause, Health, Problem};
+use ccd_core::protocol::{Part, Status};
+use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::world::LEASE;
+
+const A: usize = 0;
+const B: usize = 1;
+const PAIR: Shape = Shape { nodes: 2, devices: 2 };
+const THREE: Shape = Shape { nodes: 3, devices: 0 };
+
+fn node(server: usize) -> NodeId {
+    NodeId::new(server as u8).unwrap()
+}
+
+fn status(cluster: &Cluster, server: usize) -> Status {
+    cluster.status(server).expect("it runs")
+}
+
+/// What is wrong, as every node says it; they must agree.
+fn agreed(cluster: &Cluster, servers: &[usize]) -> Vec<(Cause, Option<NodeId>, Option<DeviceRole>)> {
+    let seen = |server: &usize| -> Vec<_> {
+        let problems = status(cluster, *server).problems;
+        (problems.iter())
+            .map(|problem| (problem.cause, problem.node, problem.device))
+            .collect()
+    };
+    let mut all = servers.iter().map(seen);
+    let first = all.next().expect("a node");
+    for (other, server) in all.zip(&servers[1..]) {
+        assert_eq!(other, first, "n{server}");
+    }
+    first
+}
+
+fn survives(status: &Status, lost: Part) -> bool {
+    let found = status.survives.iter().find(|(part, _)| *part == lost);
+    found.expect("it is named").1
+}
+
+#[test]
+fn what_one_node_cannot_use_is_said_by_both_and_counts_for_what_would_be_survived() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.run_for(SETTLED);
+    assert_eq!(agreed(&cluster, &[A, B]), []);
+    for role in DeviceRole::ALL {
+        cluster.lose_path(B, role);
+    }
+    cluster.run_for(SETTLED);
+    let missing = DeviceRole::ALL.map(|role| (Cause::DeviceUnusable, Some(node(B)), Some(role)));
+    let found = agreed(&cluster, &[A, B]);
+    assert_eq!(found[..2], missing, "{found:?}");
+    for server in [A, B] {
+        let status = status(&cluster, server);
+        assert_eq!(status.health(), Health::Degraded, "n{server}");
+        assert!(
+            !survives(&status, Part::Node(node(A))),
+            "n{server}: B has no device to go on with"
+        );
+        assert!(survives(&status, Part::Node(node(B))), "n{server}");
+        assert!(survives(&status, Part::Device(DeviceRole::Primary)), "n{server}");
+        assert!(
+            status.problems[0].text.contains("/dev/primary"),
+            "{}",
+            status.problems[0].text
+        );
+    }
+    // What A shows of the devices names what B sees.
+    for device in status(&cluster, A).devices {
+        assert!(device.usable);
+        let seen = device
+            .elsewhere
+            .iter()
+            .find(|seen| seen.node == node(B))
+            .expect("B is named");
+        assert_eq!(seen.usable, Some(false));
+        assert!(
+            seen.error
+                .as_ref()
+                .is_some_and(|error| error.contains("cannot be used")),
+            "{seen:?}"
+        );
+    }
+    // A drill on either node says the same.
+    for server in [A, B] {
+        let AskEnd::Reply(Reply::Ok(Answer::Drilled(report))) = cluster.command(server, RequestBody::Drill)
+        else {
+            panic!("a drill");
+        };
+        let dies = |node| {
+            report
+                .rehearsals
+                .iter()
+                .find(|one| one.event == Rehearsed::NodeDies(node))
+                .unwrap()
+        };
+        assert!(
+            !dies(node(A)).goes_on && dies(node(B)).goes_on,
+            "n{server}: {:?}",
+            report.rehearsals
+        );
+    }
+    for role in DeviceRole::ALL {
+        cluster.return_path(B, role);
+    }
+    cluster.run_for(LEASE * 30);
+    assert_eq!(agreed(&cluster, &[A, B]), []);
+    assert_eq!(status(&cluster, A).health(), Health::Redundant);
+}
+
+/// Every path that can be lost, on either node, and then each single loss: 64 outages.
+#[test]
+fn what_is_said_to_be_survived_is_what_is_survived() {
+    let parts = [
+        Part::Node(node(A)),
+        Part::Node(node(B)),
+        Part::Device(DeviceRole::Primary),
+        Part::Device(DeviceRole::Secondary),
+    ];
+    for lost_paths in 0..16_usize {
+        for lost in parts {
+            let mut cluster = Cluster::serving(PAIR);
+            cluster.run_for(SETTLED);
+            for (bit, role) in DeviceRole::ALL.into_iter().cycle().take(4).enumerate() {
+                if lost_paths & 1 << bit != 0 {
+                    cluster.lose_path(bit / 2, role);
+                }
+            }
+            cluster.run_for(SETTLED);
+            let said = [A, B].map(|server| survives(&status(&cluster, server), lost));
+            assert_eq!(
+                said[0], said[1],
+                "paths {lost_paths:04b}, {lost:?}: both say the same"
+            );
+            let left: &[usize] = match lost {
+                Part::Node(gone) if gone == node(A) => {
+                    cluster.crash(A, false);
+                    &[B]
+                }
+                Part::Node(_) => {
+                    cluster.crash(B, false);
+                    &[A]
+                }
+                Part::Device(role) => {
+                    cluster.lose_device(role);
+                    &[A, B]
+                }
+            };
+            // What it had of its lease is over.
+            cluster.run_for(LEASE * 2);
+            let goes_on = left.iter().any(|server| cluster.serves_within(*server, SETTLED));
+            assert_eq!(
+                goes_on,
+                said[0],
+                "paths {lost_paths:04b}, {lost:?}: {:?}",
+                left.iter()
+                    .map(|server| cluster.verdict(*server))
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_node_that_is_not_there_can_use_is_said_to_be_unknown() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(B, false);
+    cluster.run_for(SETTLED);
+    let status = status(&cluster, A);
+    assert_eq!(status.health(), Health::Degraded);
+    let found: Vec<Cause> = status.problems.iter().map(|problem| problem.cause).collect();
+    assert_eq!(found, [Cause::NodeOut]);
+    assert!(
+        status.problems[0].text.contains("not known"),
+        "{}",
+        status.problems[0].text
+    );
+    for device in status.devices {
+        assert!(
+            device.elsewhere.iter().all(|seen| seen.usable.is_none()),
+            "{device:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_driver_of_one_node_finds_is_said_by_all_until_it_finds_it_no_more() {
+    let mut cluster = Cluster::serving(THREE);
+    cluster.run_for(SETTLED);
+    let edited = Problem::new(Cause::InitFile, "init.ccd was edited").next("put it back");
+    cluster.driver_finds(B, vec![edited.clone()]);
+    cluster.run_for(LEASE);
+    assert_eq!(
+        agreed(&cluster, &[0, 1, 2]),
+        [(Cause::InitFile, Some(node(B)), None)]
+    );
+    assert_eq!(status(&cluster, 2).problems, [edited.on(node(B))]);
+    assert_eq!(status(&cluster, 2).health(), Health::Degraded);
+    // A run that starts again has nothing to say before its driver has.
+    cluster.crash(B, false);
+    cluster.start(B);
+    cluster.run_for(SETTLED);
+    assert_eq!(agreed(&cluster, &[0, 1, 2]), []);
+    cluster.driver_finds(B, vec![Problem::new(Cause::BranchKept, "a branch is kept")]);
+    cluster.run_for(LEASE);
+    assert_eq!(
+        agreed(&cluster, &[0, 1, 2]),
+        [(Cause::BranchKept, Some(node(B)), None)]
+    );
+    assert_eq!(
+        status(&cluster, 2).health(),
+        Health::Redundant,
+        "nothing is less safe for it"
+    );
+    cluster.driver_finds(B, Vec::new());
+    cluster.run_for(LEASE);
+    assert_eq!(agreed(&cluster, &[0, 1, 2]), []);
+}
