@@ -216,22 +216,30 @@ impl Trail {
         Ok(Found::Diverged(place.seen, self.end()?))
     }
 
-    /// Whether nothing is kept of the way from the footing to this place: it leads through a gap that reaches as far, or has not come
-    /// so far on the disk.
+    /// Whether nothing that is kept says that the way leads past this place: it leads through a gap that reaches as far, or has not come
+    /// so far on the disk. That may be written meanwhile: what leads nearer says nothing yet.
     fn is_unknown_between(&self, mut footing: Footing, place: Position) -> io::Result<bool> {
-        let from = footing.position.stamp.generation;
-        let mut next = None;
+        let wanted = place.stamp.generation;
+        if footing.position.stamp.generation >= wanted {
+            // What was there is known, and is another.
+            return Ok(false);
+        }
+        let mut is_unknown = true;
         self.follow(&mut footing, |step| {
-            next = Some(step);
+            is_unknown = match step {
+                Step::Round { next, .. } if next.stamp.generation < wanted => {
+                    return ControlFlow::Continue(());
+                }
+                Step::Missed { up_to, .. } if up_to.stamp.generation < wanted => {
+                    return ControlFlow::Continue(());
+                }
+                Step::Round { next, .. } => is_same(next, place),
+                Step::Missed { .. } => true,
+                Step::Diverged { .. } => false,
+            };
             ControlFlow::Break(())
         })?;
-        Ok(match next {
-            // What was there is known, and is another.
-            _ if from >= place.stamp.generation => false,
-            None => true,
-            Some(Step::Missed { up_to, .. }) => up_to.stamp.generation >= place.stamp.generation,
-            Some(_) => false,
-        })
+        Ok(is_unknown)
     }
 
     /// Where the way last led through this place.

@@ -116,6 +116,55 @@ fn who_comes_back_goes_on_behind_what_it_saw() {
     }
 }
 
+/// The disk is behind what was told from memory, and comes nearer while it is looked at.
+#[test]
+fn a_place_that_the_disk_has_not_reached_is_no_other_branch_however_near_the_disk_has_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+    store.append(vec![round(1, "K:1"), round(2, "K:2")]).unwrap();
+    let trail = Trail::new(folder.path(), CLUSTER);
+    let found_at_2 = trail.end().unwrap();
+    assert!(trail.is_unknown_between(found_at_2, position(6)).unwrap());
+    let gap = Frame::Gap {
+        after: Generation(3),
+        to: position(4),
+    };
+    // Written between the two looks.
+    for (frame, what) in [
+        (round(3, "K:3"), "a round"),
+        (gap, "a gap"),
+        (round(5, "K:5"), "another"),
+    ] {
+        store.append(vec![frame]).unwrap();
+        assert!(
+            trail.is_unknown_between(found_at_2, position(6)).unwrap(),
+            "{what}"
+        );
+    }
+    let place_6 = WatchPlace {
+        seen: Generation(6),
+        round: position(6),
+    };
+    let Found::At(footing) = trail.locate_place(&place_6, position(7)).unwrap() else {
+        panic!("it is on its way");
+    };
+    assert_eq!(footing.seen, Generation(6));
+    store.append(vec![round(6, "K:6")]).unwrap();
+    assert!(
+        trail.is_unknown_between(found_at_2, position(6)).unwrap(),
+        "it has come"
+    );
+    assert!(
+        !trail.is_unknown_between(found_at_2, other(6)).unwrap(),
+        "another one has come"
+    );
+    store.append(vec![batch(7, 9)]).unwrap();
+    assert!(
+        !trail.is_unknown_between(found_at_2, position(8)).unwrap(),
+        "the way leads past it"
+    );
+}
+
 #[test]
 fn what_is_not_kept_is_told_as_missed() {
     let folder = tempfile::tempdir().unwrap();
