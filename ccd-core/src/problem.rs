@@ -68,10 +68,10 @@ pub enum Cause {
     NetworkCut,
     /// The node is not a member.
     NodeOut,
-    /// One of several ways between two nodes does not work.
-    LinkDown,
     /// An address of the node itself cannot be listened on.
     Address,
+    /// One of several ways between two nodes does not work.
+    LinkDown,
     /// The network does not pass packets of full size.
     Packets,
     /// The device is not in the configuration.
@@ -92,7 +92,7 @@ pub enum Cause {
 impl Cause {
     /// Whether a cluster that serves counts as degraded for it.
     pub fn degrades(self) -> bool {
-        !matches!(self, Self::ExternalView | Self::BranchKept)
+        !matches!(self, Self::Packets | Self::ExternalView | Self::BranchKept)
     }
 }
 

@@ -5,6 +5,7 @@
 //! goes on, however long the other node or a device lets it wait; that the loop is alive is told meanwhile by asking for more time.
 
 use crate::clock;
+use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::{ServingState, Status};
 use ccd_core::time::Time;
 use sd_notify::NotifyState;
@@ -26,6 +27,7 @@ pub struct Service {
     watchdog: Option<Duration>,
     next: Time,
     told: String,
+    logged: String,
     ready: bool,
 }
 
@@ -35,6 +37,7 @@ impl Service {
             watchdog: sd_notify::watchdog_enabled().map(|timeout| timeout / 3),
             next: Time::ZERO,
             told: String::new(),
+            logged: String::new(),
             ready: false,
         }
     }
@@ -74,10 +77,40 @@ impl Service {
         if !status.verdict.is_empty() {
             text.push_str(&format!(": {}", status.verdict));
         }
+        self.log(status);
         if text != self.told {
-            tracing::info!("{text}");
             notify(&[NotifyState::Status(&text)]);
             self.told = text;
+        }
+    }
+
+    /// Says in the log what has changed in kind. Numbers in a text change all the time, and connections have their own lines.
+    fn log(&mut self, status: &Status) {
+        let has_own_line = |cause| {
+            matches!(
+                cause,
+                Cause::Refused | Cause::LinkDown | Cause::Packets | Cause::Address
+            )
+        };
+        let problems: Vec<&Problem> = (status.problems.iter())
+            .filter(|problem| !has_own_line(problem.cause))
+            .collect();
+        let mut kind = status.state.name().to_owned();
+        if let Some(configuration) = &status.configuration {
+            kind.push_str(&format!(", {configuration}"));
+        }
+        let mut text = kind.clone();
+        for (index, problem) in problems.into_iter().enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            kind.push_str(&format!(
+                "{:?} {:?} {:?}",
+                problem.cause, problem.node, problem.device
+            ));
+            text.push_str(&format!("{separator}{}", problem.text));
+        }
+        if kind != self.logged {
+            tracing::info!("{text}");
+            self.logged = kind;
         }
     }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A state folder with less room than this is full: a local copy that must be made anew, checkpoints and history need more.
-const ROOM_BYTES_MIN: u64 = 16 << 20;
+/// A state folder with less room than this is full: history, checkpoints and decision records need more.
+const ROOM_BYTES_MIN: u64 = 4 << 20;
 
 /// What was found last.
 #[derive(Clone, Debug, Default)]
@@ -125,11 +125,10 @@ fn folder_problems(state: &Path, branches: &Path) -> Vec<Problem> {
         Ok(metadata) => {
             let mode = metadata.mode() & 0o7777;
             let own = nix::unistd::geteuid().as_raw();
-            if mode & 0o077 != 0 || metadata.uid() != own {
+            if mode & 0o022 != 0 || metadata.uid() != own {
                 problems.push(of(
                     format!(
-                        "the state folder {shown} is open to other users (mode {mode:04o}, owner {}): they can read or replace the \
-                         database",
+                        "other users can replace what is in the state folder {shown} (mode {mode:04o}, owner {})",
                         metadata.uid()
                     ),
                     format!("chown {own} {shown}; chmod 700 {shown}"),

@@ -223,3 +223,44 @@ fn what_the_driver_of_one_node_finds_is_said_by_all_until_it_finds_it_no_more() 
     cluster.run_for(LEASE);
     assert_eq!(agreed(&cluster, &[0, 1, 2]), []);
 }
+
+#[test]
+fn a_node_that_has_left_is_not_counted_on_for_going_on() {
+    for shape in [PAIR, THREE] {
+        let mut cluster = Cluster::serving(shape);
+        cluster.run_for(SETTLED);
+        cluster.command(B, RequestBody::Leave);
+        cluster.run_for(SETTLED);
+        let said = survives(&status(&cluster, A), Part::Node(node(A)));
+        let left: Vec<usize> = (1..shape.nodes).collect();
+        cluster.crash(A, false);
+        cluster.run_for(LEASE * 2);
+        let served = left.iter().any(|server| cluster.serves_within(*server, SETTLED));
+        assert_eq!((said, served), (false, false), "{shape:?}");
+    }
+}
+
+/// Neither when the first configuration opens, nor later.
+#[test]
+fn a_new_cluster_has_no_problems_from_the_moment_that_it_serves() {
+    for shape in [PAIR, THREE] {
+        let mut cluster = Cluster::stopped(shape);
+        for server in 0..shape.nodes {
+            cluster.start(server);
+        }
+        for _ in 0..4_000 {
+            cluster.run_for(LEASE / 2_000);
+            for server in 0..shape.nodes {
+                let status = status(&cluster, server);
+                if status.health() != Health::NotServing {
+                    let known: Vec<&Problem> = (status.problems.iter())
+                        .filter(|problem| problem.cause != Cause::NodeOut)
+                        .collect();
+                    assert!(known.is_empty(), "{shape:?}, n{server}: {known:?}");
+                }
+            }
+        }
+        let all: Vec<usize> = (0..shape.nodes).collect();
+        assert_eq!(agreed(&cluster, &all), []);
+    }
+}

@@ -3,7 +3,7 @@
 use super::Node;
 use super::interface::{DeviceElsewhere, DeviceStatus, NodeStatus, Part, ServingState, Status};
 use crate::configuration::votes::{self, Lost, Voters};
-use crate::ids::{DeviceRole, DeviceSet, NodeId, Replica};
+use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet, Replica};
 use crate::problem::{Cause, Problem};
 use crate::time::Time;
 use alloc::format;
@@ -76,7 +76,7 @@ impl Node {
     }
 
     fn survives_loss(&self, lost: Lost) -> bool {
-        let nodes = self.live_voters().nodes;
+        let nodes = self.able_nodes();
         let may_go_on = |node: &NodeId| lost != Lost::Node(*node);
         nodes.iter().filter(may_go_on).any(|node| {
             let live = Voters::new(nodes, self.devices_of(node).unwrap_or_default());
@@ -91,6 +91,19 @@ impl Node {
         } else {
             self.peer_state(node).map(|state| state.devices)
         }
+    }
+
+    /// The nodes that would go on if they had to: one that has left, or cannot use its local copy, does not, and is no member of what
+    /// comes next.
+    pub(super) fn able_nodes(&self) -> NodeSet {
+        let is_able = |node: &NodeId| {
+            if *node == self.me() {
+                return self.is_open() || self.takes_part_in_plans() && self.ready();
+            }
+            let facts = self.facts(*node);
+            facts.linked && facts.willing && facts.ready
+        };
+        self.live_voters().nodes.iter().filter(is_able).collect()
     }
 
     /// Losses that nothing else that was found explains.
@@ -140,10 +153,13 @@ impl Node {
             usable: view.usable(),
             in_sync: self.known.devices.contains(role)
                 && !self.known.is_genesis()
-                && !self.was_made_anew(role)
+                && !self.is_found_made_anew(role)
                 && self.device_fits(role),
             error: (view.error().map(ToString::to_string))
-                .or_else(|| self.was_made_anew(role).then(|| self.made_anew_text_of(role)))
+                .or_else(|| {
+                    self.is_found_made_anew(role)
+                        .then(|| self.made_anew_text_of(role))
+                })
                 .or_else(|| self.small_text(role)),
             reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
             registered: self.registered_on(role),

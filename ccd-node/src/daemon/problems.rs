@@ -48,9 +48,10 @@ impl Daemon {
             }
             let is_down = |link: &&LinkReport| link.state != LinkState::Up && !link.trouble.is_empty();
             for link in of(node.id).filter(|_| is_up).filter(is_down) {
+                // Why, differs from try to try: that is in the table of links.
                 let text = format!(
-                    "one of the networks to {} does not work: {}; another one does",
-                    node.name, link.trouble
+                    "one of the networks to {} does not work: nothing comes from {}; another one works",
+                    node.name, link.address
                 );
                 found.push(Problem::new(Cause::LinkDown, text).next(format!("ping {}", link.address.ip())));
             }

@@ -51,8 +51,8 @@ pub struct Cluster {
     /// Primary, secondary.
     pub devices: Vec<LoopDevice>,
     folder: TempDir,
-    /// Only one cluster at a time: what is measured must not depend on what other tests do.
-    _turn: File,
+    /// Only one cluster at a time where something is measured: that must not depend on what other tests do.
+    _turn: Option<File>,
 }
 
 pub const ALPHA: usize = 0;
@@ -80,12 +80,21 @@ impl Cluster {
     /// # Panics
     /// Without root.
     pub fn make(shape: Shape) -> Self {
+        Self::make_in_turn(shape, true)
+    }
+
+    /// The same beside others, where nothing is measured.
+    pub fn make_beside_others(shape: Shape) -> Self {
+        Self::make_in_turn(shape, false)
+    }
+
+    fn make_in_turn(shape: Shape, is_alone: bool) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "the process tests need root, for network namespaces and loop devices: sudo tests/run process"
         );
         let base = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, Into::into);
-        let turn = take_turn(&base);
+        let turn = is_alone.then(|| take_turn(&base));
         let folder = tempfile::Builder::new().prefix("ccd-test-").tempdir_in(&base);
         let folder = folder.expect("a folder for the test");
         let network = Network::make();

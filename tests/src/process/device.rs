@@ -68,6 +68,17 @@ impl LoopDevice {
         }
     }
 
+    /// A way of its own to the same disk, which can fail by itself.
+    pub fn second_path(&self) -> Self {
+        let name = self.file_path.to_str().expect("the path is ours");
+        let made = run("losetup", &["--find", "--show", name]).done();
+        Self {
+            path: PathBuf::from(made.out.trim()),
+            file_path: self.file_path.clone(),
+            len_bytes: self.len_bytes,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

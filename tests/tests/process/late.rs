@@ -25,7 +25,7 @@ fn a_node_listens_on_the_address_that_is_there_and_on_the_other_once_it_comes() 
     until("alpha to serve with a warning", || {
         let status = cluster.alpha().adm(&["status"]);
         let warns = status.out.contains("does not listen on 10.78.0.1");
-        if status.code == 0 && warns {
+        if status.code == 1 && warns {
             Ok(())
         } else {
             Err(status.out)

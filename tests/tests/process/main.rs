@@ -19,6 +19,7 @@
 //! metrics.rs      what a node tells monitoring         large.rs      databases as large as replicas hold
 //! fairness.rs     users whose requests are allowed and heavy
 //! packets.rs      networks that lose large packets
+//! first_line/     what an operator sees in each situation
 //! late.rs         what a boot brings late, and what the system limits
 //! ```
 
@@ -27,6 +28,7 @@ mod checkpoints;
 mod commands;
 mod devices;
 mod fairness;
+mod first_line;
 mod history;
 mod hostile;
 mod identity;

@@ -85,6 +85,14 @@ impl Node {
         counts && !self.known.is_genesis() && (view.is_new || view.was_overwritten || is_another)
     }
 
+    /// The same, for people: what this node has not looked at since it learned of the configuration that counts the device may have
+    /// become part of that meanwhile.
+    pub(in crate::protocol) fn is_found_made_anew(&self, role: DeviceRole) -> bool {
+        let view = self.replica(Replica::Device(role));
+        let is_looked_at = view.looked_at.is_some_and(|at| at > self.known_since);
+        self.was_made_anew(role) && (is_looked_at || !view.is_new)
+    }
+
     /// Another region was opened in place of the one before.
     pub(in crate::protocol) fn note_another_region(&mut self, replica: Replica) {
         if let Replica::Device(role) = replica {

@@ -53,7 +53,7 @@ impl Node {
             let text = format!("the {role} ({path}) cannot be used: {error}");
             return Some(of(Cause::DeviceUnusable, text).next(format!("ccd-disk show {path}")));
         }
-        if self.was_made_anew(role) {
+        if self.is_found_made_anew(role) {
             return Some(of(Cause::DeviceForgot, self.made_anew_text_of(role)));
         }
         if let Some(text) = self.small_text(role) {

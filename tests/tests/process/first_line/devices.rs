@@ -1,0 +1,172 @@
+//! Devices that fail, are missing, or are other ones.
+
+use super::{Situation, seen};
+use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
+
+pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "A device fails for both nodes",
+        cause: |stage| {
+            stage.path(ALPHA, SECONDARY).fail();
+            stage.path(BETA, SECONDARY).fail();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary (/proc/self/cwd/secondary) cannot be used",
+                "queries and updates work",
+                "next",
+                "ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary (/proc/self/cwd/secondary) cannot be used",
+                "queries and updates work",
+                "next",
+                "ccd-disk show",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.path(ALPHA, SECONDARY).repair();
+            stage.path(BETA, SECONDARY).repair();
+        }),
+    },
+    Situation {
+        name: "One node loses its path to a device",
+        cause: |stage| stage.path(BETA, PRIMARY).fail(),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "cannot be used",
+                "queries and updates work",
+                "next, on beta: ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "cannot be used",
+                "queries and updates work",
+                "next: ccd-disk show",
+            ],
+        ),
+        cure: Some(|stage| stage.path(BETA, PRIMARY).repair()),
+    },
+    Situation {
+        name: "One node loses its paths to both devices",
+        cause: |stage| {
+            stage.path(BETA, PRIMARY).fail();
+            stage.path(BETA, SECONDARY).fail();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "would stop with the loss of alpha",
+                "next, on beta: ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "would stop with the loss of alpha",
+                "next: ccd-disk show",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.path(BETA, PRIMARY).repair();
+            stage.path(BETA, SECONDARY).repair();
+        }),
+    },
+    Situation {
+        name: "A device is missing when one node starts",
+        cause: |stage| {
+            stage.disconnect(BETA, SECONDARY);
+            stage.restart(BETA);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the secondary",
+                "No such file",
+                "next, on beta: ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the secondary",
+                "No such file",
+                "next: ccd-disk show",
+            ],
+        ),
+        cure: Some(|stage| stage.connect(BETA, SECONDARY)),
+    },
+    Situation {
+        name: "The name of a device leads to another disk on one node",
+        cause: |stage| {
+            stage.exchange(BETA, SECONDARY);
+            stage.restart(BETA);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "not the same disk",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "not the same disk",
+                "queries and updates work",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "The paths of the two devices are mixed up on one node",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            let [primary, secondary] =
+                [PRIMARY, SECONDARY].map(|role| stage.path(BETA, role).path().to_owned());
+            for (name, path) in [("primary", secondary), ("secondary", primary)] {
+                let link = stage.beta().folder().join(name);
+                std::fs::remove_file(&link).expect("it was connected");
+                std::os::unix::fs::symlink(path, link).expect("the folder is ours");
+            }
+            stage.node_mut(BETA).start();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "mixed up",
+                "would stop with the loss of alpha",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the primary",
+                "mixed up",
+                "would stop with the loss of alpha",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.connect(BETA, PRIMARY);
+            stage.connect(BETA, SECONDARY);
+        }),
+    },
+];

@@ -1,0 +1,147 @@
+//! Files in `/etc/ccd`, and the state folder.
+
+use super::{Situation, seen};
+use ccd_tests::process::cluster::{ALPHA, BETA};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "The init database was edited on one node, and ccdd not restarted",
+        cause: |stage| {
+            let path = stage.beta().places().init_path();
+            let text = fs::read_to_string(&path).expect("setup wrote it");
+            assert!(text.contains("lease_ms:1000"), "{text}");
+            fs::write(&path, text.replace("lease_ms:1000", "lease_ms:1100")).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd was edited and is not what is in use",
+                "queries and updates work",
+                "next, on beta:",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd was edited and is not what is in use",
+                "queries and updates work",
+                "next:",
+            ],
+        ),
+        cure: Some(|stage| {
+            let [from, to] = [ALPHA, BETA].map(|node| stage.nodes[node].places().init_path());
+            fs::copy(from, to).expect("the folder is ours");
+        }),
+    },
+    Situation {
+        name: "The init database of one node is gone",
+        cause: |stage| fs::remove_file(stage.beta().places().init_path()).expect("setup wrote it"),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd",
+                "No such file",
+                "could not start again",
+                "next, on beta: copy",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd",
+                "No such file",
+                "could not start again",
+                "next: copy",
+            ],
+        ),
+        cure: Some(|stage| {
+            let [from, to] = [ALPHA, BETA].map(|node| stage.nodes[node].places().init_path());
+            fs::copy(from, to).expect("the folder is ours");
+        }),
+    },
+    Situation {
+        name: "The authkey file of one node is gone",
+        cause: |stage| fs::remove_file(stage.beta().places().authkey_path()).expect("setup wrote it"),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "authkey",
+                "could not start again",
+                "next, on beta: copy",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "authkey",
+                "could not start again",
+                "next: copy",
+            ],
+        ),
+        cure: Some(|stage| {
+            let [from, to] = [ALPHA, BETA].map(|node| stage.nodes[node].places().authkey_path());
+            fs::copy(from, to).expect("the folder is ours");
+        }),
+    },
+    Situation {
+        name: "One node is started with another authkey",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            stage.give_another_key(BETA);
+            stage.node_mut(BETA).start();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: beta is there, and there is no connection",
+                "authkey differs",
+                "copy one authkey to all nodes",
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "on beta: alpha is there, and there is no connection",
+                "authkey differs",
+                "copy one authkey to all nodes",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "Other users can write to the state folder",
+        cause: |stage| {
+            let mode = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(&stage.beta().places().state, mode).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: other users can replace what is in the state folder",
+                "0777",
+                "next, on beta: chown",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: other users can replace what is in the state folder",
+                "0777",
+                "next: chown",
+            ],
+        ),
+        cure: Some(|stage| {
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&stage.beta().places().state, mode).expect("the folder is ours");
+        }),
+    },
+];

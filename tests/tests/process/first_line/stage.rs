@@ -1,0 +1,116 @@
+//! A pair in which each node has ways of its own to the two devices, so that one node's can fail alone.
+
+use ccd_tests::process::cluster::{ALPHA, BETA, Shape};
+use ccd_tests::process::device::LoopDevice;
+use ccd_tests::process::{Cluster, TestNode};
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+const ROLES: [&str; 2] = ["primary", "secondary"];
+
+pub struct Stage {
+    cluster: Cluster,
+    /// By role: beta's way to the device that alpha reaches by `cluster.devices`.
+    paths_of_beta: Vec<LoopDevice>,
+    /// Disks that take the place of others.
+    strangers: Vec<LoopDevice>,
+}
+
+impl Deref for Stage {
+    type Target = Cluster;
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
+
+impl Stage {
+    /// Both nodes run, and all is redundant.
+    pub fn set() -> Self {
+        let cluster = Cluster::make_beside_others(Shape::default());
+        let paths_of_beta: Vec<LoopDevice> = cluster.devices.iter().map(LoopDevice::second_path).collect();
+        for node in [ALPHA, BETA] {
+            let init = cluster.nodes[node].places().init_path();
+            let mut text = fs::read_to_string(&init).expect("setup wrote it");
+            for (role, device) in ROLES.iter().zip(&cluster.devices) {
+                // The daemon runs in the folder of its node.
+                text = text.replace(device.name(), &format!("/proc/self/cwd/{role}"));
+            }
+            fs::write(&init, text).expect("the folder is ours");
+        }
+        let mut stage = Self {
+            cluster,
+            paths_of_beta,
+            strangers: Vec::new(),
+        };
+        for role in 0..ROLES.len() {
+            for node in [ALPHA, BETA] {
+                stage.connect(node, role);
+            }
+        }
+        stage.start_both();
+        stage
+    }
+
+    fn link(&self, node: usize, role: usize) -> PathBuf {
+        self.nodes[node].folder().join(ROLES[role])
+    }
+
+    pub fn path(&self, node: usize, role: usize) -> &LoopDevice {
+        if node == ALPHA {
+            &self.cluster.devices[role]
+        } else {
+            &self.paths_of_beta[role]
+        }
+    }
+
+    /// The node's name for the device leads to it.
+    pub fn connect(&self, node: usize, role: usize) {
+        let link = self.link(node, role);
+        // It may not be there.
+        let _ = fs::remove_file(&link);
+        symlink(self.path(node, role).path(), link).expect("the folder is ours");
+    }
+
+    /// The device is not there at the next start of the node.
+    pub fn disconnect(&self, node: usize, role: usize) {
+        fs::remove_file(self.link(node, role)).expect("it was connected");
+    }
+
+    /// Another disk, with a region of the same cluster and role, is there instead at the next start of the node.
+    pub fn exchange(&mut self, node: usize, role: usize) {
+        let file = self.folder().join(format!("other-{node}-{role}.disk"));
+        let other = LoopDevice::make(&file, Shape::default().device_bytes());
+        let mkfs = [
+            "mkfs",
+            "--role",
+            ROLES[role],
+            "--image-mib",
+            "4",
+            "--journal-mib",
+            "2",
+            other.name(),
+        ];
+        self.disk(&mkfs).done();
+        let link = self.link(node, role);
+        fs::remove_file(&link).expect("it was connected");
+        symlink(other.path(), link).expect("the folder is ours");
+        self.strangers.push(other);
+    }
+
+    pub fn restart(&mut self, node: usize) {
+        self.nodes[node].kill();
+        self.nodes[node].start();
+    }
+
+    pub fn node_mut(&mut self, node: usize) -> &mut TestNode {
+        &mut self.cluster.nodes[node]
+    }
+}
