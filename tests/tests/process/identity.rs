@@ -42,11 +42,11 @@ fn servers_with_different_disks_under_one_name_form_no_cluster() {
     for node in &mut cluster.nodes {
         node.start();
     }
-    for (node, other) in [(ALPHA, 1), (BETA, 0)] {
+    for (node, other) in [(ALPHA, "beta"), (BETA, "alpha")] {
         until("the first line to name the disk", || {
             let told = cluster.nodes[node].adm(&["status"]);
             let first = told.out.lines().next().unwrap_or_default().to_owned();
-            let expected = format!("the secondary is not the same disk on node {other}");
+            let expected = format!("the secondary is not the same disk on {other}");
             if first.contains(&expected) && told.code == 2 {
                 Ok(())
             } else {
@@ -77,7 +77,7 @@ fn a_second_daemon_with_the_identity_of_a_node_stays_closed_and_says_where_the_o
     until("the copy to find the other", || {
         let told = copy.adm(&["status"]);
         let first = told.out.lines().next().unwrap_or_default().to_owned();
-        if first.contains("another ccdd runs as node 1 (incarnation ")
+        if first.contains("another ccdd runs as beta (incarnation ")
             && first.contains("host ")
             && told.code == 2
         {

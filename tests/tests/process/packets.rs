@@ -49,8 +49,12 @@ fn wait_for_verdict(node: &TestNode, text: &str) {
         Duration::from_millis(100),
         &format!("{} to say {text:?}", node.name),
         || {
-            let found = node.verdict();
-            if found.contains(text) { Ok(()) } else { Err(found) }
+            // By itself: what the other node has found is told here, too.
+            let problems = node.status()?["problems"].clone();
+            let of_own = (problems.as_array().into_iter().flatten())
+                .filter(|problem| problem["node"] == node.name)
+                .any(|problem| problem["text"].as_str().is_some_and(|found| found.contains(text)));
+            if of_own { Ok(()) } else { Err(problems.to_string()) }
         },
     );
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! status/first_line.rs     the cause, what works meanwhile, what to run next
+//! status/names.rs          names of nodes in the place of numbers
 //! status/document.rs       as JSON
 //! status/registrations.rs  who is registered with the devices
 //! status/picture.rs        nodes, links, devices, and which way data flows
@@ -15,6 +16,7 @@ mod first_line;
 #[cfg(test)]
 mod fixture;
 mod live;
+mod names;
 mod picture;
 mod registrations;
 mod watch;

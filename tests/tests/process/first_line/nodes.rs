@@ -10,7 +10,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: without node 1: nothing is heard of it",
+                "serving, degraded: without beta: nothing is heard of it",
                 "queries and updates work",
             ],
         ),
@@ -23,7 +23,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: without node 1: it left by request",
+                "serving, degraded: without beta: it left by request",
                 "queries and updates work",
                 "would stop with the loss of alpha",
                 "next: ccdctl join",

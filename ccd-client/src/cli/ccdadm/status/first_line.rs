@@ -1,5 +1,6 @@
 //! The first line of a status: what is, its cause, what works meanwhile, and what to run next. The other problems follow, one a line.
 
+use super::names::with_names;
 use super::{node_name, part_name};
 use crate::wire::StatusReport;
 use ccd_core::ids::NodeId;
@@ -49,9 +50,10 @@ impl FirstLine {
 
 /// `on beta: the secondary cannot be used: …`
 fn text(report: &StatusReport, problem: &Problem) -> String {
+    let text = with_names(report, &problem.text);
     match problem.node {
-        Some(node) => format!("on {}: {}", node_name(report, node), problem.text),
-        None => problem.text.clone(),
+        Some(node) => format!("on {}: {text}", node_name(report, node)),
+        None => text,
     }
 }
 
@@ -114,7 +116,7 @@ pub(super) fn document(report: &StatusReport) -> Vec<serde_json::Value> {
                 "cause": problem.cause,
                 "node": problem.node.map(name),
                 "device": problem.device.map(|role| role.name()),
-                "text": problem.text,
+                "text": with_names(report, &problem.text),
                 "next": problem.next,
             })
         })
