@@ -2,10 +2,17 @@
 //!
 //! Called by those who read for clients: `reads`, `watch/past.rs`, `history/turns.rs`. Pure: whoever works says what it cost.
 //!
-//! Always holds: items of one user come in the order in which they were pushed; a user that comes back after a while has no more
-//! credit than those who were there; of a user with nothing to do nothing is remembered that would matter.
+//! Always holds: items of one user come in the order in which they were pushed; a user that asks for one item at a time is charged for
+//! each, also if nobody waits at its end; a user that comes back after a while has little credit; of a user with nothing to do nothing
+//! is remembered that would matter.
 
 use std::collections::{BTreeMap, VecDeque};
+
+/// So far behind those who were there a user may be that comes back, in nanoseconds of work. One that asks for an item at a time is away
+/// after each: without credit it would be charged as much for a short item as others for a long one.
+const CREDIT_NANOS: u64 = 20_000_000;
+/// A user that is away for so many items of others has no credit any more, and is forgotten.
+const AWAY_MAX: u64 = 256;
 
 /// For whom something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +77,7 @@ impl<T> Fair<T> {
             served: 0,
         });
         if user.items.is_empty() {
-            user.spent = user.spent.max(floor);
+            user.spent = user.spent.max(floor.saturating_sub(CREDIT_NANOS));
         }
         user
     }
@@ -85,6 +92,12 @@ impl<T> Fair<T> {
         let (uid, item) = self.trusted.pop_front()?;
         let is_trusted = true;
         Some((Owner { uid, is_trusted }, item))
+    }
+
+    /// As [`pop`](Self::pop), but the trusted come last: for whom has another place where it is served.
+    pub fn pop_others_first(&mut self) -> Option<(Owner, T)> {
+        self.pop_if(|owner, _| !owner.is_trusted)
+            .or_else(|| self.pop_trusted())
     }
 
     /// As [`pop`](Self::pop), of those only that may be served now: the first such item of the trusted, or else the first item of one
@@ -117,7 +130,19 @@ impl<T> Fair<T> {
         Some((Owner { uid, is_trusted }, item))
     }
 
-    /// What was done for this user cost so much. Never nothing: else one whose items are free would be served alone.
+    /// Whether such an item waits.
+    pub fn any(&self, is_such: impl Fn(Owner, &T) -> bool) -> bool {
+        let owner = |uid, is_trusted| Owner { uid, is_trusted };
+        let of_trusted = self
+            .trusted
+            .iter()
+            .any(|(uid, item)| is_such(owner(*uid, true), item));
+        of_trusted
+            || (self.users.iter())
+                .any(|(uid, user)| user.items.iter().any(|item| is_such(owner(*uid, false), item)))
+    }
+
+    /// What was done for this user took so many nanoseconds. Never nothing: else one whose items are free would be served alone.
     pub fn spend(&mut self, owner: Owner, cost: u64) {
         if owner.is_trusted {
             return;
@@ -132,11 +157,14 @@ impl<T> Fair<T> {
         self.tidy();
     }
 
-    /// A user that has spent no more than those who wait begins where they are, remembered or not.
+    /// A user that has spent no more than those who wait begins about where they are, remembered or not.
     fn tidy(&mut self) {
-        let floor = self.floor;
-        self.users
-            .retain(|_, user| !user.items.is_empty() || user.spent > floor);
+        let (floor, served) = (self.floor, self.served);
+        self.users.retain(|_, user| {
+            let has_credit = user.spent.saturating_add(CREDIT_NANOS) > floor
+                && served.saturating_sub(user.served) <= AWAY_MAX;
+            !user.items.is_empty() || user.spent > floor || has_credit
+        });
     }
 
     /// Takes out the items for which nobody waits any more.
@@ -278,7 +306,78 @@ mod tests {
             let (owner, _) = queue.pop().expect("one was pushed");
             queue.spend(owner, 1);
         }
+        let remembered = queue.users.len() as u64;
+        assert!(remembered <= AWAY_MAX + 2, "{remembered} are remembered");
+        // Those who cost much do not stay longer.
+        for uid in 10_000..20_000 {
+            queue.push(of(uid), uid);
+            let (owner, _) = queue.pop().expect("one was pushed");
+            queue.spend(owner, CREDIT_NANOS);
+        }
         assert!(queue.users.len() < 3, "{} are remembered", queue.users.len());
+    }
+
+    #[test]
+    fn a_user_that_asks_for_one_item_at_a_time_is_charged_for_each_of_them() {
+        let mut queue = Fair::default();
+        let mut serve = |asks: &[u32], cost_of_1: u64| {
+            asks.iter().for_each(|uid| queue.push(of(*uid), ()));
+            let (owner, ()) = queue.pop().expect("somebody asks");
+            queue.spend(owner, if owner.uid == 1 { cost_of_1 } else { 100_000 });
+            owner.uid
+        };
+        assert_eq!(serve(&[2], 0), 2);
+        // Nobody waits at the end of this one.
+        assert_eq!(serve(&[1], 5_000_000), 1);
+        let mut next = serve(&[1, 2], 5_000_000);
+        let mut count = 0;
+        while next == 2 {
+            count += 1;
+            next = serve(&[2], 5_000_000);
+        }
+        assert!(
+            (48..=50).contains(&count),
+            "50 items of one are one of the other, and not {count}"
+        );
+        // Whoever is away for long saves nothing up.
+        let mut queue = Fair::default();
+        let mut serve = |asks: &[u32]| {
+            asks.iter().for_each(|uid| queue.push(of(*uid), ()));
+            let (owner, ()) = queue.pop().expect("somebody asks");
+            queue.spend(owner, 1_000_000);
+            owner.uid
+        };
+        assert_eq!(serve(&[2]), 2);
+        for _ in 0..100 {
+            assert_eq!(serve(&[1]), 1);
+        }
+        let mut next = serve(&[1, 2]);
+        let mut count = 0;
+        while next == 2 {
+            count += 1;
+            next = serve(&[2]);
+        }
+        assert!(count <= 21, "{count}");
+    }
+
+    #[test]
+    fn where_root_has_another_place_it_does_not_keep_others_waiting() {
+        let mut queue = Fair::default();
+        for name in ["r1", "r2", "r3"] {
+            queue.push(of(0), name);
+        }
+        queue.push(of(1), "a");
+        queue.push(of(2), "b");
+        let mut order = Vec::new();
+        while let Some((owner, name)) = queue.pop_others_first() {
+            queue.spend(owner, 10);
+            order.push(name);
+            // There is always one more of root's.
+            if order.len() < 4 {
+                queue.push(of(0), "r");
+            }
+        }
+        assert_eq!(order[..3], ["a", "b", "r1"]);
     }
 
     proptest! {

@@ -15,7 +15,7 @@
 //!                       history: what each update changed, on disk, by threads of its own
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
-//!                       reads: long reads, on threads of their own, fair by user;  works: large updates, on one
+//!                       reads: long reads, on threads of their own, fair by user;  update_workers: large updates and dry runs, on one each
 //!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders
 //!                       checkpoints: the database saved as a file every so often
 //!
@@ -61,6 +61,6 @@ mod scrub;
 mod service;
 mod startup;
 mod surroundings;
+mod update_workers;
 mod warm;
 mod watch;
-mod works;

@@ -135,7 +135,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         update_bytes_whole_max: RECORD_BYTES_MAX,
         content_bytes_max: u64::from(options.image_mib) << 20,
         read_budget: crate::reads::LOOP_BUDGET,
-        update_budget: crate::works::LOOP_BUDGET,
+        update_budget: crate::update_workers::LOOP_BUDGET,
     };
     let identity = Identity {
         me,

@@ -163,8 +163,8 @@ pub enum Fault {
     /// A request that decodes but makes no sense; the daemon closes the connection after it.
     #[error("bad request: {why}")]
     BadRequest { why: String },
-    /// The answer is larger than a reply may be.
-    #[error("the answer of {bytes} bytes is too large for the client protocol")]
+    /// The answer is larger than a reply may be. It was made up to so many bytes.
+    #[error("an answer of {bytes} bytes or more is too large for the client protocol")]
     TooLarge { bytes: u64 },
     /// The daemon has as many requests waiting as it takes.
     #[error("too many requests are waiting")]

@@ -31,7 +31,7 @@ pub use message::{
     Ask, BranchReport, ConnectionReport, DatedDecision, Fault, FromDaemon, LinkReport, LinkState, NodeName,
     Service, StatusReport, ToDaemon, Told, WorkKind, WorkReport,
 };
-pub use pieces::{RowsReply, snapshot_head};
+pub use pieces::{ListReply, snapshot_head};
 pub use watch::{
     MalformedPlace, WATCH_PATTERNS_MAX, WatchAsk, WatchChange, WatchEffects, WatchFrom, WatchItem, WatchPlace,
 };

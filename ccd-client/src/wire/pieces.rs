@@ -3,40 +3,64 @@
 
 use super::frame::{Appended, FRAME_PREFIX_BYTES, REPLY_BYTES_MAX, WireError};
 use super::{FromDaemon, Told};
-use ccd_core::database::Row;
+use ccd_core::database::{Key, Row};
 use ccd_core::ids::Position;
+use serde::Serialize;
 
-/// Before the rows, whose number comes before them and is known at last: prefix, id, kind, position and that number.
+/// Before the list, whose number comes before them and is known at last: prefix, id, kind, position and that number.
 const HEAD_BYTES_MAX: usize = 128;
 
-/// A reply with rows.
+/// A reply with rows, or with keys.
 #[derive(Debug)]
-pub struct RowsReply {
+pub struct ListReply {
     id: u64,
-    position: Position,
+    /// The same with an empty list.
+    empty: Told,
     count: u64,
-    /// Room for the head, then rows.
+    /// Room for the head, then what is listed.
     out: Vec<u8>,
-    /// Bytes of rows that were not kept, because the reply is too long already.
+    /// Bytes that were not kept, because the reply is too long already.
     beyond: u64,
 }
 
-impl RowsReply {
-    pub fn new(id: u64, position: Position) -> Self {
+impl ListReply {
+    pub fn rows(id: u64, position: Position) -> Self {
+        let rows = Vec::new();
+        Self::new(id, Told::Rows { position, rows })
+    }
+
+    pub fn keys(id: u64, position: Position) -> Self {
+        let keys = Vec::new();
+        Self::new(id, Told::Keys { position, keys })
+    }
+
+    fn new(id: u64, empty: Told) -> Self {
         Self {
             id,
-            position,
+            empty,
             count: 0,
             out: vec![0; HEAD_BYTES_MAX],
             beyond: 0,
         }
     }
 
-    pub fn push(&mut self, row: &Row) {
+    /// Of a reply with rows.
+    pub fn push_row(&mut self, row: &Row) {
+        debug_assert!(matches!(self.empty, Told::Rows { .. }));
+        self.push(row);
+    }
+
+    /// Of a reply with keys: its name, its columns, and how many rows it has.
+    pub fn push_key(&mut self, key: &(Key, Vec<String>, u64)) {
+        debug_assert!(matches!(self.empty, Told::Keys { .. }));
+        self.push(key);
+    }
+
+    fn push(&mut self, element: &impl Serialize) {
         self.count += 1;
         let start = self.out.len();
         // Writing to a vector does not fail.
-        let _ = postcard::serialize_with_flavor(row, Appended(&mut self.out));
+        let _ = postcard::serialize_with_flavor(element, Appended(&mut self.out));
         if self.out.len() > REPLY_BYTES_MAX {
             self.beyond += (self.out.len() - start) as u64;
             self.out.truncate(start);
@@ -48,17 +72,18 @@ impl RowsReply {
         self.out.len()
     }
 
+    /// It is longer than a reply may be, whatever else it would list.
+    pub fn is_too_long(&self) -> bool {
+        self.beyond > 0
+    }
+
     /// The whole reply with its prefix.
     ///
     /// # Errors
     /// When it is longer than a reply may be.
     pub fn finish(mut self) -> Result<Vec<u8>, WireError> {
-        let body = Told::Rows {
-            position: self.position,
-            rows: Vec::new(),
-        };
-        let rows_bytes = (self.out.len() - HEAD_BYTES_MAX) as u64 + self.beyond;
-        let head = head(self.id, body, self.count, rows_bytes)?;
+        let list_bytes = (self.out.len() - HEAD_BYTES_MAX) as u64 + self.beyond;
+        let head = head(self.id, self.empty, self.count, list_bytes)?;
         let unused = HEAD_BYTES_MAX - head.len();
         self.out[unused..HEAD_BYTES_MAX].copy_from_slice(&head);
         self.out.drain(..unused);
@@ -99,7 +124,7 @@ fn head(id: u64, empty: Told, count: u64, list_bytes: u64) -> Result<Vec<u8>, Wi
 mod tests {
     use super::super::encode_reply;
     use super::*;
-    use ccd_core::database::{Database, Key};
+    use ccd_core::database::Database;
     use ccd_core::ids::{Epoch, Generation, Lineage, Stamp};
     use proptest::prelude::*;
 
@@ -116,8 +141,14 @@ mod tests {
             };
             let key = Key::new("K").expect("a good key");
             let rows: Vec<Row> = values.into_iter().map(|values| Row { key: key.clone(), values }).collect();
-            let mut pieces = RowsReply::new(id, position);
-            rows.iter().for_each(|row| pieces.push(row));
+            let keys: Vec<_> = rows.iter().map(|row| (row.key.clone(), row.values.clone(), epoch)).collect();
+            let mut pieces = ListReply::keys(id, position);
+            keys.iter().for_each(|key| pieces.push_key(key));
+            let whole = encode_reply(&FromDaemon { id, body: Told::Keys { position, keys } });
+            prop_assert!(!pieces.is_too_long());
+            prop_assert_eq!(pieces.finish(), whole);
+            let mut pieces = ListReply::rows(id, position);
+            rows.iter().for_each(|row| pieces.push_row(row));
             let whole = encode_reply(&FromDaemon { id, body: Told::Rows { position, rows } });
             prop_assert_eq!(pieces.finish(), whole);
         }

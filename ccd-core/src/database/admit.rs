@@ -5,7 +5,7 @@
 
 use super::database::Table;
 use super::error::{ApplyError, BrokenRow, BrokenRows, OpError, RowError};
-use super::lines::Measure;
+use super::lines::{Lines, Measure};
 use super::pattern::Matcher;
 use super::row::{check_column_count, format_text};
 use super::update::{OPERATIONS_MAX, RECORD_BATCH_BYTES_MAX};
@@ -27,6 +27,26 @@ pub const EXAMINED_MAX: u64 = 4_000_000;
 const NAMED_ROWS_MAX: usize = 256;
 /// Between two looks at how many they are, as [`Scan::go_on`](super::Scan::go_on) counts.
 const NAMED_STEP: u64 = 100_000;
+
+/// The rows that say which synchronization commands there are, as they were in some version.
+#[derive(Clone, Debug)]
+pub(crate) struct SyncRows(Option<Lines>);
+
+impl SyncRows {
+    pub fn of(database: &Database) -> Self {
+        let table = database.tables.get(synchronization::SYNC_KEY);
+        Self(table.map(|table| table.lines.clone()))
+    }
+
+    /// They are the same in this version, too.
+    pub fn are_those_of(&self, database: &Database) -> bool {
+        match (&self.0, Self::of(database).0) {
+            (None, None) => true,
+            (Some(then), Some(now)) => then.is_same(&now),
+            _ => false,
+        }
+    }
+}
 
 /// Of one operation, as [`Database::work_of`] counts.
 const OP_WORK: u64 = 8;

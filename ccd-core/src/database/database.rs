@@ -16,6 +16,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Bound;
 use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,14 @@ impl Database {
     /// All keys with their columns and number of rows.
     pub fn keys(&self) -> Vec<(Key, Vec<String>, u64)> {
         let keys = self.tables.iter();
+        keys.map(|(key, table)| (key.clone(), table.columns.to_vec(), table.lines.measure().rows))
+            .collect()
+    }
+
+    /// As [`keys`](Self::keys), those behind a key, at most so many.
+    pub fn keys_after(&self, after: Option<&Key>, count: usize) -> Vec<(Key, Vec<String>, u64)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.tables.range::<Key, _>((from, Bound::Unbounded)).take(count);
         keys.map(|(key, table)| (key.clone(), table.columns.to_vec(), table.lines.measure().rows))
             .collect()
     }
@@ -411,6 +420,24 @@ mod tests {
             .map(String::from)
             .to_vec();
         assert_eq!(figure_6().keys(), [(key("MY_KEY"), columns, 4)]);
+        // In pieces they are the same.
+        let ops = (0..25).map(|index| Op::Format {
+            key: key(&alloc::format!("K{index}")),
+            columns: vec![String::from("name")],
+        });
+        let (database, _) = figure_6().admit(&update(9, ops.collect())).expect("admitted");
+        for count in [1, 7, 100] {
+            let mut keys = Vec::new();
+            loop {
+                let last = keys.last().map(|(key, ..): &(Key, Vec<String>, u64)| key);
+                let more = database.keys_after(last, count);
+                if more.is_empty() {
+                    break;
+                }
+                keys.extend(more);
+            }
+            assert_eq!(keys, database.keys());
+        }
     }
 
     #[test]

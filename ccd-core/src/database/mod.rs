@@ -51,6 +51,7 @@ mod view;
 
 pub use crate::bounded::at_most;
 pub use admit::EXAMINED_MAX;
+pub(crate) use admit::SyncRows;
 pub use consistency::{ConsistencyRecord, FileOrigin, IntegrityError, Mismatch, Proof, RecordError};
 pub use content_text::ContentText;
 pub use database::{Content, Database};

@@ -52,4 +52,4 @@ pub use message::{
 };
 pub use node::Node;
 pub use requests::LongRead;
-pub use updates::aside::{Admitted, Work, Worked};
+pub use updates::large::{Admitted, Tried, Work, Worked};

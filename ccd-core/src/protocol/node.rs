@@ -24,9 +24,9 @@ use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
 use super::reports::OwnReport;
 use super::requests::Requests;
 use super::requests::drill::Drill;
-use super::updates::aside::Aside;
 use super::updates::commands::Commands;
 use super::updates::freeze::FreezeDriven;
+use super::updates::large::LargeUpdates;
 use super::updates::prepared::Prepared;
 use super::updates::round::Round;
 use super::updates::settled::Settled;
@@ -178,7 +178,7 @@ pub struct Node {
     /// No rehearsal begins before.
     pub(super) rehearse_after: Time,
     pub(super) commands: Commands,
-    pub(super) aside: Aside,
+    pub(super) large_updates: LargeUpdates,
     pub(super) spread: Spread,
     pub(super) pace: Pace,
     pub(super) parcels: Parcels,
@@ -270,7 +270,7 @@ impl Node {
             freezes: 0,
             rehearse_after: Time::default(),
             commands: Commands::default(),
-            aside: Aside::default(),
+            large_updates: LargeUpdates::default(),
             spread: Spread::default(),
             pace: Pace::default(),
             parcels: Parcels::default(),

@@ -6,7 +6,7 @@
 
 use crate::fair::Owner;
 use crate::gauge::Gauge;
-use ccd_client::wire::{Ask, Service};
+use ccd_client::wire::{Ask, Fault, Service};
 use ccd_core::client::RequestBody;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -72,6 +72,8 @@ pub struct Accounts {
     waiting: Cell<usize>,
     held_for_others: Gauge,
     questions_of_others: Arc<Semaphore>,
+    /// By reason, since the daemon started.
+    faults: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 /// Of one user.
@@ -146,12 +148,18 @@ impl Accounts {
             waiting: Cell::new(0),
             held_for_others: Gauge::default(),
             questions_of_others: Arc::new(Semaphore::new(QUESTIONS_OTHERS_MAX)),
+            faults: RefCell::default(),
         }
     }
 
     /// That are open.
     pub fn connections(&self) -> usize {
         self.connections.get()
+    }
+
+    /// What clients were told instead of an answer, by reason.
+    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.faults.borrow().clone()
     }
 
     /// Takes a place for a connection of this user.
@@ -230,8 +238,14 @@ impl Seat {
         } else {
             HELD_BYTES_PER_USER_MAX
         };
-        let others_full = self.accounts.held_for_others.bytes() >= HELD_BYTES_OTHERS_MAX;
-        self.account.held.bytes() < max && (self.account.trusted || !others_full)
+        let own = self.account.held.bytes();
+        if self.account.trusted || own >= max {
+            return own < max;
+        }
+        // Whoever came first has not taken the others' part: half of all may be held once more, in equal shares.
+        let users = self.accounts.by_user.borrow().len().max(1);
+        self.accounts.held_for_others.bytes() < HELD_BYTES_OTHERS_MAX
+            || own < HELD_BYTES_OTHERS_MAX / 2 / users
     }
 
     /// Takes a place for a request that waits; `false` if there is none.
@@ -283,6 +297,12 @@ impl Seat {
         turn
     }
 
+    /// The client is told this instead of an answer.
+    pub fn note_fault(&self, fault: &Fault) {
+        let mut faults = self.accounts.faults.borrow_mut();
+        *faults.entry(reason(fault)).or_default() += 1;
+    }
+
     pub fn owner(&self) -> Owner {
         Owner {
             uid: self.account.uid,
@@ -292,6 +312,21 @@ impl Seat {
 
     pub fn uid(&self) -> u32 {
         self.account.uid
+    }
+}
+
+/// As metrics spell it.
+fn reason(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::NotPermitted { .. } => "not_permitted",
+        Fault::BadRequest { .. } => "bad_request",
+        Fault::TooLarge { .. } => "answer_too_large",
+        Fault::Overloaded => "overloaded",
+        Fault::Stopping => "stopping",
+        Fault::NotKept { .. } => "not_kept",
+        Fault::Internal { .. } => "internal",
+        Fault::TooManyWatchers { .. } => "too_many_watchers",
+        Fault::RequestTooLarge { .. } => "request_too_large",
     }
 }
 
@@ -310,6 +345,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gauge::Held;
 
     #[test]
     fn one_user_cannot_take_the_places_of_another_and_all_others_not_those_of_root() {
@@ -342,6 +378,32 @@ mod tests {
             accounts.by_user.borrow().is_empty(),
             "nothing is remembered of who is gone"
         );
+    }
+
+    #[test]
+    fn users_that_hold_all_there_is_do_not_keep_another_from_its_answers() {
+        let accounts = Rc::new(Accounts::new(1 << 20));
+        let seats: Vec<Seat> = (1..=6)
+            .map(|uid| accounts.enter(uid, false).expect("there is room"))
+            .collect();
+        let hold = |seat: &Seat, bytes| {
+            let mut held = Held::new(seat.gauges());
+            held.set(bytes);
+            held
+        };
+        let mut all: Vec<Held> = (seats[..5].iter())
+            .map(|seat| hold(seat, HELD_BYTES_PER_USER_MAX - 1))
+            .collect();
+        assert!(
+            !seats[0].has_room(),
+            "there is no more for those who have so much"
+        );
+        assert!(seats[5].has_room(), "it holds nothing");
+        all.push(hold(&seats[5], HELD_BYTES_OTHERS_MAX / 2 / seats.len()));
+        assert!(!seats[5].has_room(), "it has its share");
+        assert!(accounts.enter(0, true).expect("there is room").has_room());
+        all.clear();
+        assert!(seats.iter().all(Seat::has_room));
     }
 
     #[test]
@@ -471,7 +533,12 @@ mod tests {
         let other = accounts.enter(1001, false).expect("there is room");
         assert!(other.has_room() && root.has_room());
         other.gauges()[1].add(HELD_BYTES_OTHERS_MAX - HELD_BYTES_PER_USER_MAX);
-        assert!(!other.has_room(), "all others together have enough");
+        assert!(other.has_room(), "it holds nothing itself");
+        other.gauges()[0].add(HELD_BYTES_OTHERS_MAX / 2 / 3);
+        assert!(
+            !other.has_room(),
+            "all others together have enough, and it has its share"
+        );
         assert!(root.has_room());
         for gauge in seat.gauges() {
             gauge.subtract(HELD_BYTES_PER_USER_MAX);

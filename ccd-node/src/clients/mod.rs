@@ -92,6 +92,9 @@ struct Connection {
 
 impl Connection {
     fn tell(&self, id: u64, body: Told) {
+        if let Told::Failed(fault) = &body {
+            self.seat.note_fault(fault);
+        }
         let crowded = !self.seat.has_room();
         if crowded && self.outbox.backlog_bytes() > SMALL_BYTES {
             tracing::debug!(uid = self.seat.uid(), "a client does not read its answers");
@@ -109,6 +112,7 @@ impl Connection {
                 },
             };
             out.truncate(start);
+            self.seat.note_fault(&fault);
             let body = Told::Failed(fault);
             wire::append_reply(out, &FromDaemon { id, body })
         });

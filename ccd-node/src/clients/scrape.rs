@@ -12,6 +12,7 @@ use crate::gauge::Held;
 use crate::metrics::CONTENT_TYPE;
 use ccd_client::wire::Ask;
 use nix::sys::socket::{MsgFlags, recv};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -28,6 +29,8 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 pub struct Scrape {
     pub clients: usize,
     pub watchers: usize,
+    /// Requests that were not handed to the state machine, or whose answer could not be sent, by reason.
+    pub faults: BTreeMap<&'static str, u64>,
     /// Nobody may wait for it any more.
     pub answer: oneshot::Sender<String>,
 }
@@ -107,6 +110,7 @@ async fn page(shared: &Shared) -> anyhow::Result<String> {
     let scrape = Scrape {
         clients: shared.connections(),
         watchers: shared.seats.taken_count(),
+        faults: shared.faults(),
         answer,
     };
     shared.to_core.send(FromClient::Metrics(scrape)).await?;

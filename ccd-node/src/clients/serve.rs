@@ -22,6 +22,7 @@ use ccd_core::ids::NodeId;
 use ccd_core::init::AccessRight;
 use ccd_core::time::Date;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -129,6 +130,11 @@ impl Shared {
     /// Of clients, on both sockets.
     pub(super) fn connections(&self) -> usize {
         self.accounts.connections()
+    }
+
+    /// What clients were told instead of an answer, by reason.
+    pub(super) fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.accounts.faults()
     }
 
     /// Whoever can make this happen can make it happen often.

@@ -40,11 +40,11 @@ use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
 use crate::surroundings::Surroundings;
+use crate::update_workers::UpdateWorkers;
 use crate::warm::{self, Warming};
-use crate::works::Works;
 use ccd_client::Places;
 use ccd_client::wire::{DatedDecision, Fault, Told};
-use ccd_core::client::{Answer, ClientToken, Reply};
+use ccd_core::client::{Answer, ClientToken, Refusal, Reply};
 use ccd_core::ids::NodeId;
 use ccd_core::init::{ClusterInit, InitFile};
 use ccd_core::problem::Problem;
@@ -90,7 +90,7 @@ struct Daemon {
     history: History,
     strict: strict::Strict,
     reads: Reads,
-    works: Works,
+    update_workers: UpdateWorkers,
     service: Service,
     fences: Fences,
     commands: Commands,
@@ -134,7 +134,7 @@ struct Inlets {
     unpacked: mpsc::Receiver<FromPeer>,
     history: mpsc::UnboundedReceiver<Answered>,
     reads: mpsc::UnboundedReceiver<Finished>,
-    works: mpsc::UnboundedReceiver<Event>,
+    worked: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Word>,
 }
 
@@ -247,7 +247,7 @@ impl Daemon {
         while let Ok(finished) = inlets.reads.try_recv() {
             self.end_read(finished);
         }
-        while let Ok(worked) = inlets.works.try_recv() {
+        while let Ok(worked) = inlets.worked.try_recv() {
             self.handle(worked);
         }
         while let Ok(word) = inlets.signals.try_recv() {
@@ -285,6 +285,7 @@ impl Daemon {
             self.strict.note(&status);
         }
         for client in self.reads.take_late(now) {
+            self.counters.note_refusal(&Refusal::TimedOut);
             self.clients.reply(client, reads::timed_out());
         }
         if self.scrub.next_deadline() <= now {
@@ -360,7 +361,7 @@ impl Daemon {
             }
             Action::Fence { ticket, device, op } => self.fences.submit(clock::now(), ticket, device, op),
             Action::Reply { client, reply } => self.reply(client, reply),
-            Action::Work { ticket, work } => self.works.begin(ticket, work),
+            Action::Work { ticket, work } => self.update_workers.begin(ticket, work),
             Action::Read { client, read } => self.read_beside(client, Long::Read(read)),
             Action::RunCommand { ticket, run } => self.commands.start(ticket, run),
             Action::StopCommand { ticket } => self.commands.stop(ticket),
@@ -467,7 +468,6 @@ impl Daemon {
 
     /// The rest of a read that takes too long here.
     fn read_beside(&mut self, client: ClientToken, long: Long) {
-        self.counters.note_long_read();
         let Some(asker) = self.clients.takes_long(client) else {
             return;
         };
@@ -483,7 +483,10 @@ impl Daemon {
             return;
         }
         match reply {
-            Ok(reply) => self.clients.reply_encoded(client, reply),
+            Ok(reply) => {
+                self.counters.note_long_read();
+                self.clients.reply_encoded(client, reply);
+            }
             Err(told) => self.clients.reply(client, *told),
         }
     }
@@ -516,7 +519,7 @@ impl Daemon {
                 self.clients.reply(client, Told::Status(report));
             }
             FromClient::Metrics(scrape) => {
-                let page = self.metrics(scrape.clients, scrape.watchers);
+                let page = self.metrics(&scrape);
                 // Whoever asked may have gone.
                 let _ = scrape.answer.send(page);
             }

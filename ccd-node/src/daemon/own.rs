@@ -2,7 +2,7 @@
 //! the report on itself. What it asks of its own node has tokens of its own, and no client waits for it.
 
 use super::Daemon;
-use crate::clients::today;
+use crate::clients::{Scrape, today};
 use crate::clock;
 use crate::metrics;
 use crate::peers::PacketsFound;
@@ -153,14 +153,15 @@ impl Daemon {
     }
 
     /// The page of metrics, for so many connections and watchers.
-    pub(super) fn metrics(&self, clients: usize, watchers: usize) -> String {
+    pub(super) fn metrics(&self, scrape: &Scrape) -> String {
         let lanes: Vec<LaneReport> = self.mirror.report().collect();
         metrics::page(&metrics::Facts {
             report: &self.report(),
             counters: &self.counters,
             lanes: &lanes,
-            clients,
-            watchers,
+            clients: scrape.clients,
+            watchers: scrape.watchers,
+            faults: &scrape.faults,
             process: metrics::Process::look(),
         })
     }

@@ -20,8 +20,8 @@ use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
 use crate::surroundings::Surroundings;
+use crate::update_workers::UpdateWorkers;
 use crate::watch::Watching;
-use crate::works::Works;
 use ccd_client::{Exit, Places};
 use ccd_core::database::FileOrigin;
 use ccd_core::ids::{NodeId, Replica};
@@ -139,7 +139,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     })?;
     let (reads, reads_inlet) = Reads::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let (works, works_inlet) = Works::start(&woken)
+    let (update_workers, worked) = UpdateWorkers::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let surroundings = Surroundings::watch(&places)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
@@ -171,7 +171,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         history,
         strict: strict::Strict::new(watching),
         reads,
-        works,
+        update_workers,
         service: Service::new(),
         scrub,
         checkpoints,
@@ -201,7 +201,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         unpacked: unpacked_inlet,
         history: history_inlet,
         reads: reads_inlet,
-        works: works_inlet,
+        worked,
         signals,
     };
     // A task beside those that read the sockets: what they hand over is taken in the same turn of the runtime, with no

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The writer keeps the index of the file that it appends to, and writes it down when the file is full. Readers keep those that they
-//! used in memory, up to a limit; what no index is there for they find out from the file itself, once.
+//! used in memory, up to a limit; what no index is there for they find out from the file itself, and write it down if the file is full:
+//! a file is read whole once, and not again after each start.
 //!
 //! Always holds: an index that is missing, damaged or old costs time and nothing else. What is read by an index is what is read
 //! without, of the keys that were asked for.
@@ -17,10 +18,11 @@ use ccd_core::database::{FormatEffect, Key};
 use ccd_core::ids::{ClusterId, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const MAGIC: &[u8; 8] = b"ccdhidx2";
@@ -211,6 +213,27 @@ impl FileIndex {
         Self::from_bytes(&bytes)
     }
 
+    /// Writes it beside the file. It is there whole or not at all, however many write it.
+    fn write(&self, folder: &Path, serial: u64) -> io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let path = segment::index_path(folder, serial);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let unfinished = path.with_extension(format!("index.{number}"));
+        let written = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .and_then(|mut file| file.write_all(&self.to_bytes()))
+            .and_then(|()| fs::rename(&unfinished, &path));
+        if written.is_err() {
+            // What stays is removed at the next start.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
+    }
+
     /// Goes on where the file has grown, or anew where it is not what it was.
     fn follow(&mut self, file: &mut File, begins: Position) -> io::Result<()> {
         let is_same = match &self.last {
@@ -332,6 +355,9 @@ impl Indexes {
                 None => {
                     let mut index = FileIndex::empty(begins);
                     index.follow(&mut file, begins)?;
+                    if has_successor && let Err(error) = index.write(&self.folder, serial) {
+                        tracing::debug!(%error, serial, "the index of a file of the history is not written down");
+                    }
                     Arc::new(index)
                 }
             },
@@ -452,6 +478,46 @@ mod tests {
     use ccd_core::ids::Generation;
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    #[test]
+    fn an_index_that_is_missing_or_old_is_made_from_the_file_once_and_written_down() {
+        let (folder, store) = made();
+        let serials = segment::serials(folder.path()).unwrap();
+        assert!(serials.len() > 2);
+        let full = &serials[..serials.len() - 1];
+        let path = |serial: &u64| segment::index_path(folder.path(), *serial);
+        let before: Vec<Vec<u8>> = full
+            .iter()
+            .map(|serial| fs::read(path(serial)).unwrap())
+            .collect();
+        fs::remove_file(path(&full[0])).unwrap();
+        let mut old = before[1].clone();
+        old[..MAGIC.len()].copy_from_slice(b"ccdhidx1");
+        fs::write(path(&full[1]), old).unwrap();
+        let indexes = Indexes::new(folder.path(), CLUSTER);
+        for (index, serial) in serials.iter().enumerate() {
+            let has_successor = index < full.len();
+            indexes
+                .of(*serial, has_successor)
+                .unwrap()
+                .expect("it can be used");
+        }
+        for (serial, before) in full.iter().zip(&before) {
+            assert!(fs::read(path(serial)).unwrap() == *before, "file {serial}");
+        }
+        assert!(!path(serials.last().unwrap()).exists(), "it is not full");
+        // What is of no use any more goes at the next start.
+        drop(store);
+        fs::write(segment::index_path(folder.path(), 99), b"x").unwrap();
+        fs::write(path(&full[0]).with_extension("index.7"), b"x").unwrap();
+        Store::open(folder.path(), CLUSTER, 1 << 20).unwrap();
+        let names = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name.contains("index"));
+        assert_eq!(names.len(), full.len(), "{names:?}");
+    }
 
     fn any(_: &Key) -> bool {
         true

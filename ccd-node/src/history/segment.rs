@@ -40,6 +40,25 @@ pub fn serials(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(serials)
 }
 
+/// Removes indexes without a file, and those that were not finished when the daemon ended.
+pub fn remove_useless_indexes(folder: &Path) -> io::Result<()> {
+    let serials = serials(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some((number, kind)) = name.to_str().and_then(|name| name.split_once(".index")) else {
+            continue;
+        };
+        let Ok(serial) = number.parse::<u64>() else {
+            continue;
+        };
+        if !kind.is_empty() || serials.binary_search(&serial).is_err() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The head of a file that begins at this position.
 pub fn head(cluster: ClusterId, begins: Position) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES);

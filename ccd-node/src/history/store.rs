@@ -59,6 +59,9 @@ impl Store {
             serial_last: 0,
             open: None,
         };
+        if let Err(error) = segment::remove_useless_indexes(folder) {
+            tracing::warn!(%error, path = %folder.display(), "an index without its file stays in the history");
+        }
         let mut serials = segment::serials(folder)?;
         store.serial_last = serials.last().copied().unwrap_or(0);
         while let Some(serial) = serials.pop() {

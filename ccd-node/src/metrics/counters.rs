@@ -33,12 +33,17 @@ impl Counters {
                 if matches!(refusal, Refusal::RolledBack { .. } | Refusal::Vetoed { .. }) {
                     self.updates_rolled_back += 1;
                 }
-                *self.refused.entry(reason(refusal)).or_default() += 1;
+                self.note_refusal(refusal);
             }
         }
     }
 
-    /// A read that is answered beside the loop.
+    /// Of a request that was refused beside the loop, or there.
+    pub fn note_refusal(&mut self, refusal: &Refusal) {
+        *self.refused.entry(reason(refusal)).or_default() += 1;
+    }
+
+    /// A read that was answered beside the loop.
     pub fn note_long_read(&mut self) {
         self.queries += 1;
     }
@@ -106,12 +111,19 @@ mod tests {
         ] {
             counters.note_reply(&reply);
         }
+        counters.note_long_read();
+        counters.note_refusal(&Refusal::TimedOut);
         counters.note_decision(DecisionKind::BranchKept);
         let expected = Counters {
-            queries: 2,
+            queries: 3,
             updates_committed: 1,
             updates_rolled_back: 1,
-            refused: BTreeMap::from([("busy", 2), ("not_serving", 1), ("rolled_back", 1)]),
+            refused: BTreeMap::from([
+                ("busy", 2),
+                ("not_serving", 1),
+                ("rolled_back", 1),
+                ("timed_out", 1),
+            ]),
             decisions: BTreeMap::from([("branch_kept".to_owned(), 1)]),
         };
         assert_eq!(counters, expected);

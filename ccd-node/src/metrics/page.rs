@@ -11,6 +11,7 @@ use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::{NodeId, Replica};
 use ccd_core::protocol::{Part, ServingState};
 use ccd_mirror::{LATENCY_BOUNDS_MICROS, LaneReport, Latencies, LongWork};
+use std::collections::BTreeMap;
 
 const STATES: [ServingState; 6] = [
     ServingState::Starting,
@@ -30,6 +31,8 @@ pub struct Facts<'a> {
     /// Connections of clients on both sockets, and watchers.
     pub clients: usize,
     pub watchers: usize,
+    /// What clients were told instead of an answer, by reason.
+    pub faults: &'a BTreeMap<&'static str, u64>,
     pub process: Process,
 }
 
@@ -336,7 +339,7 @@ fn clients(page: &mut Exposition, facts: &Facts<'_>) {
         Counter,
         "Requests of this node's clients that were not done, by reason.",
     );
-    for (reason, count) in &counters.refused {
+    for (reason, count) in counters.refused.iter().chain(facts.faults) {
         refused.sample(&[("reason", reason)], count);
     }
     let mut decisions = page.family(

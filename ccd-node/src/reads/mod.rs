@@ -10,33 +10,37 @@
 //!
 //! Always holds: a read is answered once, or its client is gone. A thread holds the version that it reads and drops it: the last
 //! of a large version takes a while. What is held of unfinished replies is bounded: each thread works on one read, a user's reads
-//! are worked on in order, and those who are not trusted have at most [`HELD_BYTES_MAX`] in all.
+//! are worked on in order, and users that are not trusted share a bound (`held.rs`).
 
 use crate::fair::{Fair, Owner};
 use crate::outlet::Bell;
-use ccd_client::wire::{Fault, FromDaemon, RowsReply, Told, WireError, encode_reply, snapshot_head};
+use ccd_client::wire::{Fault, ListReply, Told, WireError, snapshot_head};
 use ccd_core::client::{ClientToken, Refusal};
-use ccd_core::database::{Database, ImageWriter, Scan};
+use ccd_core::database::{Database, ImageWriter, Key, Scan};
 use ccd_core::protocol::LongRead;
 use ccd_core::time::Time;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+mod held;
+
+use held::HeldReplies;
 
 /// How much work of a read the event loop does itself, as [`Scan::go_on`] counts it: some 200 microseconds, a few hundred rows.
 pub const LOOP_BUDGET: u64 = 100_000;
 /// And a thread in one turn: some milliseconds.
 const TURN_BUDGET: u64 = 1_000_000;
+/// Keys with their columns.
+const TURN_KEYS: usize = 4_000;
 /// Of an image, which is written faster than rows are found.
 const TURN_IMAGE_BYTES: usize = 256 << 10;
 /// One processor is left to the event loop; more threads than this would only share the memory's speed.
 const THREADS_MAX: usize = 4;
 /// After so many turns of trusted users in a row, others that wait have one.
 const TURNS_IN_A_ROW_MAX: u32 = 7;
-/// Of unfinished replies to those who are not trusted. One more read of them is refused.
-const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// A reply, ready to be sent, or why there is none.
 #[derive(Debug)]
@@ -81,8 +85,7 @@ struct Waiting {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
-    /// By unfinished replies of those who are not trusted.
-    held_bytes: AtomicUsize,
+    held: HeldReplies,
     finished: mpsc::UnboundedSender<Finished>,
     bell: Bell,
 }
@@ -111,15 +114,14 @@ impl Queue {
 struct Job {
     asker: Asker,
     gone: Arc<AtomicBool>,
-    work: Work,
-    /// What of its reply counts as held.
-    held_bytes: usize,
+    work: ReadProgress,
 }
 
 #[derive(Debug)]
-enum Work {
-    Rows(Scan, RowsReply),
-    Keys(LongRead),
+enum ReadProgress {
+    Rows(Scan, ListReply),
+    /// With the last that is in the reply.
+    Keys(Database, Option<Key>, ListReply),
     Image(Box<ImageWriter>, Vec<u8>, usize),
     Ended,
 }
@@ -134,7 +136,7 @@ impl Reads {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
-            held_bytes: AtomicUsize::new(0),
+            held: HeldReplies::default(),
             finished,
             bell: bell.clone(),
         });
@@ -159,19 +161,19 @@ impl Reads {
         self.waiting.insert(asker.client, waiting);
         let work = match long {
             Long::Read(LongRead::Query(scan, rows)) => {
-                let mut reply = RowsReply::new(asker.id, scan.position());
-                rows.iter().for_each(|row| reply.push(row));
-                Work::Rows(scan, reply)
+                let mut reply = ListReply::rows(asker.id, scan.position());
+                rows.iter().for_each(|row| reply.push_row(row));
+                ReadProgress::Rows(scan, reply)
             }
-            Long::Read(read @ LongRead::Keys(_)) => Work::Keys(read),
-            Long::Snapshot(database) => Work::Image(Box::new(ImageWriter::new(&database)), Vec::new(), 0),
+            Long::Read(LongRead::Keys(database)) => {
+                let reply = ListReply::keys(asker.id, database.position());
+                ReadProgress::Keys(database, None, reply)
+            }
+            Long::Snapshot(database) => {
+                ReadProgress::Image(Box::new(ImageWriter::new(&database)), Vec::new(), 0)
+            }
         };
-        let job = Box::new(Job {
-            asker,
-            gone,
-            work,
-            held_bytes: 0,
-        });
+        let job = Box::new(Job { asker, gone, work });
         self.shared.lock().reads.push(asker.owner, job);
         self.shared.ready.notify_one();
     }
@@ -228,12 +230,12 @@ impl Shared {
             };
             drop(queue);
             let begun = Instant::now();
-            let outcome = job.turn(&self.held_bytes);
+            let outcome = job.turn(&self.held);
             let cost = cost(begun.elapsed());
             let ended = outcome.is_some();
             if ended {
                 // Before whoever gets the reply looks at it.
-                job.hold(&self.held_bytes, 0);
+                self.held.release(owner, job.asker.client);
             }
             if let Some(Some(reply)) = outcome {
                 let client = job.asker.client;
@@ -262,17 +264,26 @@ fn cost(span: Duration) -> u64 {
 type Outcome = Option<Option<Result<Vec<u8>, Box<Told>>>>;
 
 impl Job {
-    fn turn(&mut self, held_by_all: &AtomicUsize) -> Outcome {
+    fn turn(&mut self, held: &HeldReplies) -> Outcome {
         if self.gone.load(Ordering::Relaxed) {
             return Some(None);
         }
-        let (id, trusted) = (self.asker.id, self.asker.owner.is_trusted);
+        let Asker {
+            id, owner, client, ..
+        } = self.asker;
         let (done, len_bytes) = match &mut self.work {
-            Work::Rows(scan, reply) => {
-                let done = scan.go_on(TURN_BUDGET, |row| reply.push(&row));
+            ReadProgress::Rows(scan, reply) => {
+                let done = scan.go_on(TURN_BUDGET, |row| reply.push_row(&row));
+                (done || reply.is_too_long(), reply.len_bytes())
+            }
+            ReadProgress::Keys(database, last, reply) => {
+                let keys = database.keys_after(last.as_ref(), TURN_KEYS);
+                keys.iter().for_each(|key| reply.push_key(key));
+                let done = keys.len() < TURN_KEYS || reply.is_too_long();
+                *last = keys.into_iter().last().map(|(key, ..)| key);
                 (done, reply.len_bytes())
             }
-            Work::Image(writer, out, left) => {
+            ReadProgress::Image(writer, out, left) => {
                 if out.is_empty() {
                     *left = writer.total_bytes() as usize;
                     match snapshot_head(id, *left as u64) {
@@ -285,34 +296,20 @@ impl Job {
                 out.extend_from_slice(&piece);
                 (*left == 0 || piece.is_empty(), out.len())
             }
-            Work::Keys(_) | Work::Ended => (true, 0),
+            ReadProgress::Ended => (true, 0),
         };
-        if !trusted {
-            let all = self.hold(held_by_all, len_bytes);
-            if all > HELD_BYTES_MAX && all > self.held_bytes {
-                return Some(Some(Err(Box::new(Told::Failed(Fault::Overloaded)))));
-            }
+        if !held.hold(owner, client, len_bytes) {
+            return Some(Some(Err(Box::new(Told::Failed(Fault::Overloaded)))));
         }
         if !done {
             return None;
         }
-        let reply = match std::mem::replace(&mut self.work, Work::Ended) {
-            Work::Rows(_, reply) => reply.finish(),
-            Work::Image(_, out, _) => Ok(out),
-            Work::Keys(read) => {
-                let body = read.finish().into();
-                encode_reply(&FromDaemon { id, body })
-            }
-            Work::Ended => return Some(None),
+        let reply = match std::mem::replace(&mut self.work, ReadProgress::Ended) {
+            ReadProgress::Rows(_, reply) | ReadProgress::Keys(_, _, reply) => reply.finish(),
+            ReadProgress::Image(_, out, _) => Ok(out),
+            ReadProgress::Ended => return Some(None),
         };
         Some(Some(reply.map_err(|error| Box::new(refused(error)))))
-    }
-
-    /// Counts so many bytes as held for it; returns how many are held for all.
-    fn hold(&mut self, held_by_all: &AtomicUsize, bytes: usize) -> usize {
-        held_by_all.fetch_sub(self.held_bytes, Ordering::Relaxed);
-        self.held_bytes = bytes;
-        held_by_all.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 }
 

@@ -86,7 +86,7 @@ async fn what_is_begun_on_the_loop_and_ended_on_a_thread_is_answered_whole() {
     for (index, expected) in expected.into_iter().enumerate() {
         assert_eq!(answers[&(index as u64)], Told::from(expected));
     }
-    assert_eq!(reads.shared.held_bytes.load(Ordering::Relaxed), 0);
+    assert!(reads.shared.held.is_empty());
 }
 
 #[tokio::test]
@@ -118,8 +118,7 @@ fn others_have_one_turn_in_eight_beside_root() {
         let job = Job {
             asker: asker(token, uid, Time::NEVER),
             gone: Arc::default(),
-            work: Work::Ended,
-            held_bytes: 0,
+            work: ReadProgress::Ended,
         };
         queue.reads.push(job.asker.owner, Box::new(job));
     };
@@ -131,4 +130,44 @@ fn others_have_one_turn_in_eight_beside_root() {
         order.push(job.asker.client.0);
     }
     assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 9, 7, 8, 10]);
+}
+
+#[tokio::test]
+async fn keys_are_listed_in_turns_and_other_reads_have_theirs_between() {
+    let columns = || vec![String::from("number")];
+    let ops = (0..TURN_KEYS * 5 / 2).map(|number| Op::Format {
+        key: Key::new(&format!("K{number:06}")).unwrap(),
+        columns: columns(),
+    });
+    let update = Update {
+        request: RequestId {
+            client: 1,
+            sequence: 1,
+        },
+        who: Who::default(),
+        date: Date::default(),
+        reason: None,
+        preconditions: vec![],
+        ops: ops.collect(),
+    };
+    let database = Database::default().admit(&update).unwrap().0;
+    let mut job = Job {
+        asker: asker(1, 7, Time::NEVER),
+        gone: Arc::default(),
+        work: ReadProgress::Keys(database.clone(), None, ListReply::keys(101, database.position())),
+    };
+    let held = HeldReplies::default();
+    assert!(
+        job.turn(&held).is_none() && job.turn(&held).is_none(),
+        "two turns are not enough"
+    );
+    let Some(Some(Ok(reply))) = job.turn(&held) else {
+        panic!("the third is the last");
+    };
+    let told = decode_reply(&reply[FRAME_PREFIX_BYTES..]).unwrap();
+    let expected = Ok(Answer::Keys {
+        position: database.position(),
+        keys: database.keys(),
+    });
+    assert_eq!(told.body, Told::from(expected));
 }

@@ -1,5 +1,6 @@
 //! The threads that tell watchers what is past: rows as they stood at their start, and the history on disk. They work in short
-//! pieces, one for a watcher in turn, of the user that has cost least so far; one thread has nothing to do but the trusted's.
+//! pieces, one for a watcher in turn, of the user that has cost least so far; one thread has nothing to do but the trusted's, and on
+//! the other one all others come before these.
 //!
 //! Always holds: a piece is asked for when the watcher's socket has taken the one before, so no more than one waits for anyone; of
 //! a watcher that has gone none is read.
@@ -136,7 +137,7 @@ impl Shared {
             }
             let next = match trusted_only {
                 true => waiting.asks.pop_trusted(),
-                false => waiting.asks.pop(),
+                false => waiting.asks.pop_others_first(),
             };
             if next.is_some() {
                 return next;
@@ -190,7 +191,7 @@ fn run(trail: &Trail, shared: &Shared, trusted_only: bool, inlet: &Inlet) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error),
         };
-        let cost = piece.begun.elapsed().as_micros() as u64;
+        let cost = piece.begun.elapsed().as_nanos() as u64;
         shared.waiting().asks.spend(owner, cost);
         let bytes = piece.bytes;
         inlet.push(Word::Answer(Box::new(Answer {

@@ -262,6 +262,9 @@ impl World {
         let run = self.servers[server].run;
         let span = READ_SPANS[(ticket.0 % READ_SPANS.len() as u64) as usize];
         let span = self.servers[server].clock.stretch(span);
+        if work.is_dry_run() {
+            self.dry_runs_worked[server] += 1;
+        }
         let worked = work.run();
         let event = Box::new(Event::Worked { ticket, worked });
         self.after(span, Happening::Answer { server, run, event });
@@ -454,19 +457,9 @@ impl World {
             return;
         }
         let (index, timeout, asked_at) = (ask.server, ask.timeout, ask.asked_at);
-        let server = &mut self.servers[index];
+        let server = &self.servers[index];
         if server.stopped.is_some() {
-            if let Some(process) = &mut server.process {
-                process.asks.remove(&token);
-            }
-            self.end_ask(token, AskEnd::Lost);
-            self.tell(
-                index,
-                Event::ClientGone {
-                    client: ClientToken(token),
-                },
-            );
-            return;
+            return self.hang_up(token);
         }
         let resumed_at = server.resumed_at;
         let patience = self.patience(index, timeout);

@@ -94,6 +94,17 @@ impl World {
         Some(token)
     }
 
+    /// The client of a request does not wait any longer.
+    pub fn hang_up(&mut self, token: u64) {
+        let index = self.asks[&token].server;
+        if let Some(process) = &mut self.servers[index].process {
+            process.asks.remove(&token);
+        }
+        self.end_ask(token, AskEnd::Lost);
+        let client = ClientToken(token);
+        self.tell(index, Event::ClientGone { client });
+    }
+
     /// How a request that was asked ended, if it has.
     pub fn end_of(&self, token: u64) -> Option<&AskEnd> {
         self.asks.get(&token)?.end.as_ref()

@@ -70,6 +70,8 @@ pub struct World {
     pub updates_in_pieces: bool,
     /// Reads of more than a row or two, and updates of more than one, are worked out beside the loop.
     pub work_takes_long: bool,
+    /// Dry runs that each node has worked out beside the loop.
+    pub dry_runs_worked: Vec<usize>,
     pub faults: FaultBudget,
     /// Faults of the budget happen.
     pub faulty: bool,
@@ -152,6 +154,7 @@ impl World {
             update_propagation: plan.update_propagation,
             updates_in_pieces: plan.seed.number / 4 % 4 == 3,
             work_takes_long: plan.seed.number / 16 % 4 == 3,
+            dry_runs_worked: vec![0; shape.nodes],
             faults: plan.faults.clone(),
             faulty: false,
             servers,

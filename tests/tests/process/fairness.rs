@@ -1,5 +1,5 @@
-//! Users whose requests are allowed and heavy: queries that examine a large database, and removals that do, in a loop on several
-//! connections. Root's small requests are answered quickly meanwhile, and heartbeats are not late. Needs root.
+//! Users whose requests are allowed and heavy: queries that examine a large database, removals that do, and dry runs of these, in a loop
+//! on several connections. Root's small requests are answered quickly meanwhile, and heartbeats are not late. Needs root.
 //!
 //! What is asserted has wide margins, for machines that do other work as well; what was measured is printed.
 
@@ -31,6 +31,12 @@ const WRITER: User<'_> = User {
     groups: &[],
 };
 
+const DRY_RUNNER: User<'_> = User {
+    uid: 2003,
+    gid: 2003,
+    groups: &[],
+};
+
 const LEASE: Duration = Duration::from_millis(4000);
 const DATABASE_BYTES: usize = 16 << 20;
 /// So often root asks in each phase: for as long as the others need for a few answers.
@@ -46,7 +52,7 @@ fn heavy_requests_of_users_hold_up_neither_heartbeats_nor_small_requests_of_root
     });
     for node in &cluster.nodes {
         let init = File::options().append(true).open(node.places().init_path());
-        let rows = b"ACCESS:read:2001:B\nACCESS:write:2002:B\n";
+        let rows = b"ACCESS:read:2001:B\nACCESS:write:2002:B\nACCESS:write:2003:B\n";
         init.and_then(|mut file| file.write_all(rows))
             .expect("setup wrote it");
     }
@@ -70,6 +76,11 @@ fn heavy_requests_of_users_hold_up_neither_heartbeats_nor_small_requests_of_root
             WRITER,
             frames(cluster.folder(), "removals", &removal),
         ),
+        (
+            "dry runs that examine all",
+            DRY_RUNNER,
+            frames(cluster.folder(), "dry-runs", &dry_run),
+        ),
     ];
     for (what, who, frames) in &attacks {
         let attack = start(&door, *who, &socket, frames);
@@ -79,14 +90,14 @@ fn heavy_requests_of_users_hold_up_neither_heartbeats_nor_small_requests_of_root
         assert_went_on(&end);
         phase.check(what);
     }
-    let both = attacks
+    let all = attacks
         .each_ref()
         .map(|(_, who, frames)| start(&door, *who, &socket, frames));
     let phase = Phase::measure(&cluster);
-    let ends = both.map(Attack::end);
-    println!("both: {phase}; {}", ends.join("; "));
+    let ends = all.map(Attack::end);
+    println!("all: {phase}; {}", ends.join("; "));
     ends.iter().for_each(|end| assert_went_on(end));
-    phase.check("both");
+    phase.check("all");
     cluster.wait_until_redundant();
     assert_eq!(
         self::epoch(alpha),
@@ -159,6 +170,25 @@ fn removal(number: u64) -> RequestBody {
         ops,
         no_wait: false,
         dry_run: false,
+        no_sync: false,
+    })
+}
+
+/// What would be removed of all rows.
+fn dry_run(number: u64) -> RequestBody {
+    let digit = number % 10;
+    RequestBody::Update(UpdateRequest {
+        request: RequestId {
+            client: 78,
+            sequence: number + 1,
+        },
+        who: Who::default(),
+        date: Date::default(),
+        reason: None,
+        preconditions: vec![],
+        ops: vec![Op::Remove(Pattern::positional(key("B"), [format!("*{digit}*")]))],
+        no_wait: false,
+        dry_run: true,
         no_sync: false,
     })
 }

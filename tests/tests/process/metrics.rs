@@ -119,6 +119,16 @@ fn a_node_tells_what_it_is_and_what_it_did() {
         value(&after, "ccd_requests_refused_total", &[("reason", "wrong")]),
         1.0
     );
+    // Nor what is refused beside the event loop, and what is not even begun.
+    alpha.adm(&["branches", "show", "none"]).expect(105);
+    assert_eq!(
+        value(
+            &page(alpha),
+            "ccd_requests_refused_total",
+            &[("reason", "not_kept")]
+        ),
+        1.0
+    );
     assert_eq!(value(&after, "ccd_state", &[("state", "serving")]), 1.0);
     assert_eq!(value(&after, "ccd_mode", &[("mode", "paired")]), 1.0);
     assert_eq!(value(&after, "ccd_is_master", &[]), 1.0);

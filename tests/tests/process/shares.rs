@@ -12,9 +12,24 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-/// Updates of the history, and rows that each of them adds and the next removes: some ten MiB.
-const UPDATES: u64 = 360;
-const ROWS: usize = 100;
+/// A history of some ten MiB: its updates, and rows that each of them adds and the next removes, with so many bytes.
+struct Filling {
+    updates: u64,
+    rows: usize,
+    row_bytes: usize,
+}
+
+const LONG_ROWS: Filling = Filling {
+    updates: 360,
+    rows: 100,
+    row_bytes: 280,
+};
+/// It takes longer to add up than to read.
+const SHORT_ROWS: Filling = Filling {
+    updates: 300,
+    rows: 1500,
+    row_bytes: 8,
+};
 
 /// What a busy machine adds to anything.
 const SLACK: Duration = Duration::from_millis(500);
@@ -46,8 +61,13 @@ fn pair(access: &str) -> (Cluster, Door) {
     (cluster, door)
 }
 
-/// A history of some ten MiB of the key `BUSY`, with one update of `RARE` at its beginning and one at its end. Its last generation.
-fn fill(node: &TestNode) -> u64 {
+/// A history of the key `BUSY`, with one update of `RARE` at its beginning and one at its end. Its last generation.
+fn fill(node: &TestNode, filling: &Filling) -> u64 {
+    let Filling {
+        updates,
+        rows,
+        row_bytes,
+    } = *filling;
     for (name, columns) in [("BUSY", 2), ("RARE", 1)] {
         let columns = ["name", "value"].into_iter().take(columns);
         let words: Vec<&str> = ["format", name].into_iter().chain(columns).collect();
@@ -56,15 +76,15 @@ fn fill(node: &TestNode) -> u64 {
     node.adm(&["add", "RARE", "first"]).done();
     let client = Client::attach(node.places(), "process-test").expect("it runs");
     let row = |update: u64, row: usize| {
-        let value = format!("{update}-{row}-{}", "x".repeat(280));
+        let value = format!("{update}-{row}-{}", "x".repeat(row_bytes));
         Row::new(key("BUSY"), [format!("{update}"), value]).expect("a row")
     };
-    for update in 0..UPDATES {
+    for update in 0..updates {
         let mut ops = vec![];
         if update > 0 {
             ops.push(Op::Remove(Pattern::all(key("BUSY"))));
         }
-        ops.extend((0..ROWS).map(|at| Op::Add(row(update, at))));
+        ops.extend((0..rows).map(|at| Op::Add(row(update, at))));
         client.update(Transaction::of(ops)).expect("it is taken");
     }
     node.adm(&["add", "RARE", "last"]).done();
@@ -105,7 +125,7 @@ fn history_of(node: &TestNode) -> Duration {
 /// A running reader. Killed when it is dropped.
 struct Reader {
     child: Child,
-    _says: BufReader<ChildStdout>,
+    says: BufReader<ChildStdout>,
 }
 
 impl Reader {
@@ -141,7 +161,21 @@ impl Reader {
         let mut line = String::new();
         says.read_line(&mut line).expect("it says text");
         assert_eq!(line.trim_end(), "ready", "user {}", who.uid);
-        Self { child, _says: says }
+        Self { child, says }
+    }
+
+    /// Ends it. How many answers it got, and whether it waited for more on each of its connections.
+    fn end(mut self) -> (u64, bool) {
+        drop(self.child.stdin.take());
+        let mut line = String::new();
+        self.says.read_line(&mut line).expect("it says text");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [answers, "answers", "on", count, "connections", "of", all] => {
+                (answers.parse().expect("a number"), count == all)
+            }
+            _ => panic!("{line:?}"),
+        }
     }
 }
 
@@ -157,9 +191,9 @@ impl Drop for Reader {
 fn two_hundred_watchers_of_the_past_of_one_user_leave_root_and_others_their_share() {
     let (cluster, door) = pair("ACCESS:read:2001:*\nACCESS:read:2002:*\n");
     let alpha = cluster.alpha();
-    let last = fill(alpha);
+    let last = fill(alpha, &LONG_ROWS);
     let rare = || Pattern::from_arguments(key("RARE"), ["name=*st"]);
-    let newest = format!("value={}-0-*", UPDATES - 1);
+    let newest = format!("value={}-0-*", LONG_ROWS.updates - 1);
     let busy = || Pattern::from_arguments(key("BUSY"), [newest.as_str()]);
     let idle = [
         watch_from_the_past(alpha, rare(), last),
@@ -210,46 +244,74 @@ fn two_hundred_watchers_of_the_past_of_one_user_leave_root_and_others_their_shar
     assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
 }
 
+/// Questions to the history that are under way on this node: each has a thread.
+fn questions_under_way(node: &TestNode) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "ccd-asks").count()
+}
+
 #[test]
-fn four_readers_cannot_take_all_places_for_questions_to_the_history() {
-    let access: String = (2001..=2005)
+fn long_questions_to_the_history_of_more_users_than_there_are_places_keep_no_short_one_waiting() {
+    /// More than there are places for questions of users (`history/turns.rs`).
+    const GREEDY: u32 = 12;
+    const PLACES: usize = 8;
+    let other = user(2001 + GREEDY);
+    let access: String = (2001..=other.uid)
         .map(|uid| format!("ACCESS:read:{uid}:*\n"))
         .collect();
     let (cluster, door) = pair(&access);
     let alpha = cluster.alpha();
-    let last = fill(alpha);
+    let last = fill(alpha, &SHORT_ROWS);
     let idle = history_of(alpha);
+    let (from, to) = ("3", last.to_string());
+    let diff = alpha.adm(&["--timeout", "300", "diff", from, &to]).expect(1);
+    assert!(
+        diff.took > idle * 4,
+        "{:?} is no long question beside {idle:?}",
+        diff.took
+    );
     let ask = ChangesAsk {
         key: None,
         from: Generation(3),
         to: Generation(last),
     };
-    let greedy: Vec<Reader> = (2001..=2004)
+    let greedy: Vec<Reader> = (2001..other.uid)
         .map(|uid| {
             let asks = vec![Ask::Changes(ask.clone()); 20];
-            Reader::start(&cluster, &door, user(uid), 4, "again", asks)
+            Reader::start(&cluster, &door, user(uid), 2, "again", asks)
         })
         .collect();
-    // They have taken what they get.
-    std::thread::sleep(Duration::from_secs(1));
+    until("all places to be taken", || match questions_under_way(alpha) {
+        PLACES.. => Ok(()),
+        less => Err(format!("{less} questions are under way")),
+    });
     let root = history_of(alpha);
-    let begun = Instant::now();
     let words = ["--timeout", "300", "history", "RARE"];
-    let other = door.ask(user(2005), "ccdadm", &words).done().took;
-    let begun_query = Instant::now();
-    door.ask(user(2005), "ccdadm", &["query", "RARE"]).done();
+    let others: Vec<Duration> = (0..5)
+        .map(|_| door.ask(other, "ccdadm", &words).done().took)
+        .collect();
+    let begun = Instant::now();
+    door.ask(other, "ccdadm", &["query", "RARE"]).done();
+    let query = begun.elapsed();
     println!(
-        "idle {idle:?}; beside four readers: root {root:?}, a fifth {other:?} ({:?}), its query {:?}",
-        begun.elapsed(),
-        begun_query.elapsed()
+        "a short question {idle:?} idle, a long one {:?}; beside {GREEDY} users with long ones: root {root:?}, another user \
+         {others:?}, its query {query:?}",
+        diff.took
+    );
+    let ends: Vec<(u64, bool)> = greedy.into_iter().map(Reader::end).collect();
+    assert!(
+        ends.iter().all(|(_, waits)| *waits),
+        "they always had questions that waited: {ends:?}"
     );
     assert!(root < idle * TIMES + SLACK, "{idle:?} idle, {root:?} for root");
-    // A fifth of the thread.
-    assert!(
-        other < idle * TIMES + SLACK * 4,
-        "{idle:?} idle, {other:?} for a fifth reader"
-    );
-    drop(greedy);
+    for took in others {
+        // It waits for a place and for slices of all that are under way, and never for the end of a long question.
+        assert!(
+            took < idle * TIMES + SLACK * 4,
+            "{idle:?} idle, {took:?} beside long questions of others"
+        );
+    }
 }
 
 #[test]

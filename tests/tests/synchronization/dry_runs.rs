@@ -5,9 +5,10 @@ use ccd_core::client::{Answer, RequestBody};
 use ccd_core::database::Op;
 use ccd_tests::sim::asks::{AskEnd, Asker};
 use ccd_tests::sim::client::{key, update};
-use ccd_tests::sim::commands::Behaviour;
+use ccd_tests::sim::commands::{Behaviour, SYNC_TIMEOUT};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, row};
+use ccd_tests::sim::world::{HEARTBEAT, LEASE};
 use core::time::Duration;
 
 #[test]
@@ -169,4 +170,121 @@ fn a_dry_run_begins_anew_when_a_node_dies() {
     cluster.crash(2, true);
     let end = cluster.await_end(dry);
     assert!(would_apply(&end), "{end:?}");
+}
+
+/// A cluster in which an update of more than one operation takes long to work out.
+fn cluster_with_long_work(shape: Shape, command: &str, in_pieces: bool) -> Cluster {
+    let mut cluster = Cluster::stopped(shape);
+    cluster.work_takes_long = true;
+    cluster.updates_in_pieces = in_pieces;
+    let mut cluster = cluster.started();
+    let mut ops = ccd_tests::sim::commands::set_command(&key(0), command);
+    ops.push(ccd_tests::sim::client::format(1));
+    let end = change(&mut cluster, 0, 1, ops);
+    assert!(is_committed(&end), "{end:?}");
+    cluster
+}
+
+fn large_dry_run(cluster: &mut Cluster, server: usize, sequence: u64, uid: u32) -> u64 {
+    let ops = vec![Op::Add(row("x")), Op::Add(row("y"))];
+    let mut dry = update(request(sequence), Vec::new(), ops, false);
+    dry.dry_run = true;
+    dry.who.uid = uid;
+    let asked = cluster.ask(server, Asker::Script, RequestBody::Update(dry), PATIENCE);
+    asked.expect("it runs")
+}
+
+#[test]
+fn a_large_dry_run_with_commands_is_worked_out_beside_the_loop_before_and_after_them() {
+    for (asked, in_pieces) in [(0, false), (1, false), (2, true)] {
+        let mut cluster = cluster_with_long_work(THREE, "agrees", in_pieces);
+        let dry = large_dry_run(&mut cluster, asked, 2, 7);
+        let end = cluster.await_end(dry);
+        assert!(would_apply(&end), "{end:?}");
+        assert_eq!(cluster.dry_runs_worked, [2, 0, 0]);
+        settle(&mut cluster);
+        for server in 0..3 {
+            assert_eq!(cluster.commands.keywords(server), ["pre_apply", "post_rollback"]);
+        }
+        // Refused before it runs any command, and without another look.
+        let twice = vec![Op::Add(row("x")), Op::Add(row("x"))];
+        let mut dry = update(request(3), Vec::new(), twice, false);
+        dry.dry_run = true;
+        let end = cluster.call(asked, RequestBody::Update(dry), PATIENCE);
+        assert!(
+            matches!(&end, AskEnd::Reply(Err(ccd_core::client::Refusal::Op(_)))),
+            "{end:?}"
+        );
+        assert_eq!(cluster.dry_runs_worked, [3, 0, 0]);
+        assert_eq!(cluster.commands.keywords(0).len(), 2);
+    }
+}
+
+#[test]
+fn a_large_dry_run_that_waits_for_its_commands_runs_those_that_are_set_when_its_turn_comes() {
+    let mut cluster = cluster_with_long_work(Shape::PAIR, "slow", false);
+    let first = large_dry_run(&mut cluster, 0, 2, 7);
+    cluster.run_for(Duration::from_millis(50));
+    let second = large_dry_run(&mut cluster, 0, 3, 8);
+    cluster.run_for(Duration::from_millis(50));
+    let unset = Op::Remove(ccd_core::database::Pattern::all(
+        ccd_core::database::Key::new(ccd_core::synchronization::SYNC_KEY).unwrap(),
+    ));
+    let end = change(&mut cluster, 1, 4, vec![unset]);
+    assert!(is_committed(&end), "{end:?}");
+    for dry in [first, second] {
+        let end = cluster.await_end(dry);
+        assert!(would_apply(&end), "{end:?}");
+    }
+    settle(&mut cluster);
+    assert_eq!(
+        cluster.commands.keywords(0),
+        ["pre_apply", "post_rollback"],
+        "the second runs none"
+    );
+}
+
+#[test]
+fn a_forwarded_dry_run_ends_at_the_master_when_its_client_has_gone() {
+    for (in_pieces, goes) in [(false, true), (true, true), (false, false), (true, false)] {
+        let mut cluster = cluster_with_long_work(THREE, "slow", in_pieces);
+        for server in 0..3 {
+            cluster.commands.behave(server, "slow", Behaviour::NeverEnds);
+        }
+        let dry = large_dry_run(&mut cluster, 1, 2, 7);
+        cluster.run_for(Duration::from_millis(60));
+        assert_eq!(cluster.commands.keywords(0), ["pre_apply"], "it is under way");
+        if goes {
+            cluster.hang_up(dry);
+        }
+        // The command would be killed later than this.
+        cluster.run_for(LEASE / 2 + HEARTBEAT * 3 / 2);
+        assert!(LEASE / 2 + HEARTBEAT * 2 < SYNC_TIMEOUT);
+        let keywords = cluster.commands.keywords(0);
+        if goes {
+            assert_eq!(keywords, ["pre_apply", "post_rollback"], "in pieces: {in_pieces}");
+        } else {
+            assert_eq!(keywords, ["pre_apply"], "in pieces: {in_pieces}");
+            assert!(veto(&cluster.await_end(dry)).is_some());
+        }
+    }
+}
+
+#[test]
+fn forwarded_dry_runs_of_one_user_beyond_the_limit_have_their_turn_later() {
+    for in_pieces in [false, true] {
+        let mut cluster = cluster_with_long_work(THREE, "agrees", in_pieces);
+        let many: Vec<u64> = (0..12)
+            .map(|at| large_dry_run(&mut cluster, 1, 10 + at, 7))
+            .collect();
+        let one = large_dry_run(&mut cluster, 2, 50, 8);
+        let end = cluster.await_end(one);
+        assert!(would_apply(&end), "{end:?}");
+        let done = (many.iter().filter(|token| cluster.end_of(**token).is_some())).count();
+        assert!(in_pieces || done <= 2, "{done} of another user came first");
+        for token in many {
+            let end = cluster.await_end(token);
+            assert!(would_apply(&end), "{end:?}");
+        }
+    }
 }

@@ -141,10 +141,16 @@ impl Node {
             || (whole_max < RECORD_BYTES_MAX && record.encoded_bytes_max() > whole_max)
     }
 
-    /// Sends an update's message, in pieces if it is large.
-    pub(in crate::protocol) fn send_in_pieces_if(&mut self, large: bool, to: NodeId, message: Message) {
+    /// Sends an update's message, in pieces if it is large; then returns how many bytes were offered.
+    pub(in crate::protocol) fn send_in_pieces_if(
+        &mut self,
+        large: bool,
+        to: NodeId,
+        message: Message,
+    ) -> Option<u64> {
         let Some(parcel) = Parcel::of(&message).filter(|_| large) else {
-            return self.send(to, message);
+            self.send(to, message);
+            return None;
         };
         let now = self.now;
         let outgoing = &mut self.parcels.outgoing;
@@ -157,7 +163,8 @@ impl Node {
                 }
                 // Writing plain data to memory does not fail; what did would go the usual way, and fail there.
                 let Ok(bytes) = postcard::to_allocvec(&message) else {
-                    return self.send(to, message);
+                    self.send(to, message);
+                    return None;
                 };
                 Outgoing {
                     parcel,
@@ -170,6 +177,32 @@ impl Node {
         let total = outgoing_now.bytes.len() as u64;
         outgoing.push(outgoing_now);
         self.send(to, Message::Offer { parcel, total });
+        Some(total)
+    }
+
+    /// The bytes of a forward that was offered and is not kept any more are made again, once its receiver asks for them.
+    fn keep_for_fetching(&mut self, parcel: Parcel) {
+        let used_at = self.now;
+        let outgoing = &mut self.parcels.outgoing;
+        if outgoing.iter().any(|known| known.parcel == parcel) {
+            return;
+        }
+        let Parcel::Forward { epoch, request } = parcel else {
+            return;
+        };
+        let Some(message) = self.requests.offered_forward(epoch, request) else {
+            return;
+        };
+        if let Ok(bytes) = postcard::to_allocvec(&message) {
+            if outgoing.len() == OUTGOING_MAX {
+                outgoing.remove(0);
+            }
+            outgoing.push(Outgoing {
+                parcel,
+                bytes,
+                used_at,
+            });
+        }
     }
 
     pub(in crate::protocol) fn on_offer(&mut self, from: NodeId, parcel: Parcel, total: u64) {
@@ -223,6 +256,7 @@ impl Node {
 
     pub(in crate::protocol) fn on_parcel_fetch(&mut self, from: NodeId, parcel: Parcel, offset: u64) {
         let (now, chunk) = (self.now, self.settings.image_chunk_bytes);
+        self.keep_for_fetching(parcel);
         let known = self.parcels.outgoing.iter_mut();
         let Some(outgoing) = known.into_iter().find(|outgoing| outgoing.parcel == parcel) else {
             return;

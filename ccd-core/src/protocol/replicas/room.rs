@@ -74,11 +74,21 @@ impl Node {
     /// Whether the replicas have room for this version, which follows `now`. One that is no larger is always admitted: so rows
     /// can be removed from a database that has no room left.
     pub(in crate::protocol) fn fits(&self, now: &Database, next: &Database) -> Result<(), Refusal> {
-        if next.position().stamp.generation >= Generation::MAX {
+        self.fits_bytes(now, next.position().stamp.generation, next.image_len_bytes())
+    }
+
+    /// As [`fits`](Self::fits), a version of which no more is known than these.
+    pub(in crate::protocol) fn fits_bytes(
+        &self,
+        now: &Database,
+        generation: Generation,
+        wanted: u64,
+    ) -> Result<(), Refusal> {
+        if generation >= Generation::MAX {
             let why = format!("generation {} is the last there can be", Generation::MAX);
             return Err(Refusal::Full { why });
         }
-        let (have, wanted) = (now.image_len_bytes(), next.image_len_bytes());
+        let have = now.image_len_bytes();
         let (bytes, of) = self.bound();
         if wanted <= bytes || wanted <= have {
             return Ok(());

@@ -6,14 +6,18 @@
 //! ```text
 //! reads.rs     queries and the like, and their deadlines
 //! updates.rs   updates: to the master, into a round, and the word on them
+//! dry_runs.rs  which dry run is next at the master, and how far each has come
+//! user_turns.rs  whose turn it is
 //! drill.rs     a rehearsal of losses on today's state, and a test of the devices
 //! ```
 //!
 //! Owns `requests`.
 
 pub(super) mod drill;
+mod dry_runs;
 mod reads;
 mod updates;
+pub(super) mod user_turns;
 
 use super::Node;
 use super::interface::Action;
@@ -29,6 +33,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+pub(super) use dry_runs::Agreement;
+use dry_runs::DryRuns;
 pub use reads::LongRead;
 use reads::Read;
 use updates::{Origin, Pending};
@@ -43,11 +49,8 @@ pub(super) struct Requests {
     updates: BTreeMap<RequestId, Box<Pending>>,
     /// Updates that wait for a round, in order.
     queue: VecDeque<RequestId>,
-    /// Dry runs that were not looked at yet, and those that run commands: they wait for no round.
-    dry_runs: VecDeque<RequestId>,
-    rehearsals: VecDeque<RequestId>,
-    /// The user whose rehearsal was the last.
-    rehearsed: Option<u32>,
+    /// They wait for no round.
+    dry_runs: DryRuns,
     /// Oldest first.
     finished: VecDeque<(RequestId, ForwardOutcome)>,
     pub operator: Vec<Operator>,
@@ -82,7 +85,7 @@ impl Requests {
             .chain(
                 self.updates
                     .values()
-                    .flat_map(|pending| pending.origins.iter().map(|(_, due)| *due)),
+                    .flat_map(|pending| pending.origins.iter().map(|waiter| waiter.until())),
             )
             .chain(self.operator.iter().map(|operator| operator.deadline))
             .chain(
@@ -235,7 +238,7 @@ impl Node {
         requests.updates.retain(|_, pending| {
             pending
                 .origins
-                .retain(|(origin, _)| *origin != Origin::Client(client));
+                .retain(|waiter| waiter.origin != Origin::Client(client));
             // A dry run is of use to nobody else.
             !(pending.is_dry_run() && pending.origins.is_empty())
         });

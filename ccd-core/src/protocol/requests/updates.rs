@@ -3,11 +3,12 @@
 //!
 //! Owns `requests.updates`, `requests.queue` and `requests.finished`.
 
-use super::Requests;
+use super::{Agreement, Requests};
 use crate::client::{Answer, ClientToken, Refusal, UpdateRequest};
 use crate::database::loaded_bytes;
 use crate::ids::{Epoch, NodeId, Position, RequestId};
 use crate::protocol::Node;
+use crate::protocol::copies::parcels::Parcel;
 use crate::protocol::message::{ForwardOutcome, Message};
 use crate::time::Time;
 use alloc::boxed::Box;
@@ -21,11 +22,68 @@ const FINISHED_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// Who waits for it, and until when.
-    pub origins: Vec<(Origin, Time)>,
+    pub origins: Vec<Waiter>,
     update: UpdateRequest,
     /// It was part of a round, or sent to a master: it may be applied whatever becomes of this node.
     begun: bool,
+    /// Of a dry run.
+    pub agreement: Agreement,
+    /// The master was offered it in pieces.
+    offered: Option<Offered>,
+}
+
+#[cfg(test)]
+impl Pending {
+    /// A dry run of this user that waits for its turn.
+    pub fn dry_run(uid: u32, request: RequestId, origin: Origin) -> Self {
+        Self {
+            origins: alloc::vec![Waiter {
+                origin,
+                deadline: Time::NEVER,
+                lapses: Time::NEVER,
+            }],
+            update: UpdateRequest {
+                request,
+                who: crate::database::Who {
+                    uid,
+                    ..Default::default()
+                },
+                date: Default::default(),
+                reason: None,
+                preconditions: Vec::new(),
+                ops: Vec::new(),
+                no_wait: false,
+                dry_run: true,
+                no_sync: false,
+            },
+            begun: false,
+            agreement: Agreement::Open,
+            offered: None,
+        }
+    }
+}
+
+/// A forward in pieces: what is needed to offer it again, and to make the same bytes again.
+#[derive(Clone, Copy, Debug)]
+struct Offered {
+    epoch: Epoch,
+    timeout: Duration,
+    total: u64,
+}
+
+/// Who waits for an update, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub origin: Origin,
+    deadline: Time,
+    /// Of a forwarded dry run: it is of use to nobody unless it is repeated before this.
+    lapses: Time,
+}
+
+impl Waiter {
+    pub fn until(&self) -> Time {
+        self.deadline.min(self.lapses)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +98,15 @@ impl Pending {
         self.update.dry_run
     }
 
+    pub fn uid(&self) -> u32 {
+        self.update.who.uid
+    }
+
     /// Until when somebody waits for it.
     fn latest(&self) -> Time {
         self.origins
             .iter()
-            .map(|(_, deadline)| *deadline)
+            .map(|waiter| waiter.deadline)
             .max()
             .unwrap_or_default()
     }
@@ -67,41 +129,6 @@ impl Requests {
         !self.queue.is_empty()
     }
 
-    pub fn has_dry_runs(&self) -> bool {
-        !self.dry_runs.is_empty() || !self.rehearsals.is_empty()
-    }
-
-    pub fn has_rehearsals(&self) -> bool {
-        !self.rehearsals.is_empty()
-    }
-
-    pub fn next_dry_run(&mut self) -> Option<RequestId> {
-        self.dry_runs.pop_front()
-    }
-
-    pub fn dry_run_first(&mut self, id: RequestId) {
-        self.dry_runs.push_front(id);
-    }
-
-    /// A dry run that runs commands.
-    pub fn rehearse(&mut self, id: RequestId) {
-        let updates = &self.updates;
-        self.rehearsals.retain(|waiting| updates.contains_key(waiting));
-        self.rehearsals.push_back(id);
-    }
-
-    /// Of another user than the last one was, if there is one.
-    pub fn next_rehearsal(&mut self) -> Option<RequestId> {
-        let last = self.rehearsed;
-        let of_another = |id: &RequestId| {
-            (self.updates.get(id)).is_some_and(|pending| Some(pending.update.who.uid) != last)
-        };
-        let at = self.rehearsals.iter().position(of_another).unwrap_or(0);
-        let id = self.rehearsals.remove(at)?;
-        self.rehearsed = self.updates.get(&id).map(|pending| pending.update.who.uid);
-        Some(id)
-    }
-
     /// The update of this id, as long as somebody waits for it.
     pub fn waiting(&self, id: RequestId) -> Option<&UpdateRequest> {
         self.updates.get(&id).map(|pending| &pending.update)
@@ -115,6 +142,17 @@ impl Requests {
     pub fn queue_first(&mut self, id: RequestId, frozen: Option<RequestId>) {
         let is_frozen_first = frozen.is_some() && self.queue.front().copied() == frozen;
         self.queue.insert(usize::from(is_frozen_first), id);
+    }
+
+    /// A forward that was offered in pieces, as it was encoded for that.
+    pub fn offered_forward(&self, epoch: Epoch, id: RequestId) -> Option<Message> {
+        let pending = self.updates.get(&id)?;
+        let offered = pending.offered.filter(|offered| offered.epoch == epoch)?;
+        Some(Message::Forward {
+            epoch,
+            update: pending.update.clone(),
+            timeout: offered.timeout,
+        })
     }
 
     pub fn take_queued(&mut self) {
@@ -133,10 +171,19 @@ impl Requests {
 impl Node {
     pub(super) fn take_update(&mut self, origin: Origin, update: UpdateRequest, deadline: Time) {
         let id = update.request;
+        let lapses = match origin {
+            Origin::Node(..) if update.dry_run => self.forward_lapses(),
+            _ => Time::NEVER,
+        };
+        let waiter = Waiter {
+            origin,
+            deadline,
+            lapses,
+        };
         if let Some(pending) = self.requests.updates.get_mut(&id) {
-            match pending.origins.iter_mut().find(|(of, _)| *of == origin) {
-                Some((_, due)) => *due = deadline,
-                None => pending.origins.push((origin, deadline)),
+            match pending.origins.iter_mut().find(|known| known.origin == origin) {
+                Some(known) => *known = waiter,
+                None => pending.origins.push(waiter),
             }
             return;
         }
@@ -150,13 +197,28 @@ impl Node {
             self.answer_update(&[origin], id, Err(Refusal::Busy));
             return;
         }
+        let uid = update.who.uid;
+        if update.dry_run && matches!(origin, Origin::Node(..)) && self.requests.forwarded_are_many(uid) {
+            if update.no_wait {
+                return self.answer_update(&[origin], id, Err(Refusal::Busy));
+            }
+            // It comes again with the next heartbeat.
+            return self.requests.put_off(id, uid);
+        }
         let pending = Pending {
-            origins: alloc::vec![(origin, deadline)],
+            origins: alloc::vec![waiter],
             update,
             begun: false,
+            agreement: Agreement::default(),
+            offered: None,
         };
         self.requests.updates.insert(id, Box::new(pending));
         self.route_update(id);
+    }
+
+    /// Until when a forwarded dry run is kept that is not repeated.
+    fn forward_lapses(&self) -> Time {
+        self.now + self.settings.lease.checked_div(2).unwrap_or_default()
     }
 
     /// Puts an update where it is worked on next: this node's queue, or the master's.
@@ -167,7 +229,7 @@ impl Node {
         if self.is_master() {
             let requests = &mut self.requests;
             match requests.updates.get(&id) {
-                Some(pending) if pending.is_dry_run() => requests.dry_runs.push_back(id),
+                Some(pending) if pending.is_dry_run() => requests.dry_runs.push(id),
                 _ => requests.queue.push_back(id),
             }
             return;
@@ -181,11 +243,16 @@ impl Node {
             if !pending
                 .origins
                 .iter()
-                .any(|origin| matches!(origin, (Origin::Client(_), _)))
+                .any(|waiter| matches!(waiter.origin, Origin::Client(_)))
             {
                 return;
             }
             pending.begun = true;
+            if let Some(Offered { total, .. }) = pending.offered.filter(|offered| offered.epoch == epoch) {
+                // Looking at each of its operations again at every heartbeat would take too long.
+                let parcel = Parcel::Forward { epoch, request: id };
+                return self.send(master, Message::Offer { parcel, total });
+            }
             let (update, timeout) = (pending.update.clone(), pending.latest().since(now));
             let large = loaded_bytes(&update.ops) > self.settings.image_chunk_bytes
                 || self.settings.update_bytes_whole_max == 0;
@@ -194,7 +261,14 @@ impl Node {
                 update,
                 timeout,
             };
-            self.send_in_pieces_if(large, master, forward);
+            let total = self.send_in_pieces_if(large, master, forward);
+            if let Some(pending) = self.requests.updates.get_mut(&id) {
+                pending.offered = total.map(|total| Offered {
+                    epoch,
+                    timeout,
+                    total,
+                });
+            }
         }
     }
 
@@ -202,9 +276,12 @@ impl Node {
         if self.is_open() && !self.is_master() {
             let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
             for id in ids {
-                // One that must not wait is sent once: a copy that comes after `busy` was said would be applied.
+                // One that must not wait is sent once: a copy that comes after `busy` was said would be applied. A dry run is not
+                // applied, and lapses at the master if it is not repeated.
                 let pending = self.requests.updates.get(&id);
-                if !pending.is_some_and(|pending| pending.begun && pending.update.no_wait) {
+                if !pending
+                    .is_some_and(|pending| pending.begun && pending.update.no_wait && !pending.is_dry_run())
+                {
                     self.route_update(id);
                 }
             }
@@ -216,13 +293,13 @@ impl Node {
         self.requests.finished.clear();
         self.requests.queue.clear();
         self.requests.dry_runs.clear();
-        self.requests.rehearsals.clear();
         let ids: Vec<RequestId> = self.requests.updates.keys().copied().collect();
         for id in ids {
             if let Some(pending) = self.requests.updates.get_mut(&id) {
+                pending.agreement = Agreement::Open;
                 pending
                     .origins
-                    .retain(|(origin, _)| matches!(origin, Origin::Client(_)));
+                    .retain(|waiter| matches!(waiter.origin, Origin::Client(_)));
                 if pending.origins.is_empty() {
                     self.requests.updates.remove(&id);
                     continue;
@@ -306,9 +383,8 @@ impl Node {
         id: RequestId,
         result: Result<(Position, Option<u64>), Refusal>,
     ) {
-        self.aside.forget(id);
         if let Some(pending) = self.requests.updates.remove(&id) {
-            let origins: Vec<Origin> = pending.origins.iter().map(|(origin, _)| *origin).collect();
+            let origins: Vec<Origin> = pending.origins.iter().map(|waiter| waiter.origin).collect();
             self.answer_update(&origins, id, result);
         }
         if self.requests.queue.front() == Some(&id) {
@@ -317,12 +393,11 @@ impl Node {
     }
 
     pub(in crate::protocol) fn finish_dry_run(&mut self, id: RequestId, removed: u64) {
-        self.aside.forget(id);
         let Some(pending) = self.requests.updates.remove(&id) else {
             return;
         };
-        for (origin, _) in pending.origins {
-            match origin {
+        for waiter in pending.origins {
+            match waiter.origin {
                 Origin::Client(client) => self.reply(client, Ok(Answer::WouldApply { removed })),
                 Origin::Node(node, epoch) => {
                     let outcome = ForwardOutcome::WouldApply { removed };
@@ -368,7 +443,21 @@ impl Node {
         epoch: Epoch,
         request: RequestId,
     ) -> bool {
-        !self.answers_forward(from, epoch, request) && !self.requests.is_waiting(request)
+        if self.answers_forward(from, epoch, request) || self.requests.is_put_off(request) {
+            return false;
+        }
+        let lapses = self.forward_lapses();
+        let Some(pending) = self.requests.updates.get_mut(&request) else {
+            return true;
+        };
+        // Its sender still waits for it.
+        let is_dry_run = pending.is_dry_run();
+        let from = Origin::Node(from, epoch);
+        let known = pending.origins.iter_mut().find(|waiter| waiter.origin == from);
+        if let Some(waiter) = known.filter(|_| is_dry_run) {
+            waiter.lapses = lapses;
+        }
+        false
     }
 
     pub(in crate::protocol) fn on_forward(
@@ -423,17 +512,20 @@ impl Node {
         let hopeless = self.hopeless() || self.closed_for_long();
         let now = self.now;
         let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
+        let mut any_lapsed = false;
         for (id, pending) in &mut self.requests.updates {
             let begun = pending.begun;
-            pending.origins.retain(|(origin, deadline)| {
-                let over = now >= *deadline || hopeless && !begun;
-                if over {
-                    due.push((*origin, *id, begun));
+            pending.origins.retain(|waiter| {
+                let over = now >= waiter.deadline || hopeless && !begun;
+                let lapsed = now >= waiter.lapses;
+                if over && !lapsed {
+                    due.push((waiter.origin, *id, begun));
                 }
-                !over
+                any_lapsed |= lapsed;
+                !over && !lapsed
             });
         }
-        if due.is_empty() {
+        if due.is_empty() && !any_lapsed {
             return;
         }
         // One in a round or at the master goes on without anybody waiting; one in the queue does not start.

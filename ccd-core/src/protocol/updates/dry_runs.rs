@@ -2,17 +2,21 @@
 //!
 //! They change nothing, so they are in no round and no round waits for them. One that runs no synchronization command is answered
 //! at once. One that runs some is a *rehearsal*: a freeze that holds no round. Its commands are given the state that it began
-//! with; what is answered is the state at its end. An update that runs commands in earnest ends a rehearsal, which begins anew
+//! with; what is answered is the state at its end. One that takes long is worked out beside the loop: before the rehearsal, to find out
+//! whether there is to be one, and after it, for the answer. An update that runs commands in earnest ends a rehearsal, which begins anew
 //! later: so commands of two updates are never between `pre_…` and `post_…` at the same time.
 //!
-//! Owns `requests.dry_runs`, `requests.rehearsals` and `rehearse_after`.
+//! Owns `rehearse_after`.
 
-use super::aside::Admitted;
+use super::large::{Tried, WouldBe};
 use crate::client::Refusal;
-use crate::database::{Database, OpError};
+use crate::database::OpError;
 use crate::ids::RequestId;
 use crate::protocol::Node;
+use crate::protocol::requests::Agreement;
+use crate::synchronization::summons_of;
 use crate::time::Time;
+use alloc::format;
 use core::time::Duration;
 
 /// After an update that ran commands, rehearsals wait so long for the next: a program that makes many of them is not interrupted by a
@@ -29,24 +33,20 @@ impl Node {
             return;
         }
         while let Some(id) = self.requests.next_dry_run() {
-            if !self.answer_dry_run(id) {
-                self.requests.dry_run_first(id);
-                break;
-            }
+            self.look_at_dry_run(id);
         }
+        self.work_out_dry_run();
         if self.round.is_none() {
             self.begin_due_rehearsal();
         }
     }
 
-    /// Of the committed state. One that runs commands is put where those wait; one that takes long is worked out beside the loop, and
-    /// `false` if another one is just being worked out.
-    fn answer_dry_run(&mut self, id: RequestId) -> bool {
+    /// Answers one of the committed state, or puts it where those wait that take long or run commands.
+    fn look_at_dry_run(&mut self, id: RequestId) {
         let Some(request) = self.requests.waiting(id) else {
-            return true;
+            return;
         };
         let no_sync = request.no_sync;
-        let update = Self::update_of(&self.known, id, request);
         match self.committed.applied(id) {
             None => {}
             // It was applied in earnest.
@@ -54,27 +54,40 @@ impl Node {
                 if let Some(position) = self.committed_at(id) {
                     self.finish_update(id, Ok((position, None)));
                 }
-                return true;
+                return;
             }
             Some(Err(generation)) => {
-                self.refuse_reused(id, generation, &update.who);
-                return true;
+                let who = request.who.clone();
+                return self.refuse_reused(id, generation, &who);
             }
         }
-        if self.is_much(&self.committed, &update) {
-            return self.work_out_dry_run(id, update);
+        if self.is_much(&self.committed, &request.ops) {
+            return self.requests.dry_run_is_large(id);
         }
+        let update = Self::update_of(&self.known, id, request);
         if !no_sync && self.freeze_needed(&self.committed, &update, None).is_some() {
-            self.requests.rehearse(id);
-            return true;
+            return self.requests.rehearse(id);
         }
         let outcome = self.committed.admit(&update);
-        self.tell_dry_run(id, outcome);
-        true
+        self.tell_dry_run(id, outcome.map(|(next, removed)| WouldBe::of(&next, removed)));
+    }
+
+    /// All members have agreed to a rehearsal, which is over. What would be removed is told as of now.
+    pub(super) fn finish_frozen_dry_run(&mut self, id: RequestId) {
+        self.requests.set_agreement(id, Agreement::Given);
+        let Some(request) = self.requests.waiting(id) else {
+            return;
+        };
+        if self.is_much(&self.committed, &request.ops) {
+            return self.requests.dry_run_is_large(id);
+        }
+        let update = Self::update_of(&self.known, id, request);
+        let outcome = self.committed.admit(&update);
+        self.tell_dry_run(id, outcome.map(|(next, removed)| WouldBe::of(&next, removed)));
     }
 
     /// A dry run was worked out beside the loop.
-    pub(in crate::protocol) fn on_dry_run_worked(&mut self, id: RequestId, admitted: Admitted) {
+    pub(in crate::protocol) fn on_dry_run_worked(&mut self, id: RequestId, tried: Tried) {
         if !self.is_open() || !self.is_master() || !self.lease_holds() {
             // It is worked out anew once this node may answer; the next configuration begins with all that wait.
             if self.requests.is_waiting(id) {
@@ -85,18 +98,36 @@ impl Node {
         let Some(request) = self.requests.waiting(id) else {
             return;
         };
-        if !request.no_sync && !matches!(admitted.summons, Ok(None)) {
-            return self.requests.rehearse(id);
-        }
-        self.tell_dry_run(id, admitted.outcome);
+        let is_agreed = request.no_sync || matches!(self.requests.agreement(id), Agreement::Given);
+        let would_be = match (tried.outcome, tried.summons) {
+            (Ok(would_be), Ok(Some(summons))) if !is_agreed => {
+                if self
+                    .fits_bytes(&self.committed, would_be.generation, would_be.image_bytes)
+                    .is_ok()
+                {
+                    let needed = Agreement::Needed(summons, tried.sync_rows);
+                    self.requests.set_agreement(id, needed);
+                    return self.requests.rehearse(id);
+                }
+                Ok(would_be)
+            }
+            (_, Err(error)) if !is_agreed => {
+                let why = format!("{error}");
+                return self.finish_update(id, Err(Refusal::Unsafe { why }));
+            }
+            (outcome, _) => outcome,
+        };
+        self.tell_dry_run(id, would_be);
     }
 
-    pub(super) fn tell_dry_run(&mut self, id: RequestId, outcome: Result<(Database, u64), OpError>) {
+    fn tell_dry_run(&mut self, id: RequestId, outcome: Result<WouldBe, OpError>) {
         match outcome {
-            Ok((next, removed)) => match self.fits(&self.committed, &next) {
-                Ok(()) => self.finish_dry_run(id, removed),
-                Err(refusal) => self.finish_update(id, Err(refusal)),
-            },
+            Ok(would_be) => {
+                match self.fits_bytes(&self.committed, would_be.generation, would_be.image_bytes) {
+                    Ok(()) => self.finish_dry_run(id, would_be.removed),
+                    Err(refusal) => self.finish_update(id, Err(refusal)),
+                }
+            }
             Err(error) => self.finish_update(id, Err(Refusal::Op(error))),
         }
     }
@@ -114,12 +145,26 @@ impl Node {
             let Some(request) = self.requests.waiting(id) else {
                 continue;
             };
+            if let Agreement::Needed(summons, sync_rows) = self.requests.agreement(id) {
+                if sync_rows.are_those_of(&self.committed) {
+                    return self.start_freeze(id, summons, true);
+                }
+                // Other commands may be set now.
+                self.requests.set_agreement(id, Agreement::Open);
+                self.requests.dry_run_is_large(id);
+                continue;
+            }
+            if self.is_much(&self.committed, &request.ops) {
+                // It was not when it came.
+                self.requests.dry_run_is_large(id);
+                continue;
+            }
             let update = Self::update_of(&self.known, id, request);
             match self.freeze_needed(&self.committed, &update, None) {
                 // Its command was unset.
                 None => {
                     let outcome = self.committed.admit(&update);
-                    self.tell_dry_run(id, outcome);
+                    self.tell_dry_run(id, outcome.map(|(next, removed)| WouldBe::of(&next, removed)));
                 }
                 Some(summons) => {
                     if self.begin_freeze(&update, summons, true, None) {
@@ -131,15 +176,16 @@ impl Node {
     }
 
     fn next_update_runs_commands(&mut self) -> bool {
-        let Some((id, request)) = self.requests.first_queued() else {
+        let Some((id, _)) = self.requests.first_queued() else {
             return false;
         };
-        let no_sync = request.no_sync;
-        let update = Self::update_of(&self.known, id, request);
+        let Some(request) = self.requests.waiting(id) else {
+            return false;
+        };
         // What takes long to look at is about to be worked out beside the loop.
-        !no_sync
-            && (self.is_much(&self.committed, &update)
-                || self.freeze_needed(&self.committed, &update, None).is_some())
+        !request.no_sync
+            && (self.is_much(&self.committed, &request.ops)
+                || !self.is_frozen_for(id) && !matches!(summons_of(&self.committed, &request.ops), Ok(None)))
     }
 
     /// An update runs its commands in earnest: the rehearsal under way gives way to it, and begins anew later.

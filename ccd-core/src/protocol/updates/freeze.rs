@@ -19,8 +19,8 @@ use crate::database::{Database, Update};
 use crate::ids::{NodeId, NodeSet, RequestId};
 use crate::protocol::Node;
 use crate::protocol::message::{Freeze, FreezeId, Message};
-use crate::protocol::updates::aside::Admitted;
 use crate::protocol::updates::dry_runs::REHEARSAL_PAUSE;
+use crate::protocol::updates::large::Admitted;
 use crate::synchronization::{Summons, SummonsError, Veto, summons_of};
 use crate::time::Time;
 use alloc::format;
@@ -122,6 +122,12 @@ impl Node {
                 }
             }
         }
+        self.start_freeze(request, summons, dry_run);
+        true
+    }
+
+    /// Begins a freeze for an update that can be admitted.
+    pub(super) fn start_freeze(&mut self, request: RequestId, summons: Summons, dry_run: bool) {
         self.end_rehearsal();
         let left = self.time_left(request);
         let reserve = left.checked_div(4).unwrap_or_default().min(RESERVE_MAX);
@@ -151,7 +157,6 @@ impl Node {
             self.send(to, Message::FreezeReq(freeze.clone()));
         }
         self.freeze_here(freeze);
-        true
     }
 
     pub(in crate::protocol) fn on_freeze_ack(
@@ -224,15 +229,6 @@ impl Node {
             self.end_freeze();
             self.finish_update(request, Err(Refusal::Vetoed { node, veto }));
         }
-    }
-
-    fn finish_frozen_dry_run(&mut self, request: RequestId) {
-        let Some(update) = self.requests.waiting(request) else {
-            return;
-        };
-        let update = Self::update_of(&self.known, request, update);
-        let outcome = self.committed.admit(&update);
-        self.tell_dry_run(request, outcome);
     }
 
     /// The update that all have agreed to is under way.

@@ -7,13 +7,13 @@
 //! settled.rs   which rounds are known to be           commands.rs  those commands at every node
 //!              committed                              telling.rs   telling the driver of each committed update, once
 //!                                                                  and in order
-//! aside.rs     what takes long to work out, beside the loop
+//! large.rs     what takes long to work out, beside the loop
 //! ```
 
-pub(super) mod aside;
 pub(super) mod commands;
 pub(super) mod dry_runs;
 pub(super) mod freeze;
+pub(super) mod large;
 pub(super) mod prepared;
 mod roll_back;
 pub(super) mod round;

@@ -12,7 +12,7 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::plan::{Settles, Want};
 use crate::protocol::replicas::Purpose;
-use crate::protocol::updates::aside::Worth;
+use crate::protocol::updates::large::AdmissionState;
 use crate::protocol::updates::roll_back::Rollback;
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
@@ -65,6 +65,7 @@ impl Node {
             self.start_round();
         }
         self.drive_dry_runs();
+        self.drop_unused_work();
     }
 
     /// As it becomes part of the database.
@@ -115,16 +116,22 @@ impl Node {
                 self.requests.take_queued();
                 continue;
             }
-            if self.aside.holds(id) {
+            if self.large_updates.holds(id) {
                 break;
             }
             let no_sync = request.no_sync;
+            if self.waits_for_another(&admitted, id) {
+                continue;
+            }
+            let Some(request) = self.requests.waiting(id) else {
+                continue;
+            };
             let mut update = Self::update_of(&self.known, id, request);
-            let mut before = match self.admitted_aside(&admitted, &update, updates.is_empty()) {
-                Worth::Little => None,
-                Worth::Done(admitted) => Some(*admitted),
-                Worth::Waits => continue,
-                Worth::Holds => break,
+            let mut before = match self.admit_beside_loop(&admitted, &update, updates.is_empty()) {
+                AdmissionState::Small => None,
+                AdmissionState::Done(admitted) => Some(*admitted),
+                AdmissionState::Waits => continue,
+                AdmissionState::Holds => break,
             };
             if !no_sync && let Some(summons) = self.freeze_needed(&admitted, &update, before.as_ref()) {
                 if !updates.is_empty() || self.begin_freeze(&update, summons, false, before) {
