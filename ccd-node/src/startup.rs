@@ -13,7 +13,7 @@ use ccd_core::database::RECORD_BYTES_MAX;
 use ccd_core::ids::{Incarnation, NodeId, NodeSet, Replica};
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -142,6 +142,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         run: settings.incarnation,
         cluster: init.id(),
         roster: RefCell::new(roster),
+        epoch: Cell::default(),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     };

@@ -3,8 +3,9 @@
 //! Configurations form one chain: the successor of epoch `e` is decided once, by the voters of epoch `e`
 //! (see `votes.rs`), and gets epoch `e + 1`. Only an operator's override jumps further.
 
-use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position, Regions};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position, Regions, Servers};
 use crate::time::Date;
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,9 @@ pub struct Configuration {
     pub maintenance: bool,
     /// Digest of the init database that the members go by.
     pub init_digest: [u8; 32],
+    /// Which servers the numbers belong to. A server keeps its number until the nodes are changed; a run of another one is no node.
+    #[serde(default)]
+    pub servers: Box<Servers>,
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
     pub proposer: NodeId,
@@ -125,6 +129,7 @@ impl Configuration {
             designated: None,
             maintenance: false,
             init_digest: [0; 32],
+            servers: Box::default(),
             decider: Decider::Votes,
             proposer: nodes.lowest().unwrap_or(NodeId::FIRST),
             date: Date(0),

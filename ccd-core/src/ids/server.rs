@@ -43,16 +43,31 @@ impl fmt::Debug for ServerId {
 }
 
 /// The servers that have the numbers of a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Servers([ServerId; NODES_MAX]);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servers([[ServerId; ROW]; NODES_MAX / ROW]);
+
+/// In rows, so that 32 of them are not taken for a hash where only the form is known.
+const ROW: usize = 8;
+const _: () = assert!(NODES_MAX.is_multiple_of(ROW));
 
 impl Servers {
+    /// In the order of the numbers, as they are stored.
+    pub fn new(servers: [ServerId; NODES_MAX]) -> Self {
+        let mut rows = Self::default();
+        rows.0.as_flattened_mut().copy_from_slice(&servers);
+        rows
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = ServerId> {
+        self.0.as_flattened().iter().copied()
+    }
+
     pub fn get(&self, node: NodeId) -> ServerId {
-        self.0.get(node.index()).copied().unwrap_or_default()
+        (self.0.as_flattened().get(node.index()).copied()).unwrap_or_default()
     }
 
     pub fn set(&mut self, node: NodeId, server: ServerId) {
-        if let Some(slot) = self.0.get_mut(node.index()) {
+        if let Some(slot) = self.0.as_flattened_mut().get_mut(node.index()) {
             *slot = server;
         }
     }

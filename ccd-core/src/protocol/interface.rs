@@ -9,7 +9,7 @@ use super::{LongRead, Message, Work, Worked};
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::{Configuration, Quorum};
 use crate::database::{Database, Record};
-use crate::ids::{ClusterId, DeviceRole, DeviceSet, Incarnation, NodeId, NodeSet, Replica};
+use crate::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Replica, ServerId};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::private;
 use crate::problem::{Health, Problem};
@@ -73,6 +73,13 @@ pub enum Event {
     Message { from: NodeId, message: Message },
     /// What is sent to this node arrives again, or for the first time: what was sent before may be lost.
     Reachable { node: NodeId },
+    /// A peer whose identity the driver has proven has refused this node's connection: by its newest configuration, of this epoch, the
+    /// number of this node belongs to another server.
+    Disowned {
+        by: NodeId,
+        epoch: Epoch,
+        server: ServerId,
+    },
     /// A client of this node asks; it is answered by one [`Action::Reply`] or [`Action::Read`].
     Client {
         client: ClientToken,

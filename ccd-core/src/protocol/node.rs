@@ -13,6 +13,7 @@ use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::membership::designation::Designation;
 use super::membership::nodes::NodeChanges;
+use super::membership::nodes::owner::Claimed;
 use super::membership::peers::Peer;
 use super::membership::returns::Returns;
 use super::membership::twice::Twice;
@@ -110,6 +111,8 @@ pub struct Node {
 
     /// Another run of this node, while it lives.
     pub(super) other_run: Option<OtherRun>,
+    /// A peer that says that this server's number belongs to another one.
+    pub(super) claimed_by: Option<Claimed>,
     /// A node that knows another configuration of this epoch.
     pub(super) twice: Option<Twice>,
     /// The machine that this node's last run was on, if it was another one, until this run has opened a configuration.
@@ -230,6 +233,7 @@ impl Node {
             fences,
             registrations: 0,
             other_run: None,
+            claimed_by: None,
             twice: None,
             moved_from: None,
             report: OwnReport::default(),
@@ -282,10 +286,14 @@ impl Node {
     /// Takes one event and appends what must be done to `actions`.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
+        if self.now >= self.next_beat + self.settings.lease {
+            self.on_stood_still();
+        }
         match event {
             Event::Timer => {}
             Event::Message { from, message } => self.on_message(from, message),
             Event::Reachable { node } => self.on_reachable(node),
+            Event::Disowned { by, epoch, server } => self.on_disowned(by, epoch, server),
             Event::Client {
                 client,
                 request,
@@ -320,6 +328,7 @@ impl Node {
             self.pace.note(self.now, self.committed.position().stamp);
             self.watch_fences();
             self.forgive_new_devices();
+            self.forget_disproved_claim();
             self.follow_init();
             self.beat();
             self.re_open_replicas();
@@ -461,7 +470,11 @@ impl Node {
     /// The local copy is read, can be written, and has room for the database.
     pub(super) fn ready(&self) -> bool {
         let local = self.replica(Replica::Local);
-        local.loaded && local.usable() && self.local_copy_fits() && self.other_run.is_none()
+        local.loaded
+            && local.usable()
+            && self.local_copy_fits()
+            && self.other_run.is_none()
+            && !self.number_is_anothers()
     }
 
     /// Nodes of the configuration other than this one.

@@ -15,6 +15,10 @@ impl Node {
         if !self.believes(from, &message) {
             return;
         }
+        if self.number_is_anothers() {
+            self.hear_without_number(from, message);
+            return;
+        }
         self.heard(from);
         self.note_unpacked(from, &message);
         match message {

@@ -64,7 +64,7 @@ impl Node {
 
     fn view(&self) -> View<'_> {
         let (usable, lease) = (self.fit_devices(), self.settings.lease);
-        let small = self.small_devices();
+        let (small, cluster) = (self.small_devices(), self.cluster_nodes());
         let has_returned = |role: &crate::ids::DeviceRole| {
             (self.replica(Replica::Device(*role))).has_returned(self.now, lease)
         };
@@ -75,7 +75,7 @@ impl Node {
         let early = self.now.since(self.started) < self.settings.lease;
         View {
             me: self.me(),
-            all: self.cluster_nodes(),
+            all: cluster,
             known: &self.known,
             serving: self.is_open()
                 && self
@@ -85,7 +85,11 @@ impl Node {
             ready: self.ready(),
             willing: self.takes_part_in_plans(),
             called_gone: self.willing && !self.in_view(self.me()),
-            nodes: self.peers.keys().map(|node| (*node, self.facts(*node))).collect(),
+            // One that was removed is heard until this node goes by the new init database.
+            nodes: (self.peers.keys())
+                .filter(|node| cluster.contains(**node))
+                .map(|node| (*node, self.facts(*node)))
+                .collect(),
             usable,
             unshared: self.unshared_text(),
             returned: (usable.iter())
@@ -154,6 +158,10 @@ impl Node {
             return;
         }
         if self.member.is_some() && !self.coordinator_is_gone() {
+            return;
+        }
+        if self.has_lost_number() {
+            self.leave_area_alone();
             return;
         }
         self.enter_returned_devices();

@@ -7,7 +7,9 @@ use ccd_core::configuration::REASON_BYTES_MAX;
 use ccd_core::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
 };
-use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, NodeId, NodeSet, Regions, ServerId, Stamp};
+use ccd_core::ids::{
+    DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers, Stamp,
+};
 use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host};
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -206,12 +208,15 @@ struct RawConfiguration {
     reason: [u8; REASON_BYTES_MAX],
     /// Primary, then secondary; zeros where it is not known.
     regions: [[u8; 16]; 2],
+    /// By number; zero where it is not known.
+    servers: [U64; NODES_MAX],
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX + 8 * NODES_MAX);
 
-/// Bytes of a configuration that does not name its regions, as earlier programs wrote it.
+/// Bytes of a configuration as earlier programs wrote it: without regions, and without servers.
 const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
+const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -240,6 +245,7 @@ impl RawConfiguration {
             init_digest: configuration.init_digest,
             reason,
             regions: configuration.regions.bytes(),
+            servers: servers_to_raw(&configuration.servers),
         }
     }
 
@@ -277,6 +283,7 @@ impl RawConfiguration {
             },
             maintenance: bool_from(self.maintenance)?,
             init_digest: self.init_digest,
+            servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
             decider: if bool_from(self.decider)? {
                 Decider::Operator
             } else {
@@ -302,7 +309,12 @@ impl Control for Configuration {
 
     fn decode(payload: &[u8]) -> Option<Self> {
         let mut whole = [0; size_of::<RawConfiguration>()];
-        let is_known_length = [CONFIGURATION_BYTES_WITHOUT_REGIONS, whole.len()].contains(&payload.len());
+        let known = [
+            CONFIGURATION_BYTES_WITHOUT_REGIONS,
+            CONFIGURATION_BYTES_WITHOUT_SERVERS,
+            whole.len(),
+        ];
+        let is_known_length = known.contains(&payload.len());
         whole
             .get_mut(..payload.len())
             .filter(|_| is_known_length)?
@@ -413,6 +425,14 @@ impl Control for LastWords {
     }
 }
 
+fn servers_to_raw(servers: &Servers) -> [U64; NODES_MAX] {
+    let mut raw = [U64::ZERO; NODES_MAX];
+    for (place, server) in raw.iter_mut().zip(servers.iter()) {
+        *place = server.0.into();
+    }
+    raw
+}
+
 /// Bit 0 primary, bit 1 secondary.
 fn device_bits(devices: DeviceSet) -> u8 {
     u8::from(devices.primary) | u8::from(devices.secondary) << 1
@@ -463,7 +483,7 @@ mod tests {
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
             waived: bool, designated in proptest::option::of(node()), maintenance: bool, init_digest: [u8; 32],
-            regions: [u8; 16],
+            regions: [u8; 16], servers in any::<[u64; NODES_MAX]>(),
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -485,6 +505,7 @@ mod tests {
                 designated,
                 maintenance,
                 init_digest,
+                servers: Box::new(Servers::new(servers.map(ServerId))),
                 decider: if operator { Decider::Operator } else { Decider::Votes },
                 proposer,
                 date: Date(date),
@@ -552,8 +573,13 @@ mod tests {
             assert_eq!(Heartbeat::decode(earlier), Some(heartbeat.clone()));
         }
         let configuration = Configuration::genesis(NodeSet::of(NodeId::new(0).unwrap()), DeviceSet::EMPTY);
-        let short = &configuration.encode()[..CONFIGURATION_BYTES_WITHOUT_REGIONS];
-        assert_eq!(Configuration::decode(short), Some(configuration));
+        for short in [
+            CONFIGURATION_BYTES_WITHOUT_REGIONS,
+            CONFIGURATION_BYTES_WITHOUT_SERVERS,
+        ] {
+            let earlier = &configuration.encode()[..short];
+            assert_eq!(Configuration::decode(earlier), Some(configuration.clone()));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::history::{Answered, History};
 use crate::metrics::Counters;
 use crate::nodes;
 use crate::outlet::{Bell, Outlet};
-use crate::peers::{Digest, FromPeer, Identity, Listening, Peers, Roster};
+use crate::peers::{Digest, Disowned, FromPeer, Identity, Listening, Peers, Roster};
 use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
@@ -219,6 +219,9 @@ impl Daemon {
         }
         while let Some(node) = self.peers.take_reachable() {
             self.handle(Event::Reachable { node });
+        }
+        while let Some(Disowned { by, epoch, server }) = self.peers.take_disowned() {
+            self.handle(Event::Disowned { by, epoch, server });
         }
         while let Some(found) = self.peers.take_found() {
             self.on_packets_found(&found);
@@ -419,6 +422,7 @@ impl Daemon {
             name(&self.init) == name(&adopted)
         };
         let added = init.nodes.iter().filter(|node| !was_there(node)).collect();
+        let stays = (self.identity.roster.borrow()).staying(init.nodes, &init.servers);
         *self.identity.roster.borrow_mut() = Roster {
             nodes: init.nodes,
             digest: Digest(init.digest),
@@ -427,8 +431,8 @@ impl Daemon {
             servers: init.servers,
         };
         self.init = adopted;
-        self.peers.keep_only(init.nodes);
-        self.listening.keep_only(init.nodes, self.init.ips());
+        self.peers.keep_only(stays);
+        self.listening.keep_only(stays, self.init.ips());
         for node in self.init.nodes().iter().filter(|node| node.id != self.me) {
             if !self.peers.has(node.id) {
                 let range = self.init.options().port_range;

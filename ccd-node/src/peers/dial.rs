@@ -4,6 +4,7 @@
 use super::handshake::{
     self, CLEAR_BYTES, Channel, Dialing, HANDSHAKE_FRAME_BYTES_MAX, HandshakeError, REFUSAL_BYTES,
 };
+use super::hello::Mismatch;
 use super::link::{Link, LinkId, Peer};
 use super::listen::read_frame;
 use super::measure::Review;
@@ -12,7 +13,7 @@ use super::ports::PortTurn;
 use super::sealed::{ANSWER_BYTES, Sealer};
 use super::segments::{TcpInfo, header_bytes};
 use super::version::Version;
-use super::{BACKLOG_BYTES_MAX, Calling, PacketsFound};
+use super::{BACKLOG_BYTES_MAX, Calling, Disowned, PacketsFound};
 use crate::outbox::Outbox;
 use crate::quiet::Quiet;
 use ccd_client::files::{Authkey, AuthkeyId};
@@ -148,6 +149,7 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
             Err(error) => {
                 ports.failed(address, &error);
                 sizes.on_cut();
+                note_disowned(&calling, node, &error);
                 let text = format!("{address}: {error}");
                 if ports.is_best(address) {
                     complain(&mut quiet, node, &error, &text);
@@ -179,6 +181,25 @@ fn learn(calling: &Calling, peer: &Peer, index: usize, packets: Packets) {
             address,
             packets,
         });
+        calling.bell.notify_one();
+    }
+}
+
+/// The event loop hears of a peer by whose configuration another server has this node's number.
+fn note_disowned(calling: &Calling, by: NodeId, error: &DialError) {
+    let me = calling.identity.me;
+    if let DialError::Refused(HandshakeError::Mismatch(Mismatch::OtherServer {
+        node,
+        listener: server,
+        epoch,
+        ..
+    })) = *error
+        && node == me
+    {
+        let mut disowned = calling.disowned.borrow_mut();
+        // Each is told once, and again with the next attempt.
+        disowned.retain(|told| told.by != by);
+        disowned.push_back(Disowned { by, epoch, server });
         calling.bell.notify_one();
     }
 }

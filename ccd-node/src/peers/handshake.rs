@@ -166,7 +166,7 @@ impl Dialing {
         if frame == self.first {
             return Err(HandshakeError::Reflected);
         }
-        let verdict: Verdict = open(&mut self.noise, frame, self.key, 0)?;
+        let verdict: Verdict = open(&mut self.noise, frame, self.key, VERDICT_GREW_BYTES)?;
         match verdict {
             Verdict::Accepted { oldest, newest } => {
                 let listener = Versions {
@@ -328,6 +328,9 @@ fn append_frame(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -
 
 /// What hellos of earlier releases lack at their end: two ids, which are not known where they are zero.
 const HELLO_GREW_BYTES: usize = 2;
+
+/// What refusals of earlier releases lack at their end: an epoch.
+const VERDICT_GREW_BYTES: usize = 1;
 
 /// Reads what came, with so many zeros behind it. Later versions may say more than this one reads.
 fn open<T: serde::de::DeserializeOwned>(

@@ -7,7 +7,7 @@ use super::version::Versions;
 use ccd_client::files::Authkeys;
 use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -55,6 +55,8 @@ pub struct Identity {
     pub run: Incarnation,
     pub cluster: ClusterId,
     pub roster: RefCell<Roster>,
+    /// The newest reconfiguration that this node knows to be decided.
+    pub epoch: Cell<Epoch>,
     pub versions: Versions,
     /// From `/etc/ccd/authkey`; replaced when the file is read again.
     pub keys: RefCell<Authkeys>,
@@ -109,14 +111,16 @@ pub enum Mismatch {
     NumberReused(NodeId),
     #[error(
         "the number {node} was given to two servers, one after the other: to {dialer} by the init database of the connecting node, to \
-         {listener} by the other one's; find the server that was removed, stop ccdd there and leave its state folder alone (`ccdctl \
-         add-node` on a node of the cluster gives it a number of its own); a server that was not removed has an old init.ccd: copy \
+         {listener} by the other one's (epoch {epoch}); stop ccdd on the server that was removed: its first line says that it was, and \
+         `ccdctl add-node` on a node of the cluster gives it a number of its own; a server that was not removed has an old init.ccd: copy \
          that of another node"
     )]
     OtherServer {
         node: NodeId,
         dialer: ServerId,
         listener: ServerId,
+        /// The newest reconfiguration that the listener knows to be decided; zero where an earlier release does not say.
+        epoch: Epoch,
     },
 }
 
@@ -153,9 +157,6 @@ impl Identity {
         if !roster.nodes.contains(dialer.from) {
             return Err(Mismatch::NotInInit(dialer.from));
         }
-        if !roster.owns_number(dialer.from, dialer.init_digest, dialer.init_other) {
-            return Err(Mismatch::NumberReused(dialer.from));
-        }
         for (node, dialer) in [(dialer.from, dialer.server), (dialer.to, dialer.to_server)] {
             let listener = roster.servers.get(node);
             if dialer.differs_from(listener) {
@@ -163,8 +164,13 @@ impl Identity {
                     node,
                     dialer,
                     listener,
+                    epoch: self.epoch.get(),
                 });
             }
+        }
+        // A file without ids does not tell which server it is.
+        if !roster.owns_number(dialer.from, dialer.init_digest, dialer.init_other) {
+            return Err(Mismatch::NumberReused(dialer.from));
         }
         if !roster.agrees(dialer.init_digest, dialer.init_other) {
             return Err(Mismatch::InitDigest {

@@ -55,7 +55,7 @@ pub use version::{MessageError, Versions};
 use crate::outlet::Bell;
 use ccd_client::files::Authkeys;
 use ccd_client::wire::LinkReport;
-use ccd_core::ids::{Epoch, NodeId, NodeSet};
+use ccd_core::ids::{Epoch, NodeId, NodeSet, ServerId};
 use ccd_core::protocol::Message;
 use link::{Link, Network, Peer};
 use ports::PortTurn;
@@ -143,10 +143,20 @@ struct Calling {
     links: Cell<u64>,
     /// Peers with a new connection, until the event loop has heard of it.
     reachable: RefCell<BTreeSet<NodeId>>,
+    /// Peers that refused this node because another server has its number, until the event loop has heard of it.
+    disowned: RefCell<VecDeque<Disowned>>,
     /// What was found of the size of packets, until the event loop has heard of it.
     found: RefCell<VecDeque<PacketsFound>>,
     bell: Bell,
     arrivals: Rc<Arrivals>,
+}
+
+/// A peer says that by its configuration of this epoch another server has this node's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disowned {
+    pub by: NodeId,
+    pub epoch: Epoch,
+    pub server: ServerId,
 }
 
 /// What was found of the size of packets that a network to a peer passes.
@@ -179,6 +189,7 @@ impl Peers {
             epoch: Cell::default(),
             links: Cell::default(),
             reachable: RefCell::default(),
+            disowned: RefCell::default(),
             found: RefCell::default(),
             bell: bell.clone(),
             arrivals: Rc::default(),
@@ -216,6 +227,11 @@ impl Peers {
     /// One to whom a connection was made since this was last asked.
     pub fn take_reachable(&self) -> Option<NodeId> {
         self.calling.reachable.borrow_mut().pop_first()
+    }
+
+    /// One that refused this node, since this was last asked.
+    pub fn take_disowned(&self) -> Option<Disowned> {
+        self.calling.disowned.borrow_mut().pop_front()
     }
 
     /// What was found of the size of packets since this was last asked: what is in trouble now, and what no longer is.
@@ -258,6 +274,7 @@ impl Peers {
     /// Connections are made anew if this reconfiguration is a later one. The old ones are used until the new ones are
     /// proven, so nothing waits.
     pub fn set_epoch(&self, epoch: Epoch) {
+        self.calling.identity.epoch.set(epoch);
         if self.calling.epoch.replace(epoch) != epoch {
             self.wake(|_| {});
         }

@@ -27,6 +27,14 @@ impl Roster {
             .any(|ours| theirs.contains(&Some(ours)))
     }
 
+    /// Of these nodes, those that are no other servers than before: a connection to a server that had the number before says nothing.
+    pub fn staying(&self, nodes: NodeSet, servers: &Servers) -> NodeSet {
+        nodes
+            .iter()
+            .filter(|node| !self.servers.get(*node).differs_from(servers.get(*node)))
+            .collect()
+    }
+
     /// Whether the node that has this number by the present init database can go by these: one that was added with it can have
     /// no other.
     pub fn owns_number(&self, node: NodeId, digest: Digest, other: Option<Digest>) -> bool {
@@ -37,6 +45,7 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ccd_core::ids::ServerId;
 
     #[test]
     fn nodes_meet_as_long_as_one_init_database_is_known_to_both() {
@@ -61,6 +70,34 @@ mod tests {
             assert_eq!(ours.agrees(digest, other), expected, "{situation}");
         }
     }
+
+    #[test]
+    fn a_connection_to_a_server_that_lost_its_number_is_not_kept() {
+        let [a, b, c] = [0, 1, 2].map(|number| NodeId::new(number).expect("a small number"));
+        let servers = |ids: [u64; 3]| {
+            let mut servers = Servers::default();
+            for (node, id) in [a, b, c].into_iter().zip(ids) {
+                servers.set(node, ServerId(id));
+            }
+            servers
+        };
+        let nodes: NodeSet = [a, b, c].into_iter().collect();
+        let before = Roster {
+            nodes,
+            digest: Digest([1; 32]),
+            other: None,
+            added: NodeSet::EMPTY,
+            servers: servers([7, 8, 0]),
+        };
+        // Two changes that were made while this node was away: it hears of the second only.
+        let after = servers([7, 9, 5]);
+        assert_eq!(before.staying(nodes, &after), NodeSet::of(a).with(c));
+        assert_eq!(
+            before.staying(nodes.without(c), &before.servers),
+            nodes.without(c)
+        );
+    }
+
     #[test]
     fn a_removed_node_is_not_taken_for_the_one_that_was_given_its_number() {
         let digests = [1, 2, 3].map(|byte| Digest([byte; 32]));

@@ -4,7 +4,7 @@ use super::{Digest, Identity, Roster, Versions};
 use ccd_client::files::{Authkey, Authkeys};
 use ccd_core::ids::{ClusterId, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position};
 use ccd_core::protocol::{Message, PeerState, Room};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::task::LocalSet;
 
@@ -34,6 +34,7 @@ pub fn identity(me: u8, keys: Authkeys) -> Identity {
         run: Incarnation(u64::from(me) + 1),
         cluster: ClusterId([7; 16]),
         roster: roster([node(0), node(1)].into_iter().collect(), 8),
+        epoch: Cell::default(),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     }

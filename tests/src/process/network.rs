@@ -50,6 +50,12 @@ impl Network {
         &self.names[node]
     }
 
+    /// A node's side gets one more address.
+    pub fn add_address(&self, node: usize, address: &str) {
+        let address = format!("{address}/24");
+        ip(&["-n", &self.names[node], "address", "add", &address, "dev", LINK]);
+    }
+
     /// Pulls the cable.
     pub fn cut(&self) {
         ip(&["-n", &self.names[0], "link", "set", LINK, "down"]);

@@ -96,10 +96,12 @@ impl World {
         match action {
             Action::Send { to, message } => {
                 self.witness_message(index, &message);
-                self.send(index, to.index(), &message);
+                self.send(index, self.server_at(index, to), &message);
             }
             Action::Replica { ticket, replica, op } => {
                 self.witness_op(index, &op);
+                let result = self.invariant_removed_servers_write_nothing(index, replica, &op);
+                self.judge(result);
                 self.submit_op(index, ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),
@@ -147,7 +149,11 @@ impl World {
             self.copies.push((from, to));
         }
         // Without a process there is no connection; a new process gets nothing that was sent to the old one.
-        if to >= self.servers.len() || self.servers[to].process.is_none() || !self.are_connected(from, to) {
+        if to >= self.servers.len() || self.servers[to].process.is_none() {
+            return;
+        }
+        if !self.are_connected(from, to) {
+            self.disown(from, to);
             return;
         }
         let run = self.servers[to].run;

@@ -35,7 +35,11 @@ pub fn event(event: &Event) -> String {
         Event::CommandDone { ticket, result } => format!("t{} command: {result:?}", ticket.0),
         Event::Problems(problems) => format!("the driver finds {problems:?}"),
         Event::Worked { ticket, .. } => format!("t{} is worked out", ticket.0),
-        Event::Timer | Event::Reachable { .. } | Event::ClientGone { .. } | Event::Fenced { .. } => {
+        Event::Disowned { .. }
+        | Event::Timer
+        | Event::Reachable { .. }
+        | Event::ClientGone { .. }
+        | Event::Fenced { .. } => {
             format!("{event:?}")
         }
     }

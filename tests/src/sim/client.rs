@@ -207,6 +207,12 @@ impl World {
         };
         work.waiting = true;
         let body = body_of(work, no_wait);
+        // Some clients do not know of a new server in the place of this one.
+        let server = if index.is_multiple_of(2) {
+            self.holder(server)
+        } else {
+            server
+        };
         match self.ask(server, Asker::Client(index), body, timeout) {
             Some(token) => {
                 let called = self.asks[&token].called;

@@ -43,6 +43,10 @@ impl World {
         if self.fault_of_many_begins(kind, first, lasts) {
             return;
         }
+        if kind == FaultKind::Replace {
+            self.replace_begins(first, self.now + lasts);
+            return;
+        }
         let second = match kind {
             FaultKind::Copy => self.copy_server(first),
             FaultKind::CutOneWay | FaultKind::CutPair => {
@@ -88,7 +92,8 @@ impl World {
             | FaultKind::CutsOneWay
             | FaultKind::FlapLink
             | FaultKind::FlapProcess
-            | FaultKind::DateJump => unreachable!("begun by fault_of_many_begins"),
+            | FaultKind::DateJump
+            | FaultKind::Replace => unreachable!("begun before"),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
     }
@@ -122,7 +127,8 @@ impl World {
             | FaultKind::CutsOneWay
             | FaultKind::FlapLink
             | FaultKind::FlapProcess
-            | FaultKind::DateJump => unreachable!("these end by events of their own"),
+            | FaultKind::DateJump
+            | FaultKind::Replace => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
             FaultKind::Copy => self.retire(second),
         }

@@ -69,6 +69,10 @@ pub(super) enum Happening {
         first: usize,
         second: usize,
     },
+    /// The server whose number is given to another one is back.
+    ReplacedReturns,
+    /// The operator who gives it away looks how far that is.
+    OperatorLooks,
     /// A synchronization command of a server ends.
     CommandEnds {
         server: usize,

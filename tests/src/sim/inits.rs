@@ -22,6 +22,9 @@ pub struct Inits {
 /// How long storing a text takes.
 const STAGING: Duration = Duration::from_millis(2);
 
+/// How long it takes to be refused by a peer.
+const HANDSHAKE: Duration = Duration::from_millis(1);
+
 /// `node0`, `node1`, …
 pub fn name(server: usize) -> String {
     format!("node{server}")
@@ -72,7 +75,10 @@ impl Inits {
 
     /// Whether the one, as `from`, has a connection to the other, as `to`.
     fn meets(&self, from: NodeId, other: &Self, to: NodeId) -> bool {
-        self.file.nodes.contains(to)
+        let is_same = |node| !(self.file.servers.get(node)).differs_from(other.file.servers.get(node));
+        is_same(from)
+            && is_same(to)
+            && self.file.nodes.contains(to)
             && other.file.nodes.contains(from)
             && self
                 .accepts()
@@ -97,6 +103,38 @@ impl World {
     pub(super) fn are_connected(&self, from: usize, to: usize) -> bool {
         let (from, to) = (&self.servers[from], &self.servers[to]);
         from.inits.meets(from.id, &to.inits, to.id)
+    }
+
+    /// Which server this one reaches at the addresses of a node: the one that its init database means, if it is there.
+    pub(super) fn server_at(&self, from: usize, node: NodeId) -> usize {
+        let meant = self.servers[from].inits.file.servers.get(node);
+        (self.servers.iter())
+            .position(|server| {
+                server.id == node && !server.is_copy() && !server.server_id().differs_from(meant)
+            })
+            .unwrap_or(node.index())
+    }
+
+    /// A server whose number another one has by the init database of that server is refused, and told so.
+    pub(super) fn disown(&mut self, from: usize, by: usize) {
+        let (dialer, listener) = (&self.servers[from], &self.servers[by]);
+        let server = listener.inits.file.servers.get(dialer.id);
+        let is_cut = self.network.is_cut(from, by) || self.network.is_cut(by, from);
+        let Some(process) = listener
+            .process
+            .as_ref()
+            .filter(|_| listener.is_awake() && !is_cut)
+        else {
+            return;
+        };
+        if server.differs_from(dialer.server_id()) {
+            let event = Event::Disowned {
+                by: listener.id,
+                epoch: process.node.epoch(),
+                server,
+            };
+            self.answer(from, HANDSHAKE, event);
+        }
     }
 
     pub(super) fn stage_init(&mut self, index: usize, init: InitFile) {

@@ -213,6 +213,10 @@ impl Ledger {
             }
             return Ok(false);
         }
+        if !configuration.nodes.is_superset(configuration.members) {
+            let text = format!("{configuration} of the nodes {{{}}}", configuration.nodes);
+            return Err(Unsound::new("invariant_members_are_nodes", text));
+        }
         if configuration.decider == Decider::Operator {
             self.overrule(configuration);
         }

@@ -201,9 +201,7 @@ impl Media {
 
     /// The same, with room for images of so many bytes.
     pub fn wipe_local_to(&mut self, server: usize, image_bytes_max: u64) {
-        let node = NodeId::all()
-            .nth(server)
-            .expect("servers are numbered as nodes are");
+        let node = self.nodes[server];
         let region = RegionId([0x40 + server as u8; 16]);
         self.locals[server] = formatted(
             &format!("local{node}"),

@@ -16,6 +16,7 @@
 //! store               ccd-disk's region on devices in memory, with faults of path and device
 //!                                                       checkpoints  how they were written, counted
 //!                                                       strangers    copies of a server, disks that are not shared
+//!                                                       replaced     a removed server beside the new owner of its number
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
 //! ledger, voters      what really happened: every record, every vote; most invariants
@@ -55,6 +56,7 @@ mod network;
 pub mod plan;
 mod processes;
 mod random;
+mod replaced;
 pub mod reservations;
 pub mod run;
 pub mod scenario;

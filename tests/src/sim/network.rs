@@ -45,6 +45,16 @@ impl Network {
         }
     }
 
+    /// So many servers are there now.
+    pub fn grow_to(&mut self, servers: usize) {
+        self.cuts.resize(servers, Vec::new());
+        self.cuts.iter_mut().for_each(|row| row.resize(servers, 0));
+        self.long_lost.resize(servers, Vec::new());
+        self.long_lost
+            .iter_mut()
+            .for_each(|row| row.resize(servers, None));
+    }
+
     pub fn cut(&mut self, from: usize, to: usize) {
         self.cuts[from][to] += 1;
     }

@@ -19,6 +19,7 @@
 //! | reservations | (with reservations) a session to a device is made anew under a running process; a target is reset, and forgets its reservation unless it stores it; a step has been done and is answered as failed |
 //! | leave | nodes leave gracefully and join again |
 //! | copy | a machine that is a copy of a server, with its state folder of that moment, runs beside it on the same devices; if it opens a configuration while its original hangs, the cluster may stop for good, but loses nothing without saying so |
+//! | replaced | once a history: a server is stopped, cut off or dead; an operator removes it, and gives its number to another server with an empty state folder; it returns, and both run to the end (see `replaced.rs`); not together with copies |
 //! | commands | one history in eight: updates of a key run a synchronization command that agrees, refuses, is slow, or never ends |
 //! | drift | clocks run up to 2 % fast or slow (always: they start anywhere) |
 //!
@@ -102,6 +103,8 @@ pub enum FaultKind {
     TargetReset,
     /// A machine that is a copy of a server runs for a while beside it, on the same devices and without a network.
     Copy,
+    /// A server is removed while it does not hear of it, its number is given to another one, and it returns.
+    Replace,
     /// Several processes die at once.
     CrashSome,
     /// The nodes fall into groups that do not hear each other.
@@ -215,6 +218,11 @@ impl FaultBudget {
         // Drawn apart, so that what other draws give does not depend on it.
         if shared && random.clone().fork("copies").chance(200) {
             kinds.push(FaultKind::Copy);
+        }
+        // Between removal and addition one node may be left without a device, and no device shows it a copy of itself.
+        let has_copies = kinds.contains(&FaultKind::Copy);
+        if shared && pair && !has_copies && random.clone().fork("replaced").chance(150) {
+            kinds.push(FaultKind::Replace);
         }
         let on = |random: &mut Random, high: u64| {
             if random.chance(350) {

@@ -156,6 +156,7 @@ fn history(world: &mut World, plan: &Plan, counts: &mut Counts) -> Result<(), Un
     }
     world.run_for(plan.faults.end);
     world.heal();
+    world.finish_replacing()?;
     if !formatted && !world.define_formats(plan.load.keys, RECOVERY_MAX) {
         return world.liveness(
             "invariant_faults_end_and_the_cluster_serves",
@@ -207,6 +208,7 @@ pub(super) fn end_game(world: &mut World) -> Result<(), Unsound> {
         );
     }
     for server in 0..world.shape.nodes {
+        let server = world.holder(server);
         if !world.shows(server, &row, RECOVERY_MAX) {
             let text = format!("n{server} does not answer strict queries");
             return world.liveness("invariant_faults_end_and_all_nodes_serve", &text);
@@ -223,6 +225,7 @@ pub(super) fn end_game(world: &mut World) -> Result<(), Unsound> {
     // Requests that were made before the end are answered.
     world.run_for(Duration::from_secs(5));
     for server in 0..world.shape.nodes {
+        let server = world.holder(server);
         world.call(server, RequestBody::Snapshot { stale: false }, PROBE_TIMEOUT);
     }
     world.found()?;

@@ -11,7 +11,7 @@ use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
 use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Row, Update};
-use ccd_core::ids::{NodeId, NodeSet, Position, RequestId};
+use ccd_core::ids::{Epoch, NodeId, NodeSet, Position, RequestId, ServerId};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::problem::Problem;
 use ccd_core::protocol::{Decision, DecisionKind, Event, ServingState, Status};
@@ -165,6 +165,16 @@ impl Cluster {
         let mut cluster = Self::stopped_with(Shape { nodes, ..shape }, usual_fencing());
         cluster.world.keep_spare(spares);
         cluster.started()
+    }
+
+    /// A peer that has proven its identity refuses this server, and says that another one has its number.
+    pub fn disowned(&mut self, server: usize, by: NodeId, epoch: Epoch, owner: ServerId) {
+        let event = Event::Disowned {
+            by,
+            epoch,
+            server: owner,
+        };
+        self.world.tell(server, event);
     }
 
     pub fn settle(&mut self) {

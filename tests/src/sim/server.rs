@@ -3,7 +3,7 @@
 use super::drive::Drive;
 use super::inits::Inits;
 use super::moment::{Clock, Moment};
-use ccd_core::ids::{DeviceRole, NodeId, Position, Replica, Stamp};
+use ccd_core::ids::{DeviceRole, NodeId, Position, Replica, ServerId, Stamp};
 use ccd_core::init::InitFile;
 use ccd_core::protocol::{Action, Event, Node};
 use ccd_core::replica::Host;
@@ -55,6 +55,8 @@ pub struct Server {
     pub inits: Inits,
     /// Which machine it is: a copy of a server is another one.
     pub machine: usize,
+    /// It is a copy of that server, and has no network.
+    pub copy_of: Option<usize>,
     /// It does not start any more.
     pub is_retired: bool,
     /// Which start of the process this is; events of an earlier one are dropped.
@@ -88,6 +90,7 @@ impl Server {
             id,
             clock,
             machine: id.index(),
+            copy_of: None,
             is_retired: false,
             inits: Inits::new(init),
             run: 0,
@@ -113,13 +116,18 @@ impl Server {
             machine: [machine; 16],
             lock: [machine; 16],
             hardware: [machine; 16],
-            server: self.inits.file.servers.get(self.id),
+            server: self.server_id(),
         }
     }
 
     /// It is a copy of a server.
     pub fn is_copy(&self) -> bool {
-        self.machine != self.id.index()
+        self.copy_of.is_some()
+    }
+
+    /// Which server it is, by its init database.
+    pub fn server_id(&self) -> ServerId {
+        self.inits.file.servers.get(self.id)
     }
 
     /// It runs and is not stopped.

@@ -1,5 +1,5 @@
-//! What should not be there: a second machine that is a copy of a server, and a disk that only one server sees under the name of a
-//! shared one.
+//! What should not be there: a second machine that is a copy of a server, or that got the number of one that still runs, and a disk that
+//! only one server sees under the name of a shared one.
 
 use super::moment::{Clock, Moment};
 use super::server::Server;
@@ -20,6 +20,7 @@ impl World {
         server.inits = from.inits.clone();
         server.told = from.told;
         server.machine = copy;
+        server.copy_of = Some(index);
         self.servers.push(server);
         self.media.copy_server(index);
         self.local_latency_max.push(self.local_latency_max[index]);
@@ -29,7 +30,21 @@ impl World {
     /// This server opens a configuration.
     pub(super) fn note_two_runs(&mut self, index: usize) {
         let server = &self.servers[index];
-        self.two_runs |= server.is_copy() && self.servers[server.id.index()].process.is_some();
+        let original = server.copy_of.map(|of| &self.servers[of]);
+        self.two_runs |= original.is_some_and(|original| original.process.is_some());
+    }
+
+    /// A server more, with an empty state folder, the number of this one and the init database of that one: the number was given to it
+    /// after this server was removed. Its process does not run yet. Returns where it is.
+    pub fn succeed_server(&mut self, index: usize, init_of: usize) -> usize {
+        let successor = self.copy_server(index);
+        let server = &mut self.servers[successor];
+        server.copy_of = None;
+        server.told = ccd_core::ids::Position::EMPTY;
+        self.network.grow_to(self.servers.len());
+        self.copy_init(init_of, successor);
+        self.wipe_local(successor);
+        successor
     }
 
     /// If it is a copy of a server, it is switched off for ever.

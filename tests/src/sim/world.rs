@@ -18,6 +18,7 @@ use super::moment::{Clock, DRIFT_PPM_MAX, Moment};
 use super::network::Network;
 use super::plan::{FaultBudget, Plan, Shape};
 use super::random::Random;
+use super::replaced::Replaced;
 use super::server::Server;
 use super::store::Store;
 use super::telling::Tellings;
@@ -95,6 +96,8 @@ pub struct World {
     /// A copy of a server opened a configuration while its original hung: both may write to one area of a device, and what one has
     /// written the other may write over. A start then waits and says so, and an operator must look.
     pub two_runs: bool,
+    /// The server whose number is given to another one.
+    pub(super) replaced: Option<Replaced>,
     /// Who sent whom something of a copy, in order.
     pub copies: Vec<(usize, usize)>,
     /// How long an operation on each server's local copy takes at most.
@@ -173,6 +176,7 @@ impl World {
             damaged: false,
             dies_after: None,
             two_runs: false,
+            replaced: None,
             copies: Vec::new(),
             local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],
             asks: BTreeMap::new(),
@@ -329,6 +333,8 @@ impl World {
                 client,
                 read,
             } => self.read_ends(server, run, client, read),
+            Happening::ReplacedReturns => self.replaced_returns(),
+            Happening::OperatorLooks => self.operator_looks(),
             Happening::Fault => self.fault_begins(),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {

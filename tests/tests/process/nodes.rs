@@ -168,7 +168,7 @@ fn a_removed_node_that_still_runs_does_not_keep_out_the_new_owner_of_its_number(
     // The lowest number is free again.
     let delta = format!("delta={}", cluster.address(3));
     cluster.nodes[1].ctl(&["add-node", &delta]).done();
-    cluster.nodes[1].wait_for_log("its number belongs to another server now");
+    cluster.nodes[1].wait_for_log("the number 0 was given to two servers, one after the other");
     cluster.copy_files(1, 3);
     cluster.nodes[3].adm(&["setup", "--this", "delta"]).done();
     cluster.nodes[3].start();

@@ -323,7 +323,9 @@ impl Node {
         };
         match goal {
             Goal::Watch => {
-                if registered {
+                if self.has_lost_number() {
+                    // Others keep it out; it takes nothing from anybody.
+                } else if registered {
                     let victims = self.uninvited();
                     self.step(role, &seen, victims, false);
                 } else if self.owns_area(role) && self.may_enter(&seen) {

@@ -54,7 +54,7 @@ impl Node {
 
     /// It means to take part: neither an operator nor the external monitor has taken it out.
     pub(in crate::protocol) fn takes_part_in_plans(&self) -> bool {
-        self.willing && self.in_view(self.me())
+        self.willing && self.in_view(self.me()) && !self.number_is_anothers()
     }
 
     pub(in crate::protocol) fn take_view(&mut self, view: Option<NodeSet>) {

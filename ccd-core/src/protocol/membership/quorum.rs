@@ -39,7 +39,12 @@ impl Node {
         // A newcomer needs no lease before it serves, and one that it has is waited out if it does not get ready.
         let voter = voter && !self.awaits_newcomer(node);
         // A blank copy does not know what its earlier self took part in.
-        voter && known.members.contains(node) && !known.is_genesis() && !self.sealed() && !self.blank
+        voter
+            && known.members.contains(node)
+            && !known.is_genesis()
+            && !self.sealed()
+            && !self.blank
+            && !self.number_is_anothers()
     }
 
     /// This node has not opened the configuration since it started, and answers strict queries in it all the same.

@@ -59,6 +59,9 @@ impl LastWords {
 
 impl Node {
     pub(in crate::protocol) fn write_last_words(&mut self) {
+        if self.has_lost_number() {
+            return;
+        }
         let able = |role: &crate::ids::DeviceRole| {
             self.replica(Replica::Device(*role)).usable() && self.registered_on(*role)
         };

@@ -209,7 +209,8 @@ impl Node {
         }
         view.beat_in_flight = true;
         let begun = self.now;
-        if !self.writes_heartbeats(role) && !self.marks_area(role) {
+        let looks_first = core::mem::take(&mut self.replica_mut(replica).looks_first);
+        if looks_first || !self.writes_heartbeats(role) && !self.marks_area(role) {
             // It can still read what the others write.
             self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
             return;
@@ -443,8 +444,9 @@ impl Node {
                 self.open_own_area(role, own);
             }
         }
+        let has_lost_number = replica != Replica::Local && self.has_lost_number();
         let view = self.replica_mut(replica);
-        if view.track.has_failed() {
+        if view.track.has_failed() && !has_lost_number {
             view.state = State::Proving;
             self.ask(replica, ReplicaOp::WriteScratch, Purpose::Reopened);
         } else {

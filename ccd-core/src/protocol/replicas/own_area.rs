@@ -81,8 +81,8 @@ impl OtherRun {
         if server.differs_from(theirs) {
             return format!(
                 "the number {me} was given to two servers, one after the other, and the other one (id {theirs}, host {}; this one is {server}) \
-                 writes to this node's area on the {}: stop ccdd on the one that was removed (`ccdctl add-node` on a node of the cluster \
-                 gives it a number of its own); this one stays closed until the other has been stopped for a lease",
+                 writes to this node's area on the {}: the one that was removed stops by itself once it learns that, from a device or from \
+                 a node that refuses it, or stop ccdd there; this one goes on when the area has been still for a lease",
                 self.host.name, self.role
             );
         }
@@ -108,7 +108,7 @@ impl Node {
     /// Nobody else writes this node's area on the device, so it may write heartbeats and claims there.
     pub(in crate::protocol) fn owns_area(&self, role: DeviceRole) -> bool {
         let state = self.replica(Replica::Device(role)).own_area.state;
-        matches!(state, State::Ours | State::Suspect)
+        matches!(state, State::Ours | State::Suspect) && !self.has_lost_number()
     }
 
     /// It is being looked at whether somebody else writes there.
@@ -121,12 +121,36 @@ impl Node {
     /// This run's mark is to be written there.
     pub(in crate::protocol) fn marks_area(&self, role: DeviceRole) -> bool {
         let state = self.replica(Replica::Device(role)).own_area.state;
-        state == State::Marked { since: None }
+        state == State::Marked { since: None } && !self.has_lost_number()
     }
 
     /// Another run of this node lives, or may live: this one neither speaks nor listens to other nodes, who must not take it for the other.
     pub(in crate::protocol) fn keeps_quiet(&self) -> bool {
-        self.other_run.is_some() || self.settings.devices.iter().any(|role| self.watches_area(role))
+        let is_unsure =
+            || self.other_run.is_some() || self.settings.devices.iter().any(|role| self.watches_area(role));
+        // Without a number it is no node, and what it says and hears is bounded by that.
+        is_unsure() && !self.has_lost_number()
+    }
+
+    /// Whatever this run knew of its area: it must stand still for a lease before this run writes there again.
+    pub(in crate::protocol) fn watch_own_area(&mut self, role: DeviceRole) {
+        let now = self.now;
+        let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+        if own.state != State::Unknown {
+            own.state = State::Watched {
+                still_since: now,
+                leases: 1,
+            };
+        }
+    }
+
+    /// This process was stopped for a lease or more. Others may have gone on without it, and given its number to another server: it looks
+    /// before it writes, and gives up what it was about to decide.
+    pub(in crate::protocol) fn on_stood_still(&mut self) {
+        self.abandon("this process stood still for longer than a lease");
+        for role in self.device_roles() {
+            self.replica_mut(Replica::Device(role)).looks_first = true;
+        }
     }
 
     /// Nothing was found there that this run has not written.
@@ -165,7 +189,8 @@ impl Node {
 
     /// The last run that had a vote was on another machine: there, and not here, is what this node has promised.
     fn was_elsewhere(&self, found: &Heartbeat) -> bool {
-        found.folder_of().is_other_machine(&self.settings.host)
+        // The server that had the number before has promised nothing for this one.
+        found.folder_of().is_other_machine(&self.settings.host) && !self.is_of_former_owner(found.folder_of())
     }
 
     /// The run that wrote it has ended, and it was not one of several copies.
@@ -212,6 +237,9 @@ impl Node {
 
     /// All control blocks of the device have been read, in a look that was begun at `begun`.
     pub(in crate::protocol) fn look_at_own_area(&mut self, role: DeviceRole, area: &AreaSurvey, begun: Time) {
+        if self.has_lost_number() {
+            return;
+        }
         let now = self.now;
         let blocks = [&area.heartbeat, &area.heartbeat_before];
         let foreign = (blocks.into_iter().flatten())

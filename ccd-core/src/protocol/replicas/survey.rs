@@ -7,7 +7,7 @@ use crate::configuration::BallotBlock;
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::voting::lower_bound::Witness;
-use crate::replica::{AreaSurvey, Survey};
+use crate::replica::{AreaSurvey, Heartbeat, Survey};
 use crate::time::Time;
 use alloc::format;
 use alloc::string::String;
@@ -15,6 +15,16 @@ use alloc::string::String;
 impl Node {
     /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
     pub(in crate::protocol) fn on_survey(&mut self, replica: Replica, survey: &Survey) {
+        let newest = (survey.areas.iter())
+            .filter_map(|area| area.configuration.as_ref())
+            .max_by_key(|configuration| configuration.epoch)
+            .filter(|configuration| configuration.epoch > self.known.epoch && replica != Replica::Local)
+            .cloned();
+        // Before anything that is found in this node's area is taken for another run of this server.
+        if let Some(configuration) = newest.clone().filter(|newest| self.takes_number_away(newest)) {
+            self.learn(configuration);
+            self.leave_area_alone();
+        }
         for area in &survey.areas {
             if let Some(configuration) = &area.configuration
                 && replica != Replica::Local
@@ -40,7 +50,12 @@ impl Node {
                 };
                 self.bound.note(heartbeat.stamp, by);
             }
-            if let Some(heartbeat) = &area.heartbeat
+            // A server that had the number before is no sign of life of the one that has it.
+            let is_of_node = |found: &Heartbeat| {
+                let decided = self.known.servers.get(area.node);
+                !decided.differs_from(found.host.server)
+            };
+            if let Some(heartbeat) = area.heartbeat.as_ref().filter(|found| is_of_node(found))
                 && area.node != self.me()
                 && let Replica::Device(role) = replica
             {
@@ -52,11 +67,6 @@ impl Node {
                 }
             }
         }
-        let newest = (survey.areas.iter())
-            .filter_map(|area| area.configuration.as_ref())
-            .max_by_key(|configuration| configuration.epoch)
-            .filter(|configuration| configuration.epoch > self.known.epoch)
-            .cloned();
         let full = survey
             .areas
             .iter()
@@ -68,9 +78,7 @@ impl Node {
         if full || self.replica(replica).survey.areas.is_empty() {
             self.replica_mut(replica).survey = survey.clone();
         }
-        if let Some(configuration) = newest
-            && replica != Replica::Local
-        {
+        if let Some(configuration) = newest {
             self.learn(configuration);
         }
     }

@@ -56,6 +56,8 @@ pub(in crate::protocol) struct ReplicaView {
     /// node's control blocks spoke of then: a solo owner's lease.
     pub clean_beat: Option<(Time, Epoch)>,
     pub beat_in_flight: bool,
+    /// The next heartbeat is a look only: this process stood still, and others may have gone on.
+    pub looks_first: bool,
     /// When the last look at all control blocks that succeeded was begun.
     pub looked_at: Option<Time>,
     /// How long the last heartbeats took, the newest last.
@@ -103,6 +105,7 @@ impl ReplicaView {
             image_instead: false,
             clean_beat: None,
             beat_in_flight: false,
+            looks_first: false,
             looked_at: None,
             beats: VecDeque::new(),
             beat_sequence: 0,

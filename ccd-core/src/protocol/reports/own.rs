@@ -14,7 +14,7 @@ impl Node {
         let said = |cause, text: Option<alloc::string::String>| text.map(|text| Problem::new(cause, text));
         let mut all: Vec<Problem> = self.report.of_driver.clone();
         all.extend(said(Cause::OtherRun, self.other_run_text()));
-        all.extend(said(Cause::Removed, self.removed().then(|| self.removed_text())));
+        all.extend(said(Cause::Removed, self.lost_number_text()));
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
         all.extend(said(Cause::Moved, self.moved_text()));
         let is_moved = self.moved_from.is_some();

@@ -195,8 +195,8 @@ impl Node {
                 });
             }
             RequestBody::ChangeNodes(edit) => self.change_nodes(client, edit, deadline),
-            RequestBody::Takeover { .. } if self.removed() => {
-                let why = self.removed_text();
+            RequestBody::Takeover { .. } if self.removed() || self.number_is_anothers() => {
+                let why = self.lost_number_text().unwrap_or_default();
                 self.reply(client, Err(Refusal::Unsafe { why }));
             }
             RequestBody::Takeover { force: false } if self.known.maintenance => {

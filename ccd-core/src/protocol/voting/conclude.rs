@@ -17,6 +17,7 @@ use crate::protocol::plan::flagged_text;
 use crate::protocol::replicas::{Attempt, Purpose};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::time::Time;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -145,7 +146,8 @@ impl Node {
         // What the state to start from needs is known only now.
         let fits = |node: &NodeId| *node == self.me() || self.copy_fits(*node);
         let fitting: NodeSet = present.iter().filter(fits).collect();
-        let mut members = proposal.want.members.intersection(fitting);
+        let nodes = (proposal.want.settles.nodes).map_or(self.cluster_nodes(), |(nodes, _)| nodes);
+        let mut members = proposal.want.members.intersection(fitting).intersection(nodes);
         if !self.ready() && members.count() > 1 && members.contains(self.me()) && !proposal.forced {
             // A member of a pair writes its local copy, and this node's failed meanwhile.
             if !self.opened_as_owner() {
@@ -177,6 +179,7 @@ impl Node {
             Some(decided) => decided,
             None => (self.cluster_nodes(), self.cluster_digest()),
         };
+        let servers = self.next_servers(nodes, &settles);
         // An override that was given up half-way may have left its vote: this one is another configuration.
         let voted_for = (proposal.accepted.iter())
             .chain(self.accepted_on_devices(known.epoch).iter())
@@ -223,6 +226,7 @@ impl Node {
                 .filter(|node| all.contains(*node)),
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
             init_digest,
+            servers: Box::new(servers),
             decider: if proposal.forced {
                 Decider::Operator
             } else {

@@ -31,6 +31,9 @@ impl Node {
                 epoch: self.known.epoch,
             });
         }
+        if let Some(why) = self.lost_number_text().filter(|_| self.number_is_anothers()) {
+            return Some(Obstacle::Failed(why));
+        }
         // The first configuration needs every voter, so what one of them forgot the others remember.
         if self.blank && !self.known.is_genesis() {
             return Some(Obstacle::Blank);

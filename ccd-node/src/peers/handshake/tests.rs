@@ -278,6 +278,32 @@ fn a_hello_of_an_earlier_release_names_no_servers() {
 }
 
 #[test]
+fn a_refusal_of_an_earlier_release_names_no_epoch() {
+    let refusal = Verdict::Refused(Mismatch::OtherServer {
+        node: node(0),
+        dialer: ServerId(4),
+        listener: ServerId(5),
+        epoch: Epoch(0),
+    });
+    let mut earlier = postcard::to_allocvec(&refusal).unwrap();
+    assert_eq!(earlier.pop(), Some(0));
+    let (dialing, bytes) = begin(&identity(0), 1);
+    let key = key(9);
+    let prologue = prologue(&bytes[..CLEAR_BYTES]);
+    let mut noise = builder(&key, &prologue).unwrap().build_responder().unwrap();
+    let mut read = [0; HANDSHAKE_FRAME_BYTES_MAX];
+    noise.read_message(&bytes[CLEAR_BYTES + 2..], &mut read).unwrap();
+    let mut answer = Vec::new();
+    append_frame(&mut noise, &earlier, &mut answer).unwrap();
+    match dialing.finish(&answer[2..]) {
+        Err(HandshakeError::Mismatch(Mismatch::OtherServer { listener, epoch, .. })) => {
+            assert_eq!((listener, epoch), (ServerId(5), Epoch(0)));
+        }
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+#[test]
 fn servers_that_had_one_number_after_the_other_are_told_apart() {
     let with = |me, servers: [u64; 2]| {
         let identity = identity(me);
@@ -295,13 +321,18 @@ fn servers_that_had_one_number_after_the_other_are_told_apart() {
         ("the listener was removed",      [5, 7], [5, 6], Some(1)),
     ];
     for (situation, dialer, listener, wrong) in table {
-        let (dialed, answered) = meet(&with(0, dialer), 1, &with(1, listener));
+        let listener = with(1, listener);
+        listener.epoch.set(Epoch(9));
+        let (dialed, answered) = meet(&with(0, dialer), 1, &listener);
         let found = match (dialed, answered) {
             (Ok(_), Ok(_)) => None,
             (Err(HandshakeError::Mismatch(one)), Err(HandshakeError::Mismatch(other))) => {
                 assert_eq!(one, other, "{situation}");
                 match one {
-                    Mismatch::OtherServer { node, .. } => Some(u8::from(node)),
+                    Mismatch::OtherServer { node, epoch, .. } => {
+                        assert_eq!(epoch, Epoch(9), "{situation}");
+                        Some(u8::from(node))
+                    }
                     other => panic!("{situation}: {other}"),
                 }
             }

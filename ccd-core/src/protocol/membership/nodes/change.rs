@@ -184,6 +184,14 @@ impl Node {
                 self.known.nodes
             ));
         }
+        if let Some(node) = self.misplaced_in(&self.settings.init) {
+            return refuse(format!(
+                "the init database of node {} gives the number {node} to another server than epoch {} does: copy the init.ccd of another \
+                 node here and restart ccdd",
+                self.me(),
+                self.known.epoch
+            ));
+        }
         let init =
             (self.settings.init.edited(edit, self.new_server_id())).map_err(|error| Refusal::Unsafe {
                 why: error.to_string(),

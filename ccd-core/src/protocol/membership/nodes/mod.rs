@@ -14,12 +14,14 @@
 //!
 //! ```text
 //! change.rs    an operator's request, from the check to the answer
+//! owner.rs     whether this server still has its number
 //! staging.rs   the text, from node to node
 //! ```
 //!
 //! Owns `changes`, `settings.init`, `settings.staged` and `settings.nodes`.
 
 mod change;
+pub(in crate::protocol) mod owner;
 mod staging;
 
 use crate::client::{ClientToken, Refusal};
@@ -149,7 +151,7 @@ impl Node {
         let decided = self.known.init_digest;
         let nodes = self.known.nodes;
         // A node that is removed keeps the file in which it is one.
-        if decided == self.settings.init.digest || !nodes.contains(self.me()) {
+        if decided == self.settings.init.digest || !nodes.contains(self.me()) || self.number_is_anothers() {
             return;
         }
         let staged = (self.settings.staged).take_if(|staged| staged.digest == decided);
