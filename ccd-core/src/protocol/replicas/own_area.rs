@@ -349,7 +349,10 @@ impl Node {
 
     /// Nobody else writes there.
     fn take_area(&mut self, role: DeviceRole) {
-        self.replica_mut(Replica::Device(role)).own_area.state = State::Ours;
+        let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+        own.state = State::Ours;
+        // What this run wrote there before another one did is not to be found any more.
+        own.found_last = None;
         self.forget_other_run(role);
         self.look = true;
     }
