@@ -158,6 +158,10 @@ const FOUND: &[(u64, &str)] = &[
         13_000_045_133,
         "of two copies of a server that preempted each other one wrote its vote over the other's, which had decided",
     ),
+    (
+        21_500_000_637,
+        "with reservations: the last node of a cluster waited for a removed one that had fenced it",
+    ),
 ];
 
 /// The same for groups.

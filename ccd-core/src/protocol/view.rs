@@ -115,7 +115,8 @@ impl Node {
                         && own.is_some_and(|own| self.is_near(own, self.now))
                 })
                 .collect(),
-            fenced_by: self.fenced_by(),
+            // Of one that was removed nothing is waited for.
+            fenced_by: self.fenced_by().intersection(cluster),
             // Of a node that served until now the others have not been waited for at all.
             patience_over: !self.waiting.0.is_empty()
                 && self.now.since(self.waiting.1.max(self.known_since))
