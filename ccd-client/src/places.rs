@@ -103,6 +103,10 @@ impl Places {
     pub fn history_dir(&self) -> PathBuf {
         self.state.join("history")
     }
+    /// Why the daemon did not start when it last tried; gone once it has.
+    pub fn refusal_path(&self) -> PathBuf {
+        self.run.join("refusal")
+    }
     /// For clients.
     pub fn client_socket(&self) -> PathBuf {
         self.run.join("ccdd.sock")

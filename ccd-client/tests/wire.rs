@@ -284,6 +284,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
                     }],
                 }],
                 external: member.then_some(NodeSet::of(me)),
+                takes_updates: usable,
                 survives: vec![
                     (Part::Node(me), member),
                     (Part::Device(DeviceRole::Primary), usable),

@@ -62,6 +62,8 @@ pub enum Cause {
     TooSmall,
     /// Reservations keep the node off a device.
     Fenced,
+    /// No node is replaced, and updates wait for those that are away.
+    Maintenance,
     /// The node left by request.
     Left,
     /// Nodes hear each other in no direction, or in one, and are alive.
@@ -80,7 +82,6 @@ pub enum Cause {
     Waits,
     QuorumOff,
     RestoreFlag,
-    Maintenance,
     /// An external membership monitor contradicts what is seen.
     ExternalView,
     /// A branch that lost is kept.

@@ -93,7 +93,8 @@ pub enum RegionError {
         got: Box<Position>,
     },
     #[error(
-        "CCD-2022 another run of this node has voted on {device} since this one looked: that vote counts; it is read anew"
+        "CCD-2022 the vote of this node on {device} is not the one that it knew of: another run of it has voted there, or a write landed late; that \
+         vote counts, and is read anew"
     )]
     VotedElsewhere { device: String },
     #[error(

@@ -112,6 +112,7 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
         } => {
             log_to_stderr();
             ccd_client::cli::report_full_files();
+            let refusal = Refusal::new(&places);
             let outcome = die_with_parent(with_parent)
                 .and_then(|()| startup::prepare(places, node.as_deref(), scrub_every))
                 .and_then(run_daemon);
@@ -119,6 +120,7 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
                 Ok(()) => Exit::Done.into(),
                 Err(StartupError { exit_code, text }) => {
                     eprintln!("ccdd: {text}");
+                    refusal.keep(&text);
                     exit_code.into()
                 }
             }
@@ -128,6 +130,23 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
             clap_complete::generate(shell, &mut command(), "ccdd", &mut std::io::stdout());
             Exit::Done.into()
         }
+    }
+}
+
+/// Where it is kept why the daemon did not start, for `ccdadm status`.
+struct Refusal(std::path::PathBuf);
+
+impl Refusal {
+    fn new(places: &Places) -> Self {
+        Self(places.refusal_path())
+    }
+
+    /// That it cannot be kept changes nothing of what it says.
+    fn keep(&self, text: &str) {
+        if let Some(folder) = self.0.parent() {
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let _ = ccd_client::files::write_whole(&self.0, format!("{text}\n").as_bytes(), 0o644);
     }
 }
 

@@ -147,6 +147,7 @@ mod tests {
             nodes: Vec::new(),
             devices: Vec::new(),
             external: None,
+            takes_updates: true,
             survives: Vec::new(),
         }
     }

@@ -143,6 +143,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         cluster: init.id(),
         roster: RefCell::new(roster),
         epoch: Cell::default(),
+        servers: Cell::default(),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     };

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -19,14 +19,20 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// A state folder with less room than this is full: history, checkpoints and decision records need more.
 const ROOM_BYTES_MIN: u64 = 4 << 20;
 
+/// A look that takes longer does not end: the file system hangs.
+const LOOK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What was found last.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     seen: Arc<Mutex<Option<Seen>>>,
+    /// When what is in use was last taken from the files: an earlier look says nothing about it.
+    changed: Instant,
 }
 
 #[derive(Clone, Debug)]
 struct Seen {
+    begun: Instant,
     /// Digest of the init database on the disk, or what is wrong with the file.
     init: Result<[u8; 32], String>,
     /// Names of the keys in the file, or what is wrong with it.
@@ -40,7 +46,10 @@ impl Surroundings {
     /// # Errors
     /// When there is no thread for it.
     pub fn watch(places: &Places) -> io::Result<Self> {
-        let surroundings = Self::default();
+        let surroundings = Self {
+            seen: Arc::default(),
+            changed: Instant::now(),
+        };
         let seen = Arc::downgrade(&surroundings.seen);
         let places = places.clone();
         thread::Builder::new()
@@ -49,10 +58,24 @@ impl Surroundings {
         Ok(surroundings)
     }
 
+    /// What is in use has just been taken from the files.
+    pub fn note_change(&mut self) {
+        self.changed = Instant::now();
+    }
+
     /// What differs from what is in use.
     pub fn problems(&self, places: &Places, init_digest: [u8; 32], authkeys: &str) -> Vec<Problem> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(seen) = seen else {
+        let last = seen.as_ref().map_or(self.changed, |seen| seen.begun);
+        if last.elapsed() > LOOK_PATIENCE {
+            let (etc, state) = (places.etc.display(), places.state.display());
+            let text = format!(
+                "the files in {etc} and {state} could not be looked at for {} s: a file system does not answer",
+                LOOK_PATIENCE.as_secs()
+            );
+            return vec![Problem::new(Cause::StateFolder, text).next(format!("ls -l {etc} {state}; dmesg"))];
+        }
+        let Some(seen) = seen.filter(|seen| seen.begun > self.changed) else {
             return Vec::new();
         };
         let (init, key) = (places.init_path(), places.authkey_path());
@@ -65,7 +88,7 @@ impl Surroundings {
                     Cause::InitFile,
                     format!("{init} was edited and is not what is in use: it counts from the next start of ccdd on, on all nodes"),
                 )
-                .next("ccdadm setup --help (edit it on every node alike, then restart ccdd there), or put the file back"),
+                .next("put the file back; or stop ccdd on all nodes, edit it there alike with ccdadm edit-init, and start them again"),
             ),
             Err(why) => problems.push(
                 Problem::new(Cause::InitFile, format!("{why}: ccdd runs with what it read before, and could not start again"))
@@ -96,17 +119,18 @@ impl Surroundings {
 fn look_again_and_again(places: &Places, seen: &Weak<Mutex<Option<Seen>>>) {
     // The loop has ended once nobody else holds it.
     while let Some(seen) = seen.upgrade() {
-        let found = look(places);
+        let found = look(places, Instant::now());
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         drop(seen);
         thread::sleep(INTERVAL);
     }
 }
 
-fn look(places: &Places) -> Seen {
+fn look(places: &Places, begun: Instant) -> Seen {
     let init = read_init(places).map(|init| init.digest());
     let keys = Authkeys::read(places).map(|keys| keys.ids().to_string());
     Seen {
+        begun,
         init: init.map_err(|error| error.to_string()),
         authkeys: keys.map_err(|error| error.to_string()),
         folder: folder_problems(&places.state, &places.branches_dir()),
@@ -195,14 +219,18 @@ mod tests {
             state: folder.path().into(),
             run: folder.path().into(),
         };
-        let surroundings = Surroundings::default();
+        let mut surroundings = Surroundings {
+            seen: Arc::default(),
+            changed: Instant::now(),
+        };
         assert_eq!(
             surroundings.problems(&places, [1; 32], "k1"),
             [],
             "not looked yet"
         );
-        let seen = |init, authkeys| {
+        let seen = |surroundings: &Surroundings, init, authkeys| {
             let seen = Seen {
+                begun: Instant::now(),
                 init,
                 authkeys,
                 folder: Vec::new(),
@@ -211,12 +239,23 @@ mod tests {
             let found = surroundings.problems(&places, [1; 32], "k1");
             found.into_iter().map(|problem| problem.cause).collect::<Vec<_>>()
         };
-        assert_eq!(seen(Ok([1; 32]), Ok("k1".into())), []);
-        assert_eq!(seen(Ok([2; 32]), Ok("k1".into())), [Cause::InitFile]);
+        assert_eq!(seen(&surroundings, Ok([1; 32]), Ok("k1".into())), []);
         assert_eq!(
-            seen(Err("gone".into()), Ok("k2".into())),
+            seen(&surroundings, Ok([2; 32]), Ok("k1".into())),
+            [Cause::InitFile]
+        );
+        assert_eq!(
+            seen(&surroundings, Err("gone".into()), Ok("k2".into())),
             [Cause::InitFile, Cause::AuthkeyFile]
         );
-        assert_eq!(seen(Ok([1; 32]), Err("gone".into())), [Cause::AuthkeyFile]);
+        assert_eq!(
+            seen(&surroundings, Ok([1; 32]), Err("gone".into())),
+            [Cause::AuthkeyFile]
+        );
+        // What was looked at before a change says nothing about what is in use since.
+        surroundings.note_change();
+        assert_eq!(surroundings.problems(&places, [1; 32], "k1"), []);
+        let edited = seen(&surroundings, Ok([2; 32]), Ok("k1".into()));
+        assert_eq!(edited, [Cause::InitFile]);
     }
 }

@@ -51,7 +51,7 @@ fn a_disk_that_one_node_lost_stops_nobody() {
             load.wait_for_more(10);
             table(&pair, node, role, "error");
             pair.nodes[node].wait_until("to be degraded", |report| {
-                report.value()["cluster"]["verdict"] != "all redundant"
+                report.value()["cluster"]["health"] == "degraded"
             });
             load.wait_for_more(20);
             for node in &pair.nodes {

@@ -67,9 +67,9 @@ entries! {
         "It was not written.",
         "ccdadm why; please report it, for the daemon asks for the right one";
     2022, Io,
-        "Two runs of one node claim a device at the same time: a copy of its machine runs, or a second ccdd.",
+        "Two runs of one node claim a device at the same time (a copy of its machine runs, or a second ccdd), or an earlier write of this run landed late.",
         "Nothing was written over the other one's vote.",
-        "find the other one (ccdadm status and ccdadm why name its host), and stop it";
+        "if it comes again: find the other one (ccdadm status and ccdadm why name its host), and stop it";
     2030, CannotCreate,
         "The database is larger than the image areas of the region.",
         "It was not written there.",

@@ -67,6 +67,7 @@ pub fn report() -> StatusReport {
                 })
                 .to_vec(),
             external: None,
+            takes_updates: true,
             survives: nodes
                 .map(|id| (Part::Node(id), true))
                 .into_iter()

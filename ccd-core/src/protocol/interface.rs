@@ -323,6 +323,8 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// The view of an external membership monitor, if one has taken the place of the built-in one.
     pub external: Option<NodeSet>,
+    /// Whether updates are taken here now.
+    pub takes_updates: bool,
     /// What single loss the cluster would survive right now, and go on taking updates.
     pub survives: Vec<(Part, bool)>,
 }

@@ -37,15 +37,6 @@ pub enum Message {
         epoch: Epoch,
         lease: bool,
     },
-    /// Asks for the report that a heartbeat named.
-    ReportAsk,
-    /// What is wrong with the sender: its whole report of this number.
-    Report {
-        run: Incarnation,
-        number: u64,
-        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, PROBLEMS_MAX>")]
-        problems: Vec<Problem>,
-    },
     /// A decided configuration, for a node that does not know it yet.
     Decided(Configuration),
 
@@ -244,6 +235,16 @@ pub enum Message {
         offset: u64,
         #[serde(with = "super::raw")]
         bytes: Vec<u8>,
+    },
+
+    /// Asks for the report that a heartbeat named.
+    ReportAsk,
+    /// What is wrong with the sender: its whole report of this number.
+    Report {
+        run: Incarnation,
+        number: u64,
+        #[serde(deserialize_with = "crate::bounded::at_most::<_, _, PROBLEMS_MAX>")]
+        problems: Vec<Problem>,
     },
 }
 

@@ -36,7 +36,7 @@ use super::voting::lower_bound::LowerBound;
 use super::voting::propose::Proposal;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, Servers};
 use crate::init::Fencing;
 use crate::replica::Host;
 use crate::time::{Date, Time};
@@ -363,6 +363,11 @@ impl Node {
     /// Number of the newest reconfiguration that this node knows to be decided.
     pub fn epoch(&self) -> Epoch {
         self.known.epoch
+    }
+
+    /// Which server has each number by that configuration.
+    pub fn servers(&self) -> Servers {
+        *self.known.servers
     }
 
     /// When [`Event::Timer`] is due.

@@ -348,7 +348,7 @@ impl Daemon {
                 })
             });
         }
-        self.peers.set_epoch(self.node.epoch());
+        self.peers.set_epoch(self.node.epoch(), || self.node.servers());
         self.peers.flush();
         self.strict.go_on(&self.history);
     }
@@ -430,6 +430,7 @@ impl Daemon {
             added,
             servers: init.servers,
         };
+        self.surroundings.note_change();
         self.init = adopted;
         self.peers.keep_only(stays);
         self.listening.keep_only(stays, self.init.ips());

@@ -176,6 +176,7 @@ impl Daemon {
                     keys.ids()
                 );
                 self.peers.set_keys(keys);
+                self.surroundings.note_change();
                 self.listening.revoke();
             }
             Err(error) => {

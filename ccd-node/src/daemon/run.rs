@@ -190,6 +190,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
+    // What the last one was refused for is over; mostly there is none.
+    let _ = std::fs::remove_file(places.refusal_path());
     let inlets = Inlets {
         peers: peers_inlet,
         clients: clients_inlet,

@@ -5,7 +5,7 @@
 use super::roster::Roster;
 use super::version::Versions;
 use ccd_client::files::Authkeys;
-use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId};
+use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId, Servers};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -57,6 +57,8 @@ pub struct Identity {
     pub roster: RefCell<Roster>,
     /// The newest reconfiguration that this node knows to be decided.
     pub epoch: Cell<Epoch>,
+    /// Which server has each number by it.
+    pub servers: Cell<Servers>,
     pub versions: Versions,
     /// From `/etc/ccd/authkey`; replaced when the file is read again.
     pub keys: RefCell<Authkeys>,
@@ -164,7 +166,12 @@ impl Identity {
                     node,
                     dialer,
                     listener,
-                    epoch: self.epoch.get(),
+                    // What only an init database says, which may be an older one, is no decision.
+                    epoch: if self.servers.get().get(node) == listener {
+                        self.epoch.get()
+                    } else {
+                        Epoch::default()
+                    },
                 });
             }
         }

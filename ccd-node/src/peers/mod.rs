@@ -55,7 +55,7 @@ pub use version::{MessageError, Versions};
 use crate::outlet::Bell;
 use ccd_client::files::Authkeys;
 use ccd_client::wire::LinkReport;
-use ccd_core::ids::{Epoch, NodeId, NodeSet, ServerId};
+use ccd_core::ids::{Epoch, NodeId, NodeSet, ServerId, Servers};
 use ccd_core::protocol::Message;
 use link::{Link, Network, Peer};
 use ports::PortTurn;
@@ -273,8 +273,10 @@ impl Peers {
 
     /// Connections are made anew if this reconfiguration is a later one. The old ones are used until the new ones are
     /// proven, so nothing waits.
-    pub fn set_epoch(&self, epoch: Epoch) {
-        self.calling.identity.epoch.set(epoch);
+    pub fn set_epoch(&self, epoch: Epoch, servers: impl FnOnce() -> Servers) {
+        if self.calling.identity.epoch.replace(epoch) != epoch {
+            self.calling.identity.servers.set(servers());
+        }
         if self.calling.epoch.replace(epoch) != epoch {
             self.wake(|_| {});
         }

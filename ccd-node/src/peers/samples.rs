@@ -35,6 +35,7 @@ pub fn identity(me: u8, keys: Authkeys) -> Identity {
         cluster: ClusterId([7; 16]),
         roster: roster([node(0), node(1)].into_iter().collect(), 8),
         epoch: Cell::default(),
+        servers: Cell::default(),
         versions: Versions::OURS,
         keys: RefCell::new(keys),
     }

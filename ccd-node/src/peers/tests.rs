@@ -5,7 +5,7 @@ use super::*;
 use crate::door::Door;
 use crate::outlet::{self, Bell};
 use ccd_client::wire::LinkState;
-use ccd_core::ids::Position;
+use ccd_core::ids::{Position, Servers};
 use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -232,7 +232,7 @@ fn connections_are_made_anew_at_every_reconfiguration_and_nothing_is_lost_or_ove
         until(|| pair.links_up() == 1).await;
         let mut sent = 0;
         for epoch in 1..=10 {
-            pair.peers.set_epoch(Epoch(epoch));
+            pair.peers.set_epoch(Epoch(epoch), Servers::default);
             // Sent on the old one, while the new one is made, and on the new one.
             while pair.connection().map(|connection| connection.epoch) != Some(Epoch(epoch)) {
                 assert_eq!(pair.links_up(), 1, "nothing to send on");
@@ -272,7 +272,7 @@ fn what_goes_out_in_the_moment_of_the_change_arrives_in_order() {
         };
         for sent in 1..=total {
             if sent % 200 == 0 {
-                pair.peers.set_epoch(Epoch(sent));
+                pair.peers.set_epoch(Epoch(sent), Servers::default);
             }
             pair.send(&number(sent));
             yield_now().await;
@@ -393,14 +393,14 @@ fn a_pretended_later_release_and_this_one_exchange_messages() {
         let keys = || Authkeys::of(key(9));
         let later = Identity {
             versions: Versions {
-                oldest: Version(1),
-                newest: Version(2),
+                oldest: Versions::OURS.oldest,
+                newest: Version(Versions::OURS.newest.0 + 1),
             },
             ..identity(0, keys())
         };
         let mut pair = pair_of(later, identity(1, keys()));
         until(|| pair.links_up() == 1).await;
-        assert_eq!(pair.connection().unwrap().version, 1);
+        assert_eq!(pair.connection().unwrap().version, Versions::OURS.newest.0);
         pair.send(&number(4));
         assert!(pair.next().await == number(4));
     });

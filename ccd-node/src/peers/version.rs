@@ -19,10 +19,10 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Of this release.
+    /// Of this release. Version 1 had other heartbeats and configurations, and no reports.
     pub const OURS: Self = Self {
-        oldest: Version(1),
-        newest: Version(1),
+        oldest: Version(2),
+        newest: Version(2),
     };
 
     /// The highest version that both speak.

@@ -1,6 +1,7 @@
 //! `ccdadm status`: what this node is and sees, and which single loss the cluster would survive now.
 //!
 //! ```text
+//! status/absent.rs         why no daemon answers
 //! status/first_line.rs     the cause, what works meanwhile, what to run next
 //! status/names.rs          names of nodes in the place of numbers
 //! status/document.rs       as JSON
@@ -11,6 +12,7 @@
 //! status/watch.rs          --watch: asks again and again, on a terminal or not
 //! ```
 
+mod absent;
 mod document;
 mod first_line;
 #[cfg(test)]
@@ -86,7 +88,8 @@ impl Status {
             return watch::run(common, self.interval, terminal);
         }
         let doing = "show the status";
-        let client = common.attach(PROGRAM, doing)?;
+        let explained = |stop| absent::explained(&common.places, stop);
+        let client = common.attach(PROGRAM, doing).map_err(explained)?;
         let report = client.status().doing(doing)?;
         let health = report.status.health();
         if terminal.json {

@@ -27,7 +27,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// The warning that stays for as long as quorum is waived.
-pub(in crate::protocol) const WAIVED: &str = "QUORUM IS OFF: nodes that lose each other both go on, and the updates of one side are lost; ccdadm quorum on";
+pub(in crate::protocol) const WAIVED: &str =
+    "QUORUM IS OFF: nodes that lose each other both go on, and the updates of one side are lost";
 
 impl Node {
     /// Whether this node may promise `node` to take part in no configuration without it, if both know the same one: among
@@ -312,7 +313,7 @@ impl Node {
     /// Said whenever a configuration opens without the rule.
     pub(in crate::protocol) fn warn_of_waived_quorum(&mut self) {
         if self.known.quorum == Quorum::Waived {
-            self.record(DecisionKind::Alarm, String::from(WAIVED));
+            self.record(DecisionKind::Alarm, format!("{WAIVED}; ccdadm quorum on"));
         }
     }
 

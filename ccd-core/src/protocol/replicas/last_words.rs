@@ -63,7 +63,8 @@ impl Node {
             return;
         }
         let able = |role: &crate::ids::DeviceRole| {
-            self.replica(Replica::Device(*role)).usable() && self.registered_on(*role)
+            let view = self.replica(Replica::Device(*role));
+            view.usable() && !view.looks_first && self.registered_on(*role)
         };
         let roles: alloc::vec::Vec<_> = self.device_roles().into_iter().filter(able).collect();
         if roles.is_empty() {

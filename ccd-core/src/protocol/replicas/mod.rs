@@ -209,7 +209,7 @@ impl Node {
         }
         view.beat_in_flight = true;
         let begun = self.now;
-        let looks_first = core::mem::take(&mut self.replica_mut(replica).looks_first);
+        let looks_first = self.replica(replica).looks_first;
         if looks_first || !self.writes_heartbeats(role) && !self.marks_area(role) {
             // It can still read what the others write.
             self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
@@ -256,6 +256,7 @@ impl Node {
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;
+            view.looks_first &= result.is_err() || !matches!(purpose, Purpose::Survey { .. });
             if result.is_ok() {
                 view.looked_at = Some(begun);
                 // What stands still is seen now.

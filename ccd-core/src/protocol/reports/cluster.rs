@@ -47,8 +47,17 @@ impl Node {
     fn waits_text(&self) -> String {
         if self.valid_but_closed() || self.closed_for_long() {
             self.no_quorum_text()
+        } else if self.serving.is_some()
+            && let Some(text) = self.shut_out_text()
+        {
+            text
         } else if self.serving.is_some() && !self.sealed() {
             "the lease of this node has run out".to_string()
+        } else if self.waiting.0.is_empty() {
+            format!(
+                "the successor of epoch {} is being decided or opened",
+                self.known.epoch
+            )
         } else {
             self.waiting.0.clone()
         }
@@ -66,7 +75,7 @@ impl Node {
         Some(if facts.alive_apart {
             of(
                 Cause::NetworkCut,
-                "the network between us is cut: it is alive, and nothing is heard of it, or it hears nothing",
+                "the network between it and another node is cut: it is alive, and is not heard, or does not hear",
             )
         } else if !facts.linked {
             of(
@@ -74,7 +83,11 @@ impl Node {
                 "nothing is heard of it, so what it can use is not known",
             )
         } else if !facts.willing {
-            of(Cause::Left, "it left by request").next("ccdctl join")
+            return Some(
+                Problem::new(Cause::Left, "left by request, and takes part in nothing")
+                    .on(node)
+                    .next("ccdctl join"),
+            );
         } else if let Some(trouble) = facts.trouble {
             of(Cause::NodeOut, &format!("it {}", CopyTrouble::name(trouble)))
         } else if facts.slow {

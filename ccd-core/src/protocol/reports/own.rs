@@ -59,7 +59,8 @@ impl Node {
         if let Some(text) = self.small_text(role) {
             return Some(of(Cause::TooSmall, text));
         }
-        let is_kept_off = view.usable() && !self.registered_on(role);
+        // Who does not serve waits to be let in again, or has left: that is said.
+        let is_kept_off = view.usable() && self.is_open() && !self.registered_on(role);
         is_kept_off.then(|| {
             let text = format!("not registered on the {role} ({path}), so nothing can be written there");
             of(Cause::Fenced, text).next(format!("ccd-disk fence status {path}").to_string())

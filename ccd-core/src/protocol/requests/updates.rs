@@ -514,7 +514,8 @@ impl Node {
         let mut due: Vec<(Origin, RequestId, bool)> = Vec::new();
         let mut any_lapsed = false;
         for (id, pending) in &mut self.requests.updates {
-            let begun = pending.begun;
+            // Nothing is left open of a dry run.
+            let begun = pending.begun && !pending.is_dry_run();
             pending.origins.retain(|waiter| {
                 let over = now >= waiter.deadline || hopeless && !begun;
                 let lapsed = now >= waiter.lapses;

@@ -169,4 +169,48 @@ pub const SITUATIONS: &[Situation] = &[
             stage.connect(BETA, SECONDARY);
         }),
     },
+    Situation {
+        name: "A device in use is cleared",
+        cause: |stage| stage.path(ALPHA, SECONDARY).replace(),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "cleared, or put back",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "cleared, or put back",
+                "queries and updates work",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "One node is away, and then a device fails",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            stage.path(ALPHA, SECONDARY).fail();
+            stage.alpha().wait_for("serving solo");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: the secondary",
+                "cannot be used",
+                "would stop with the loss of alpha",
+            ],
+        ),
+        beta: seen(69, &["CCD-1101", "ccdd does not run"]),
+        cure: Some(|stage| {
+            stage.path(ALPHA, SECONDARY).repair();
+            stage.node_mut(BETA).start();
+        }),
+    },
 ];

@@ -144,4 +144,78 @@ pub const SITUATIONS: &[Situation] = &[
             fs::set_permissions(&stage.beta().places().state, mode).expect("the folder is ours");
         }),
     },
+    Situation {
+        name: "One node is started with another init database",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            let path = stage.beta().places().init_path();
+            let text = fs::read_to_string(&path).expect("setup wrote it");
+            fs::write(&path, text.replace("lease_ms:1000", "lease_ms:1100")).expect("the folder is ours");
+            stage.node_mut(BETA).start();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: beta is there, and there is no connection",
+                "init",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "on beta: alpha is there, and there is no connection",
+                "init",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "The authkey of one node was changed, and not reloaded",
+        cause: |stage| stage.give_another_key(BETA),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "authkey holds",
+                "is in use",
+                "next, on beta: systemctl reload ccdd",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "authkey holds",
+                "is in use",
+                "next: systemctl reload ccdd",
+            ],
+        ),
+        cure: Some(|stage| {
+            let [from, to] = [ALPHA, BETA].map(|node| stage.nodes[node].places().authkey_path());
+            fs::remove_file(&to).expect("it is there");
+            fs::copy(from, to).expect("the folder is ours");
+        }),
+    },
+    Situation {
+        name: "One node does not start, for its init database is damaged",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            fs::write(stage.beta().places().init_path(), "CLUSTER:test\n").expect("the folder is ours");
+            stage.beta().run_daemon().expect(100);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: without beta: nothing is heard of it",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            69,
+            &["CCD-1101", "ccdd does not run, and cannot start", "init.ccd"],
+        ),
+        cure: None,
+    },
 ];

@@ -17,7 +17,11 @@ fn text(situations: &[&Situation]) -> String {
     for situation in situations {
         write!(text, "\n## {}\n\n", situation.name).expect("it is memory");
         for (node, seen) in [("alpha", &situation.alpha), ("beta", &situation.beta)] {
-            let words: Vec<String> = seen.words.iter().map(|word| format!("`{word}`")).collect();
+            let words: Vec<String> = seen
+                .words
+                .iter()
+                .map(|word| format!("`{}`", word.replace("/proc/self/cwd/", "/dev/ccd/prod/")))
+                .collect();
             writeln!(
                 text,
                 "- on {node}, exit code {}: {}",

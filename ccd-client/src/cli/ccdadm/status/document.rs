@@ -1,5 +1,6 @@
 //! The status as JSON: what `docs/json.md` promises.
 
+use super::names::with_names;
 use super::registrations::{Registration, registrations};
 use super::{
     device_path, device_state, external_view, first_line, link_state, node_name, node_state, part_name, work,
@@ -49,11 +50,11 @@ pub(in crate::cli::ccdadm) fn document(report: &StatusReport) -> Value {
                 "registered": device.registered,
                 "keys": registrations(report, device).iter().map(Registration::to_json).collect::<Vec<_>>(),
                 "in_sync": device.in_sync,
-                "error": device.error,
+                "error": device.error.as_ref().map(|error| with_names(report, error)),
                 "elsewhere": device.elsewhere.iter().map(|seen| json!({
                     "node": node_name(report, seen.node),
                     "usable": seen.usable,
-                    "error": seen.error,
+                    "error": seen.error.as_ref().map(|error| with_names(report, error)),
                 })).collect::<Vec<_>>(),
             })
         })
@@ -70,7 +71,8 @@ pub(in crate::cli::ccdadm) fn document(report: &StatusReport) -> Value {
             "state": status.state.name(),
             "health": status.health().name(),
             "first_line": format!("{}{}", first.verdict, first.rest),
-            "verdict": status.verdict,
+            "verdict": with_names(report, &status.verdict),
+            "takes_updates": status.takes_updates,
             "mode": mode,
             "owner": configuration.and_then(|configuration| configuration.owner()).map(|node| node_name(report, node)),
             "epoch": configuration.map_or(0, |configuration| configuration.epoch.0),

@@ -73,6 +73,7 @@ fn what_works(report: &StatusReport) -> Option<String> {
     match (status.health(), status.state) {
         (Health::Redundant, _) => None,
         (Health::Degraded, ServingState::Closed) => Some("queries work, updates do not".to_owned()),
+        (Health::Degraded, _) if !status.takes_updates => Some("queries work, updates wait".to_owned()),
         (Health::Degraded, _) => {
             let lost = status.survives.iter().filter(|(_, survives)| !survives);
             let lost: Vec<String> = lost.map(|(part, _)| named(report, *part)).collect();
@@ -92,7 +93,7 @@ fn what_works(report: &StatusReport) -> Option<String> {
                 .filter(|node| node.serving && node.id != status.me);
             let names: Vec<String> = serving.map(|node| node_name(report, node.id)).collect();
             Some(if names.is_empty() {
-                "no update is taken here; `ccdadm query --stale` answers from the local copy".to_owned()
+                "no update is taken here; `ccdadm query --stale` answers from the local copy, if that was read".to_owned()
             } else {
                 format!("{} serves, and answers queries and updates", names.join(", "))
             })

@@ -83,6 +83,7 @@ pub fn whole(nodes: u8, devices: bool) -> StatusReport {
                 })
                 .collect(),
             external: None,
+            takes_updates: true,
             survives: ids.iter().map(|id| (Part::Node(*id), true)).collect(),
         },
         node_names: ids

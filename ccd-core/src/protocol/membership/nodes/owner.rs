@@ -83,7 +83,8 @@ impl Node {
     /// A peer has refused this run's connection, and says which server has the number by its newest configuration.
     pub(in crate::protocol) fn on_disowned(&mut self, by: NodeId, epoch: Epoch, server: ServerId) {
         let is_credible = epoch <= Epoch::MAX && self.settings.nodes.contains(by);
-        if is_credible && self.own_server().differs_from(server) {
+        let is_newest = self.claimed_by.is_none_or(|known| known.epoch <= epoch);
+        if is_credible && is_newest && self.own_server().differs_from(server) {
             self.claimed_by = Some(Claimed { by, epoch, server });
             self.forget_disproved_claim();
             self.look = true;
@@ -119,8 +120,8 @@ impl Node {
         }
         let claimed = self.disowned_by()?;
         Some(format!(
-            "this server (id {own}) was removed from the cluster, says node {}: by its configuration of epoch {} the number {me} belongs to \
-             the server with id {}; {next}",
+            "this server (id {own}) was removed from the cluster, says node {}: by epoch {} the number {me} belongs to the server with id {}; \
+             look at `ccdadm status` there, and stop ccdd here if that is right",
             claimed.by, claimed.epoch, claimed.server
         ))
     }
@@ -142,7 +143,10 @@ impl Node {
         } else if self.waiting.0 != text {
             self.record(DecisionKind::Nodes, text.clone());
         }
-        self.waiting = (text, self.now);
+        // Since when it waits tells whether a request has to wait for its time-out.
+        if self.waiting.0 != text {
+            self.waiting = (text, self.now);
+        }
     }
 
     /// A message to a run that has no number: it may only learn that it has one. Others are told what was decided.

@@ -1,0 +1,146 @@
+//! Why no daemon answers: what it said when it did not start, or what is wrong with what it starts from.
+
+use crate::cli::failure::Stop;
+use crate::files::{Authkeys, read_init, this_node};
+use crate::messages;
+use crate::places::Places;
+use std::fs;
+use std::path::Path;
+
+/// The failure to reach the daemon, with its cause as far as it can be found without one. Others are left as they are.
+pub(super) fn explained(places: &Places, stop: Stop) -> Stop {
+    match stop {
+        Stop::Failed(mut failure) if failure.message.id == messages::DAEMON_NOT_REACHABLE.id => {
+            let Cause { why, action } = cause(places);
+            failure.why = format!("{why} ({})", failure.why);
+            failure.action = Some(action);
+            Stop::Failed(failure)
+        }
+        other => other,
+    }
+}
+
+struct Cause {
+    why: String,
+    action: String,
+}
+
+fn cause(places: &Places) -> Cause {
+    let (etc, state) = (places.etc.display(), places.state.display());
+    if let Some(process) = holder(&places.state) {
+        return Cause {
+            why: format!(
+                "ccdd runs (process {process}), and its socket in {} is gone or another's",
+                places.run.display()
+            ),
+            action: "systemctl restart ccdd".to_owned(),
+        };
+    }
+    let files = read_init(places)
+        .and_then(|init| this_node(places, &init, None).map(|_| ()))
+        .and_then(|()| Authkeys::read(places).map(|_| ()));
+    if let Err(error) = files {
+        return Cause {
+            why: format!("ccdd does not run, and cannot start: {error}"),
+            action: format!("{}, then systemctl start ccdd", error.message().action),
+        };
+    }
+    if let Some(refusal) = refusal(places) {
+        return Cause {
+            why: format!("ccdd does not run; it refused to start: {refusal}"),
+            action: "do what it says, then systemctl start ccdd; journalctl -u ccdd shows the whole log"
+                .to_owned(),
+        };
+    }
+    if !places.state.is_dir() {
+        return Cause {
+            why: format!("ccdd does not run, and never has: {etc} is set up, and there is no {state}"),
+            action: "systemctl start ccdd".to_owned(),
+        };
+    }
+    Cause {
+        why: "ccdd does not run".to_owned(),
+        action: "systemctl start ccdd; journalctl -u ccdd says why it ended".to_owned(),
+    }
+}
+
+/// What the last daemon that did not start said.
+fn refusal(places: &Places) -> Option<String> {
+    let text = fs::read_to_string(places.refusal_path()).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The process that has the state folder, if it still runs. Its lock is not tried: a daemon that starts just then would find it taken.
+fn holder(state: &Path) -> Option<String> {
+    let process = fs::read_to_string(state.join("lock")).ok()?;
+    let process = process.trim();
+    let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+    let name = is_number.then(|| fs::read_to_string(format!("/proc/{process}/comm")))?;
+    (name.ok()?.trim() == "ccdd").then(|| process.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::failure::Failure;
+
+    fn said(places: &Places) -> (String, String) {
+        let stop = Stop::new(
+            &messages::DAEMON_NOT_REACHABLE,
+            "show the status",
+            "the socket: refused",
+        );
+        match explained(places, stop) {
+            Stop::Failed(failure) => {
+                let Failure { why, action, .. } = *failure;
+                (why, action.expect("one is given"))
+            }
+            Stop::ClosedPipe => panic!("it failed"),
+        }
+    }
+
+    #[test]
+    fn what_keeps_the_daemon_from_running_is_said_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = |name: &str| folder.path().join(name);
+        let places = Places {
+            etc: place("etc"),
+            state: place("state"),
+            run: place("run"),
+        };
+        for name in ["etc", "run"] {
+            fs::create_dir(place(name)).expect("the folder is ours");
+        }
+        let (why, action) = said(&places);
+        assert!(why.contains("cannot start") && why.contains("init.ccd"), "{why}");
+        assert!(action.contains("systemctl start ccdd"), "{action}");
+        let init = "CLUSTER:prod:00112233445566778899aabbccddeeff\nNODE:0:alpha\nADDRESS:alpha:10.0.0.1:\n";
+        fs::write(places.init_path(), init).expect("the folder is ours");
+        let (why, _) = said(&places);
+        assert!(why.contains("/node"), "{why}");
+        fs::write(places.node_path(), "alpha\n").expect("the folder is ours");
+        let (why, _) = said(&places);
+        assert!(why.contains("authkey"), "{why}");
+        let key = places.authkey_path();
+        fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").expect("the folder is ours");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+        fs::set_permissions(&key, mode).expect("it is ours");
+        let (why, _) = said(&places);
+        assert!(why.contains("never has"), "{why}");
+        fs::create_dir(&places.state).expect("the folder is ours");
+        assert!(
+            said(&places).0.starts_with("ccdd does not run ("),
+            "{}",
+            said(&places).0
+        );
+        fs::write(places.refusal_path(), "cannot listen on 10.0.0.1\n").expect("the folder is ours");
+        let (why, _) = said(&places);
+        assert!(
+            why.contains("it refused to start: cannot listen on 10.0.0.1"),
+            "{why}"
+        );
+        // Whoever has the number now is no ccdd.
+        fs::write(places.state.join("lock"), format!("{}\n", std::process::id())).expect("it is ours");
+        assert!(said(&places).0.contains("refused to start"));
+    }
+}
