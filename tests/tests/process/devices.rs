@@ -243,7 +243,7 @@ const LONE_STARTS: &[LoneStart] = &[
         solo: None,
         starts: ALPHA,
         with: &[PRIMARY, SECONDARY],
-        missing: Some("node 1"),
+        missing: Some("beta"),
     },
     LoneStart {
         title: "solo, owner with the primary",

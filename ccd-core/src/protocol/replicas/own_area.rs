@@ -333,13 +333,12 @@ impl Node {
         ballot: BallotBlock,
         purpose: Purpose,
     ) {
-        let (me, replica) = (self.me(), Replica::Device(role));
+        let replica = Replica::Device(role);
         let view = self.replica_mut(replica);
         let over = if view.claims_in_flight > 0 {
             view.last_claim.clone()
         } else {
-            let own = view.survey.areas.iter().find(|area| area.node == me);
-            own.and_then(|area| area.ballot.clone())
+            view.own_ballot.clone()
         };
         view.claims_in_flight = view.claims_in_flight.saturating_add(1);
         view.last_claim = Some(ballot.clone());

@@ -25,6 +25,8 @@ impl Node {
             self.learn(configuration);
             self.leave_area_alone();
         }
+        let own = survey.areas.iter().find(|area| area.node == self.settings.me);
+        self.replica_mut(replica).own_ballot = own.and_then(|area| area.ballot.clone());
         for area in &survey.areas {
             if let Some(configuration) = &area.configuration
                 && replica != Replica::Local

@@ -66,6 +66,8 @@ pub(in crate::protocol) struct ReplicaView {
     pub(super) checkpoint_in_flight: bool,
     /// Claims under way, and the last of them.
     pub(super) claims_in_flight: usize,
+    /// This node's newest ballot block there, as it was last read.
+    pub own_ballot: Option<BallotBlock>,
     pub(super) last_claim: Option<BallotBlock>,
     /// It is being brought nearer to what is committed: a device that is to come back, or the local copy of a solo owner.
     pub prewrite_in_flight: bool,
@@ -111,6 +113,7 @@ impl ReplicaView {
             beat_sequence: 0,
             checkpoint_in_flight: false,
             claims_in_flight: 0,
+            own_ballot: None,
             last_claim: None,
             prewrite_in_flight: false,
         }

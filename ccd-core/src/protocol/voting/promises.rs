@@ -131,11 +131,8 @@ impl Node {
         &self,
         instance: Epoch,
     ) -> Option<(Ballot, Configuration)> {
-        let me = self.me();
         (self.replicas.iter())
-            .flat_map(|(_, view)| view.survey.areas.iter())
-            .filter(|area| area.node == me)
-            .filter_map(|area| area.ballot.as_ref())
+            .filter_map(|(_, view)| view.own_ballot.as_ref())
             .filter(|block| block.instance == instance)
             .filter_map(|block| block.accepted.clone())
             .chain(self.accepted_in(instance))
