@@ -178,16 +178,20 @@ impl<T> Fair<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const fn of(uid: u32) -> Owner {
-        Owner {
+impl Owner {
+    /// Whom tests call by number: 0 is trusted.
+    pub const fn of(uid: u32) -> Self {
+        Self {
             uid,
             is_trusted: uid == 0,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
     fn names(queue: &mut Fair<&'static str>, cost: u64) -> Vec<&'static str> {
         let mut names = Vec::new();
@@ -227,7 +231,7 @@ mod tests {
         for (what, pushed, expected) in table {
             let mut queue = Fair::default();
             for (uid, name) in pushed {
-                queue.push(of(*uid), *name);
+                queue.push(Owner::of(*uid), *name);
             }
             assert_eq!(names(&mut queue, 10), expected, "{what}");
         }
@@ -237,8 +241,8 @@ mod tests {
     fn a_user_whose_items_cost_more_is_served_less_often() {
         let mut queue = Fair::default();
         for _ in 0..100 {
-            queue.push(of(1), 1);
-            queue.push(of(2), 2);
+            queue.push(Owner::of(1), 1);
+            queue.push(Owner::of(2), 2);
         }
         let mut served = [0; 3];
         for _ in 0..55 {
@@ -253,7 +257,7 @@ mod tests {
     fn who_comes_late_or_back_has_no_credit_from_before() {
         let mut queue = Fair::default();
         for name in ["a", "b", "c", "d"] {
-            queue.push(of(1), name);
+            queue.push(Owner::of(1), name);
         }
         for _ in 0..2 {
             let (owner, _) = queue.pop().expect("there are four");
@@ -261,7 +265,7 @@ mod tests {
         }
         // It had spent nothing while the other spent 2,000.
         for name in ["x", "y", "z"] {
-            queue.push(of(2), name);
+            queue.push(Owner::of(2), name);
         }
         let next = names(&mut queue, 1_000);
         assert_eq!(next.len(), 5);
@@ -272,21 +276,27 @@ mod tests {
     #[test]
     fn what_is_left_of_an_item_comes_before_the_others_of_its_user_and_one_that_may_not_waits() {
         let mut queue = Fair::default();
-        queue.push(of(1), "a");
-        queue.push(of(1), "b");
-        queue.push(of(2), "c");
+        queue.push(Owner::of(1), "a");
+        queue.push(Owner::of(1), "b");
+        queue.push(Owner::of(2), "c");
         let (owner, item) = queue.pop().expect("there are three");
         queue.spend(owner, 10);
         queue.push_first(owner, item);
-        assert_eq!(queue.pop_if(|owner, _| owner.uid != 2), Some((of(1), "a")));
-        assert_eq!(queue.pop_if(|_, item| *item == "b"), Some((of(1), "b")));
+        assert_eq!(queue.pop_if(|owner, _| owner.uid != 2), Some((Owner::of(1), "a")));
+        assert_eq!(queue.pop_if(|_, item| *item == "b"), Some((Owner::of(1), "b")));
         assert_eq!(queue.pop_if(|owner, _| owner.uid == 9), None);
         assert_eq!(queue.pop_trusted(), None);
-        queue.push(of(0), "first");
-        queue.push(of(0), "second");
-        assert_eq!(queue.pop_if(|_, item| *item == "second"), Some((of(0), "second")));
-        assert_eq!(queue.pop_if(|owner, _| !owner.is_trusted), Some((of(2), "c")));
-        assert_eq!(queue.pop_trusted(), Some((of(0), "first")));
+        queue.push(Owner::of(0), "first");
+        queue.push(Owner::of(0), "second");
+        assert_eq!(
+            queue.pop_if(|_, item| *item == "second"),
+            Some((Owner::of(0), "second"))
+        );
+        assert_eq!(
+            queue.pop_if(|owner, _| !owner.is_trusted),
+            Some((Owner::of(2), "c"))
+        );
+        assert_eq!(queue.pop_trusted(), Some((Owner::of(0), "first")));
         assert_eq!(queue.pop(), None);
     }
 
@@ -294,15 +304,15 @@ mod tests {
     fn nothing_stays_of_those_who_have_gone() {
         let mut queue = Fair::default();
         for uid in 1..1_000 {
-            queue.push(of(uid), uid);
+            queue.push(Owner::of(uid), uid);
         }
-        queue.push(of(0), 0);
+        queue.push(Owner::of(0), 0);
         queue.forget(|uid| *uid != 7);
-        assert_eq!(queue.pop(), Some((of(7), 7)));
+        assert_eq!(queue.pop(), Some((Owner::of(7), 7)));
         assert_eq!(queue.pop(), None);
-        queue.spend(of(7), 1);
+        queue.spend(Owner::of(7), 1);
         for uid in 1..10_000 {
-            queue.push(of(uid), uid);
+            queue.push(Owner::of(uid), uid);
             let (owner, _) = queue.pop().expect("one was pushed");
             queue.spend(owner, 1);
         }
@@ -310,7 +320,7 @@ mod tests {
         assert!(remembered <= AWAY_MAX + 2, "{remembered} are remembered");
         // Those who cost much do not stay longer.
         for uid in 10_000..20_000 {
-            queue.push(of(uid), uid);
+            queue.push(Owner::of(uid), uid);
             let (owner, _) = queue.pop().expect("one was pushed");
             queue.spend(owner, CREDIT_NANOS);
         }
@@ -321,7 +331,7 @@ mod tests {
     fn a_user_that_asks_for_one_item_at_a_time_is_charged_for_each_of_them() {
         let mut queue = Fair::default();
         let mut serve = |asks: &[u32], cost_of_1: u64| {
-            asks.iter().for_each(|uid| queue.push(of(*uid), ()));
+            asks.iter().for_each(|uid| queue.push(Owner::of(*uid), ()));
             let (owner, ()) = queue.pop().expect("somebody asks");
             queue.spend(owner, if owner.uid == 1 { cost_of_1 } else { 100_000 });
             owner.uid
@@ -342,7 +352,7 @@ mod tests {
         // Whoever is away for long saves nothing up.
         let mut queue = Fair::default();
         let mut serve = |asks: &[u32]| {
-            asks.iter().for_each(|uid| queue.push(of(*uid), ()));
+            asks.iter().for_each(|uid| queue.push(Owner::of(*uid), ()));
             let (owner, ()) = queue.pop().expect("somebody asks");
             queue.spend(owner, 1_000_000);
             owner.uid
@@ -364,17 +374,17 @@ mod tests {
     fn where_root_has_another_place_it_does_not_keep_others_waiting() {
         let mut queue = Fair::default();
         for name in ["r1", "r2", "r3"] {
-            queue.push(of(0), name);
+            queue.push(Owner::of(0), name);
         }
-        queue.push(of(1), "a");
-        queue.push(of(2), "b");
+        queue.push(Owner::of(1), "a");
+        queue.push(Owner::of(2), "b");
         let mut order = Vec::new();
         while let Some((owner, name)) = queue.pop_others_first() {
             queue.spend(owner, 10);
             order.push(name);
             // There is always one more of root's.
             if order.len() < 4 {
-                queue.push(of(0), "r");
+                queue.push(Owner::of(0), "r");
             }
         }
         assert_eq!(order[..3], ["a", "b", "r1"]);
@@ -386,7 +396,7 @@ mod tests {
         fn every_item_comes_once_and_in_order(pushed in prop::collection::vec((0_u32..5, 1_u64..50), 0..200)) {
             let mut queue = Fair::default();
             for (index, (uid, cost)) in pushed.iter().enumerate() {
-                queue.push(of(*uid), (index, *cost));
+                queue.push(Owner::of(*uid), (index, *cost));
             }
             let mut last = BTreeMap::new();
             let mut spent = BTreeMap::<u32, u64>::new();

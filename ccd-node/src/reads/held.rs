@@ -79,46 +79,45 @@ impl HeldReplies {
 mod tests {
     use super::*;
 
-    const fn of(uid: u32) -> Owner {
-        Owner {
-            uid,
-            is_trusted: uid == 0,
-        }
-    }
-
     const MIB: usize = 1 << 20;
 
     #[test]
     fn one_user_that_holds_much_makes_no_other_fail_and_has_room_when_it_is_alone() {
         let held = HeldReplies::default();
         for token in 1..=4 {
-            assert!(held.hold(of(1), ClientToken(token), 64 * MIB), "it is alone");
+            assert!(
+                held.hold(Owner::of(1), ClientToken(token), 64 * MIB),
+                "it is alone"
+            );
         }
-        assert!(held.hold(of(1), ClientToken(5), 600 * MIB), "one of any length");
-        assert!(!held.hold(of(1), ClientToken(6), 10 * MIB));
-        held.release(of(1), ClientToken(6));
+        assert!(
+            held.hold(Owner::of(1), ClientToken(5), 600 * MIB),
+            "one of any length"
+        );
+        assert!(!held.hold(Owner::of(1), ClientToken(6), 10 * MIB));
+        held.release(Owner::of(1), ClientToken(6));
         // Another one grows up to its share.
         for mib in 1..=128 {
-            assert!(held.hold(of(2), ClientToken(10), mib * MIB), "{mib}");
+            assert!(held.hold(Owner::of(2), ClientToken(10), mib * MIB), "{mib}");
         }
-        assert!(!held.hold(of(2), ClientToken(10), 129 * MIB));
+        assert!(!held.hold(Owner::of(2), ClientToken(10), 129 * MIB));
         // And the first has to give up what is beyond its own.
-        assert!(!held.hold(of(1), ClientToken(1), 64 * MIB));
-        held.release(of(1), ClientToken(1));
-        held.release(of(1), ClientToken(2));
-        assert!(held.hold(of(1), ClientToken(3), 64 * MIB));
+        assert!(!held.hold(Owner::of(1), ClientToken(1), 64 * MIB));
+        held.release(Owner::of(1), ClientToken(1));
+        held.release(Owner::of(1), ClientToken(2));
+        assert!(held.hold(Owner::of(1), ClientToken(3), 64 * MIB));
         assert!(
-            held.hold(of(0), ClientToken(20), 4096 * MIB),
+            held.hold(Owner::of(0), ClientToken(20), 4096 * MIB),
             "root's are not counted"
         );
-        held.release(of(0), ClientToken(20));
-        held.release(of(1), ClientToken(5));
+        held.release(Owner::of(0), ClientToken(20));
+        held.release(Owner::of(1), ClientToken(5));
         assert!(
-            held.hold(of(2), ClientToken(10), 700 * MIB),
+            held.hold(Owner::of(2), ClientToken(10), 700 * MIB),
             "now this is the one"
         );
         for (uid, token) in [(1, 3), (1, 4), (2, 10)] {
-            held.release(of(uid), ClientToken(token));
+            held.release(Owner::of(uid), ClientToken(token));
         }
         assert!(held.is_empty(), "{held:?}");
     }
@@ -131,10 +130,10 @@ mod tests {
         for mib in 1..100 {
             for uid in 1..=users {
                 let client = ClientToken(u64::from(uid));
-                if held.hold(of(uid), client, mib * MIB) {
+                if held.hold(Owner::of(uid), client, mib * MIB) {
                     had.insert(uid, mib);
                 } else {
-                    held.release(of(uid), client);
+                    held.release(Owner::of(uid), client);
                 }
             }
         }
