@@ -2,28 +2,13 @@
 
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, Epoch, NodeId, ServerId};
-use ccd_core::init::NodeEdit;
 use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::{is_done, refused};
+use ccd_tests::sim::asks::{addition, is_done, refused, removal};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::LEASE;
 
 const PAIR: Shape = Shape { nodes: 2, devices: 2 };
-
-fn addition(server: usize) -> RequestBody {
-    RequestBody::ChangeNodes(NodeEdit::Add {
-        number: None,
-        name: format!("node{server}"),
-        addresses: vec![format!("10.0.0.{}", server + 1).parse().unwrap()],
-    })
-}
-
-fn removal(server: usize) -> RequestBody {
-    RequestBody::ChangeNodes(NodeEdit::Remove {
-        node: format!("node{server}"),
-    })
-}
 
 fn alarms_of(cluster: &Cluster, server: usize, text: &str) -> usize {
     let alarms = cluster.decisions(server, DecisionKind::Alarm);

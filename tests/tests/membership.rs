@@ -4,7 +4,7 @@ use ccd_core::client::{Refusal, RequestBody};
 use ccd_core::ids::{NodeId, ServerId};
 use ccd_core::init::NodeEdit;
 use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::{AskEnd, is_done, refused};
+use ccd_tests::sim::asks::{AskEnd, addition, is_done, refused, removal};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, TIMEOUT, set};
 use ccd_tests::sim::world::LEASE;
@@ -20,20 +20,6 @@ fn three_and_a_spare() -> Cluster {
     let mut cluster = Cluster::serving_with_spares(THREE, 1);
     cluster.add(A, "first").unwrap();
     cluster
-}
-
-fn addition(server: usize) -> RequestBody {
-    RequestBody::ChangeNodes(NodeEdit::Add {
-        number: None,
-        name: format!("node{server}"),
-        addresses: vec![format!("10.0.0.{}", server + 1).parse().unwrap()],
-    })
-}
-
-fn removal(server: usize) -> RequestBody {
-    RequestBody::ChangeNodes(NodeEdit::Remove {
-        node: format!("node{server}"),
-    })
 }
 
 /// These and no others are the nodes, all serve, and one that writes is read by all.

@@ -2,10 +2,12 @@
 
 use super::happening::Happening;
 use super::history::Instant;
+use super::inits::name;
 use super::ledger::Place;
 use super::moment::Moment;
 use super::world::World;
 use ccd_core::client::{Answer, ClientToken, Reply, Request, RequestBody};
+use ccd_core::init::NodeEdit;
 use ccd_core::protocol::Event;
 use ccd_core::time::Date;
 use core::time::Duration;
@@ -40,6 +42,20 @@ pub enum AskEnd {
     Reply(Reply),
     /// The connection broke, or the client lost patience with a process that stands still.
     Lost,
+}
+
+/// Adds this server to the cluster, with the next free number.
+pub fn addition(server: usize) -> RequestBody {
+    RequestBody::ChangeNodes(NodeEdit::Add {
+        number: None,
+        name: name(server),
+        addresses: vec![format!("10.0.0.{}", server + 1).parse().expect("an address")],
+    })
+}
+
+/// Takes this server out of the cluster.
+pub fn removal(server: usize) -> RequestBody {
+    RequestBody::ChangeNodes(NodeEdit::Remove { node: name(server) })
 }
 
 /// What was asked for was done.
