@@ -58,6 +58,8 @@ pub enum Cause {
     DeviceUnusable,
     /// The device was made anew, cleared or put back.
     DeviceForgot,
+    /// Somebody else has written to the device, or its name leads nowhere.
+    DeviceDamaged,
     /// The device, or the local copy, is too small for the database.
     TooSmall,
     /// Reservations keep the node off a device.

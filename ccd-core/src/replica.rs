@@ -117,6 +117,9 @@ pub struct Survey {
     pub areas: Vec<AreaSurvey>,
     /// Bytes of the largest image that the region has room for.
     pub image_bytes_max: u64,
+    /// What is wrong with the region outside of these blocks, although it can be used: a phrase that follows its name. Not looked at
+    /// (`None`) by `Append`'s claim check.
+    pub damage: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -61,6 +61,8 @@ pub enum RegionError {
         first: NodeId,
         last: NodeId,
     },
+    #[error("CCD-2017 {device} is not the region any more that was opened: {what}; see `ccd-disk show`")]
+    Overwritten { device: String, what: String },
     #[error("CCD-2014 {device} was made by a later version ({what}); use that version")]
     TooNew { device: String, what: SuperblockError },
     #[error(
@@ -151,6 +153,7 @@ impl RegionError {
             | Self::TooNew { .. }
             | Self::TooOld { .. }
             | Self::Shrunk { .. }
+            | Self::Overwritten { .. }
             | Self::NoBranches { .. } => ReplicaErrorKind::Foreign,
             Self::Damaged { .. } | Self::NotNext { .. } | Self::VotedElsewhere { .. } => {
                 ReplicaErrorKind::Damaged

@@ -406,6 +406,15 @@ fn a_claim_is_not_written_over_a_vote_that_another_run_of_the_node_has_cast_sinc
     // Once it knows of it.
     let answer = one.execute(claim(ballot(3, 7), Some(ballot(2, 8)))).unwrap();
     assert_eq!(shown(answer), Some(ballot(3, 7)));
+    // Nor by one that it knows of, if that takes something back.
+    let earlier = BallotBlock {
+        instance: Epoch(3),
+        ..ballot(9, 8)
+    };
+    for back in [ballot(2, 8), earlier] {
+        let error = other.execute(claim(back, Some(ballot(3, 7)))).unwrap_err();
+        assert!(error.text.contains("CCD-2022"), "{error}");
+    }
     let mut third = open(&device, 0);
     assert_eq!(
         shown(third.execute(ReplicaOp::Survey).unwrap()),

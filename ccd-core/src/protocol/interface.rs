@@ -410,7 +410,7 @@ pub struct DeviceStatus {
     pub role: DeviceRole,
     /// Operations on it succeed.
     pub usable: bool,
-    /// It is part of the configuration: votes, and in solo mode holds every update.
+    /// It is part of the configuration: votes, and in solo mode holds every update; and no damage is known.
     pub in_sync: bool,
     /// The last error, if it is not usable.
     pub error: Option<String>,

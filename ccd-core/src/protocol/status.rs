@@ -155,12 +155,14 @@ impl Node {
             in_sync: self.known.devices.contains(role)
                 && !self.known.is_genesis()
                 && !self.is_found_made_anew(role)
+                && view.damage.is_none()
                 && self.device_fits(role),
             error: (view.error().map(ToString::to_string))
                 .or_else(|| {
                     self.is_found_made_anew(role)
                         .then(|| self.made_anew_text_of(role))
                 })
+                .or_else(|| self.damage_text(role))
                 .or_else(|| self.small_text(role)),
             reservation: self.fences.get(&role).and_then(|fence| fence.seen.clone()),
             registered: self.registered_on(role),

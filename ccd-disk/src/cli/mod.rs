@@ -194,7 +194,9 @@ impl From<RegionError> for Failure {
             | RegionError::TooNew { .. }
             | RegionError::TooOld { .. }
             | RegionError::NoBranches { .. } => exit::BAD_DATA,
-            RegionError::Shrunk { .. } | RegionError::Damaged { .. } => exit::INTEGRITY,
+            RegionError::Shrunk { .. } | RegionError::Damaged { .. } | RegionError::Overwritten { .. } => {
+                exit::INTEGRITY
+            }
             RegionError::NotNext { .. } => exit::STALE,
             RegionError::ImageTooLarge { .. }
             | RegionError::RecordTooLarge { .. }

@@ -69,6 +69,22 @@ pub trait Blocks: Send + fmt::Debug {
         self.zero_at(offset, len_bytes)
     }
 
+    /// The size of the device now: it may have changed since it was opened.
+    ///
+    /// # Errors
+    /// When the device does not say.
+    fn len_bytes_now(&mut self) -> io::Result<u64> {
+        Ok(self.len_bytes())
+    }
+
+    /// What is wrong with the name of the device, by which it would be opened anew; `None`: it leads here, or the device has none.
+    ///
+    /// # Errors
+    /// `StaleNetworkFileHandle` when it leads to another device.
+    fn look_at_place(&mut self) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
     /// What to call the device in messages.
     fn name(&self) -> String;
 

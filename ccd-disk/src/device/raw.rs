@@ -4,10 +4,10 @@
 //! "succeeds"), and so that a read sees what another machine wrote. Exclusive when opened for writing.
 
 use super::{BLOCK_BYTES, Blocks, Buffer, RingTarget};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,6 +211,24 @@ impl Blocks for RawDevice {
         }
     }
 
+    fn len_bytes_now(&mut self) -> io::Result<u64> {
+        len_bytes(&self.file)
+    }
+
+    fn look_at_place(&mut self) -> io::Result<Option<String>> {
+        let named = match std::fs::metadata(&self.path) {
+            Ok(named) => named,
+            Err(error) => return Ok(Some(format!("its name leads nowhere ({error})"))),
+        };
+        if place_of(&named) == place_of(&self.file.metadata()?) {
+            return Ok(None);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StaleNetworkFileHandle,
+            "its name leads to another device than the one that was opened",
+        ))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -329,6 +347,14 @@ fn lock(file: &File, access: Access) -> io::Result<()> {
         )),
         failed => Err(failed),
     }
+}
+
+/// What is the same for two names of one device, or of one file.
+fn place_of(metadata: &Metadata) -> (u64, u64) {
+    if metadata.file_type().is_block_device() {
+        return (metadata.rdev(), 0);
+    }
+    (metadata.dev(), metadata.ino())
 }
 
 /// The size of a file or block device (whose metadata says zero).

@@ -69,6 +69,24 @@ impl Handle {
         self.blocks.len_bytes() / BLOCK_BYTES as u64
     }
 
+    /// The size of the device now.
+    pub fn len_bytes_now(&mut self) -> Result<u64, RegionError> {
+        let found = self.blocks.len_bytes_now();
+        found.map_err(|source| RegionError::io("ask for the size of", self.blocks.name(), source))
+    }
+
+    /// What is wrong with the device's name.
+    pub fn look_at_place(&mut self) -> Result<Option<String>, RegionError> {
+        let found = self.blocks.look_at_place();
+        found.map_err(|source| match source.kind() {
+            io::ErrorKind::StaleNetworkFileHandle => RegionError::Overwritten {
+                device: self.blocks.name(),
+                what: source.to_string(),
+            },
+            _ => RegionError::io("look at the name of", self.blocks.name(), source),
+        })
+    }
+
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.is_some()
     }

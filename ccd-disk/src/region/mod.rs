@@ -7,6 +7,7 @@
 //! label.rs      the two superblocks: which to believe
 //! mkfs.rs       makes a region
 //! survey.rs     control blocks: heartbeats, ballots, configurations
+//! look.rs       what nobody comes across in a region that is in use: superblocks, size, name, blocks in turn
 //! slots.rs      what the checkpoint slots hold: images, and the segments that continue them
 //! recovery.rs   what an area holds after a crash: a slot, and the journal after it
 //! replay.rs     from its bytes to a database and records
@@ -27,6 +28,7 @@ mod choice;
 mod filling;
 pub mod handle;
 pub mod label;
+mod look;
 pub mod mkfs;
 pub mod own;
 mod packing;
@@ -53,6 +55,7 @@ use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
 use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use handle::Handle;
 use label::Label;
+use look::Looks;
 use own::OwnArea;
 use recovery::RecoveredArea;
 use staging::ImagePart;
@@ -76,6 +79,7 @@ pub struct Region {
     notes: Vec<String>,
     turns: Turns,
     own_ballot: Option<BallotBlock>,
+    looks: Looks,
     /// Read when first needed.
     own: Option<OwnArea>,
     /// Nobody has ever written to its own area, as whoever made it says.
@@ -131,6 +135,7 @@ impl Region {
             notes,
             turns: own.turns,
             own_ballot: own.ballot,
+            looks: Looks::new(),
             own: None,
             is_untouched: false,
             claims_blocks: Buffer::zeroed(0),
@@ -215,7 +220,7 @@ impl Region {
                 self.survey()?
             }
             ReplicaOp::Claim { ballot, over } => {
-                self.look_for_own_ballot(over.as_deref())?;
+                self.look_for_own_ballot(over.as_deref(), &ballot)?;
                 return self.execute(ReplicaOp::WriteBallot { ballot });
             }
             ReplicaOp::WriteHeartbeat { heartbeat } => {
@@ -349,16 +354,26 @@ impl Region {
     }
 
     fn survey(&mut self) -> Result<ReplicaAnswer, RegionError> {
-        Ok(ReplicaAnswer::Survey(survey::survey(
-            &mut self.handle,
-            &self.superblock,
-        )?))
+        // Nobody else uses the file of a local copy.
+        if self.superblock.identity.replica != Replica::Local {
+            self.looks.on_survey(&mut self.handle, &self.superblock)?;
+        }
+        let mut survey = survey::survey(&mut self.handle, &self.superblock)?;
+        survey.damage = self.looks.text();
+        Ok(ReplicaAnswer::Survey(survey))
     }
 
-    /// Whether this node's newest ballot block is the one that the caller knows of; the next is then written over the older one.
-    fn look_for_own_ballot(&mut self, known: Option<&BallotBlock>) -> Result<(), RegionError> {
+    /// Whether this node's newest ballot block is the one that the caller knows of, and takes nothing back; the next is then written over
+    /// the older one.
+    fn look_for_own_ballot(
+        &mut self,
+        known: Option<&BallotBlock>,
+        next: &BallotBlock,
+    ) -> Result<(), RegionError> {
         let own = survey::read_one(&mut self.handle, &self.superblock, self.node)?;
-        if own.ballot.as_ref() != known {
+        let order = |block: &BallotBlock| (block.instance, block.promised);
+        let goes_back = known.is_some_and(|known| order(known) > order(next));
+        if own.ballot.as_ref() != known || goes_back {
             return Err(RegionError::VotedElsewhere {
                 device: self.handle.name(),
             });

@@ -178,6 +178,7 @@ pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, Re
         region: superblock.identity.region,
         areas: areas.into_iter().map(AreaControl::into_survey).collect(),
         image_bytes_max: superblock.geometry.image_bytes_max(),
+        damage: None,
     })
 }
 
@@ -256,6 +257,7 @@ impl ClaimCheck {
             region: self.region,
             areas: self.areas,
             image_bytes_max: self.image_bytes_max,
+            damage: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A failed device is this long for the kernel: nothing beyond the first superblock can be read or written.
@@ -106,6 +107,31 @@ impl LoopDevice {
         zero(&mut file, self.len_bytes);
         file.sync_all().expect("it can be written");
         self.repair();
+    }
+
+    /// Somebody else writes this byte to so many bytes from there on.
+    pub fn scribble(&self, byte: u8, from_bytes: u64, len_bytes: u64) {
+        let file = File::options()
+            .write(true)
+            .open(&self.file_path)
+            .expect("it is there");
+        let len = usize::try_from(len_bytes).expect("it fits memory");
+        file.write_all_at(&vec![byte; len], from_bytes)
+            .expect("it can be written");
+        file.sync_all().expect("it can be written");
+    }
+
+    /// What these bytes are.
+    pub fn content(&self, from_bytes: u64, len_bytes: u64) -> Vec<u8> {
+        let file = File::open(&self.file_path).expect("it is there");
+        let mut bytes = vec![0; usize::try_from(len_bytes).expect("it fits memory")];
+        file.read_exact_at(&mut bytes, from_bytes)
+            .expect("it can be read");
+        bytes
+    }
+
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
     }
 
     fn limit(&self, bytes: u64) {

@@ -257,6 +257,10 @@ impl Node {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;
             view.looks_first &= result.is_err() || !matches!(purpose, Purpose::Survey { .. });
+            if let Ok(ReplicaAnswer::Survey(survey)) = &result {
+                self.note_region_damage(replica, survey.damage.as_deref());
+            }
+            let view = self.replica_mut(replica);
             if result.is_ok() {
                 view.looked_at = Some(begun);
                 // What stands still is seen now.
@@ -380,6 +384,7 @@ impl Node {
         view.own = None;
         view.image_instead = false;
         view.clean_beat = None;
+        view.damage = None;
         view.loaded = false;
         // A device that is away is opened again and again: said once, until the reason changes.
         let is_news = view.recorded.as_ref() != Some(&error.text);

@@ -35,6 +35,8 @@ pub(in crate::protocol) struct ReplicaView {
     /// What this run had written there was gone: somebody cleared the device, or put it back to an earlier state. What it voted for is
     /// gone, too.
     pub was_overwritten: bool,
+    /// What is wrong with it although it can be used, as its last survey says.
+    pub(in crate::protocol) damage: Option<String>,
     /// Local copy: its content has been read.
     pub loaded: bool,
     /// The durable position of this node's own area; `None` while it is not known.
@@ -96,6 +98,7 @@ impl ReplicaView {
             own_area: OwnArea::default(),
             is_new: false,
             was_overwritten: false,
+            damage: None,
             loaded: false,
             own: None,
             writes_in_flight: 0,

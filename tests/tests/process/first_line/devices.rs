@@ -3,6 +3,11 @@
 use super::{Situation, seen};
 use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
 
+const BLOCK: u64 = 4096;
+
+/// Behind the control blocks of two areas.
+const DATA_AT: u64 = (256 + 32) * BLOCK;
+
 pub const SITUATIONS: &[Situation] = &[
     Situation {
         name: "A device fails for both nodes",
@@ -212,5 +217,130 @@ pub const SITUATIONS: &[Situation] = &[
             stage.path(ALPHA, SECONDARY).repair();
             stage.node_mut(BETA).start();
         }),
+    },
+    Situation {
+        name: "Somebody else writes into a device in use",
+        cause: |stage| {
+            let disk = stage.path(ALPHA, SECONDARY);
+            disk.scribble(0x5A, DATA_AT, disk.len_bytes() - DATA_AT - (2 << 20));
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary (/proc/self/cwd/secondary) is damaged",
+                "holds what ccd did not write",
+                "queries and updates work",
+                "ccd-disk check /proc/self/cwd/secondary",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary (/proc/self/cwd/secondary) is damaged",
+                "holds what ccd did not write",
+                "queries and updates work",
+                "ccd-disk check /proc/self/cwd/secondary",
+            ],
+        ),
+        cure: Some(|stage| {
+            let disk = stage.path(ALPHA, SECONDARY);
+            disk.scribble(0, DATA_AT, disk.len_bytes() - DATA_AT - (2 << 20));
+        }),
+    },
+    Situation {
+        name: "The first superblock of a device in use is overwritten",
+        cause: |stage| stage.path(ALPHA, PRIMARY).scribble(0x5A, 0, BLOCK),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the primary (/proc/self/cwd/primary) is damaged: its first superblock is gone",
+                "queries and updates work",
+                "ccd-disk check /proc/self/cwd/primary",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the primary (/proc/self/cwd/primary) is damaged: its first superblock is gone",
+                "queries and updates work",
+                "ccd-disk check /proc/self/cwd/primary",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "Both superblocks of a device in use are overwritten",
+        cause: |stage| {
+            let disk = stage.path(ALPHA, PRIMARY);
+            disk.scribble(0x5A, 0, BLOCK);
+            disk.scribble(0x5A, disk.len_bytes() - BLOCK, BLOCK);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the primary (/proc/self/cwd/primary) cannot be used",
+                "is no region",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the primary (/proc/self/cwd/primary) cannot be used",
+                "is no region",
+                "queries and updates work",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "The name of a device in use is gone on one node",
+        cause: |stage| stage.disconnect(BETA, SECONDARY),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the secondary (/proc/self/cwd/secondary) is damaged",
+                "its name leads nowhere",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the secondary (/proc/self/cwd/secondary) is damaged",
+                "its name leads nowhere",
+                "queries and updates work",
+            ],
+        ),
+        cure: Some(|stage| stage.connect(BETA, SECONDARY)),
+    },
+    Situation {
+        name: "The name of a device in use comes to lead to another disk on one node",
+        cause: |stage| stage.exchange(BETA, SECONDARY),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "not the same disk",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded",
+                "the secondary",
+                "not the same disk",
+                "queries and updates work",
+            ],
+        ),
+        cure: None,
     },
 ];

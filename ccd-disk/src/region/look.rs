@@ -1,0 +1,240 @@
+//! What nobody comes across in a region that is in use: its superblocks, its size, the device under its path, and blocks that are read
+//! only after a restart. Every few surveys some of that is looked at, so that what was overwritten is known while the copies
+//! elsewhere are still whole.
+//!
+//! A block that a power cut left half-written is no finding: such a block begins with zeros or with a header. What begins otherwise, or
+//! belongs to another region or place, was written by somebody else.
+
+use super::handle::Handle;
+use crate::device::{BLOCK_BYTES, is_zero};
+use crate::error::RegionError;
+use crate::format::geometry::{Geometry, Slot};
+use crate::format::header::{self, BlockFault};
+use crate::format::superblock::{Superblock, SuperblockError};
+use ccd_core::ids::NodeId;
+use std::ops::Range;
+
+/// Surveys from one look to the next: a device is surveyed at least once a second.
+const SURVEYS_BETWEEN: u32 = 8;
+
+/// Blocks that one look reads, besides the superblocks and those that were found bad before.
+const BLOCKS: u64 = 8;
+
+/// Bad blocks that are remembered, and looked at again each time.
+const BAD_MAX: usize = 8;
+
+/// A disk of the smallest sector size writes so many bytes whole.
+const SECTOR_BYTES: usize = 512;
+
+/// What the looks at one region have shown.
+#[derive(Debug)]
+pub(super) struct Looks {
+    /// Since the last look.
+    surveys: u32,
+    /// Counts the blocks that were looked at.
+    turn: u64,
+    bad: Vec<Bad>,
+    superblocks: Vec<String>,
+    /// The name no longer leads to the device.
+    place: Option<String>,
+}
+
+#[derive(Debug)]
+struct Bad {
+    block: u64,
+    part: Part,
+    what: &'static str,
+}
+
+/// A part of an area, which is read as a whole at a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    node: NodeId,
+    name: &'static str,
+    blocks: Range<u64>,
+}
+
+impl Looks {
+    /// Of a region that has just been opened: its first survey looks.
+    pub fn new() -> Self {
+        Self {
+            surveys: SURVEYS_BETWEEN,
+            turn: 0,
+            bad: Vec::new(),
+            superblocks: Vec::new(),
+            place: None,
+        }
+    }
+
+    /// A survey is being made; every eighth looks.
+    ///
+    /// # Errors
+    /// The region is not the one that was opened any more: both superblocks are gone or another region's, the device is shorter than
+    /// the region, or its name leads to another device.
+    pub fn on_survey(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
+        self.surveys += 1;
+        if self.surveys >= SURVEYS_BETWEEN {
+            self.surveys = 0;
+            self.look(handle, superblock)?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
+        self.place = handle.look_at_place()?;
+        let needed_bytes = superblock.geometry.blocks * BLOCK_BYTES as u64;
+        let got_bytes = handle.len_bytes_now()?;
+        if got_bytes < needed_bytes {
+            return Err(RegionError::Shrunk {
+                device: handle.name(),
+                recorded_bytes: needed_bytes,
+                got_bytes,
+            });
+        }
+        self.look_at_superblocks(handle, superblock)?;
+        self.bad
+            .retain_mut(|bad| match fault(handle, superblock, bad.block) {
+                Some(what) => {
+                    bad.what = what;
+                    true
+                }
+                None => false,
+            });
+        let parts = parts(&superblock.geometry);
+        for _ in 0..BLOCKS.min(parts.len() as u64) {
+            let Some((part, block)) = next(&parts, self.turn) else {
+                break;
+            };
+            self.turn += 1;
+            if self.bad.len() < BAD_MAX
+                && self.bad.iter().all(|bad| bad.block != block)
+                && let Some(what) = fault(handle, superblock, block)
+            {
+                let part = part.clone();
+                self.bad.push(Bad { block, part, what });
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_superblocks(&mut self, handle: &mut Handle, known: &Superblock) -> Result<(), RegionError> {
+        let mut read = |which: &str, number: u64| {
+            let found = match handle.read(number, 1) {
+                Ok(block) => Superblock::decode(block.block(0), number),
+                Err(_) => Err(SuperblockError::Block(BlockFault::Unreadable)),
+            };
+            match found {
+                Ok(found) if found == *known => Ok(()),
+                Ok(_) => Err(format!("its {which} superblock is another region's")),
+                Err(fault) => Err(format!("its {which} superblock is gone ({fault})")),
+            }
+        };
+        let found = [read("first", 0), read("last", known.geometry.last_block())];
+        self.superblocks = found.into_iter().filter_map(Result::err).collect();
+        if let [first, last] = &self.superblocks[..] {
+            return Err(RegionError::Overwritten {
+                device: handle.name(),
+                what: format!("{first}, {last}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the region although it can be used, as a phrase that follows the device's name; `None`: nothing that was seen.
+    pub fn text(&self) -> Option<String> {
+        let mut found: Vec<String> = self.place.iter().chain(&self.superblocks).cloned().collect();
+        if let Some(bad) = self.bad.first() {
+            let others = match self.bad.len() {
+                1 => String::new(),
+                BAD_MAX => "; others are, too".to_owned(),
+                count => format!("; {} others are, too", count - 1),
+            };
+            let Part { node, name, .. } = &bad.part;
+            found.push(format!(
+                "block {} ({name} of node {node}) {}{others}",
+                bad.block, bad.what
+            ));
+        }
+        (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+/// Everything but superblocks and control blocks, which each survey reads.
+fn parts(geometry: &Geometry) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for node in geometry.nodes() {
+        let (a, b) = (geometry.slot(node, Slot::A), geometry.slot(node, Slot::B));
+        let journal = geometry.journal(node);
+        let end = journal + u64::from(geometry.journal_blocks);
+        for (name, blocks) in [
+            ("checkpoint", a..b),
+            ("checkpoint", b..journal),
+            ("journal", journal..end),
+        ] {
+            parts.push(Part { node, name, blocks });
+        }
+    }
+    parts
+}
+
+/// The block of this turn: of one part after the other, and within a part far from those of the turns before, so that a stretch of
+/// it is met about as soon as its share of the part says.
+fn next(parts: &[Part], turn: u64) -> Option<(&Part, u64)> {
+    /// 2^64 divided by the golden ratio: the multiples of that ratio are spread evenly, however many they are.
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let count = parts.len() as u64;
+    let part = parts.get(usize::try_from(turn.checked_rem(count)?).ok()?)?;
+    let share = (turn / count).wrapping_mul(GOLDEN);
+    let len = part.blocks.end - part.blocks.start;
+    let at = (u128::from(share) * u128::from(len)) >> 64;
+    Some((part, part.blocks.start + at as u64))
+}
+
+/// What shows that somebody else wrote this block, or that it cannot be read.
+fn fault(handle: &mut Handle, superblock: &Superblock, number: u64) -> Option<&'static str> {
+    let Ok(buffer) = handle.read(number, 1) else {
+        return Some("cannot be read");
+    };
+    let block = buffer.block(0);
+    match header::unseal(block, &superblock.identity, number) {
+        Err(BlockFault::NoMagic) if !is_zero(&block[..SECTOR_BYTES]) => Some("holds what ccd did not write"),
+        Err(BlockFault::Foreign) => Some("holds a block of another region"),
+        Err(BlockFault::Misplaced(_)) => Some("holds a block of another place"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_has_its_turn_and_a_stretch_is_met_soon() {
+        let geometry = Geometry::new(60_000, NodeId::FIRST, 2, 8192, 2048).unwrap();
+        let parts = parts(&geometry);
+        assert_eq!(parts.len(), 6);
+        assert!(
+            parts
+                .windows(2)
+                .all(|two| two[0].blocks.end == two[1].blocks.start)
+        );
+        let begin = geometry.control_all() + geometry.control_all_blocks();
+        assert_eq!(parts[0].blocks.start, begin);
+        // A twentieth of a part, wherever it is, is met within fifty turns of that part: a minute and a half at a look a second and
+        // eight blocks a look.
+        for part in &parts {
+            let len = part.blocks.end - part.blocks.start;
+            let of_part = |turn| next(&parts, turn).filter(|(found, _)| *found == part);
+            let mut met: Vec<u64> = (0..300).filter_map(of_part).map(|(_, block)| block).collect();
+            met.extend([part.blocks.start, part.blocks.end]);
+            met.sort_unstable();
+            assert_eq!(met.len(), 52);
+            let widest = met.windows(2).map(|two| two[1] - two[0]).max();
+            assert!(
+                widest.is_some_and(|widest| widest <= len / 20),
+                "{widest:?} of {len}"
+            );
+        }
+        assert_eq!(next(&[], 7), None);
+    }
+}
