@@ -162,6 +162,10 @@ const FOUND: &[(u64, &str)] = &[
         21_500_000_637,
         "with reservations: the last node of a cluster waited for a removed one that had fenced it",
     ),
+    (
+        30_000_013_117,
+        "with reservations: a copy of a server wrote an earlier vote over the one of the run that had decided",
+    ),
 ];
 
 /// The same for groups.

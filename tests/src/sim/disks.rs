@@ -4,8 +4,10 @@ use super::drive::{Drive, Job, Taken, UnderWay};
 use super::durable;
 use super::happening::Happening;
 use super::server::{DiskStep, Stage, replica, slot};
+use super::unsound::Unsound;
 use super::voters::Voter;
 use super::world::{Ghost, Sabotage, World};
+use ccd_core::configuration::BallotBlock;
 use ccd_core::ids::Replica;
 use ccd_core::protocol::Ticket;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
@@ -178,15 +180,12 @@ impl World {
         self.step_after(index, rest, DiskStep { slot, serial, stage });
     }
 
-    fn witness_landing(
-        &mut self,
-        index: usize,
-        slot: usize,
-        ballot: Option<ccd_core::configuration::BallotBlock>,
-    ) {
+    fn witness_landing(&mut self, index: usize, slot: usize, ballot: Option<BallotBlock>) {
         if let Some(ballot) = ballot {
             let voter = Voter::by(self.node_id(index), replica(slot));
             let result = self.voters.on_ballot(voter, &ballot);
+            self.judge(result);
+            let result = self.invariant_a_vote_stands_beside_what_it_succeeds(index, slot, &ballot);
             self.judge(result);
         }
         let loaded = match self.servers[index]
@@ -209,6 +208,36 @@ impl World {
         let result = self.ledger.invariant_equal_stamp_equal_content(&database);
         self.judge(result);
         self.note_durable(Voter::by(self.node_id(index), replica(slot)), database.position());
+    }
+
+    /// A vote on a device takes the place of the votes that decided the configuration before: so that one stands there by then.
+    fn invariant_a_vote_stands_beside_what_it_succeeds(
+        &mut self,
+        index: usize,
+        slot: usize,
+        ballot: &BallotBlock,
+    ) -> Result<(), Unsound> {
+        let under_way = (self.servers[index].drive(slot)).and_then(|drive| drive.under_way.as_ref());
+        let Some(Ok(ReplicaAnswer::Survey(survey))) = under_way.and_then(|job| job.result.as_ref()) else {
+            return Ok(());
+        };
+        let shown = survey.areas.iter().filter_map(|area| area.configuration.as_ref());
+        let newest = shown
+            .map(|configuration| configuration.epoch)
+            .max()
+            .unwrap_or_default();
+        if slot == 0 || newest >= ballot.instance {
+            return Ok(());
+        }
+        let text = format!(
+            "n{index} votes on the successor of epoch {} on the {}, which shows epoch {newest}",
+            ballot.instance,
+            replica(slot)
+        );
+        Err(Unsound::new(
+            "invariant_a_vote_stands_beside_what_it_succeeds",
+            text,
+        ))
     }
 
     fn finish_op(&mut self, index: usize, slot: usize, serial: u64) {

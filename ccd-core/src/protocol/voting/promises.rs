@@ -82,10 +82,25 @@ impl Node {
         let (now, fences) = (self.now, !self.fences.is_empty());
         let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
         let shut_out = self.shut_out_text().filter(|_| self.serving.is_some());
+        let voted = self.replica(Replica::Device(role)).own_ballot.clone();
         let Some(proposal) = self.current(attempt) else {
             return;
         };
         if !proposal.claims.contains(role) {
+            return;
+        }
+        // Another run of this node has gone further: what it voted for may have been decided, and would be taken back here.
+        let goes_back = voted.filter(|voted| {
+            (voted.instance, voted.promised) > (proposal.instance, proposal.ballot) && result.is_ok()
+        });
+        if let Some(BallotBlock {
+            instance, promised, ..
+        }) = goes_back
+        {
+            let round = promised.round;
+            self.abandon(&format!(
+                "on the {role}, another run of this node votes on a later epoch, or in a later round (epoch {instance}, round {round})"
+            ));
             return;
         }
         proposal.claims = proposal.claims.without(role);
@@ -101,6 +116,7 @@ impl Node {
             Ok(()) if votes => {
                 let replica = Replica::Device(role);
                 proposal.replicas_asked.insert(replica);
+                self.show_what_was_decided(role);
                 self.claim_with(role, ballot, Purpose::Promise(attempt));
             }
             Ok(()) if proposal.forced => {
@@ -123,6 +139,23 @@ impl Node {
         }
         if !self.fences.is_empty() {
             self.claim_next();
+        }
+    }
+
+    /// A vote on the successor of a configuration takes the place of the votes that decided that one. So it must stand on the device
+    /// before: whoever sees the later vote could not go on without it.
+    fn show_what_was_decided(&mut self, role: DeviceRole) {
+        let replica = Replica::Device(role);
+        let survey = &self.replica(replica).survey;
+        let shown = survey.areas.iter().filter_map(|area| area.configuration.as_ref());
+        let newest = shown.map(|configuration| configuration.epoch).max();
+        if !self.known.is_genesis() && newest < Some(self.known.epoch) {
+            let configuration = self.known.clone();
+            self.ask(
+                replica,
+                ReplicaOp::WriteConfiguration { configuration },
+                Purpose::Unattended,
+            );
         }
     }
 
