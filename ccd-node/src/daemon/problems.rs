@@ -2,7 +2,6 @@
 
 use super::Daemon;
 use ccd_client::wire::{LinkReport, LinkState};
-use ccd_core::ids::NodeId;
 use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::Event;
 
@@ -27,35 +26,102 @@ impl Daemon {
         let narrow = self.peers.narrow();
         let narrow = narrow.iter().filter_map(|found| self.packets_text(found));
         found.extend(narrow.map(|text| Problem::new(Cause::Packets, text)));
-        found.extend(self.link_problems());
-        found
-    }
-
-    fn link_problems(&self) -> Vec<Problem> {
         let links = self.peers.report();
         let others = self.init.nodes().iter().filter(|node| node.id != self.me);
-        let of = |id: NodeId| links.iter().filter(move |link| link.node == id);
-        let mut found = Vec::new();
-        for node in others {
-            let is_up = of(node.id).any(|link| link.state == LinkState::Up);
-            if let Some(refused) = of(node.id).find(|link| link.refused && !is_up) {
-                let text = format!(
-                    "{} is there, and there is no connection: {}",
-                    node.name, refused.trouble
-                );
-                found.push(Problem::new(Cause::Refused, text));
-                continue;
-            }
-            let is_down = |link: &&LinkReport| link.state != LinkState::Up && !link.trouble.is_empty();
-            for link in of(node.id).filter(|_| is_up).filter(is_down) {
-                // Why, differs from try to try: that is in the table of links.
-                let text = format!(
-                    "one of the networks to {} does not work: nothing comes from {}; another one works",
-                    node.name, link.address
-                );
-                found.push(Problem::new(Cause::LinkDown, text).next(format!("ping {}", link.address.ip())));
-            }
-        }
+        found.extend(others.flat_map(|node| {
+            let of_node = links.iter().filter(|link| link.node == node.id).cloned();
+            link_problems(&node.name, &of_node.collect::<Vec<_>>())
+        }));
         found
+    }
+}
+
+/// What is wrong with the connections to one node. A network counts as broken as soon as nothing comes over it, also while its
+/// connection still stands; before the first attempt has ended, nothing is known of it.
+fn link_problems(name: &str, links: &[LinkReport]) -> Vec<Problem> {
+    let is_up = links.iter().any(|link| link.state == LinkState::Up);
+    if !is_up {
+        let refused = links.iter().find(|link| link.refused);
+        let text =
+            refused.map(|link| format!("{name} is there, and there is no connection: {}", link.trouble));
+        return text
+            .map(|text| Problem::new(Cause::Refused, text))
+            .into_iter()
+            .collect();
+    }
+    let is_broken = |link: &&LinkReport| match link.state {
+        LinkState::Up => false,
+        LinkState::Silent => true,
+        LinkState::Down => !link.trouble.is_empty(),
+    };
+    let broken = links.iter().filter(is_broken);
+    // Why, differs from try to try: that is in the table of links.
+    let problem = |link: &LinkReport| {
+        let text = format!(
+            "one of the networks to {name} does not work: nothing comes from {}; another one works",
+            link.address
+        );
+        Problem::new(Cause::LinkDown, text).next(format!("ping {}", link.address.ip()))
+    };
+    broken.map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ccd_core::ids::NodeId;
+
+    fn link(state: LinkState, trouble: &str) -> LinkReport {
+        LinkReport {
+            node: NodeId::new(1).unwrap(),
+            address: "10.0.0.2:5640".parse().unwrap(),
+            state,
+            preferred: false,
+            connection: None,
+            trouble: trouble.to_owned(),
+            refused: false,
+        }
+    }
+
+    fn causes(links: &[LinkReport]) -> Vec<Cause> {
+        let found = link_problems("beta", links);
+        found.iter().map(|problem| problem.cause).collect()
+    }
+
+    #[test]
+    fn a_network_is_broken_as_soon_as_nothing_comes_over_it() {
+        let up = link(LinkState::Up, "");
+        let second = |state, trouble| causes(&[up.clone(), link(state, trouble)]);
+        assert_eq!(second(LinkState::Up, ""), []);
+        assert_eq!(
+            second(LinkState::Silent, ""),
+            [Cause::LinkDown],
+            "its connection stands"
+        );
+        assert_eq!(second(LinkState::Silent, "no answer"), [Cause::LinkDown]);
+        assert_eq!(second(LinkState::Down, "no answer"), [Cause::LinkDown]);
+        assert_eq!(
+            second(LinkState::Down, ""),
+            [],
+            "it is being tried for the first time"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_while_there_is_no_connection() {
+        let refusing = LinkReport {
+            refused: true,
+            ..link(LinkState::Down, "the authkey differs")
+        };
+        assert_eq!(
+            causes(&[refusing.clone(), link(LinkState::Silent, "")]),
+            [Cause::Refused]
+        );
+        assert_eq!(causes(&[refusing, link(LinkState::Up, "")]), [Cause::LinkDown]);
+        assert_eq!(
+            causes(&[link(LinkState::Down, "no answer")]),
+            [],
+            "the node is silent: the state machine says so"
+        );
     }
 }

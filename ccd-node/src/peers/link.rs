@@ -167,6 +167,10 @@ impl Peer {
             let is_this = slot.borrow().as_ref().is_some_and(|link| link.id == id);
             if is_this {
                 slot.take();
+                if network.current.borrow().is_none() && network.trouble.borrow().is_empty() {
+                    // Until the next attempt has ended: the network is known not to carry anything.
+                    network.trouble.replace("the connection has ended".to_owned());
+                }
             }
         }
         network.changed.notify_one();
