@@ -205,6 +205,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
         13_000_035_467,
         "a device that had failed again and again was left alone for longer than the checker waited",
     ),
+    (
+        31_000_000_543,
+        "with reservations: a removed node's init database took the place of the one that was decided, and nobody else goes by it",
+    ),
 ];
 
 #[test]

@@ -156,7 +156,7 @@ impl Node {
         }
         let staged = (self.settings.staged).take_if(|staged| staged.digest == decided);
         let Some(init) = staged else {
-            if self.cluster_nodes() != self.settings.nodes {
+            if self.cluster_nodes() != self.settings.nodes || self.names_other_servers() {
                 self.send_to_all(&Message::InitAsk { digest: decided });
             }
             return;
@@ -176,6 +176,12 @@ impl Node {
             format!("goes by the init database of epoch {}: {text}", self.known.epoch),
         );
         self.actions.push(Action::AdoptInit { init });
+    }
+
+    /// A number was given to another server than the one that this node's init database has.
+    fn names_other_servers(&self) -> bool {
+        let (file, decided) = (&self.settings.init.servers, &self.known.servers);
+        (self.known.nodes.iter()).any(|node| file.get(node).differs_from(decided.get(node)))
     }
 
     /// Whether this node may vote for it: a new set of nodes is of no use without its text.

@@ -57,6 +57,9 @@ impl Node {
                     None
                 } else if let Some(other) = self.voted_for_other_nodes(digest) {
                     Some(other)
+                } else if self.is_about_to_adopt() {
+                    // It is wanted no more, or is sent again once this node goes by what it has.
+                    return;
                 } else {
                     self.stage(init, from);
                     return;
@@ -64,6 +67,17 @@ impl Node {
             }
         };
         self.send(from, Message::InitStaged { digest, refused });
+    }
+
+    /// What was decided is staged, and is adopted at the next heartbeat: another text in its place, which a node sends that knows less or
+    /// more, would leave this node with none that anybody else goes by.
+    fn is_about_to_adopt(&self) -> bool {
+        let decided = self.known.init_digest;
+        let staged = self.settings.staged.as_ref();
+        staged.is_some_and(|staged| staged.digest == decided)
+            && self.settings.init.digest != decided
+            && self.known.nodes.contains(self.me())
+            && !self.number_is_anothers()
     }
 
     /// Its text must stay until it is decided, or something else is.
