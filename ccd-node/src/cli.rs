@@ -3,7 +3,7 @@
 //! One file can be all four programs (a symbolic link for each name), so that the demo needs nothing but itself.
 
 use crate::startup::{self, Startup, StartupError};
-use crate::{daemon, demo};
+use crate::{daemon, demo, log};
 use ccd_client::cli::parse_duration;
 use ccd_client::{Exit, Places};
 use clap::{Parser, Subcommand};
@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::LocalOptions;
-use tracing_subscriber::EnvFilter;
 
 /// The daemon of a node of a highly-available cluster configuration database
 #[derive(Debug, Parser)]
@@ -110,7 +109,7 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
             scrub_every,
             with_parent,
         } => {
-            log_to_stderr();
+            log::to_stderr();
             ccd_client::cli::report_full_files();
             let refusal = Refusal::new(&places);
             let outcome = die_with_parent(with_parent)
@@ -167,24 +166,6 @@ fn run_daemon(startup: Startup) -> Result<(), StartupError> {
     // A thread that hangs in a lookup must not keep the process.
     runtime.shutdown_background();
     outcome
-}
-
-/// systemd's journal takes standard error, and adds the time itself.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("CCD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let under_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // It would say so on standard error, which cannot be written, and end the thread.
-        .log_internal_errors(false)
-        .with_ansi(false)
-        .with_target(false);
-    if under_journal {
-        log.without_time().init();
-    } else {
-        log.init();
-    }
 }
 
 #[cfg(test)]

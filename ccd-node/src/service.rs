@@ -5,6 +5,7 @@
 //! goes on, however long the other node or a device lets it wait; that the loop is alive is told meanwhile by asking for more time.
 
 use crate::clock;
+use crate::severity;
 use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::{ServingState, Status};
 use ccd_core::time::Time;
@@ -109,7 +110,7 @@ impl Service {
             text.push_str(&format!("{separator}{}", problem.text));
         }
         if kind != self.logged {
-            tracing::info!("{text}");
+            severity::log_at!(severity::of_status(status), "{text}");
             self.logged = kind;
         }
     }

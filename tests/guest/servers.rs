@@ -113,6 +113,33 @@ fn servers_that_see_each_other_go_on_although_one_lost_its_storage() {
     servers.verify();
 }
 
+/// Pauses a server at a moment at which the target survives the takeover; returns it, and how long the survivor's log was then.
+///
+/// A target of Debian's 6.1 may never finish PREEMPT AND ABORT of a server that stopped in the middle of a command, and has to be
+/// restarted (docs/fencing.md, trap 14).
+fn pause(servers: &Servers, paused: usize, load: &Load) -> (Instant, usize) {
+    for _ in 0..3 {
+        let lines = lines_of(servers.other(paused));
+        let moment = Instant::now();
+        servers.nodes[paused].machine.pause();
+        let is_done = || servers.other(paused).state() == "serving solo" || servers.hangs_in_preemption();
+        while !is_done() && moment.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if !servers.hangs_in_preemption() {
+            return (moment, lines);
+        }
+        println!(
+            "the target hangs in a preemption: it is restarted, and the server paused at another moment"
+        );
+        servers.nodes[paused].machine.resume();
+        servers.reset_target(Memory::Remembered);
+        servers.wait_until_redundant();
+        load.wait_for_more(20);
+    }
+    panic!("the target hung each time");
+}
+
 #[test]
 fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
     let servers = Servers::take(Fencing::Scsi);
@@ -122,17 +149,16 @@ fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
         let server = &servers.nodes[paused];
         let stranger = server.stranger("primary");
         stranger.wait_until_written();
-        let lines = servers.nodes.each_ref().map(lines_of);
-        let moment = Instant::now();
-        server.machine.pause();
-        wait_for_takeover(servers.other(paused), &load, moment, lines[1 - paused]);
+        let lines = lines_of(server);
+        let (moment, lines_of_other) = pause(&servers, paused, &load);
+        wait_for_takeover(servers.other(paused), &load, moment, lines_of_other);
         server.machine.resume();
         // The daemon may see that it is fenced before it writes; what asks nobody goes on with the write that it was about to do.
         stranger.wait_until_refused();
         stranger.end();
         servers.wait_until_redundant();
         server.machine.print_refusals();
-        server.print_decisions(lines[paused]);
+        server.print_decisions(lines);
         load.wait_for_more(20);
         load.end().check_all(&servers.nodes);
     }

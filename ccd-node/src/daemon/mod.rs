@@ -39,6 +39,7 @@ use crate::peers::{Digest, Disowned, FromPeer, Identity, Listening, Peers, Roste
 use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
+use crate::severity;
 use crate::surroundings::Surroundings;
 use crate::update_workers::UpdateWorkers;
 use crate::warm::{self, Warming};
@@ -301,7 +302,7 @@ impl Daemon {
 
     fn record(&mut self, decision: Decision) {
         self.counters.note_decision(decision.kind);
-        tracing::info!(kind = ?decision.kind, "{}", decision.text);
+        severity::log_at!(severity::of_decision(&decision), "{}", decision.text);
         self.decisions
             .add(DatedDecision::once(today(), self.me, decision));
         self.service.hurry();

@@ -255,7 +255,12 @@ impl GuestNode {
 
     /// What it decided since it was last started, and when: the steps of a takeover.
     pub fn print_decisions(&self, from: usize) {
-        for line in self.log().lines().skip(from).filter(|line| line.contains("INFO")) {
+        for line in self
+            .log()
+            .lines()
+            .skip(from)
+            .filter(|line| line.contains("INFO") || line.contains("WARN"))
+        {
             let line: String = line.chars().skip(11).take(220).collect();
             println!("    {}: {line}", self.name);
         }

@@ -9,13 +9,16 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Cables, as [`Machine::cut`] names them at the servers' ends.
 pub const INTERCONNECT: &str = "link";
 pub const STORAGE: &str = "store";
 
 const DISK_BYTES: u64 = 64 << 20;
+
+/// A preemption that takes longer hangs: the target gives up a silent server after 8 s.
+const PREEMPTION_MAX: Duration = Duration::from_secs(15);
 
 /// Holds a node's local copy across boots.
 const STATE_BYTES: u64 = 96 << 20;
@@ -107,6 +110,23 @@ impl Servers {
     /// The other node than this one.
     pub fn other(&self, node: usize) -> &GuestNode {
         &self.nodes[1 - node]
+    }
+
+    /// The target has been in a PREEMPT AND ABORT that does not end for longer than any command of a server that runs takes.
+    pub fn hangs_in_preemption(&self) -> bool {
+        let waits = || {
+            let script = "for process in /proc/[0-9]*; do read -r name < $process/comm || continue; \
+                 case $name in iscsi_trx) cat $process/stack;; esac; done 2> /dev/null";
+            self.target.sh(script).done().out.contains("core_tmr_lun_reset")
+        };
+        let since = Instant::now();
+        while since.elapsed() < PREEMPTION_MAX {
+            if !waits() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        true
     }
 
     /// Restarts the target. The disks keep what was written; registrations are put back, as targetcli does it at its start, or

@@ -31,6 +31,7 @@ use crate::protocol::Node;
 use crate::protocol::interface::{Action, DecisionKind, Ticket};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use crate::time::Time;
+use alloc::string::{String, ToString};
 use view::State;
 
 /// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
@@ -118,6 +119,27 @@ pub(in crate::protocol) enum Purpose {
     UndoPrepared {
         position: Position,
     },
+}
+
+impl Purpose {
+    /// What was being done, for people.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Open | Self::Reopened => "opening it",
+            Self::Load | Self::Evidence(_) => "reading what it holds",
+            Self::Heartbeat { .. } => "a heartbeat",
+            Self::DrillWrite { .. } | Self::DrillProof => "a write of a drill",
+            Self::Mark(_) => "noting what is committed",
+            Self::Survey { .. } => "reading heartbeats",
+            Self::Unattended | Self::Recorded(_) => "a record",
+            Self::Checkpoint { .. } => "a checkpoint",
+            Self::Prewrite | Self::CatchUp { .. } | Self::StageImage => "bringing it up to date",
+            Self::Vote { .. } | Self::Promise(_) | Self::Accept(_) => "a vote",
+            Self::Install { .. } | Self::Member { .. } => "opening a configuration",
+            Self::Round { .. } | Self::RoundImage { .. } | Self::Prepare { .. } => "an update",
+            Self::RolledBack { .. } | Self::UndoPrepared { .. } => "taking an update back",
+        }
+    }
 }
 
 /// Which state of an area an operation writes.
@@ -366,6 +388,18 @@ impl Node {
         }
     }
 
+    /// A replica, with the path of a device.
+    fn shown(&self, replica: Replica) -> String {
+        let path = match replica {
+            Replica::Local => None,
+            Replica::Device(role) => self.settings.init.device_path(role),
+        };
+        match path {
+            Some(path) => alloc::format!("{replica} ({path})"),
+            None => replica.to_string(),
+        }
+    }
+
     fn on_failure(&mut self, replica: Replica, purpose: &Purpose, error: &ReplicaError) {
         let now = self.now;
         self.look = true;
@@ -390,14 +424,18 @@ impl Node {
         let is_news = view.recorded.as_ref() != Some(&error.text);
         if is_news && !was_usable {
             view.recorded = Some(error.text.clone());
-            let text = alloc::format!("the {replica} cannot be used: {error}");
+            let text = alloc::format!("the {} cannot be used: {error}", self.shown(replica));
             self.record(DecisionKind::Damage, text);
             return;
         }
         if was_usable {
             view.since = now;
             view.recorded = Some(error.text.clone());
-            let text = alloc::format!("the {replica} failed ({purpose:?}): {error}");
+            let text = alloc::format!(
+                "the {} failed at {}: {error}",
+                self.shown(replica),
+                purpose.name()
+            );
             self.record(DecisionKind::Damage, text);
             if replica == Replica::Local {
                 if !self.solo() {
