@@ -18,6 +18,8 @@ pub enum ReplicaOp {
     /// Opens or re-opens the region, checks that it is ours, and reads the control blocks of all areas.
     /// Answers [`ReplicaAnswer::Survey`].
     Open,
+    /// Closes it, so that others may have the device, and make it anew. Answers [`ReplicaAnswer::Written`].
+    Close,
     /// Reads the control blocks of all areas. Answers [`ReplicaAnswer::Survey`].
     Survey,
     /// Reads the newest state over all areas. Answers [`ReplicaAnswer::Loaded`].
@@ -117,9 +119,17 @@ pub struct Survey {
     pub areas: Vec<AreaSurvey>,
     /// Bytes of the largest image that the region has room for.
     pub image_bytes_max: u64,
-    /// What is wrong with the region outside of these blocks, although it can be used: a phrase that follows its name. Not looked at
-    /// (`None`) by `Append`'s claim check.
-    pub damage: Option<String>,
+    /// What is wrong with the region outside of these blocks, although it can be used. Not looked at (`None`) by `Append`'s claim check.
+    pub damage: Option<RegionDamage>,
+}
+
+/// Damage of a region in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionDamage {
+    /// A phrase that follows the region's name.
+    pub text: String,
+    /// Somebody else has written there.
+    pub is_overwritten: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,6 +36,10 @@ impl ReplicaDriver {
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         match op {
             ReplicaOp::Open => self.open(),
+            ReplicaOp::Close => {
+                self.close();
+                Ok(ReplicaAnswer::Written)
+            }
             ReplicaOp::KeepBranch { database, reason } => {
                 (self.branches)(&database, &reason).map_err(|error| {
                     // What follows would write over the only other place where the branch is.

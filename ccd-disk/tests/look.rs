@@ -2,7 +2,7 @@
 
 mod support;
 
-use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
+use ccd_core::replica::{RegionDamage, ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice};
 use ccd_disk::{Access, MkfsOptions, RawDevice, Region, RegionId, create};
 use std::fs::{self, OpenOptions};
@@ -14,7 +14,7 @@ use support::{device, identity, open, options};
 /// Surveys of a minute, at one a second.
 const MINUTE: usize = 60;
 
-fn survey(region: &mut Region) -> Result<Option<String>, ReplicaError> {
+fn survey(region: &mut Region) -> Result<Option<RegionDamage>, ReplicaError> {
     match region.execute(ReplicaOp::Survey)? {
         ReplicaAnswer::Survey(survey) => Ok(survey.damage),
         other => panic!("{other:?}"),
@@ -22,7 +22,7 @@ fn survey(region: &mut Region) -> Result<Option<String>, ReplicaError> {
 }
 
 /// What a minute of surveys finds first.
-fn found(region: &mut Region) -> Result<Option<String>, ReplicaError> {
+fn found(region: &mut Region) -> Result<Option<RegionDamage>, ReplicaError> {
     for _ in 0..MINUTE {
         if let Some(damage) = survey(region)? {
             return Ok(Some(damage));
@@ -31,10 +31,13 @@ fn found(region: &mut Region) -> Result<Option<String>, ReplicaError> {
     Ok(None)
 }
 
-fn damage(region: &mut Region) -> String {
-    found(region)
+/// The text of the damage, which somebody else did or not.
+fn damage(region: &mut Region, is_overwritten: bool) -> String {
+    let found = found(region)
         .expect("it can be used")
-        .expect("something is found")
+        .expect("something is found");
+    assert_eq!(found.is_overwritten, is_overwritten, "{}", found.text);
+    found.text
 }
 
 fn failure(region: &mut Region) -> String {
@@ -70,7 +73,7 @@ fn a_superblock_that_is_gone_is_told_of_until_it_is_written_anew() {
             whole = *bytes;
             bytes.fill(0);
         });
-        let text = damage(&mut region);
+        let text = damage(&mut region, true);
         assert!(
             text.starts_with(&format!("its {which} superblock is gone")),
             "{text}"
@@ -120,7 +123,7 @@ fn what_somebody_else_wrote_into_an_area_is_found_and_named() {
     for block in begin..end {
         garbage(&device, block);
     }
-    let text = damage(&mut region);
+    let text = damage(&mut region, true);
     assert!(
         text.contains("(checkpoint of node 0) holds what ccd did not write"),
         "{text}"
@@ -132,7 +135,7 @@ fn what_somebody_else_wrote_into_an_area_is_found_and_named() {
             bytes.fill(if block % 20 == 0 { 0x5A } else { 0 });
         });
     }
-    let text = damage(&mut open(&device, 1));
+    let text = damage(&mut open(&device, 1), true);
     assert!(text.contains("holds what ccd did not write"), "{text}");
 }
 
@@ -150,7 +153,7 @@ fn a_block_of_another_region_or_place_is_found() {
     for block in begin..end {
         device.corrupt(block * BLOCK_BYTES as u64, |bytes| *bytes = superblock);
     }
-    let text = damage(&mut region);
+    let text = damage(&mut region, true);
     assert!(text.contains("holds a block of another place"), "{text}");
 }
 
@@ -183,7 +186,7 @@ fn a_block_that_cannot_be_read_is_found() {
     let mut region = open(&device, 0);
     let journal = region.superblock().geometry.journal(support::node(1));
     device.fail_reads(journal..journal + 200);
-    let text = damage(&mut region);
+    let text = damage(&mut region, false);
     assert!(text.contains("(journal of node 1) cannot be read"), "{text}");
 }
 
@@ -217,7 +220,7 @@ fn a_name_that_leads_to_another_device_ends_the_use_and_one_that_leads_nowhere_i
     let mut region = in_file(&path);
     let aside = folder.path().join("aside");
     fs::rename(&path, &aside)?;
-    let text = damage(&mut region);
+    let text = damage(&mut region, false);
     assert!(text.starts_with("its name leads nowhere (No such file"), "{text}");
     fs::copy(&aside, &path)?;
     let text = failure(&mut region);
@@ -243,7 +246,7 @@ fn what_is_written_to_the_file_itself_is_found() -> io::Result<()> {
     let end = geometry.last_block() * BLOCK_BYTES as u64;
     let file = OpenOptions::new().write(true).open(&path)?;
     file.write_all_at(&vec![0x33; (end - begin) as usize], begin)?;
-    let text = damage(&mut region);
+    let text = damage(&mut region, true);
     assert!(text.contains("holds what ccd did not write"), "{text}");
     Ok(())
 }

@@ -265,6 +265,7 @@ const HEARTBEAT: &str = "heartbeat write";
 pub(crate) fn describe(op: &ReplicaOp) -> (&'static str, u32) {
     match op {
         ReplicaOp::Open => ("open", 1),
+        ReplicaOp::Close => ("close", 1),
         ReplicaOp::Survey => ("survey", 1),
         ReplicaOp::Load => ("load", IMAGE_DEADLINES),
         ReplicaOp::Append { .. } => (APPEND, 1),

@@ -67,3 +67,65 @@ fn a_device_that_was_put_back_in_use_is_taken_in_again_with_what_it_lacks() {
         assert_eq!(rows.len(), 3, "{rows:?}");
     }
 }
+
+/// Nobody knows what comes next; and it is whole again once it was made anew.
+#[test]
+fn a_device_that_somebody_else_writes_to_is_left_out_until_it_is_made_anew() {
+    for is_solo in [false, true] {
+        for role in DeviceRole::ALL {
+            let mut cluster = Cluster::serving(PAIR);
+            if is_solo {
+                cluster.crash(1, true);
+                assert!(cluster.add_within(0, "alone", SETTLED));
+            }
+            cluster.scribble_on_device(role);
+            assert!(
+                cluster.reaches(SETTLED, |known| known.devices == without(role)),
+                "{role}, {is_solo}: {}",
+                cluster.verdict(0)
+            );
+            let verdict = cluster.verdict(0);
+            assert!(
+                verdict.contains("somebody else writes to it: its first superblock is gone"),
+                "{verdict}"
+            );
+            // It is opened again and again, and stays out.
+            cluster.run_for(LEASE * 10);
+            assert_eq!(
+                cluster.configuration().devices,
+                without(role),
+                "{role}, {is_solo}"
+            );
+            assert!(cluster.add_within(0, "without it", SETTLED));
+            cluster.remake_device_in_use(role);
+            assert!(
+                cluster.reaches(SETTLED, |known| known.devices == without(role).with(role)),
+                "{role}, {is_solo}: {}",
+                cluster.verdict(0)
+            );
+            assert!(cluster.add_within(0, "with it", SETTLED));
+        }
+    }
+}
+
+/// A damaged device is better than none: it still votes.
+#[test]
+fn two_devices_that_somebody_else_writes_to_are_used_all_the_same() {
+    let mut cluster = Cluster::serving(PAIR);
+    for role in DeviceRole::ALL {
+        cluster.scribble_on_device(role);
+    }
+    cluster.run_for(LEASE * 10);
+    let verdict = cluster.verdict(0);
+    assert_eq!(cluster.configuration().devices.iter().count(), 2, "{verdict}");
+    assert!(
+        verdict.contains("is damaged: its first superblock is gone"),
+        "{verdict}"
+    );
+    cluster.crash(1, true);
+    assert!(
+        cluster.add_within(0, "with the damaged ones", SETTLED),
+        "{}",
+        cluster.verdict(0)
+    );
+}

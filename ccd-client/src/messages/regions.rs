@@ -58,6 +58,10 @@ entries! {
         "The region was made by an earlier version, in a form that is not read any more.",
         "It is not used, and nothing in it is changed.",
         "save its database with that version (ccd-disk dump), make the region anew, and restore";
+    2017, Integrity,
+        "The device in use is not the region any more that was opened: both superblocks were overwritten, or its name leads to another device.",
+        "It is not used, and is opened anew by its name; the cluster goes on without it.",
+        "ccd-disk show on the path; ccd-disk mkfs if it was overwritten (then find out by what), or put the name right";
     2020, Integrity,
         "An area of the region does not hold what was written there.",
         "That area is not used; others are.",

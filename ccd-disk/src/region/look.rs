@@ -12,6 +12,7 @@ use crate::format::geometry::{Geometry, Slot};
 use crate::format::header::{self, BlockFault};
 use crate::format::superblock::{Superblock, SuperblockError};
 use ccd_core::ids::NodeId;
+use ccd_core::replica::RegionDamage;
 use std::ops::Range;
 
 /// Surveys from one look to the next: a device is surveyed at least once a second.
@@ -22,6 +23,8 @@ const BLOCKS: u64 = 8;
 
 /// Bad blocks that are remembered, and looked at again each time.
 const BAD_MAX: usize = 8;
+
+const UNREADABLE: &str = "cannot be read";
 
 /// A disk of the smallest sector size writes so many bytes whole.
 const SECTOR_BYTES: usize = 512;
@@ -140,8 +143,8 @@ impl Looks {
         Ok(())
     }
 
-    /// What is wrong with the region although it can be used, as a phrase that follows the device's name; `None`: nothing that was seen.
-    pub fn text(&self) -> Option<String> {
+    /// What is wrong with the region although it can be used; `None`: nothing that was seen.
+    pub fn damage(&self) -> Option<RegionDamage> {
         let mut found: Vec<String> = self.place.iter().chain(&self.superblocks).cloned().collect();
         if let Some(bad) = self.bad.first() {
             let others = match self.bad.len() {
@@ -155,7 +158,12 @@ impl Looks {
                 bad.block, bad.what
             ));
         }
-        (!found.is_empty()).then(|| found.join("; "))
+        let is_overwritten =
+            !self.superblocks.is_empty() || self.bad.iter().any(|bad| bad.what != UNREADABLE);
+        (!found.is_empty()).then(|| RegionDamage {
+            text: found.join("; "),
+            is_overwritten,
+        })
     }
 }
 
@@ -193,7 +201,7 @@ fn next(parts: &[Part], turn: u64) -> Option<(&Part, u64)> {
 /// What shows that somebody else wrote this block, or that it cannot be read.
 fn fault(handle: &mut Handle, superblock: &Superblock, number: u64) -> Option<&'static str> {
     let Ok(buffer) = handle.read(number, 1) else {
-        return Some("cannot be read");
+        return Some(UNREADABLE);
     };
     let block = buffer.block(0);
     match header::unseal(block, &superblock.identity, number) {

@@ -164,11 +164,12 @@ impl Region {
 
     /// Does one thing, to its end.
     ///
-    /// `Open` answers as `Survey` does (opening anew is [`crate::driver::ReplicaDriver`]'s work), and `KeepBranch` is
+    /// `Open` answers as `Survey` does (opening anew and closing is [`crate::driver::ReplicaDriver`]'s work), and `KeepBranch` is
     /// refused: a region keeps none.
     pub fn execute(&mut self, op: ReplicaOp) -> Result<ReplicaAnswer, ReplicaError> {
         let answer = match op {
             ReplicaOp::Open | ReplicaOp::Survey => self.survey()?,
+            ReplicaOp::Close => ReplicaAnswer::Written,
             ReplicaOp::Load => ReplicaAnswer::Loaded(self.load()?),
             ReplicaOp::Append { record, then_survey } => {
                 self.refuse_loads_that_no_ring_holds(&record)?;
@@ -359,7 +360,7 @@ impl Region {
             self.looks.on_survey(&mut self.handle, &self.superblock)?;
         }
         let mut survey = survey::survey(&mut self.handle, &self.superblock)?;
-        survey.damage = self.looks.text();
+        survey.damage = self.looks.damage();
         Ok(ReplicaAnswer::Survey(survey))
     }
 

@@ -94,6 +94,13 @@ impl World {
             backup.map_or_else(Default::default, |backup| backup.shown[role as usize]);
     }
 
+    /// Somebody writes over the first block of a device that is in use.
+    pub fn scribble_on_device(&mut self, role: DeviceRole) {
+        self.log
+            .line(self.now, format_args!("{role} is written to by somebody else"));
+        self.media.scribble_on_device(role);
+    }
+
     /// The history of a server that is down is gone.
     pub fn forget_history(&mut self, index: usize) {
         self.servers[index].told = Position::EMPTY;

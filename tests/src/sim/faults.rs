@@ -259,6 +259,14 @@ impl World {
         self.media.remake_device_to(role, image_bytes_max);
     }
 
+    /// An operator makes a device anew that no process has open for long, while the cluster runs.
+    pub fn remake_device_in_use(&mut self, role: DeviceRole) {
+        self.log
+            .line(self.now, format_args!("{role} is made anew in use"));
+        self.media.remake_device_in_place(role);
+        self.forget_shown(role);
+    }
+
     fn take_device(&mut self, role: DeviceRole) {
         assert!(
             self.servers.iter().all(|server| server.process.is_none()),

@@ -222,6 +222,12 @@ impl Media {
         self.devices[role as usize] = self.new_device(role, image_bytes_max);
     }
 
+    /// The same on the disk that processes have the name of.
+    pub fn remake_device_in_place(&mut self, role: DeviceRole) {
+        let anew = self.new_device(role, self.room.image_bytes);
+        self.devices[role as usize].overwrite(&anew);
+    }
+
     /// The usual room, with images of so many bytes.
     fn sized_to(&self, image_bytes: u64) -> Room {
         Room {
@@ -298,6 +304,11 @@ impl Media {
             None => device.overwrite(&device.blank()),
             Some(relics) => device.overwrite(&relics.devices[role as usize]),
         }
+    }
+
+    /// Somebody writes over its first block.
+    pub fn scribble_on_device(&mut self, role: DeviceRole) {
+        self.devices[role as usize].corrupt(0, |block| block.fill(0x5A));
     }
 
     pub fn fail_device_writes(&mut self, role: DeviceRole, fail: bool) {

@@ -275,12 +275,13 @@ impl Node {
         }
         let result = result.and_then(|answer| self.believed(replica, answer));
         let result = result.and_then(|answer| self.keeps_what_was_written(replica, &purpose, answer));
+        let result = result.and_then(|answer| self.is_not_overwritten(replica, answer));
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;
             view.looks_first &= result.is_err() || !matches!(purpose, Purpose::Survey { .. });
             if let Ok(ReplicaAnswer::Survey(survey)) = &result {
-                self.note_region_damage(replica, survey.damage.as_deref());
+                self.note_region_damage(replica, survey.damage.as_ref());
             }
             let view = self.replica_mut(replica);
             if result.is_ok() {
@@ -311,6 +312,7 @@ impl Node {
                     && error.kind == ReplicaErrorKind::Fenced => {}
             Err(error) if error.kind != ReplicaErrorKind::Full || matches!(purpose, Purpose::Open) => {
                 self.on_failure(replica, &purpose, error);
+                self.leave_to_others_if_condemned(replica);
             }
             Err(error) => {
                 let refused_bytes = match (writes, &purpose) {

@@ -5,8 +5,8 @@
 
 use crate::configuration::BallotBlock;
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
+use crate::protocol::Node;
 use crate::protocol::voting::lower_bound::Witness;
-use crate::protocol::{DecisionKind, Node};
 use crate::replica::{AreaSurvey, Heartbeat, Survey};
 use crate::time::Time;
 use alloc::format;
@@ -198,33 +198,6 @@ impl Node {
                 self.damage_noted.remove(&noted(role, area));
             }
         }
-    }
-}
-
-/// What looks at a region that is in use have shown.
-impl Node {
-    /// What is wrong with the region although it can be used, as a survey says.
-    pub(super) fn note_region_damage(&mut self, replica: Replica, damage: Option<&str>) {
-        let before = &mut self.replica_mut(replica).damage;
-        if before.as_deref() == damage {
-            return;
-        }
-        let is_news = before.is_none() || damage.is_none();
-        *before = damage.map(String::from);
-        if is_news {
-            let text = match damage {
-                Some(damage) => format!("the {replica} is damaged: {damage}"),
-                None => format!("the {replica} is whole again where it was damaged"),
-            };
-            self.record(DecisionKind::Damage, text);
-        }
-    }
-
-    /// What is wrong with a device although it can be used.
-    pub(in crate::protocol) fn damage_text(&self, role: DeviceRole) -> Option<String> {
-        let damage = self.replica(Replica::Device(role)).damage.as_deref()?;
-        let path = self.settings.init.device_path(role).unwrap_or_default();
-        Some(format!("the {role} ({path}) is damaged: {damage}"))
     }
 }
 

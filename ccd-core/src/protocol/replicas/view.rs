@@ -35,8 +35,10 @@ pub(in crate::protocol) struct ReplicaView {
     /// What this run had written there was gone: somebody cleared the device, or put it back to an earlier state. What it voted for is
     /// gone, too.
     pub was_overwritten: bool,
-    /// What is wrong with it although it can be used, as its last survey says.
+    /// What is wrong with it although it is used, as its last survey says.
     pub(in crate::protocol) damage: Option<String>,
+    /// Somebody else has written into this region: not to be used while there is another device.
+    pub(super) condemned: Option<(RegionId, String)>,
     /// Local copy: its content has been read.
     pub loaded: bool,
     /// The durable position of this node's own area; `None` while it is not known.
@@ -99,6 +101,7 @@ impl ReplicaView {
             is_new: false,
             was_overwritten: false,
             damage: None,
+            condemned: None,
             loaded: false,
             own: None,
             writes_in_flight: 0,

@@ -60,7 +60,7 @@ impl Node {
             return Some(of(Cause::TooSmall, text));
         }
         if let Some(text) = self.damage_text(role) {
-            return Some(of(Cause::DeviceDamaged, text).next(format!("ccd-disk check {path}")));
+            return Some(of(Cause::DeviceDamaged, text).next(format!("ls -l {path}; ccd-disk check {path}")));
         }
         // Who does not serve waits to be let in again, or has left: that is said.
         let is_kept_off = view.usable() && self.is_open() && !self.registered_on(role);

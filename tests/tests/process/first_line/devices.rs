@@ -5,6 +5,22 @@ use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
 
 const BLOCK: u64 = 4096;
 
+const OVERWRITTEN: &[&str] = &[
+    "serving, degraded",
+    "the secondary (/proc/self/cwd/secondary) cannot be used: somebody else writes to it",
+    "holds what ccd did not write",
+    "make it anew with `ccd-disk mkfs --role secondary`",
+    "queries and updates work",
+];
+
+const SUPERBLOCK_GONE: &[&str] = &[
+    "serving, degraded",
+    "the secondary (/proc/self/cwd/secondary) cannot be used: somebody else writes to it",
+    "its first superblock is gone",
+    "make it anew with `ccd-disk mkfs --role secondary`",
+    "queries and updates work",
+];
+
 /// Behind the control blocks of two areas.
 const DATA_AT: u64 = (256 + 32) * BLOCK;
 
@@ -224,53 +240,17 @@ pub const SITUATIONS: &[Situation] = &[
             let disk = stage.path(ALPHA, SECONDARY);
             disk.scribble(0x5A, DATA_AT, disk.len_bytes() - DATA_AT - (2 << 20));
         },
-        alpha: seen(
-            1,
-            &[
-                "serving, degraded",
-                "the secondary (/proc/self/cwd/secondary) is damaged",
-                "holds what ccd did not write",
-                "queries and updates work",
-                "ccd-disk check /proc/self/cwd/secondary",
-            ],
-        ),
-        beta: seen(
-            1,
-            &[
-                "serving, degraded",
-                "the secondary (/proc/self/cwd/secondary) is damaged",
-                "holds what ccd did not write",
-                "queries and updates work",
-                "ccd-disk check /proc/self/cwd/secondary",
-            ],
-        ),
-        cure: Some(|stage| {
-            let disk = stage.path(ALPHA, SECONDARY);
-            disk.scribble(0, DATA_AT, disk.len_bytes() - DATA_AT - (2 << 20));
-        }),
+        alpha: seen(1, OVERWRITTEN),
+        beta: seen(1, OVERWRITTEN),
+        // As the line says.
+        cure: Some(|stage| stage.make_anew(SECONDARY)),
     },
     Situation {
         name: "The first superblock of a device in use is overwritten",
-        cause: |stage| stage.path(ALPHA, PRIMARY).scribble(0x5A, 0, BLOCK),
-        alpha: seen(
-            1,
-            &[
-                "serving, degraded",
-                "the primary (/proc/self/cwd/primary) is damaged: its first superblock is gone",
-                "queries and updates work",
-                "ccd-disk check /proc/self/cwd/primary",
-            ],
-        ),
-        beta: seen(
-            1,
-            &[
-                "serving, degraded",
-                "the primary (/proc/self/cwd/primary) is damaged: its first superblock is gone",
-                "queries and updates work",
-                "ccd-disk check /proc/self/cwd/primary",
-            ],
-        ),
-        cure: None,
+        cause: |stage| stage.path(ALPHA, SECONDARY).scribble(0x5A, 0, BLOCK),
+        alpha: seen(1, SUPERBLOCK_GONE),
+        beta: seen(1, SUPERBLOCK_GONE),
+        cure: Some(|stage| stage.make_anew(SECONDARY)),
     },
     Situation {
         name: "Both superblocks of a device in use are overwritten",
@@ -297,7 +277,7 @@ pub const SITUATIONS: &[Situation] = &[
                 "queries and updates work",
             ],
         ),
-        cure: None,
+        cure: Some(|stage| stage.make_anew(PRIMARY)),
     },
     Situation {
         name: "The name of a device in use is gone on one node",

@@ -2,7 +2,7 @@
 
 use ccd_tests::process::cluster::{ALPHA, BETA, Shape};
 use ccd_tests::process::device::LoopDevice;
-use ccd_tests::process::{Cluster, TestNode};
+use ccd_tests::process::{Cluster, TestNode, until};
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::symlink;
@@ -103,6 +103,27 @@ impl Stage {
         fs::remove_file(&link).expect("it was connected");
         symlink(other.path(), link).expect("the folder is ours");
         self.strangers.push(other);
+    }
+
+    /// Makes the region anew while the cluster runs, as soon as no daemon uses it any more.
+    pub fn make_anew(&self, role: usize) {
+        let words = [
+            "mkfs",
+            "--role",
+            ROLES[role],
+            "--image-mib",
+            "4",
+            "--journal-mib",
+            "2",
+            "--force",
+            "test",
+            "--yes",
+        ];
+        let path = self.path(ALPHA, role).name();
+        until("the device to be free", || {
+            let made = self.disk(&[&words[..], &[path]].concat());
+            if made.code == 0 { Ok(()) } else { Err(made.err) }
+        });
     }
 
     pub fn restart(&mut self, node: usize) {
