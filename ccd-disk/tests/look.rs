@@ -4,6 +4,9 @@ mod support;
 
 use ccd_core::replica::{RegionDamage, ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice};
+use ccd_disk::region::handle::Handle;
+use ccd_disk::region::label::Label;
+use ccd_disk::region::look::find_all;
 use ccd_disk::{Access, MkfsOptions, RawDevice, Region, RegionId, create};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -249,4 +252,21 @@ fn what_is_written_to_the_file_itself_is_found() -> io::Result<()> {
     let text = damage(&mut region, true);
     assert!(text.contains("holds what ccd did not write"), "{text}");
     Ok(())
+}
+
+#[test]
+fn a_check_looks_at_every_block() {
+    let device = device();
+    let geometry = open(&device, 0).superblock().geometry;
+    let journal = geometry.journal(support::node(1));
+    garbage(&device, journal);
+    garbage(&device, journal + 7);
+    let mut handle = Handle::new(Box::new(device.open()));
+    let label = Label::read(&mut handle).expect("it is a region");
+    let found = find_all(&mut handle, &label.superblock);
+    let [strange] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!((strange.node, strange.name), (support::node(1), "journal"));
+    assert_eq!((strange.first, strange.count), (journal, 2));
 }

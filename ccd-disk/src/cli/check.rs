@@ -14,11 +14,12 @@ use crate::format::geometry::{
 };
 use crate::region::handle::Handle;
 use crate::region::label::Label;
+use crate::region::look;
 use crate::region::own::OwnArea;
 use crate::region::recovery::{self, RecoveredArea, Tail};
 use crate::region::slots::slot_place;
 use crate::region::survey;
-use ccd_core::ids::NodeId;
+use ccd_core::ids::{NodeId, Replica};
 use clap::Args;
 use serde::Serialize;
 use std::ops::Range;
@@ -165,6 +166,28 @@ const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
     ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
 ];
 
+/// Somebody else wrote there: the region is not used while there is another device.
+fn strange(strange: &look::Strange) -> Finding {
+    let look::Strange {
+        node,
+        name,
+        what,
+        first,
+        count,
+    } = strange;
+    let others = match count {
+        1 => String::new(),
+        _ => format!(", and {} more are so", count - 1),
+    };
+    Finding {
+        severity: Severity::Damage,
+        text: format!(
+            "node {node}: block {first} of its {name} {what}{others}; find out who writes there, and make the region anew with `ccd-disk mkfs`"
+        ),
+        repair: None,
+    }
+}
+
 /// Everything that is not as it should be, worst last.
 fn decide(handle: &mut Handle, label: &Label) -> Result<Vec<Finding>, RegionError> {
     let superblock = &label.superblock;
@@ -176,6 +199,9 @@ fn decide(handle: &mut Handle, label: &Label) -> Result<Vec<Finding>, RegionErro
             text: text.clone(),
             repair,
         });
+    }
+    if superblock.identity.replica != Replica::Local {
+        findings.extend(look::find_all(handle, superblock).iter().map(strange));
     }
     for area in survey::read_all(handle, superblock)? {
         let first = superblock.geometry.control(area.node);

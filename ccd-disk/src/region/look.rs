@@ -24,6 +24,9 @@ const BLOCKS: u64 = 8;
 /// Bad blocks that are remembered, and looked at again each time.
 const BAD_MAX: usize = 8;
 
+/// How many are read at once where all are.
+const BLOCKS_AT_ONCE: usize = 256;
+
 const UNREADABLE: &str = "cannot be read";
 
 /// A disk of the smallest sector size writes so many bytes whole.
@@ -198,12 +201,57 @@ fn next(parts: &[Part], turn: u64) -> Option<(&Part, u64)> {
     Some((part, part.blocks.start + at as u64))
 }
 
+/// What is wrong in one part of an area.
+#[derive(Debug)]
+pub struct Strange {
+    pub node: NodeId,
+    /// What the part is.
+    pub name: &'static str,
+    pub what: &'static str,
+    /// The first block that is so, and how many are.
+    pub first: u64,
+    pub count: u64,
+}
+
+/// Looks at every block of every part: for a region that nobody uses, since it reads all of it.
+pub fn find_all(handle: &mut Handle, superblock: &Superblock) -> Vec<Strange> {
+    let mut all: Vec<Strange> = Vec::new();
+    for part in parts(&superblock.geometry) {
+        let begin = all.len();
+        for first in part.blocks.clone().step_by(BLOCKS_AT_ONCE) {
+            let count = BLOCKS_AT_ONCE.min((part.blocks.end - first) as usize);
+            let read = handle.read(first, count).ok();
+            for (index, number) in (first..part.blocks.end).take(count).enumerate() {
+                let found = match &read {
+                    Some(buffer) => fault_of(buffer.block(index), superblock, number),
+                    None => fault(handle, superblock, number),
+                };
+                let Some(what) = found else { continue };
+                match all[begin..].iter_mut().find(|strange| strange.what == what) {
+                    Some(strange) => strange.count += 1,
+                    None => all.push(Strange {
+                        node: part.node,
+                        name: part.name,
+                        what,
+                        first: number,
+                        count: 1,
+                    }),
+                }
+            }
+        }
+    }
+    all
+}
+
 /// What shows that somebody else wrote this block, or that it cannot be read.
 fn fault(handle: &mut Handle, superblock: &Superblock, number: u64) -> Option<&'static str> {
-    let Ok(buffer) = handle.read(number, 1) else {
-        return Some(UNREADABLE);
-    };
-    let block = buffer.block(0);
+    match handle.read(number, 1) {
+        Ok(buffer) => fault_of(buffer.block(0), superblock, number),
+        Err(_) => Some(UNREADABLE),
+    }
+}
+
+fn fault_of(block: &[u8; BLOCK_BYTES], superblock: &Superblock, number: u64) -> Option<&'static str> {
     match header::unseal(block, &superblock.identity, number) {
         Err(BlockFault::NoMagic) if !is_zero(&block[..SECTOR_BYTES]) => Some("holds what ccd did not write"),
         Err(BlockFault::Foreign) => Some("holds a block of another region"),

@@ -28,7 +28,7 @@ mod choice;
 mod filling;
 pub mod handle;
 pub mod label;
-mod look;
+pub mod look;
 pub mod mkfs;
 pub mod own;
 mod packing;
