@@ -1,9 +1,11 @@
 //! Disks that are not the same ones on both servers: they have no vote, and everybody is told.
 
+use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
 use ccd_core::init::Fencing;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::world::LEASE;
 use core::time::Duration;
 
 const PAIR: Shape = Shape { nodes: 2, devices: 2 };
@@ -171,4 +173,36 @@ fn a_device_that_was_exchanged_below_both_nodes_is_not_the_voter_it_replaces() {
         );
     }
     assert_eq!(cluster.rows(1), Some(vec!["alone".to_owned()]));
+}
+
+/// It looks as if it were down, and so writes nothing there: that is no sign of another disk.
+#[test]
+fn a_node_that_left_shares_its_devices_when_it_takes_part_again() {
+    for (left, other) in [(0, 1), (1, 0)] {
+        for is_cut in [false, true] {
+            let mut cluster = Cluster::serving(PAIR);
+            cluster.command(left, RequestBody::Leave);
+            assert!(cluster.add_within(other, "alone", SETTLED));
+            if is_cut {
+                cluster.cut_pair(left, other);
+                cluster.run_for(3 * LEASE);
+                cluster.mend_pair(left, other);
+            } else {
+                cluster.crash(other, false);
+                cluster.start(other);
+            }
+            cluster.run_for(6 * LEASE);
+            for server in [left, other] {
+                let verdict = cluster.verdict(server);
+                assert!(!verdict.contains("same disk"), "{server}, {is_cut}: {verdict}");
+            }
+            cluster.crash(other, true);
+            cluster.command(left, RequestBody::Join);
+            assert!(
+                cluster.add_within(left, "after the join", SETTLED),
+                "{left}, {is_cut}: {}",
+                cluster.verdict(left)
+            );
+        }
+    }
 }
