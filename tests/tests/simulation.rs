@@ -166,6 +166,10 @@ const FOUND: &[(u64, &str)] = &[
         30_000_013_117,
         "with reservations: a copy of a server wrote an earlier vote over the one of the run that had decided",
     ),
+    (
+        32_000_012_700,
+        "with leases: a node was sent the image of the very state that it held in doubt, and asked for it for ever",
+    ),
 ];
 
 /// The same for groups.

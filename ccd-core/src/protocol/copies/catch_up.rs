@@ -37,6 +37,8 @@ pub(in crate::protocol) struct CatchUp {
     asked: bool,
     /// What was asked for follows this state: what this copy holds, or what it held before the rounds that are in doubt.
     have: Position,
+    /// The other node has this state of its own, with all that is in doubt here.
+    confirmed: Option<Position>,
     /// What came is of no use here. The same node is not asked again before the next heartbeat: two nodes that answer each
     /// other at once would do so without end.
     in_vain: bool,
@@ -102,6 +104,7 @@ impl Node {
             moved: false,
             asked: false,
             have: self.head.position(),
+            confirmed: None,
             in_vain: false,
             image: None,
             storing: 0,
@@ -121,7 +124,10 @@ impl Node {
     }
 
     fn ask_for_more(&mut self) {
-        let have = (self.before_what_is_in_doubt()).map_or(self.head.position(), Database::position);
+        let here = self.head.position();
+        let is_confirmed = (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.confirmed == Some(here));
+        let before = self.before_what_is_in_doubt().filter(|_| !is_confirmed);
+        let have = before.map_or(here, Database::position);
         let room = self.staging_room();
         let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| catch_up.storing == 0) else {
             return;
@@ -349,13 +355,20 @@ impl Node {
             .member
             .as_ref()
             .is_some_and(|member| member.awaited_base() == Some(position));
-        if position.stamp <= self.head.position().stamp && !is_base {
-            self.give_up_until_next_beat();
-            return;
-        }
+        let here = self.head.position();
         let Some(catch_up) = &mut self.catch_up else {
             return;
         };
+        if position == here && catch_up.have != here {
+            // An image that was begun for this node earlier: the rounds in doubt are in it, and what follows them is asked for.
+            catch_up.confirmed = Some(here);
+            self.ask_for_more();
+            return;
+        }
+        if position.stamp <= here.stamp && !is_base {
+            self.give_up_until_next_beat();
+            return;
+        }
         let is_other = |incoming: &mut Incoming| incoming.position != position;
         if catch_up.image.as_mut().is_none_or(is_other) {
             // Another one than before: from the start.
