@@ -58,7 +58,7 @@ pub enum Cause {
     DeviceUnusable,
     /// The device was made anew, cleared or put back.
     DeviceForgot,
-    /// Somebody else has written to the device, or its name leads nowhere.
+    /// The device is corrupted, another program writes to it, or its name leads nowhere.
     DeviceDamaged,
     /// The device, or the local copy, is too small for the database.
     TooSmall,

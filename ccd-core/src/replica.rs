@@ -128,8 +128,10 @@ pub struct Survey {
 pub struct RegionDamage {
     /// A phrase that follows the region's name.
     pub text: String,
-    /// Somebody else has written there.
+    /// Several looks in a row have found what another program may have written, or what is corrupted.
     pub is_overwritten: bool,
+    /// It is in blocks that a region that was opened anew would come across late.
+    pub is_lasting: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -118,7 +118,7 @@ fn run_ccdd(args: Vec<OsString>) -> ExitCode {
             match outcome {
                 Ok(()) => Exit::Done.into(),
                 Err(StartupError { exit_code, text }) => {
-                    eprintln!("ccdd: {text}");
+                    log::failure(&text);
                     refusal.keep(&text);
                     exit_code.into()
                 }

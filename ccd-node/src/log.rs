@@ -27,6 +27,18 @@ pub fn to_stderr() {
     }
 }
 
+/// Says why the daemon ends, or does not start.
+pub fn failure(text: &str) {
+    let text = format!("ccdd: {text}\n");
+    let line = if is_journal() {
+        with_priority(priority(Level::ERROR), text.as_bytes())
+    } else {
+        text.into_bytes()
+    };
+    // There is nobody else to tell.
+    let _ = io::stderr().write_all(&line);
+}
+
 /// Standard error is what systemd's journal reads, as `systemd.exec(5)` says how to find out.
 fn is_journal() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
@@ -101,10 +113,5 @@ mod tests {
             b"<4>one\n<4> two\n"
         );
         assert_eq!(with_priority("<6>", b""), b"");
-    }
-
-    #[test]
-    fn standard_error_of_a_test_is_no_journal() {
-        assert!(!is_journal());
     }
 }

@@ -86,7 +86,7 @@ fn a_device_that_somebody_else_writes_to_is_left_out_until_it_is_made_anew() {
             );
             let verdict = cluster.verdict(0);
             assert!(
-                verdict.contains("somebody else writes to it: its first superblock is gone"),
+                verdict.contains("another program writes to it: its first superblock is gone"),
                 "{verdict}"
             );
             // It is opened again and again, and stays out.
@@ -128,4 +128,49 @@ fn two_devices_that_somebody_else_writes_to_are_used_all_the_same() {
         "{}",
         cluster.verdict(0)
     );
+}
+
+/// Its vote may be what a start needs, and what it held is not lost with a superblock.
+#[test]
+fn a_node_that_does_not_serve_uses_a_damaged_device() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.scribble_on_device(role);
+        cluster.crash(0, true);
+        cluster.crash(1, true);
+        cluster.run_for(LEASE);
+        cluster.start(0);
+        assert!(
+            cluster.add_within(0, "alone", SETTLED),
+            "{role}: {}",
+            cluster.verdict(0)
+        );
+    }
+}
+
+/// It is opened again and again, hangs, and answers once more: nothing but the device is given up for that.
+#[test]
+fn a_damaged_device_that_hangs_as_well_stops_nobody() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.scribble_on_device(role);
+        assert!(cluster.reaches(SETTLED, |known| known.devices == without(role)));
+        for server in 0..2 {
+            cluster.stall_path(server, role, LEASE * 20);
+        }
+        cluster.run_for(LEASE * 30);
+        for server in 0..2 {
+            assert!(
+                cluster.add_within(server, &format!("by {server}"), SETTLED),
+                "{}",
+                cluster.verdict(server)
+            );
+        }
+        cluster.remake_device_in_use(role);
+        assert!(
+            cluster.reaches(SETTLED, |known| known.devices == without(role).with(role)),
+            "{role}: {}",
+            cluster.verdict(0)
+        );
+    }
 }

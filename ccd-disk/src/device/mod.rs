@@ -77,12 +77,12 @@ pub trait Blocks: Send + fmt::Debug {
         Ok(self.len_bytes())
     }
 
-    /// What is wrong with the name of the device, by which it would be opened anew; `None`: it leads here, or the device has none.
+    /// Where the name of the device leads, by which it would be opened anew.
     ///
     /// # Errors
-    /// `StaleNetworkFileHandle` when it leads to another device.
-    fn look_at_place(&mut self) -> io::Result<Option<String>> {
-        Ok(None)
+    /// When the device itself does not say what it is.
+    fn look_at_place(&mut self) -> io::Result<Place> {
+        Ok(Place::Here)
     }
 
     /// What to call the device in messages.
@@ -93,6 +93,18 @@ pub trait Blocks: Send + fmt::Debug {
     fn ring_target(&self) -> Option<RingTarget> {
         None
     }
+}
+
+/// Where the name of an open device leads.
+#[derive(Debug)]
+pub enum Place {
+    Here,
+    /// Nothing is there, or it cannot be looked at.
+    Nowhere(io::Error),
+    /// Another file.
+    OtherFile,
+    /// Another device number. It may be another way to the same disk.
+    OtherNumber,
 }
 
 /// Which way blocks go.

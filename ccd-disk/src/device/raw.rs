@@ -3,7 +3,7 @@
 //! O_DIRECT, so that a write that returned has really been taken by the device (a buffered write to a fenced device
 //! "succeeds"), and so that a read sees what another machine wrote. Exclusive when opened for writing.
 
-use super::{BLOCK_BYTES, Blocks, Buffer, RingTarget};
+use super::{BLOCK_BYTES, Blocks, Buffer, Place, RingTarget};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -215,18 +215,14 @@ impl Blocks for RawDevice {
         len_bytes(&self.file)
     }
 
-    fn look_at_place(&mut self) -> io::Result<Option<String>> {
-        let named = match std::fs::metadata(&self.path) {
-            Ok(named) => named,
-            Err(error) => return Ok(Some(format!("its name leads nowhere ({error})"))),
-        };
-        if place_of(&named) == place_of(&self.file.metadata()?) {
-            return Ok(None);
-        }
-        Err(io::Error::new(
-            io::ErrorKind::StaleNetworkFileHandle,
-            "its name leads to another device than the one that was opened",
-        ))
+    fn look_at_place(&mut self) -> io::Result<Place> {
+        let here = place_of(&self.file.metadata()?);
+        Ok(match std::fs::metadata(&self.path) {
+            Ok(named) if place_of(&named) == here => Place::Here,
+            Ok(named) if named.file_type().is_block_device() => Place::OtherNumber,
+            Ok(_) => Place::OtherFile,
+            Err(error) => Place::Nowhere(error),
+        })
     }
 
     fn name(&self) -> String {

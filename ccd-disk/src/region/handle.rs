@@ -1,6 +1,6 @@
 //! A device with its errors named and its poison remembered. Every access of a region goes through this.
 
-use crate::device::{BLOCK_BYTES, Blocks, Buffer, RingTarget, Transfer, Way};
+use crate::device::{BLOCK_BYTES, Blocks, Buffer, Place, RingTarget, Transfer, Way};
 use crate::error::RegionError;
 use std::collections::BTreeSet;
 use std::io;
@@ -75,16 +75,10 @@ impl Handle {
         found.map_err(|source| RegionError::io("ask for the size of", self.blocks.name(), source))
     }
 
-    /// What is wrong with the device's name.
-    pub fn look_at_place(&mut self) -> Result<Option<String>, RegionError> {
+    /// Where the device's name leads.
+    pub fn look_at_place(&mut self) -> Result<Place, RegionError> {
         let found = self.blocks.look_at_place();
-        found.map_err(|source| match source.kind() {
-            io::ErrorKind::StaleNetworkFileHandle => RegionError::Overwritten {
-                device: self.blocks.name(),
-                what: source.to_string(),
-            },
-            _ => RegionError::io("look at the name of", self.blocks.name(), source),
-        })
+        found.map_err(|source| RegionError::io("ask for the number of", self.blocks.name(), source))
     }
 
     pub fn is_poisoned(&self) -> bool {

@@ -1,27 +1,30 @@
-//! What nobody comes across in a region that is in use: its superblocks, its size, the device under its path, and blocks that are read
-//! only after a restart. Every few surveys some of that is looked at, so that what was overwritten is known while the copies
-//! elsewhere are still whole.
+//! Looks at parts of a region in use that nothing else reads: its superblocks, its size, where its name leads, and blocks that are
+//! read only after a restart. Damage is known so while the copies elsewhere are still whole.
 //!
-//! A block that a power cut left half-written is no finding: such a block begins with zeros or with a header. What begins otherwise, or
-//! belongs to another region or place, was written by somebody else.
+//! A look belongs to a survey, which a lease may wait for: so it reads two or three blocks, and the next one goes on from there.
+//!
+//! A block that a power cut left half-written is no finding: such a block begins with zeros or with a header. A block that begins
+//! otherwise, or belongs to another region or place, was written by another program, or is corrupted.
 
 use super::handle::Handle;
-use crate::device::{BLOCK_BYTES, is_zero};
+use super::label::Label;
+use crate::device::{Access, BLOCK_BYTES, Place, RawDevice, is_zero};
 use crate::error::RegionError;
 use crate::format::geometry::{Geometry, Slot};
 use crate::format::header::{self, BlockFault};
-use crate::format::superblock::{Superblock, SuperblockError};
+use crate::format::superblock::Superblock;
 use ccd_core::ids::NodeId;
 use ccd_core::replica::RegionDamage;
 use std::ops::Range;
+use std::path::Path;
 
-/// Surveys from one look to the next: a device is surveyed at least once a second.
-const SURVEYS_BETWEEN: u32 = 8;
+/// Surveys from one look to the next; a device in use is surveyed at each heartbeat.
+const SURVEYS_BETWEEN: u32 = 4;
 
-/// Blocks that one look reads, besides the superblocks and those that were found bad before.
-const BLOCKS: u64 = 8;
+/// Looks that must find the same before it counts: something may be at work on the device, and udev takes names away for moments.
+const LOOKS_TO_BELIEVE: u32 = 3;
 
-/// Bad blocks that are remembered, and looked at again each time.
+/// Bad blocks that are remembered, and looked at again in turn.
 const BAD_MAX: usize = 8;
 
 /// How many are read at once where all are.
@@ -34,15 +37,25 @@ const SECTOR_BYTES: usize = 512;
 
 /// What the looks at one region have shown.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub struct Looks {
     /// Since the last look.
     surveys: u32,
-    /// Counts the blocks that were looked at.
+    /// Counts the looks, and so the blocks that were looked at.
     turn: u64,
     bad: Vec<Bad>,
-    superblocks: Vec<String>,
-    /// The name no longer leads to the device.
-    place: Option<String>,
+    /// What is wrong with the first and the last superblock.
+    superblocks: [Option<Fault>; 2],
+    /// Looks in a row that found something that another program may have written.
+    overwritten: u32,
+    /// Looks in a row in which the name led nowhere, and why.
+    nowhere: (u32, String),
+}
+
+/// What is wrong with a superblock.
+#[derive(Debug)]
+struct Fault {
+    text: String,
+    is_unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -61,22 +74,30 @@ struct Part {
 }
 
 impl Looks {
-    /// Of a region that has just been opened: its first survey looks.
-    pub fn new() -> Self {
+    /// Of a region that has just been opened, with what its label has shown.
+    pub fn new(label: &Label) -> Self {
+        let fault = |which, number: u64| {
+            label.repair.contains(&number).then(|| Fault {
+                text: format!("its {which} superblock is gone"),
+                is_unreadable: false,
+            })
+        };
+        let last = label.superblock.geometry.last_block();
         Self {
-            surveys: SURVEYS_BETWEEN,
+            surveys: 0,
             turn: 0,
             bad: Vec::new(),
-            superblocks: Vec::new(),
-            place: None,
+            superblocks: [fault("first", 0), fault("last", last)],
+            overwritten: 0,
+            nowhere: (0, String::new()),
         }
     }
 
-    /// A survey is being made; every eighth looks.
+    /// A survey is being made; every fourth one looks.
     ///
     /// # Errors
     /// The region is not the one that was opened any more: both superblocks are gone or another region's, the device is shorter than
-    /// the region, or its name leads to another device.
+    /// the region, or its name leads to another disk. Or neither superblock can be read.
     pub fn on_survey(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
         self.surveys += 1;
         if self.surveys >= SURVEYS_BETWEEN {
@@ -87,7 +108,7 @@ impl Looks {
     }
 
     fn look(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
-        self.place = handle.look_at_place()?;
+        self.look_at_place(handle, superblock)?;
         let needed_bytes = superblock.geometry.blocks * BLOCK_BYTES as u64;
         let got_bytes = handle.len_bytes_now()?;
         if got_bytes < needed_bytes {
@@ -97,58 +118,107 @@ impl Looks {
                 got_bytes,
             });
         }
-        self.look_at_superblocks(handle, superblock)?;
-        self.bad
-            .retain_mut(|bad| match fault(handle, superblock, bad.block) {
-                Some(what) => {
-                    bad.what = what;
-                    true
-                }
-                None => false,
-            });
-        let parts = parts(&superblock.geometry);
-        for _ in 0..BLOCKS.min(parts.len() as u64) {
-            let Some((part, block)) = next(&parts, self.turn) else {
-                break;
-            };
-            self.turn += 1;
-            if self.bad.len() < BAD_MAX
-                && self.bad.iter().all(|bad| bad.block != block)
-                && let Some(what) = fault(handle, superblock, block)
-            {
-                let part = part.clone();
-                self.bad.push(Bad { block, part, what });
-            }
+        self.look_at_superblock(handle, superblock)?;
+        let again = self.turn / 2;
+        if self.turn.is_multiple_of(2)
+            && let Some(count) = (self.bad.len() as u64).checked_sub(1).map(|last| last + 1)
+        {
+            self.look_again(handle, superblock, (again % count) as usize);
         }
+        let parts = parts(&superblock.geometry);
+        if let Some((part, block)) = next(&parts, self.turn)
+            && self.bad.len() < BAD_MAX
+            && self.bad.iter().all(|bad| bad.block != block)
+            && let Some(what) = fault(handle, superblock, block)
+        {
+            let part = part.clone();
+            self.bad.push(Bad { block, part, what });
+        }
+        self.turn += 1;
+        self.overwritten = if self.finds_overwritten() {
+            self.overwritten.saturating_add(1)
+        } else {
+            0
+        };
         Ok(())
     }
 
-    fn look_at_superblocks(&mut self, handle: &mut Handle, known: &Superblock) -> Result<(), RegionError> {
-        let mut read = |which: &str, number: u64| {
-            let found = match handle.read(number, 1) {
-                Ok(block) => Superblock::decode(block.block(0), number),
-                Err(_) => Err(SuperblockError::Block(BlockFault::Unreadable)),
-            };
-            match found {
-                Ok(found) if found == *known => Ok(()),
-                Ok(_) => Err(format!("its {which} superblock is another region's")),
-                Err(fault) => Err(format!("its {which} superblock is gone ({fault})")),
+    /// Another number under the name may be another way to the same disk.
+    fn look_at_place(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
+        let why = match handle.look_at_place()? {
+            Place::Here => {
+                self.nowhere.0 = 0;
+                return Ok(());
             }
+            Place::Nowhere(error) => format!("its name leads nowhere ({error})"),
+            Place::OtherFile => return Err(leads_to_another_disk(handle)),
+            Place::OtherNumber => match superblock_at(Path::new(&handle.name())) {
+                Ok(found) if found.identity == superblock.identity => {
+                    self.nowhere.0 = 0;
+                    return Ok(());
+                }
+                Ok(_) | Err(RegionError::NoRegion { .. }) => return Err(leads_to_another_disk(handle)),
+                Err(error) => format!("its name leads to another device, which cannot be read ({error})"),
+            },
         };
-        let found = [read("first", 0), read("last", known.geometry.last_block())];
-        self.superblocks = found.into_iter().filter_map(Result::err).collect();
-        if let [first, last] = &self.superblocks[..] {
-            return Err(RegionError::Overwritten {
-                device: handle.name(),
-                what: format!("{first}, {last}"),
+        self.nowhere = (self.nowhere.0.saturating_add(1), why);
+        Ok(())
+    }
+
+    /// One of the two in turn.
+    fn look_at_superblock(&mut self, handle: &mut Handle, known: &Superblock) -> Result<(), RegionError> {
+        let is_last = self.turn % 2 == 1;
+        let (which, number) = if is_last {
+            ("last", known.geometry.last_block())
+        } else {
+            ("first", 0)
+        };
+        let found = match handle.read(number, 1) {
+            Ok(block) => match Superblock::decode(block.block(0), number) {
+                Ok(found) if found == *known => None,
+                Ok(_) => Some((format!("its {which} superblock is another region's"), None)),
+                Err(fault) => Some((format!("its {which} superblock is gone ({fault})"), None)),
+            },
+            Err(error) => Some((format!("its {which} superblock cannot be read"), Some(error))),
+        };
+        let other = self.superblocks[usize::from(!is_last)].as_ref();
+        if let (Some((text, _)), Some(other)) = (&found, other) {
+            let what = format!("{}, {text}", other.text);
+            return Err(match (found.and_then(|(_, error)| error), other.is_unreadable) {
+                (Some(error), true) => error,
+                _ => RegionError::Overwritten {
+                    device: handle.name(),
+                    what,
+                },
             });
         }
+        self.superblocks[usize::from(is_last)] = found.map(|(text, error)| Fault {
+            text,
+            is_unreadable: error.is_some(),
+        });
         Ok(())
+    }
+
+    fn look_again(&mut self, handle: &mut Handle, superblock: &Superblock, index: usize) {
+        match fault(handle, superblock, self.bad[index].block) {
+            Some(what) => self.bad[index].what = what,
+            None => {
+                self.bad.remove(index);
+            }
+        }
+    }
+
+    fn finds_overwritten(&self) -> bool {
+        let is_gone = |fault: &Fault| !fault.is_unreadable;
+        self.superblocks.iter().flatten().any(is_gone) || self.bad.iter().any(|bad| bad.what != UNREADABLE)
     }
 
     /// What is wrong with the region although it can be used; `None`: nothing that was seen.
     pub fn damage(&self) -> Option<RegionDamage> {
-        let mut found: Vec<String> = self.place.iter().chain(&self.superblocks).cloned().collect();
+        let (nowhere, why) = &self.nowhere;
+        let place = Some(why).filter(|_| *nowhere >= LOOKS_TO_BELIEVE);
+        let superblocks = self.superblocks.iter().flatten().map(|fault| &fault.text);
+        let mut found: Vec<String> = place.into_iter().chain(superblocks).cloned().collect();
         if let Some(bad) = self.bad.first() {
             let others = match self.bad.len() {
                 1 => String::new(),
@@ -161,13 +231,28 @@ impl Looks {
                 bad.block, bad.what
             ));
         }
-        let is_overwritten =
-            !self.superblocks.is_empty() || self.bad.iter().any(|bad| bad.what != UNREADABLE);
         (!found.is_empty()).then(|| RegionDamage {
             text: found.join("; "),
-            is_overwritten,
+            is_overwritten: self.overwritten >= LOOKS_TO_BELIEVE,
+            is_lasting: self.bad.iter().any(|bad| bad.what != UNREADABLE),
         })
     }
+}
+
+fn leads_to_another_disk(handle: &Handle) -> RegionError {
+    RegionError::Overwritten {
+        device: handle.name(),
+        what: "its name leads to another disk than the one that was opened".to_owned(),
+    }
+}
+
+/// The superblock that a name leads to now.
+fn superblock_at(path: &Path) -> Result<Superblock, RegionError> {
+    let name = path.display().to_string();
+    let device = RawDevice::open(path, Access::ReadOnly);
+    let device = device.map_err(|error| RegionError::io("open", name, error))?;
+    let mut handle = Handle::new(Box::new(device));
+    Label::read(&mut handle).map(|label| label.superblock)
 }
 
 /// Everything but superblocks and control blocks, which each survey reads.

@@ -52,7 +52,7 @@ use append::entry_of;
 use ccd_core::configuration::BallotBlock;
 use ccd_core::database::{Database, Record};
 use ccd_core::ids::{ClusterId, Epoch, NodeId, Position, Replica};
-use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use ccd_core::replica::{Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use handle::Handle;
 use label::Label;
 use look::Looks;
@@ -92,9 +92,11 @@ impl Region {
     /// Opens the region on a device and checks that it is the expected one. Reads the control blocks, not the state.
     pub fn open(blocks: Box<dyn Blocks>, expected: ExpectedIdentity) -> Result<Self, RegionError> {
         let mut handle = Handle::new(blocks);
+        let label = Label::read(&mut handle)?;
+        let looks = Looks::new(&label);
         let Label {
             superblock, notes, ..
-        } = Label::read(&mut handle)?;
+        } = label;
         let device = handle.name();
         let got = superblock.identity;
         if got.cluster != expected.cluster {
@@ -135,7 +137,7 @@ impl Region {
             notes,
             turns: own.turns,
             own_ballot: own.ballot,
-            looks: Looks::new(),
+            looks,
             own: None,
             is_untouched: false,
             claims_blocks: Buffer::zeroed(0),
@@ -218,7 +220,8 @@ impl Region {
             ReplicaOp::WriteBallot { ballot } => {
                 self.write_control(&ballot, |turns| &mut turns.ballot)?;
                 self.own_ballot = Some(ballot);
-                self.survey()?
+                // A takeover waits for it: nothing more is read.
+                ReplicaAnswer::Survey(self.survey_control()?)
             }
             ReplicaOp::Claim { ballot, over } => {
                 self.look_for_own_ballot(over.as_deref(), &ballot)?;
@@ -359,9 +362,14 @@ impl Region {
         if self.superblock.identity.replica != Replica::Local {
             self.looks.on_survey(&mut self.handle, &self.superblock)?;
         }
+        let survey = self.survey_control()?;
+        Ok(ReplicaAnswer::Survey(survey))
+    }
+
+    fn survey_control(&mut self) -> Result<Survey, RegionError> {
         let mut survey = survey::survey(&mut self.handle, &self.superblock)?;
         survey.damage = self.looks.damage();
-        Ok(ReplicaAnswer::Survey(survey))
+        Ok(survey)
     }
 
     /// Whether this node's newest ballot block is the one that the caller knows of, and takes nothing back; the next is then written over

@@ -275,7 +275,9 @@ impl Node {
         }
         let result = result.and_then(|answer| self.believed(replica, answer));
         let result = result.and_then(|answer| self.keeps_what_was_written(replica, &purpose, answer));
-        let result = result.and_then(|answer| self.is_not_overwritten(replica, answer));
+        let is_answered = result.is_ok();
+        let result = result.and_then(|answer| self.refuse_overwritten(replica, answer));
+        let is_refused = is_answered && result.is_err();
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
             let view = self.replica_mut(replica);
             view.beat_in_flight = false;
@@ -312,7 +314,9 @@ impl Node {
                     && error.kind == ReplicaErrorKind::Fenced => {}
             Err(error) if error.kind != ReplicaErrorKind::Full || matches!(purpose, Purpose::Open) => {
                 self.on_failure(replica, &purpose, error);
-                self.leave_to_others_if_condemned(replica);
+                if is_refused {
+                    self.close_overwritten(replica);
+                }
             }
             Err(error) => {
                 let refused_bytes = match (writes, &purpose) {

@@ -4,14 +4,15 @@
 //! it is read: too late. But each heartbeat is written beside the one before, which must still stand there. If it does not, the device has
 //! failed like one that loses writes: it is left out, and taken in again with all that it is to hold.
 //!
-//! A region that somebody else has written into elsewhere is not used any more either, until it is made anew: nobody knows what comes
-//! next. But a damaged device is better than none.
+//! A region that is corrupted elsewhere, or that another program writes to, is left out as well, until it is made anew; but not where its
+//! vote may be needed.
 //!
 //! Owns `ReplicaView::{was_overwritten, damage, condemned}` and `OwnArea::found_last`.
 
-use crate::ids::{DeviceRole, RegionId, Replica};
+use crate::ids::{DeviceRole, Replica};
 use crate::protocol::replicas::Purpose;
 use crate::protocol::replicas::survey::is_of_a_new_region;
+use crate::protocol::replicas::view::Condemned;
 use crate::protocol::{DecisionKind, Node};
 use crate::replica::{
     Heartbeat, RegionDamage, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
@@ -46,11 +47,12 @@ impl Node {
         Ok(answer)
     }
 
-    /// What a look at a region in use has found.
+    /// Gives up a region that another program has written to, while this node serves and another device is whole. A node that does not
+    /// serve may need its vote: a damaged device is better than none.
     ///
     /// # Errors
-    /// Somebody else has written into it, and the other device is whole.
-    pub(super) fn is_not_overwritten(
+    /// The region is not to be used.
+    pub(super) fn refuse_overwritten(
         &mut self,
         replica: Replica,
         answer: ReplicaAnswer,
@@ -59,25 +61,36 @@ impl Node {
             return Ok(answer);
         };
         let view = self.replica_mut(replica);
-        let is_anew = |region: RegionId| region != survey.region || is_of_a_new_region(survey);
-        view.condemned.take_if(|(region, _)| is_anew(*region));
+        let is_anew = survey.region != view.region || is_of_a_new_region(survey);
+        let is_mended = |condemned: &Condemned| !condemned.is_lasting && survey.damage.is_none();
+        view.condemned
+            .take_if(|condemned| is_anew || is_mended(condemned));
         if let Some(damage) = survey.damage.as_ref().filter(|damage| damage.is_overwritten) {
-            view.condemned = Some((survey.region, damage.text.clone()));
+            view.condemned = Some(Condemned {
+                text: damage.text.clone(),
+                is_lasting: damage.is_lasting,
+            });
         }
+        let serves = self.is_open() && self.lease_holds();
         match &self.replica(replica).condemned {
-            Some((_, text)) if self.other_device_is_whole(role) => Err(ReplicaError {
-                kind: ReplicaErrorKind::Damaged,
+            Some(Condemned { text, .. }) if serves && self.other_device_is_whole(role) => Err(ReplicaError {
+                // It is looked for less often, for it comes back by hand only.
+                kind: ReplicaErrorKind::Foreign,
                 text: format!(
-                    "somebody else writes to it: {text}; find out who does, and make it anew with `ccd-disk mkfs --role {role}`"
+                    "it is corrupted, or another program writes to it: {text}; find out which, and make it anew with \
+                     `ccd-disk mkfs --role {role}`"
                 ),
             }),
             _ => Ok(answer),
         }
     }
 
-    /// Whoever is to make it anew needs it for itself.
-    pub(super) fn leave_to_others_if_condemned(&mut self, replica: Replica) {
-        if self.replica(replica).condemned.is_some() {
+    /// Nothing counts on it any more: whoever is to make it anew must have it for himself.
+    pub(super) fn close_overwritten(&mut self, replica: Replica) {
+        let Replica::Device(role) = replica else {
+            return;
+        };
+        if !self.known.devices.contains(role) {
             self.ask(replica, ReplicaOp::Close, Purpose::Unattended);
         }
     }
@@ -110,7 +123,9 @@ impl Node {
 
     /// What is wrong with a device although it is used.
     pub(in crate::protocol) fn damage_text(&self, role: DeviceRole) -> Option<String> {
-        let damage = self.replica(Replica::Device(role)).damage.as_deref()?;
+        let view = self.replica(Replica::Device(role));
+        let condemned = view.condemned.as_ref().map(|condemned| condemned.text.as_str());
+        let damage = view.damage.as_deref().or(condemned)?;
         let path = self.settings.init.device_path(role).unwrap_or_default();
         Some(format!("the {role} ({path}) is damaged: {damage}"))
     }

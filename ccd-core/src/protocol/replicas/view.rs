@@ -37,8 +37,8 @@ pub(in crate::protocol) struct ReplicaView {
     pub was_overwritten: bool,
     /// What is wrong with it although it is used, as its last survey says.
     pub(in crate::protocol) damage: Option<String>,
-    /// Somebody else has written into this region: not to be used while there is another device.
-    pub(super) condemned: Option<(RegionId, String)>,
+    /// This region is corrupted, or another program writes to it: it is left out while there is another device.
+    pub(super) condemned: Option<Condemned>,
     /// Local copy: its content has been read.
     pub loaded: bool,
     /// The durable position of this node's own area; `None` while it is not known.
@@ -75,6 +75,14 @@ pub(in crate::protocol) struct ReplicaView {
     pub(super) last_claim: Option<BallotBlock>,
     /// It is being brought nearer to what is committed: a device that is to come back, or the local copy of a solo owner.
     pub prewrite_in_flight: bool,
+}
+
+/// What was found in a region that is to be left out.
+#[derive(Debug)]
+pub(super) struct Condemned {
+    pub text: String,
+    /// A region that is opened anew comes across it late, so it is remembered until another one is there.
+    pub is_lasting: bool,
 }
 
 #[derive(Debug)]

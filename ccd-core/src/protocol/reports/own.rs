@@ -51,7 +51,11 @@ impl Node {
         }
         if let Some(error) = view.error() {
             let text = format!("the {role} ({path}) cannot be used: {error}");
-            return Some(of(Cause::DeviceUnusable, text).next(format!("ccd-disk show {path}")));
+            return Some(if self.damage_text(role).is_some() {
+                of(Cause::DeviceDamaged, text).next(format!("ccd-disk check {path}"))
+            } else {
+                of(Cause::DeviceUnusable, text).next(format!("ccd-disk show {path}"))
+            });
         }
         if self.is_found_made_anew(role) {
             return Some(of(Cause::DeviceForgot, self.made_anew_text_of(role)));

@@ -99,7 +99,7 @@ impl Node {
         {
             let round = promised.round;
             self.abandon(&format!(
-                "on the {role}, another run of this node votes on a later epoch, or in a later round (epoch {instance}, round {round})"
+                "on the {role}, there is a vote of this node on a later epoch, or in a later round (epoch {instance}, round {round})"
             ));
             return;
         }

@@ -7,7 +7,7 @@ const BLOCK: u64 = 4096;
 
 const OVERWRITTEN: &[&str] = &[
     "serving, degraded",
-    "the secondary (/proc/self/cwd/secondary) cannot be used: somebody else writes to it",
+    "the secondary (/proc/self/cwd/secondary) cannot be used: it is corrupted, or another program writes to it",
     "holds what ccd did not write",
     "make it anew with `ccd-disk mkfs --role secondary`",
     "queries and updates work",
@@ -15,7 +15,7 @@ const OVERWRITTEN: &[&str] = &[
 
 const SUPERBLOCK_GONE: &[&str] = &[
     "serving, degraded",
-    "the secondary (/proc/self/cwd/secondary) cannot be used: somebody else writes to it",
+    "the secondary (/proc/self/cwd/secondary) cannot be used: it is corrupted, or another program writes to it",
     "its first superblock is gone",
     "make it anew with `ccd-disk mkfs --role secondary`",
     "queries and updates work",

@@ -163,6 +163,9 @@ impl Node {
         };
         let (before, after) = (self.settings.nodes, init.nodes);
         let text = match (after.minus(before), before.minus(after)) {
+            (added, removed) if added.is_empty() && removed.is_empty() => {
+                String::from("a number was given to another server")
+            }
             (added, removed) if removed.is_empty() => format!("node {added} was added"),
             (added, removed) if added.is_empty() => format!("node {removed} was removed"),
             (added, removed) => format!("node {added} was added, node {removed} removed"),
