@@ -166,7 +166,7 @@ const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
     ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
 ];
 
-/// Somebody else wrote there: the region is not used while there is another device.
+/// What another program wrote, what is corrupted, or what cannot be read.
 fn strange(strange: &look::Strange) -> Finding {
     let look::Strange {
         node,
@@ -179,11 +179,14 @@ fn strange(strange: &look::Strange) -> Finding {
         1 => String::new(),
         _ => format!(", and {} more are so", count - 1),
     };
+    let next = if *what == look::UNREADABLE {
+        "the disk may be failing: see `dmesg`"
+    } else {
+        "find out who writes there, and make the region anew with `ccd-disk mkfs`"
+    };
     Finding {
         severity: Severity::Damage,
-        text: format!(
-            "node {node}: block {first} of its {name} {what}{others}; find out who writes there, and make the region anew with `ccd-disk mkfs`"
-        ),
+        text: format!("node {node}: block {first} of its {name} {what}{others}; {next}"),
         repair: None,
     }
 }

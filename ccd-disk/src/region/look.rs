@@ -30,7 +30,8 @@ const BAD_MAX: usize = 8;
 /// How many are read at once where all are.
 const BLOCKS_AT_ONCE: usize = 256;
 
-const UNREADABLE: &str = "cannot be read";
+/// What is said of a block that the device does not give.
+pub const UNREADABLE: &str = "cannot be read";
 
 /// A disk of the smallest sector size writes so many bytes whole.
 const SECTOR_BYTES: usize = 512;
