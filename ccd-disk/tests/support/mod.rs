@@ -4,10 +4,11 @@
 pub mod program;
 
 use ccd_core::configuration::{Configuration, Mode};
-use ccd_core::database::{Database, Op, Record, Update, Who};
+use ccd_core::database::{Database, Key, Op, Record, Update, Who};
 use ccd_core::ids::{
     ClusterId, DeviceRole, Epoch, Generation, Lineage, NodeId, NodeSet, Position, Replica, RequestId, Stamp,
 };
+use ccd_core::replica::{ReplicaAnswer, Survey};
 use ccd_core::time::Date;
 use ccd_disk::device::{LoggedWrite, MemoryDevice, Tear};
 use ccd_disk::format::journal::{Entry, Step};
@@ -178,4 +179,27 @@ pub fn tears() -> Vec<Tear> {
         });
     }
     tears
+}
+
+pub fn both() -> NodeSet {
+    NodeSet::from_bits(3)
+}
+
+/// The database after one more update, and the record that leads there.
+pub fn updated(database: &Database, sequence: u64, columns: usize) -> (Arc<Record>, Database) {
+    let op = Op::Format {
+        key: Key::new(&format!("K{sequence}")).unwrap(),
+        columns: (0..columns).map(|column| format!("column_{column}")).collect(),
+    };
+    committed(database, sequence, op)
+}
+
+pub fn survey(answer: ReplicaAnswer) -> Survey {
+    match answer {
+        ReplicaAnswer::Survey(survey) => survey,
+        ReplicaAnswer::Appended {
+            survey: Some(survey), ..
+        } => survey,
+        other => panic!("{other:?}"),
+    }
 }

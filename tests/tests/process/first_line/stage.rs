@@ -2,7 +2,7 @@
 
 use ccd_tests::process::cluster::{ALPHA, BETA, Shape};
 use ccd_tests::process::device::LoopDevice;
-use ccd_tests::process::{Cluster, TestNode, until};
+use ccd_tests::process::{Cluster, Finished, TestNode, until};
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::symlink;
@@ -88,25 +88,15 @@ impl Stage {
     pub fn exchange(&mut self, node: usize, role: usize) {
         let file = self.folder().join(format!("other-{node}-{role}.disk"));
         let other = LoopDevice::make(&file, Shape::default().device_bytes());
-        let mkfs = [
-            "mkfs",
-            "--role",
-            ROLES[role],
-            "--image-mib",
-            "4",
-            "--journal-mib",
-            "2",
-            other.name(),
-        ];
-        self.disk(&mkfs).done();
+        self.mkfs(role, &[other.name()]).done();
         let link = self.link(node, role);
         fs::remove_file(&link).expect("it was connected");
         symlink(other.path(), link).expect("the folder is ours");
         self.strangers.push(other);
     }
 
-    /// Makes the region anew while the cluster runs, as soon as no daemon uses it any more.
-    pub fn make_anew(&self, role: usize) {
+    /// A region of the usual size.
+    fn mkfs(&self, role: usize, more: &[&str]) -> Finished {
         let words = [
             "mkfs",
             "--role",
@@ -115,13 +105,15 @@ impl Stage {
             "4",
             "--journal-mib",
             "2",
-            "--force",
-            "test",
-            "--yes",
         ];
+        self.disk(&[&words[..], more].concat())
+    }
+
+    /// Makes the region anew while the cluster runs, as soon as no daemon uses it any more.
+    pub fn make_anew(&self, role: usize) {
         let path = self.path(ALPHA, role).name();
         until("the device to be free", || {
-            let made = self.disk(&[&words[..], &[path]].concat());
+            let made = self.mkfs(role, &["--force", "test", "--yes", path]);
             if made.code == 0 { Ok(()) } else { Err(made.err) }
         });
     }
