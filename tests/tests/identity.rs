@@ -2,11 +2,16 @@
 
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, Epoch, NodeId, ServerId};
+use ccd_core::init::Fencing;
 use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::{addition, is_done, refused, removal};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::LEASE;
+use core::time::Duration;
+
+/// Shorter than any write takes.
+const MOMENT: Duration = Duration::from_micros(2);
 
 const PAIR: Shape = Shape { nodes: 2, devices: 2 };
 
@@ -124,6 +129,50 @@ fn a_run_that_found_another_goes_on_after_the_device_of_the_finding_has_failed()
             cluster.verdict(0)
         );
         assert_eq!(cluster.rows(0), Some(vec!["copy".to_owned(), "owner".to_owned()]));
+    }
+}
+
+/// The copy has gone on by the devices alone, and each of the two runs then sees another one of them: with the node's vote on both sides
+/// one epoch would be decided twice.
+#[test]
+fn of_an_owner_and_its_copy_that_went_on_one_has_the_vote_of_the_node() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for (copys, owners) in [
+            (DeviceRole::Primary, DeviceRole::Secondary),
+            (DeviceRole::Secondary, DeviceRole::Primary),
+        ] {
+            let mut cluster = Cluster::serving_with(PAIR, fencing);
+            cluster.crash(1, true);
+            assert!(cluster.add_within(0, "owner", SETTLED));
+            let copy = cluster.copy_server(0);
+            cluster.crash(0, true);
+            let epoch = cluster.configuration().epoch;
+            cluster.start(copy);
+            // In the moment between the decision and the next write to the devices.
+            while cluster.configuration().epoch == epoch {
+                assert!(cluster.run_for(MOMENT), "nothing is decided");
+            }
+            cluster.lose_path(copy, owners);
+            cluster.lose_path(0, copys);
+            cluster.start(0);
+            for _ in 0..40 {
+                cluster.run_for(LEASE / 4);
+                assert!(
+                    !(cluster.serves(0) && cluster.serves(copy)),
+                    "{fencing:?} {copys}"
+                );
+            }
+            cluster.return_path(copy, owners);
+            cluster.return_path(0, copys);
+            cluster.settle();
+            let [by_owner, by_copy] = [0, copy].map(|server| cluster.serves(server));
+            assert!(
+                by_owner != by_copy,
+                "{fencing:?} {copys}: {} / {}",
+                cluster.verdict(0),
+                cluster.verdict(copy)
+            );
+        }
     }
 }
 

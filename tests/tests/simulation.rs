@@ -170,6 +170,11 @@ const FOUND: &[(u64, &str)] = &[
         32_000_012_700,
         "with leases: a node was sent the image of the very state that it held in doubt, and asked for it for ever",
     ),
+    (
+        45_000_061_497,
+        "with reservations: a copy that the devices had taken in and its original both voted, each with another device",
+    ),
+    (45_000_064_553, "as 45000061497"),
 ];
 
 /// The same for groups.
@@ -212,6 +217,14 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
     (
         31_000_000_543,
         "with reservations: a removed node's init database took the place of the one that was decided, and nobody else goes by it",
+    ),
+    (
+        45_000_019_307,
+        "with reservations: of two changes of the nodes the one that was begun first undid the one that was decided first",
+    ),
+    (
+        45_000_109_987,
+        "with reservations: a server waited for ever for an area without a heartbeat to stand still",
     ),
 ];
 

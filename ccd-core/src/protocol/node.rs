@@ -18,6 +18,7 @@ use super::membership::peers::Peer;
 use super::membership::returns::Returns;
 use super::membership::twice::Twice;
 use super::message::Message;
+use super::replicas::Moved;
 use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
@@ -38,7 +39,6 @@ use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, Servers};
 use crate::init::Fencing;
-use crate::replica::Host;
 use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -115,8 +115,10 @@ pub struct Node {
     pub(super) claimed_by: Option<Claimed>,
     /// A node that knows another configuration of this epoch.
     pub(super) twice: Option<Twice>,
-    /// The machine that this node's last run was on, if it was another one, until this run has opened a configuration.
-    pub(super) moved_from: Option<(DeviceRole, Host)>,
+    /// The state folder came from another machine, and this run has no vote yet.
+    pub(super) moved: Option<Moved>,
+    /// This run has got its vote after that.
+    pub(super) has_ended_move: bool,
 
     /// What is wrong with this node, for the others.
     pub(super) report: OwnReport,
@@ -235,7 +237,8 @@ impl Node {
             other_run: None,
             claimed_by: None,
             twice: None,
-            moved_from: None,
+            moved: None,
+            has_ended_move: false,
             report: OwnReport::default(),
             drills: Vec::new(),
             last_words: LastWords::default(),

@@ -81,7 +81,7 @@ impl Node {
                 && self
                     .lease_lost
                     .is_none_or(|since| self.now.since(since) < self.settings.lease),
-            blank: self.blank,
+            blank: self.has_no_vote(),
             ready: self.ready(),
             willing: self.takes_part_in_plans(),
             called_gone: self.willing && !self.in_view(self.me()),

@@ -134,6 +134,7 @@ impl Node {
     pub(in crate::protocol) fn begin_install(&mut self, mut install: Install) {
         let epoch = install.epoch();
         self.blank = false;
+        self.take_in_moved_copy();
         self.catch_up = None;
         self.store_configuration(Replica::Local, install.configuration.clone());
         let Some((database, open)) = self.target() else {
@@ -353,7 +354,6 @@ impl Node {
     }
 
     fn opening_done(&mut self) {
-        self.moved_from = None;
         self.waiting = (alloc::string::String::new(), self.now);
         self.opened_at = self.now;
         self.unopened = 0;
@@ -396,6 +396,7 @@ impl Node {
         }
         if self.blank {
             self.blank = false;
+            self.take_in_moved_copy();
             self.store_configuration(Replica::Local, configuration.clone());
         }
         self.member = Some(Member {

@@ -139,6 +139,7 @@ impl Node {
         }
         self.beat_devices();
         self.mark_settled();
+        self.store_move();
         self.write_last_words();
     }
 

@@ -100,9 +100,10 @@ impl Node {
         let (configuration, ballot) = survey.map_or((None, None), |area| {
             (area.configuration.clone(), area.ballot.clone())
         });
+        self.recall_move();
         // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
         let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank = configuration.is_none() && !voted || self.moved_from.is_some();
+        self.blank = configuration.is_none() && !voted || self.is_moved_copy();
         self.ballot = ballot;
         self.round = None;
         self.prepared = None;
@@ -147,7 +148,11 @@ impl Node {
             } else {
                 self.known.to_string()
             },
-            if self.blank { ": it is new" } else { "" },
+            if self.blank && !self.is_moved_copy() {
+                ": it is new"
+            } else {
+                ""
+            },
         );
         self.record(DecisionKind::Start, text);
         // The others may have waited for this: they need not wait for the next heartbeat as well.

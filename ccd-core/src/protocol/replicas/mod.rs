@@ -6,7 +6,7 @@
 //! track.rs       when a failed one is tried again (pure)       room.rs  how large a database they hold
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
-//! each.rs        one view for every replica that can be named
+//! each.rs        one view for every replica that can be named      moved.rs  a state folder that came from another machine
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
@@ -15,6 +15,7 @@ mod bring;
 pub(super) mod each;
 pub(super) mod last_words;
 pub(super) mod loading;
+mod moved;
 mod overwritten;
 pub(super) mod own_area;
 mod room;
@@ -23,6 +24,7 @@ pub(super) mod track;
 mod view;
 
 pub(in crate::protocol) use bring::Brought;
+pub(in crate::protocol) use moved::Moved;
 pub(in crate::protocol) use view::ReplicaView;
 
 use crate::configuration::{Ballot, Configuration};
@@ -66,6 +68,8 @@ pub(in crate::protocol) enum Purpose {
     DrillProof,
     /// The local copy is told which rounds are known to be committed.
     Mark(Stamp),
+    /// The local copy is told whether it came from another machine.
+    NoteMove,
     /// In place of a heartbeat, where this node cannot write.
     Survey {
         begun: Time,
@@ -130,6 +134,7 @@ impl Purpose {
             Self::Heartbeat { .. } => "a heartbeat",
             Self::DrillWrite { .. } | Self::DrillProof => "a write of a drill",
             Self::Mark(_) => "noting what is committed",
+            Self::NoteMove => "noting which machine it is on",
             Self::Survey { .. } => "reading heartbeats",
             Self::Unattended | Self::Recorded(_) => "a record",
             Self::Checkpoint { .. } => "a checkpoint",
@@ -237,6 +242,19 @@ impl Node {
             self.ask(replica, ReplicaOp::Survey, Purpose::Survey { begun });
             return;
         }
+        self.write_heartbeat(role, begun);
+    }
+
+    /// A vote is to be written to this device, and no heartbeat of this run was found there yet: one goes before it.
+    pub(in crate::protocol) fn sign_area(&mut self, role: DeviceRole) {
+        let is_signed = self.replica(Replica::Device(role)).own_area.found_last.is_some();
+        if !is_signed && self.writes_heartbeats(role) {
+            self.write_heartbeat(role, self.now);
+        }
+    }
+
+    fn write_heartbeat(&mut self, role: DeviceRole, begun: Time) {
+        let replica = Replica::Device(role);
         let view = self.replica_mut(replica);
         view.beat_sequence = view.beat_sequence.saturating_add(1);
         let sequence = view.beat_sequence;
@@ -247,7 +265,7 @@ impl Node {
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
-            moved_from: self.moved_from.as_ref().map(|(_, host)| host.clone()),
+            moved_from: self.moved_from(),
         };
         self.ask(
             replica,
@@ -353,6 +371,7 @@ impl Node {
                 }
             }
             Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
+            Purpose::NoteMove => self.on_move_noted(result.is_ok()),
             Purpose::Unattended | Purpose::Survey { .. } => {}
             Purpose::DrillWrite { serial, begun } => {
                 if let Replica::Device(role) = replica {

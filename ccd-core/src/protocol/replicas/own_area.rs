@@ -187,47 +187,9 @@ impl Node {
         };
     }
 
-    /// The last run that had a vote was on another machine: there, and not here, is what this node has promised.
-    fn was_elsewhere(&self, found: &Heartbeat) -> bool {
-        // The server that had the number before has promised nothing for this one.
-        found.folder_of().is_other_machine(&self.settings.host) && !self.is_of_former_owner(found.folder_of())
-    }
-
     /// The run that wrote it has ended, and it was not one of several copies.
     fn is_of_ended_run(&self, found: &Heartbeat) -> bool {
         found.moved_from.is_none() && found.host.has_lock_of(&self.settings.host)
-    }
-
-    /// The last run of this node was on another machine. Its state folder may have been copied from there at any time: what this copy
-    /// lacks, and what it has promised since, is not known. So it has no vote before others have taken it in, or before it has opened what
-    /// the devices hold.
-    fn distrust_state_folder(&mut self, role: DeviceRole, found: &Heartbeat) {
-        if self.serving.is_some() || self.moved_from.is_some() {
-            return;
-        }
-        // What was served before is served by others since.
-        self.opened = None;
-        let host = found.folder_of();
-        let text = self.moved_text_of(role, host);
-        self.record(DecisionKind::Alarm, text);
-        self.moved_from = Some((role, host.clone()));
-        self.blank = true;
-    }
-
-    fn moved_text_of(&self, role: DeviceRole, host: &Host) -> String {
-        format!(
-            "the last ccdd of node {} ran on another machine (host {}, machine-id {:032x}; it wrote to the {role}): what this state folder \
-             lacks is not known, so it has no vote before it was taken in again",
-            self.me(),
-            host.name,
-            u128::from_be_bytes(host.machine)
-        )
-    }
-
-    /// Why this node has no vote, for people.
-    pub(in crate::protocol) fn moved_text(&self) -> Option<String> {
-        let (role, host) = self.moved_from.as_ref()?;
-        Some(self.moved_text_of(*role, host))
     }
 
     fn is_mine(&self, role: DeviceRole, found: &Heartbeat) -> bool {
@@ -322,7 +284,7 @@ impl Node {
 
     /// No reservation keeps another run from the device, and copies may live on several machines.
     fn is_for_one_copy_of_several(&self, role: DeviceRole) -> bool {
-        self.moved_from.is_some() && !self.fences.contains_key(&role)
+        self.is_moved_copy() && !self.fences.contains_key(&role)
     }
 
     /// Writes this node's ballot block on a device, over the one that it knows to be there. Another run of this node may have voted

@@ -27,6 +27,11 @@ impl Node {
         }
         let own = survey.areas.iter().find(|area| area.node == self.settings.me);
         self.replica_mut(replica).own_ballot = own.and_then(|area| area.ballot.clone());
+        // Some answers have the ballots alone. An area without a heartbeat is looked at as well: it stands still.
+        let full = survey
+            .areas
+            .iter()
+            .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
         for area in &survey.areas {
             if let Some(configuration) = &area.configuration
                 && replica != Replica::Local
@@ -41,7 +46,7 @@ impl Node {
                 && let Replica::Device(role) = replica
                 && let Some(begun) = self.replica(replica).looked_at
                 && self.replica(replica).usable()
-                && area.heartbeat.is_some()
+                && full
             {
                 self.look_at_own_area(role, area, begun);
             }
@@ -69,10 +74,6 @@ impl Node {
                 }
             }
         }
-        let full = survey
-            .areas
-            .iter()
-            .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
         self.replica_mut(replica).note_room(survey.image_bytes_max);
         if !is_of_a_new_region(survey) {
             self.replica_mut(replica).is_new = false;
@@ -162,6 +163,8 @@ impl Node {
         let claimed = self.claimed_epoch(role, survey);
         let took = self.now.since(begun);
         self.replica_mut(Replica::Device(role)).note_beat(took);
+        let own = survey.areas.iter().find(|area| area.node == self.me());
+        self.note_mark(role, own);
         if self.area_is_clean(role) {
             self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
         }

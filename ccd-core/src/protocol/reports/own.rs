@@ -17,7 +17,7 @@ impl Node {
         all.extend(said(Cause::Removed, self.lost_number_text()));
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
         all.extend(said(Cause::Moved, self.moved_text()));
-        let is_moved = self.moved_from.is_some();
+        let is_moved = self.moved.is_some();
         all.extend(said(
             Cause::LocalCopyNew,
             self.new_copy_text().filter(|_| !is_moved),

@@ -69,17 +69,23 @@ impl Node {
             return;
         }
         self.settled.marking = true;
-        let heartbeat = Heartbeat {
+        let heartbeat = self.local_heartbeat();
+        let op = ReplicaOp::WriteHeartbeat { heartbeat };
+        self.ask(Replica::Local, op, Purpose::Mark(up_to));
+    }
+
+    /// What the local copy says of this run: no sign of life, but what was committed, and whether its folder came from elsewhere.
+    pub(in crate::protocol) fn local_heartbeat(&self) -> Heartbeat {
+        let up_to = self.settled.up_to;
+        Heartbeat {
             incarnation: self.settings.incarnation,
             sequence: up_to.generation.0,
             stamp: up_to,
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
-            moved_from: self.moved_from.as_ref().map(|(_, host)| host.clone()),
-        };
-        let op = ReplicaOp::WriteHeartbeat { heartbeat };
-        self.ask(Replica::Local, op, Purpose::Mark(up_to));
+            moved_from: self.noted_move(),
+        }
     }
 
     pub(in crate::protocol) fn on_marked(&mut self, up_to: Stamp, done: bool) {

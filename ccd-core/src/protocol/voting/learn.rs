@@ -63,7 +63,7 @@ impl Node {
             .ballot
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank &= !(self.known.is_genesis() && voted) || self.moved_from.is_some();
+        self.blank &= !(self.known.is_genesis() && voted) || self.is_moved_copy();
         let maintenance = self.known.maintenance;
         self.note_changes(configuration.members);
         self.note_devices(&configuration);

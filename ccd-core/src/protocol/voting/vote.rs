@@ -35,7 +35,7 @@ impl Node {
             return Some(Obstacle::Failed(why));
         }
         // The first configuration needs every voter, so what one of them forgot the others remember.
-        if self.blank && !self.known.is_genesis() {
+        if self.has_no_vote() && !self.known.is_genesis() {
             return Some(Obstacle::Blank);
         }
         if let Some(epoch) = self.forgotten() {
@@ -64,7 +64,12 @@ impl Node {
 
     /// Its local copy is a voter for the successor of `known`.
     pub(in crate::protocol) fn may_vote(&self) -> bool {
-        self.ready() && (!self.blank || self.known.is_genesis()) && self.forgotten().is_none()
+        self.ready() && (!self.has_no_vote() || self.known.is_genesis()) && self.forgotten().is_none()
+    }
+
+    /// What this node promised is not in its local copy: that one is new, or another run of this node may still vote.
+    pub(in crate::protocol) fn has_no_vote(&self) -> bool {
+        self.blank || self.moved.is_some()
     }
 
     /// Whether this node votes on this ballot; else its proposer is told why not.

@@ -2,6 +2,7 @@
 //!
 //! Owns `changes.change`, `changes.forwarded`, `changes.finished` and `changes.serial`.
 
+use super::Digest;
 use crate::client::{Answer, ClientToken, Refusal};
 use crate::configuration::votes;
 use crate::configuration::{Configuration, Mode};
@@ -23,6 +24,8 @@ const FINISHED_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Change {
     pub init: InitFile,
+    /// What was decided when it was made: it is a change of that, and of nothing that is decided since.
+    based_on: Digest,
     edit: NodeEdit,
     pub origin: Origin,
     pub deadline: Time,
@@ -160,6 +163,7 @@ impl Node {
         self.changes.change = Some(Change {
             waiting: init.nodes.intersection(self.settings.nodes),
             init: init.clone(),
+            based_on: self.known.init_digest,
             edit,
             origin,
             deadline,
@@ -296,7 +300,7 @@ impl Node {
         let members = known.members.intersection(change.init.nodes);
         if !open
             || !change.waiting.is_empty()
-            || known.init_digest == change.init.digest
+            || known.init_digest != change.based_on
             || !linked.is_superset(members)
         {
             return None;
@@ -330,6 +334,8 @@ impl Node {
             let adopted = self.settings.init.digest == change.init.digest;
             let result = if decided && adopted && open {
                 Some(Ok(()))
+            } else if !decided && self.known.init_digest != change.based_on {
+                Some(Err(self.overtaken(change.proposed)))
             } else if now >= change.deadline {
                 Some(Err(self.why_not_changed(change, decided)))
             } else {
@@ -358,6 +364,20 @@ impl Node {
             } else {
                 self.changes.forwarded.push(forwarded);
             }
+        }
+    }
+
+    /// Another change was decided first: to put the whole text of this one in its place would undo it.
+    fn overtaken(&self, proposed: bool) -> Refusal {
+        let known = &self.known;
+        let why = format!(
+            "another init database, by node {}, was decided meanwhile (epoch {}); look at `ccdctl members` before you ask again",
+            known.proposer, known.epoch
+        );
+        if proposed {
+            Refusal::Unknown { why }
+        } else {
+            Refusal::Unsafe { why }
         }
     }
 
