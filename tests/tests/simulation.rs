@@ -175,6 +175,11 @@ const FOUND: &[(u64, &str)] = &[
         "with reservations: a copy that the devices had taken in and its original both voted, each with another device",
     ),
     (45_000_064_553, "as 45000061497"),
+    (
+        45_000_523_749,
+        "with reservations: a new server took its number's former owner for an earlier run of itself elsewhere, and had no vote",
+    ),
+    (45_000_187_065, "as 45000523749"),
 ];
 
 /// The same for groups.

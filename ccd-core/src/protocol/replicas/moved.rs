@@ -13,7 +13,7 @@
 //! Owns `Node::moved`. Called with each heartbeat, when a device or the local copy is opened, and when a configuration is installed.
 
 use crate::configuration::votes;
-use crate::ids::{DeviceRole, DeviceSet, Replica};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::replicas::Purpose;
@@ -28,6 +28,8 @@ pub(in crate::protocol) struct Moved {
     /// The device whose heartbeats told it; not known if an earlier run noted it.
     role: Option<DeviceRole>,
     note: Note,
+    /// The configuration that the local copy held then. It takes no other before one has taken it in.
+    since: Epoch,
     /// It is a member of a configuration that was decided without its vote.
     is_taken_in: bool,
     /// Where a heartbeat of this run stands that says that the folder is at home here.
@@ -63,8 +65,9 @@ impl Node {
 
     /// The last run that had a vote was on another machine: there, and not here, is what this node has promised.
     pub(super) fn was_elsewhere(&self, found: &Heartbeat) -> bool {
-        // The server that had the number before has promised nothing for this one.
-        found.folder_of().is_other_machine(&self.settings.host) && !self.is_of_former_owner(found.folder_of())
+        let folder = found.folder_of();
+        // A server that had the number before, or has it now, has promised nothing for this one.
+        folder.is_other_machine(&self.settings.host) && !self.is_of_another_server(folder)
     }
 
     /// The last run of this node was on another machine. Its state folder may have been copied from there at any time: what this copy
@@ -76,17 +79,19 @@ impl Node {
         }
         // What was served before is served by others since.
         self.opened = None;
-        self.distrust_folder_of(Some(role), found.folder_of().clone(), Note::Wanted);
+        let since = self.stored_epoch();
+        self.distrust_folder_of(Some(role), found.folder_of().clone(), Note::Wanted, since);
         if let Some(text) = self.moved_text() {
             self.record(DecisionKind::Alarm, text);
         }
     }
 
-    fn distrust_folder_of(&mut self, role: Option<DeviceRole>, host: Host, note: Note) {
+    fn distrust_folder_of(&mut self, role: Option<DeviceRole>, host: Host, note: Note, since: Epoch) {
         self.moved = Some(Moved {
             host,
             role,
             note,
+            since,
             is_taken_in: false,
             marked: DeviceSet::EMPTY,
         });
@@ -98,14 +103,24 @@ impl Node {
     pub(super) fn recall_move(&mut self) {
         let areas = &self.replica(Replica::Local).survey.areas;
         let own = areas.iter().find(|area| area.node == self.me());
-        let host = own
-            .and_then(|area| area.heartbeat.as_ref())
-            .and_then(|noted| noted.moved_from.clone());
+        let noted = own.and_then(|area| area.heartbeat.as_ref());
+        let told = noted.and_then(|noted| Some((noted.moved_from.clone()?, Epoch(noted.sequence))));
         // A copy that is read again says what this run knows better.
         let is_first = self.moved.is_none() && !self.has_ended_move && self.serving.is_none();
-        if let Some(host) = host.filter(|_| is_first) {
-            self.distrust_folder_of(None, host, Note::Stored);
+        if let Some((host, since)) = told.filter(|_| is_first) {
+            self.distrust_folder_of(None, host, Note::Stored, since);
+            if self.stored_epoch() > since {
+                self.take_in_moved_copy();
+            }
         }
+    }
+
+    /// Of the configuration that the local copy holds.
+    fn stored_epoch(&self) -> Epoch {
+        let areas = &self.replica(Replica::Local).survey.areas;
+        let own = areas.iter().find(|area| area.node == self.me());
+        let stored = own.and_then(|area| area.configuration.as_ref());
+        stored.map_or(Epoch(0), |configuration| configuration.epoch)
     }
 
     /// A configuration that was decided without this node's vote counts on it.
@@ -142,6 +157,11 @@ impl Node {
             moved.note = if done { Note::Stored } else { Note::Wanted };
             self.look = true;
         }
+    }
+
+    /// In the local copy a heartbeat counts nothing up: it says which configuration the copy held when it was found to be moved.
+    pub(in crate::protocol) fn noted_sequence(&self) -> Option<u64> {
+        self.moved.as_ref().map(|moved| moved.since.0)
     }
 
     /// What a heartbeat in the local copy says of where the state folder is at home.

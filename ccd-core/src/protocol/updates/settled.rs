@@ -79,7 +79,7 @@ impl Node {
         let up_to = self.settled.up_to;
         Heartbeat {
             incarnation: self.settings.incarnation,
-            sequence: up_to.generation.0,
+            sequence: self.noted_sequence().unwrap_or(up_to.generation.0),
             stamp: up_to,
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),

@@ -96,10 +96,9 @@ impl Node {
         self.claimed_by = self.disowned_by();
     }
 
-    /// A run of another server that had this one's number before.
-    pub(in crate::protocol) fn is_of_former_owner(&self, host: &Host) -> bool {
-        let own = self.own_server();
-        own.differs_from(host.server) && self.known.servers.get(self.me()) == own
+    /// A run of another server with this one's number, before this one had it or after.
+    pub(in crate::protocol) fn is_of_another_server(&self, host: &Host) -> bool {
+        self.own_server().differs_from(host.server)
     }
 
     /// For people, and why this run does nothing.
