@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,9 @@ const LEASE: Duration = Duration::from_millis(4000);
 const DATABASE_BYTES: usize = 16 << 20;
 /// So often root asks in each phase: for as long as the others need for a few answers.
 const ROUNDS: usize = 600;
+
+/// How many were measured, in this process.
+static PHASES: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn heavy_requests_of_users_hold_up_neither_heartbeats_nor_small_requests_of_root() {
@@ -242,9 +245,10 @@ impl Phase {
             let gaps = [scope.spawn(|| watch(alpha, 1)), scope.spawn(|| watch(beta, 0))];
             let (mut queries, mut updates) = (Vec::new(), Vec::new());
             let client = Client::attach(alpha.places(), "process-test").expect("it runs");
-            let base = Instant::now();
+            // Rows of an earlier phase stay.
+            let phase = PHASES.fetch_add(1, Ordering::Relaxed);
             for round in 0..ROUNDS {
-                let row = Row::new(key("LOAD"), [format!("{round}-{:?}", base.elapsed())]).expect("a row");
+                let row = Row::new(key("LOAD"), [format!("phase {phase} round {round}")]).expect("a row");
                 let begun = Instant::now();
                 client
                     .update(Transaction::of(vec![Op::Add(row.clone())]))
