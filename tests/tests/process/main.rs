@@ -20,6 +20,7 @@
 //! fairness.rs     users whose requests are allowed and heavy
 //! packets.rs      networks that lose large packets
 //! first_line/     what an operator sees in each situation
+//! watchers.rs     watchers that are slow, may not read all, or mean harm
 //! late.rs         what a boot brings late, and what the system limits
 //! ```
 
@@ -52,3 +53,4 @@ mod startup;
 mod sync;
 mod takeover;
 mod watch;
+mod watchers;

@@ -6,7 +6,8 @@
 //! track.rs       when a failed one is tried again (pure)       room.rs  how large a database they hold
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
-//! each.rs        one view for every replica that can be named      moved.rs  a state folder that came from another machine
+//! each.rs        one view for every replica that can be named
+//! moved.rs       a state folder that came from another machine    overwritten.rs  what another program wrote over
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
@@ -245,10 +246,11 @@ impl Node {
         self.write_heartbeat(role, begun);
     }
 
-    /// A vote is to be written to this device, and no heartbeat of this run was found there yet: one goes before it.
+    /// A vote is to be written to this device. If this node votes itself as well, a heartbeat of this run stands there before: another run
+    /// of this node, with a vote of its own, finds it.
     pub(in crate::protocol) fn sign_area(&mut self, role: DeviceRole) {
         let is_signed = self.replica(Replica::Device(role)).own_area.found_last.is_some();
-        if !is_signed && self.writes_heartbeats(role) {
+        if self.may_vote() && !is_signed && self.writes_heartbeats(role) {
             self.write_heartbeat(role, self.now);
         }
     }

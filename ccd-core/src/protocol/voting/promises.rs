@@ -117,7 +117,7 @@ impl Node {
                 let replica = Replica::Device(role);
                 proposal.replicas_asked.insert(replica);
                 self.show_what_was_decided(role);
-                self.sign_votes(role);
+                self.sign_area(role);
                 self.claim_with(role, ballot, Purpose::Promise(attempt));
             }
             Ok(()) if proposal.forced => {
@@ -157,13 +157,6 @@ impl Node {
                 ReplicaOp::WriteConfiguration { configuration },
                 Purpose::Unattended,
             );
-        }
-    }
-
-    /// A vote that this node casts itself is to count with that of the device: whoever else runs as this node finds there who it was.
-    fn sign_votes(&mut self, role: DeviceRole) {
-        if self.may_vote() {
-            self.sign_area(role);
         }
     }
 
