@@ -58,6 +58,9 @@ pub fn forget(cluster: &Cluster) {
     }
 }
 
+/// What undoes one update while the next one is already refused elsewhere.
+const SLOW_TO_UNDO: &str = "case $1 in post_rollback) sleep 0.2;; esac";
+
 /// A pair whose key `MY_KEY` runs `realloc` on both nodes, and whose key `OTHER` runs nothing.
 fn pair(text: &str) -> Cluster {
     let cluster = Cluster::start();
@@ -160,6 +163,7 @@ fn a_veto_of_one_node_is_shown_with_what_it_said_and_changes_nothing() {
         "realloc",
         "case $1 in pre_*) echo \"no room for $2\" >&2; exit 7;; esac",
     );
+    install(alpha, "realloc", SLOW_TO_UNDO);
     let before = generation(alpha);
     for node in [alpha, beta] {
         node.adm(&["add", "MY_KEY", "a", "x"])
@@ -170,13 +174,12 @@ fn a_veto_of_one_node_is_shown_with_what_it_said_and_changes_nothing() {
             .says("no room for MY_KEY:a:x")
             .says("CCD-1216")
             .says_what_to_try();
-        // On the other node it may have been stopped before it said a word.
-        for node in &cluster.nodes {
-            until("the unfreeze", || match told(node).last() {
-                Some(last) if last == "post_rollback" => Ok(()),
-                other => Err(format!("{other:?}")),
-            });
-        }
+        // On the other node it may have been stopped before it said a word, or before it began: the `post_rollback` of the
+        // update before may still have run there.
+        until("the unfreeze", || match told(beta).last() {
+            Some(last) if last == "post_rollback" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
         assert_eq!(told(beta), ["pre_add", "post_rollback"]);
         forget(&cluster);
     }
@@ -299,20 +302,28 @@ fn a_command_that_floods_is_cut_off() {
 fn a_file_that_others_could_have_written_or_that_is_not_there_is_never_run() {
     let cluster = pair("exit 0");
     let (alpha, beta) = (cluster.alpha(), cluster.beta());
+    install(alpha, "realloc", SLOW_TO_UNDO);
     let path = beta.places().sync_dir().join("realloc");
+    // The node that refuses always began; on the other one the command of the update before may still run, and then that of
+    // this update is never begun there.
+    let unfrozen = || {
+        let text = beta.log();
+        text.matches("post_rollback of the synchronization command realloc failed")
+            .count()
+    };
     let refused = |words: &str| {
+        let before = unfrozen();
         alpha
             .adm(&["add", "MY_KEY", "a", "x"])
             .expect(1)
             .says("node 1")
             .says(words)
             .says_what_to_try();
-        until("the unfreeze to be over", || match told(alpha).last() {
-            Some(last) if last == "post_rollback" => Ok(()),
-            other => Err(format!("{other:?}")),
+        until("the unfreeze on the node that refused", || match unfrozen() {
+            now if now == before + 1 => Ok(()),
+            now => Err(format!("{now}, and {before} before")),
         });
         assert_eq!(told(beta), Vec::<String>::new());
-        forget(&cluster);
     };
     chown(&path, Some(65_534), None).expect("root may");
     refused("belongs to user 65534, not to root");
@@ -326,6 +337,10 @@ fn a_file_that_others_could_have_written_or_that_is_not_there_is_never_run() {
     refused("there is no");
     install(beta, "realloc", "exit 0");
     alpha.adm(&["add", "MY_KEY", "a", "x"]).done();
+    until("beta to run the one that is sound", || match told(beta) {
+        found if found == ["pre_add", "post_add"] => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
 }
 
 #[test]
