@@ -47,8 +47,9 @@ impl Node {
     pub(in crate::protocol) fn is_near(&self, position: Position, at: Time) -> bool {
         let committed = self.committed.position();
         let lag = self.settings.heartbeat.saturating_mul(LAG_BEATS);
-        // It may hold the round under way as well.
-        let ahead = position.stamp > committed.stamp && self.history.has(position);
+        // It may hold the round under way as well, or one that was prepared there only. Of one configuration there is one way.
+        let is_on_the_way = self.history.has(position) || position.stamp.epoch == committed.stamp.epoch;
+        let ahead = position.stamp > committed.stamp && is_on_the_way;
         ahead
             || self
                 .history

@@ -15,13 +15,33 @@ impl View<'_> {
         !among(facts.undecided.union(facts.unwritten))
             && (among(facts.shares) || !needs_some || self.usable.is_empty())
     }
+
+    /// The devices of a configuration with these members, of which the joiners are new.
+    fn devices_of(&self, members: NodeSet, joiners: NodeSet) -> DeviceSet {
+        let known = self.known;
+        let stays_solo = members.count() == 1 && self.all.count() > 1;
+        let is_other = |role: &DeviceRole| {
+            self.others(members)
+                .any(|node| self.of(node).unshared.contains(*role))
+        };
+        let kept = (known.devices.iter()).filter(|role| !self.lost.contains(*role) && !is_other(role));
+        if stays_solo && known.mode != Mode::Paired {
+            kept.chain(self.prewritten.iter()).collect()
+        } else if known.mode == Mode::Paired && joiners.is_empty() && !stays_solo {
+            let returned = self.shared_by(members, self.returned, |facts| facts.shares);
+            kept.chain(returned.iter()).collect()
+        } else {
+            let shared = self.shared_by(joiners, self.usable, |facts| facts.shares);
+            shared.iter().filter(|role| !is_other(role)).collect()
+        }
+    }
 }
 
 /// Serving: does the configuration still fit what is here?
 pub(super) fn improve(view: &View) -> Plan {
     let known = view.known;
     // The master acts if it stays, else the lowest member that does: so a master can leave.
-    let mut staying: NodeSet = (known.members.iter())
+    let all_staying: NodeSet = (known.members.iter())
         .filter(|node| {
             if *node == view.me {
                 view.willing && view.ready || known.owner() == Some(view.me)
@@ -32,24 +52,6 @@ pub(super) fn improve(view: &View) -> Plan {
             }
         })
         .collect();
-    // One that comes and goes, or that has lost its copy, is let in once it follows.
-    let steady = |facts: &Facts| !facts.fell_out || !facts.flapping && (facts.caught_up || !facts.ready);
-    let steady: NodeSet = (staying.iter())
-        .filter(|node| *node == view.me || steady(view.of(*node)))
-        .collect();
-    if view.enough(steady) {
-        staying = steady;
-    }
-    let serves = |node: &NodeId| view.of(*node).linked && !view.of(*node).fell_out;
-    let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
-    let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
-    if acting != Some(view.me) {
-        return Plan::Serve;
-    }
-    if !view.willing {
-        // A solo owner that leaves has nobody to hand over to.
-        return Plan::Serve;
-    }
     // An owner whose local copy is out of use has the devices only, and becomes no member of a pair.
     let takes_in = view.ready;
     let joiners: NodeSet = (view.nodes.iter())
@@ -68,22 +70,28 @@ pub(super) fn improve(view: &View) -> Plan {
         .collect();
     let waits_for_local = !view.local_near && !joiners.is_empty();
     let joiners = if view.local_near { joiners } else { NodeSet::EMPTY };
+    // One that comes and goes, or that has lost its copy, is let in once it follows.
+    let steady = |facts: &Facts| !facts.fell_out || !facts.flapping && (facts.caught_up || !facts.ready);
+    let steady: NodeSet = (all_staying.iter())
+        .filter(|node| *node == view.me || steady(view.of(*node)))
+        .collect();
+    let goes_on = |staying: NodeSet| {
+        let members = staying.union(joiners);
+        view.goes_on_with(members, view.devices_of(members, joiners))
+    };
+    let staying = if goes_on(steady) { steady } else { all_staying };
+    let serves = |node: &NodeId| view.of(*node).linked && !view.of(*node).fell_out;
+    let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
+    let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));
+    if acting != Some(view.me) {
+        return Plan::Serve;
+    }
+    if !view.willing {
+        // A solo owner that leaves has nobody to hand over to.
+        return Plan::Serve;
+    }
     let members = staying.union(joiners);
-    let stays_solo = members.count() == 1 && view.all.count() > 1;
-    let is_other = |role: &DeviceRole| {
-        view.others(members)
-            .any(|node| view.of(node).unshared.contains(*role))
-    };
-    let kept = (known.devices.iter()).filter(|role| !view.lost.contains(*role) && !is_other(role));
-    let devices: DeviceSet = if stays_solo && known.mode != Mode::Paired {
-        kept.chain(view.prewritten.iter()).collect()
-    } else if known.mode == Mode::Paired && joiners.is_empty() && !stays_solo {
-        let returned = view.shared_by(members, view.returned, |facts| facts.shares);
-        kept.chain(returned.iter()).collect()
-    } else {
-        let shared = view.shared_by(joiners, view.usable, |facts| facts.shares);
-        shared.iter().filter(|role| !is_other(role)).collect()
-    };
+    let devices = view.devices_of(members, joiners);
     let fallen = view
         .others(known.members)
         .find(|node| view.of(*node).linked && view.of(*node).fell_out);
@@ -125,7 +133,7 @@ pub(super) fn improve(view: &View) -> Plan {
     } else {
         "a device is lost".to_string()
     };
-    if devices.is_empty() && !members.is_more_than_half_of(view.all.count()) {
+    if !view.goes_on_with(members, devices) {
         return Plan::Serve;
     }
     Plan::Propose(Want {

@@ -256,12 +256,12 @@ impl View<'_> {
         let quick = (candidates.iter())
             .filter(|node| *node == self.me || is_quick(self.of(*node)))
             .collect();
-        if self.enough(quick) { quick } else { candidates }
-    }
-
-    /// Whether these go on without anybody else.
-    fn enough(&self, nodes: NodeSet) -> bool {
-        nodes.is_more_than_half_of(self.all.count()) || !self.usable.is_empty()
+        let shared = self.shared_by(quick, self.usable, |facts| facts.may_share);
+        if self.goes_on_with(quick, shared) {
+            quick
+        } else {
+            candidates
+        }
     }
 
     /// Whether these nodes with these devices can form a configuration.

@@ -407,3 +407,49 @@ fn a_member_that_this_nodes_init_database_does_not_name_is_planned_for_as_one_th
         assert_eq!(told(plan(&view)), expected, "serving: {serving}");
     }
 }
+
+#[test]
+fn of_those_who_fell_out_none_is_left_out_without_whom_nobody_goes_on() {
+    let node = |number| NodeId::new(number).unwrap();
+    let all: NodeSet = (0..4).map(node).collect();
+    let bare = Configuration {
+        nodes: all,
+        members: all,
+        devices: DeviceSet::EMPTY,
+        ..pair()
+    };
+    let fallen = Facts {
+        fell_out: true,
+        shares: DeviceSet::EMPTY,
+        ..healthy()
+    };
+    let behind = Facts {
+        caught_up: false,
+        ..fallen.clone()
+    };
+    // Of two that lack much each is needed, whatever devices there are that nobody shares yet.
+    for usable in [DeviceSet::EMPTY, P, BOTH] {
+        let of_four = View {
+            all,
+            usable,
+            nodes: [
+                (A, behind.clone()),
+                (B, behind.clone()),
+                (node(2), fallen.clone()),
+            ]
+            .into(),
+            ..view(node(3), &bare, true, healthy())
+        };
+        assert_eq!(told(plan(&of_four)), "{0,1,2,3} {}", "{usable:?}");
+        let of_three = View {
+            nodes: [
+                (A, behind.clone()),
+                (B, fallen.clone()),
+                (node(2), fallen.clone()),
+            ]
+            .into(),
+            ..of_four
+        };
+        assert_eq!(told(plan(&of_three)), "{1,2,3} {}", "{usable:?}");
+    }
+}
