@@ -180,6 +180,15 @@ const FOUND: &[(u64, &str)] = &[
         "with reservations: a new server took its number's former owner for an earlier run of itself elsewhere, and had no vote",
     ),
     (45_000_187_065, "as 45000523749"),
+    (
+        45_000_216_941,
+        "with reservations: a pair gave up its last device for a node without a vote, which died before it had stored that",
+    ),
+    (45_000_353_521, "as 45000216941"),
+    (
+        45_000_223_925,
+        "with reservations: what a device had voted for could not be decided again without a state that nobody needs any more",
+    ),
 ];
 
 /// The same for groups.
@@ -230,6 +239,14 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
     (
         45_000_109_987,
         "with reservations: a server waited for ever for an area without a heartbeat to stand still",
+    ),
+    (
+        45_000_256_051,
+        "with reservations: the only one that served left two members out, without whom nobody could go on",
+    ),
+    (
+        45_000_312_267,
+        "with reservations: a member that had been taken in lost its vote when it could read a device again",
     ),
 ];
 

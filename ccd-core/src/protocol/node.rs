@@ -18,11 +18,11 @@ use super::membership::peers::Peer;
 use super::membership::returns::Returns;
 use super::membership::twice::Twice;
 use super::message::Message;
-use super::replicas::Moved;
 use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
+use super::replicas::{Moved, TakenIn};
 use super::reports::OwnReport;
 use super::requests::Requests;
 use super::requests::drill::Drill;
@@ -117,8 +117,8 @@ pub struct Node {
     pub(super) twice: Option<Twice>,
     /// The state folder came from another machine, and this run has no vote yet.
     pub(super) moved: Option<Moved>,
-    /// This run has got its vote after that.
-    pub(super) has_ended_move: bool,
+    /// Which configuration has taken this run in.
+    pub(super) taken_in: TakenIn,
 
     /// What is wrong with this node, for the others.
     pub(super) report: OwnReport,
@@ -238,7 +238,7 @@ impl Node {
             claimed_by: None,
             twice: None,
             moved: None,
-            has_ended_move: false,
+            taken_in: TakenIn::default(),
             report: OwnReport::default(),
             drills: Vec::new(),
             last_words: LastWords::default(),

@@ -394,6 +394,7 @@ impl Node {
             self.waiting = (why, self.now);
             return;
         }
+        self.note_taken_in();
         if self.blank {
             self.blank = false;
             self.take_in_moved_copy();

@@ -16,6 +16,14 @@ impl View<'_> {
             && (among(facts.shares) || !needs_some || self.usable.is_empty())
     }
 
+    /// The last device that votes would be given up, and without a new local copy the members could decide nothing.
+    fn leans_on_forgetful(&self, members: NodeSet, devices: DeviceSet) -> bool {
+        let remember: NodeSet = members.iter().filter(|node| !self.is_blank(*node)).collect();
+        !self.known.devices.is_empty()
+            && devices.is_empty()
+            && !remember.is_more_than_half_of(self.all.count())
+    }
+
     /// The devices of a configuration with these members, of which the joiners are new.
     fn devices_of(&self, members: NodeSet, joiners: NodeSet) -> DeviceSet {
         let known = self.known;
@@ -75,6 +83,12 @@ pub(super) fn improve(view: &View) -> Plan {
     let steady: NodeSet = (all_staying.iter())
         .filter(|node| *node == view.me || steady(view.of(*node)))
         .collect();
+    let staying = all_staying.union(joiners);
+    let joiners = if view.leans_on_forgetful(staying, view.devices_of(staying, joiners)) {
+        joiners.iter().filter(|node| !view.is_blank(*node)).collect()
+    } else {
+        joiners
+    };
     let goes_on = |staying: NodeSet| {
         let members = staying.union(joiners);
         view.goes_on_with(members, view.devices_of(members, joiners))

@@ -160,6 +160,8 @@ fn each_situation_of_two_nodes_has_its_plan() {
         ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
         ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
         ("the peer lacks much: it is not let in yet", view(A, &solo_a, true, behind.clone()), "serve"),
+        ("without a device a new copy is not let in", View { usable: DeviceSet::EMPTY, lost: BOTH, ..view(A, &solo_a, true, Facts { blank: true, shares: DeviceSet::EMPTY, ..healthy() }) }, "serve"),
+        ("and one that knows its votes is",      View { usable: DeviceSet::EMPTY, lost: BOTH, ..view(A, &solo_a, true, Facts { shares: DeviceSet::EMPTY, ..healthy() }) }, "{0,1} {}"),
         ("the owner's own copy lacks much",      View { local_near: false, ..view(A, &solo_a, true, healthy()) }, "prewrite local"),
         ("a member has lost its copy: it goes", view(A, &pair, true, lost_copy),        "{0} {Primary, Secondary}"),
         ("and stays where it is needed",         no_devices,                                     "{0,1} {}"),

@@ -25,7 +25,7 @@ pub(super) mod track;
 mod view;
 
 pub(in crate::protocol) use bring::Brought;
-pub(in crate::protocol) use moved::Moved;
+pub(in crate::protocol) use moved::{Moved, TakenIn};
 pub(in crate::protocol) use view::ReplicaView;
 
 use crate::configuration::{Ballot, Configuration};

@@ -10,9 +10,9 @@
 //! device. So the run that moved votes last: whichever device the other one votes with, it finds there a heartbeat of this run and gives up
 //! its vote, or this run finds the other one's.
 //!
-//! Owns `Node::moved`. Called with each heartbeat, when a device or the local copy is opened, and when a configuration is installed.
+//! Owns `moved` and `taken_in`. Called with each heartbeat, when a device or the local copy is opened, and when a configuration is installed.
 
-use crate::configuration::votes;
+use crate::configuration::{Configuration, votes};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
@@ -42,6 +42,15 @@ enum Note {
     Wanted,
     UnderWay,
     Stored,
+}
+
+/// A run that was installed in a configuration that was decided without its vote is counted on, whatever it promised before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::protocol) struct TakenIn {
+    /// That configuration, or the last one of those after it that this run voted for in turn.
+    by: Option<Epoch>,
+    /// The newest configuration, if this node's vote may have decided it.
+    voted_for: Option<Epoch>,
 }
 
 impl Moved {
@@ -79,8 +88,20 @@ impl Node {
         }
         // What was served before is served by others since.
         self.opened = None;
-        let since = self.stored_epoch();
+        // The configuration that everybody goes by has taken this run in before the device could be read: it is a member as if it had
+        // known where its folder came from. Should the other run have been taken in since, then by a later configuration.
+        let is_taken_in = self.taken_in.by == Some(self.known.epoch) && self.other_run.is_none();
+        let since = if is_taken_in {
+            Epoch(self.known.epoch.0.saturating_sub(1))
+        } else {
+            self.stored_epoch()
+        };
+        let was_blank = self.blank;
         self.distrust_folder_of(Some(role), found.folder_of().clone(), Note::Wanted, since);
+        if is_taken_in {
+            self.blank = was_blank;
+            self.take_in_moved_copy();
+        }
         if let Some(text) = self.moved_text() {
             self.record(DecisionKind::Alarm, text);
         }
@@ -106,7 +127,7 @@ impl Node {
         let noted = own.and_then(|area| area.heartbeat.as_ref());
         let told = noted.and_then(|noted| Some((noted.moved_from.clone()?, Epoch(noted.sequence))));
         // A copy that is read again says what this run knows better.
-        let is_first = self.moved.is_none() && !self.has_ended_move && self.serving.is_none();
+        let is_first = self.moved.is_none() && self.taken_in.by.is_none() && self.serving.is_none();
         if let Some((host, since)) = told.filter(|_| is_first) {
             self.distrust_folder_of(None, host, Note::Stored, since);
             if self.stored_epoch() > since {
@@ -121,6 +142,26 @@ impl Node {
         let own = areas.iter().find(|area| area.node == self.me());
         let stored = own.and_then(|area| area.configuration.as_ref());
         stored.map_or(Epoch(0), |configuration| configuration.epoch)
+    }
+
+    /// A later configuration was decided: whoever was taken in, and voted for it, is still counted on.
+    pub(in crate::protocol) fn note_vote_on(&mut self, next: &Configuration) {
+        let accepted = self.ballot.as_ref().and_then(|ballot| ballot.accepted.as_ref());
+        let has_voted = accepted.is_some_and(|(_, configuration)| configuration.epoch == next.epoch)
+            && votes::voters(&self.known).nodes.contains(self.me());
+        let (known, taken_in) = (self.known.epoch, &mut self.taken_in);
+        taken_in.voted_for = has_voted.then_some(next.epoch);
+        if has_voted && taken_in.by == Some(known) {
+            taken_in.by = Some(next.epoch);
+        }
+    }
+
+    /// A member of the newest configuration is about to install it.
+    pub(in crate::protocol) fn note_taken_in(&mut self) {
+        let known = self.known.epoch;
+        if self.taken_in.voted_for != Some(known) {
+            self.taken_in.by = Some(known);
+        }
     }
 
     /// A configuration that was decided without this node's vote counts on it.
@@ -192,7 +233,7 @@ impl Node {
             return;
         }
         self.moved = None;
-        self.has_ended_move = true;
+        self.taken_in.by = Some(self.known.epoch);
         self.look = true;
         let text = format!(
             "node {} has its vote again: its state folder is at home here",

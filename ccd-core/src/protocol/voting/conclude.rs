@@ -4,7 +4,7 @@ use super::evidence::{Evidence, Source, newest_state};
 use super::left_out::may_hold_leases;
 use super::lower_bound::below_text;
 use super::propose::{Phase, Proposal};
-use crate::configuration::votes;
+use crate::configuration::votes::{self, Voters};
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
 };
@@ -250,6 +250,13 @@ impl Node {
             ));
             return;
         }
+        let is_operators = proposal.forced || settles.nodes.is_some();
+        if let Some(forgetful) = self.leans_on_forgetful(&configuration).filter(|_| !is_operators) {
+            self.abandon(&format!(
+                "no device is left, and without one too few are here who have a vote: node {forgetful} has a new local copy"
+            ));
+            return;
+        }
         if let Err(why) = self.may_restart(proposal, members) {
             self.give_up(why);
             return;
@@ -258,6 +265,24 @@ impl Node {
             proposal.value = Some(configuration);
         }
         self.ask_for_votes();
+    }
+
+    /// Those without a vote whom this successor could not do without if it gave up the last device that votes. Nothing could be decided
+    /// any more should one of them fail before it has stored the successor, and come back as new as it is now.
+    fn leans_on_forgetful(&self, next: &Configuration) -> Option<NodeSet> {
+        if next.is_genesis() || self.known.devices.is_empty() || !next.devices.is_empty() {
+            return None;
+        }
+        let is_forgetful = |node: &NodeId| {
+            if *node == self.me() {
+                self.has_no_vote()
+            } else {
+                self.peer_state(*node).is_some_and(|state| state.blank)
+            }
+        };
+        let forgetful: NodeSet = next.members.iter().filter(is_forgetful).collect();
+        let rest = Voters::new(next.members.minus(forgetful), DeviceSet::EMPTY);
+        (!forgetful.is_empty() && !votes::decide(next, rest)).then_some(forgetful)
     }
 
     /// Whether these members may go on unattended from the state that this node has taken for the newest. The state is the one

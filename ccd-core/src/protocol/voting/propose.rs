@@ -330,7 +330,8 @@ impl Node {
             Phase::Promising => {
                 let decides = proposal.forced || votes::decide(&self.known, proposal.promised);
                 let state = newest_state(&self.known, &proposal.evidence);
-                let enough = decides && (state.is_ok() || proposal.forced);
+                // What was voted for before is voted for again, and says which state it starts from.
+                let enough = decides && (state.is_ok() || proposal.forced || proposal.accepted.is_some());
                 if enough && proposal.enough.is_none() {
                     proposal.enough = Some(now);
                 }
