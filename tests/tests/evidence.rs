@@ -4,8 +4,8 @@
 use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Answer, RequestBody};
 use ccd_core::configuration::Mode;
-use ccd_core::ids::{DeviceRole, DeviceSet, NodeId};
-use ccd_core::protocol::DecisionKind;
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeId};
+use ccd_core::protocol::{DecisionKind, LOST};
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
@@ -366,5 +366,56 @@ fn what_a_node_has_read_it_still_knows_after_its_own_heartbeats_took_the_place_o
         cluster.start(A);
         waits_for(&mut cluster, A, "'s heartbeat of node 0 shows ");
         cluster.crash(A, false);
+    }
+}
+
+#[test]
+fn what_an_owner_acknowledged_before_its_devices_were_put_back_is_named_when_it_returns() {
+    let numbers = (1..=3).flat_map(|lost| (0..=4).map(move |since| (lost, since)));
+    for (lost, since, starts) in numbers.flat_map(|(lost, since)| [(lost, since, 1), (lost, since, 2)]) {
+        let mut cluster = Cluster::serving(Shape::PAIR);
+        cluster.add(A, "first").unwrap();
+        let backup = cluster.backup();
+        cluster.crash(B, false);
+        for number in 0..lost {
+            assert!(cluster.add_within(A, &format!("lost{number}"), SETTLED));
+        }
+        cluster.crash(A, false);
+        for role in [Primary, Secondary] {
+            cluster.set_back_device(role, &backup);
+        }
+        cluster.promise_nothing(Epoch(1));
+        cluster.start(B);
+        assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+        for number in 0..since {
+            assert!(cluster.add_within(B, &format!("since{number}"), SETTLED));
+        }
+        // Another configuration, and nothing shows any more that one epoch was decided twice.
+        for _ in 1..starts {
+            cluster.crash(B, false);
+            cluster.start(B);
+            assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+        }
+        cluster.start(A);
+        let is_member = cluster.serves_within(A, SETTLED);
+        assert!(is_member || starts == 1, "{}", cluster.verdict(A));
+        let told: Vec<String> = (cluster.decisions(A, DecisionKind::Alarm).into_iter())
+            .map(|decision| decision.text.clone())
+            .collect();
+        let says = |words: &str| told.iter().any(|text| text.contains(words));
+        // It takes part only after it has said what is lost, or does not before an operator has chosen.
+        assert!(
+            says(LOST) || !is_member && says("was decided twice"),
+            "{lost} lost, {since} since, {starts} starts: {told:?}"
+        );
+        if is_member {
+            let problems = cluster.status(A).unwrap().problems;
+            assert!(
+                problems
+                    .iter()
+                    .any(|problem| problem.text.starts_with(LOST) && problem.next == "ccdadm history"),
+                "{problems:?}"
+            );
+        }
     }
 }

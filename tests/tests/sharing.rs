@@ -3,6 +3,7 @@
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
 use ccd_core::init::Fencing;
+use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
@@ -118,6 +119,59 @@ fn copies_of_both_devices_do_not_make_a_node_the_successor_of_their_owner() {
             "{verdict}"
         );
     }
+}
+
+/// The site with the owner is gone; the storage has copied its disks, and an operator goes on with those.
+#[test]
+fn an_override_goes_on_with_what_copies_of_the_devices_hold() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        let mut cluster = Cluster::serving_with(PAIR, fencing);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "alone", SETTLED));
+        for role in DeviceRole::ALL {
+            cluster.separate_device(1, role, true);
+        }
+        // Its own disk takes no writes as long as the owner could bring its copy up to date.
+        cluster.fail_local_writes(1, true);
+        cluster.start(1);
+        cluster.settle();
+        cluster.crash(0, true);
+        cluster.settle();
+        cluster.fail_local_writes(1, false);
+        cluster.settle();
+        assert!(!cluster.serves(1));
+        let end = cluster.command(1, RequestBody::Takeover { force: true });
+        assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+        assert!(cluster.serves_within(1, SETTLED), "{}", cluster.verdict(1));
+        assert_eq!(cluster.rows(1), Some(vec!["alone".to_owned()]));
+        assert!(cluster.add_within(1, "forced", SETTLED));
+    }
+}
+
+/// Its links to the disks are put right while it runs.
+#[test]
+fn a_node_whose_disks_are_put_right_may_take_over_although_the_other_one_is_gone() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(1, true);
+    assert!(cluster.add_within(0, "alone", SETTLED));
+    for role in DeviceRole::ALL {
+        cluster.separate_device(1, role, false);
+    }
+    cluster.start(1);
+    cluster.settle();
+    cluster.crash(0, true);
+    cluster.settle();
+    assert!(!cluster.serves(1), "{}", cluster.verdict(1));
+    for role in DeviceRole::ALL {
+        cluster.lose_device(role);
+        cluster.share_device(1, role);
+    }
+    cluster.settle();
+    for role in DeviceRole::ALL {
+        cluster.return_device(role);
+    }
+    assert!(cluster.serves_within(1, SETTLED), "{}", cluster.verdict(1));
+    assert_eq!(cluster.rows(1), Some(vec!["alone".to_owned()]));
 }
 
 #[test]

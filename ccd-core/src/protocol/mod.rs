@@ -53,3 +53,4 @@ pub use message::{
 pub use node::Node;
 pub use requests::LongRead;
 pub use updates::large::{Admitted, Tried, Work, Worked};
+pub use updates::telling::LOST;

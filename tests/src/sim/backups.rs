@@ -15,6 +15,7 @@ use super::unsound::Unsound;
 use super::world::World;
 use ccd_core::configuration::{Configuration, Decider};
 use ccd_core::ids::{DeviceRole, Epoch, Position, Stamp};
+use ccd_core::protocol::{Decision, LOST};
 use ccd_core::replica::Heartbeat;
 use std::collections::BTreeSet;
 
@@ -130,6 +131,12 @@ impl World {
         self.setbacks.over.is_some()
     }
 
+    /// A scenario goes on where a history would be over.
+    pub fn promise_nothing(&mut self, epoch: Epoch) {
+        self.setbacks.happened = true;
+        self.ledger.promise_nothing(epoch);
+    }
+
     /// A node opens a configuration that it has proposed. It does that once; if it does it again, its replicas were set back to before
     /// they had recorded that, and the same was decided anew.
     pub(super) fn witness_opened(&mut self, index: usize, configuration: &Configuration) {
@@ -140,6 +147,19 @@ impl World {
             let unsound = Unsound::new("invariant_one_configuration_an_epoch", text);
             self.judge_decision(index, configuration, unsound);
         }
+    }
+
+    /// A node says that what it told of is lost: so it is only if replicas were set back.
+    pub(super) fn invariant_what_is_told_is_kept(
+        &self,
+        index: usize,
+        decision: &Decision,
+    ) -> Result<(), Unsound> {
+        if self.setbacks.happened || !decision.text.starts_with(LOST) {
+            return Ok(());
+        }
+        let text = format!("n{index}: {}", decision.text);
+        Err(Unsound::new("invariant_what_is_told_is_kept", text))
     }
 
     /// A strict answer leaves out what a client has seen: whether its node could have known better.

@@ -266,6 +266,15 @@ impl Ledger {
         self.acked.clear();
     }
 
+    /// What clients have seen until now may be lost, and what comes after this epoch be decided anew.
+    pub fn promise_nothing(&mut self, epoch: Epoch) {
+        self.configurations.retain(|known, _| *known <= epoch);
+        self.overruled = true;
+        self.seen = Place(0);
+        self.seen_at.clear();
+        self.acked.clear();
+    }
+
     fn invariant_no_acked_update_lost(&self, configuration: &Configuration) -> Result<(), Unsound> {
         let Some(base) = self.find(configuration.base) else {
             let text = format!(

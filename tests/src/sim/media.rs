@@ -66,7 +66,7 @@ pub struct Media {
     /// Primary, then secondary.
     devices: Vec<MemoryDevice>,
     /// What a server sees in place of a shared device: by server and slot.
-    separate: BTreeMap<(usize, usize), MemoryDevice>,
+    separate: Arc<Mutex<BTreeMap<(usize, usize), MemoryDevice>>>,
     /// How many faults keep a device away from everybody.
     lost: [u32; 2],
     /// The same for one node's path: by node, then device.
@@ -111,7 +111,7 @@ impl Media {
             nodes: shape.node_set().iter().collect(),
             areas: shape.nodes as u32,
             devices,
-            separate: BTreeMap::new(),
+            separate: Arc::default(),
             lost: [0; 2],
             path_lost: vec![[0; 2]; shape.nodes],
             stalled: [Moment::ZERO; 2],
@@ -126,11 +126,9 @@ impl Media {
 
     /// A node's way to its replica; `None` if the cluster has no such device.
     pub fn store(&self, server: usize, slot: usize) -> Option<Store> {
-        let medium = if slot == 0 {
-            &self.locals[server]
-        } else {
-            let shared = self.devices.get(slot - 1)?;
-            self.separate.get(&(server, slot)).unwrap_or(shared)
+        let medium = match slot.checked_sub(1) {
+            None => &self.locals[server],
+            Some(device) => self.devices.get(device)?,
         };
         let node = self.nodes[server];
         let identity = ExpectedIdentity {
@@ -145,8 +143,11 @@ impl Media {
                 .map(|device| self.initiators[device][server].clone()),
             begun_registered: Arc::new(Mutex::new(false)),
         };
-        let (medium, way) = (medium.clone(), path.clone());
+        let (shared, way) = (medium.clone(), path.clone());
+        let separate = self.separate.clone();
         let opener = move || {
+            let separate = separate.lock().unwrap_or_else(PoisonError::into_inner);
+            let medium = separate.get(&(server, slot)).unwrap_or(&shared);
             let blocks = PathBlocks {
                 medium: medium.open(),
                 path: way.clone(),
@@ -271,11 +272,13 @@ impl Media {
         } else {
             self.new_device(role, self.room.image_bytes)
         };
-        self.separate.insert((server, slot), medium);
+        let mut separate = self.separate.lock().unwrap_or_else(PoisonError::into_inner);
+        separate.insert((server, slot), medium);
     }
 
     pub fn share(&mut self, server: usize, role: DeviceRole) {
-        self.separate.remove(&(server, role as usize + 1));
+        let mut separate = self.separate.lock().unwrap_or_else(PoisonError::into_inner);
+        separate.remove(&(server, role as usize + 1));
     }
 
     /// What all media hold now.

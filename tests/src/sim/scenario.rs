@@ -202,7 +202,7 @@ impl Cluster {
 
     pub fn serves_within(&mut self, server: usize, limit: Duration) -> bool {
         let end = self.world.now + limit;
-        while self.world.now < end && self.world.unsound.is_none() {
+        while self.world.now < end && self.goes_on() {
             if self.serves(server) {
                 return true;
             }
@@ -276,7 +276,7 @@ impl Cluster {
     pub fn add_within(&mut self, server: usize, value: &str, limit: Duration) -> bool {
         let end = self.world.now + limit;
         let (_, body) = self.addition(value);
-        while self.world.now < end && self.world.unsound.is_none() {
+        while self.world.now < end && self.goes_on() {
             if let AskEnd::Reply(Ok(Answer::Committed { .. })) =
                 self.world.call(server, body.clone(), TIMEOUT)
             {
@@ -285,6 +285,23 @@ impl Cluster {
             self.world.run_for(Duration::from_millis(10));
         }
         false
+    }
+
+    /// Nothing unsound has been found.
+    ///
+    /// # Panics
+    /// If time stands still because what was acknowledged is lost with what was set back: see [`Self::promise_nothing`].
+    fn goes_on(&self) -> bool {
+        assert!(
+            !self.world.is_over(),
+            "the history is over: what was acknowledged is lost"
+        );
+        self.world.unsound.is_none()
+    }
+
+    /// What was acknowledged until now may be lost, since replicas were set back to this epoch, and what comes after it be decided anew.
+    pub fn promise_nothing(&mut self, epoch: Epoch) {
+        self.world.promise_nothing(epoch);
     }
 
     /// Asks without waiting for the answer.

@@ -159,6 +159,17 @@ impl Node {
         (others.iter().filter_map(|node| self.peers.get(&node))).any(|peer| peer.sharing.of(role).was_other)
     }
 
+    /// What an override can read here: also disks that another node had other ones for. They hold what they hold, and there may be
+    /// nothing newer.
+    pub(in crate::protocol) fn readable_devices(&self) -> DeviceSet {
+        let is_readable = |role: &DeviceRole| {
+            let is_whole = self.replica(Replica::Device(*role)).usable() && !self.was_made_anew(*role);
+            is_whole && self.is_apart(*role) && self.owns_area(*role)
+        };
+        let apart: DeviceSet = self.settings.devices.iter().filter(is_readable).collect();
+        self.usable_devices().iter().chain(apart.iter()).collect()
+    }
+
     /// When some node of the cluster was last heard it had another disk in this role: nobody takes this one in alone.
     pub(in crate::protocol) fn was_other_elsewhere(&self, role: DeviceRole) -> bool {
         (self.cluster_nodes().without(self.me()).iter())

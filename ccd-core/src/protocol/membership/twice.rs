@@ -7,7 +7,7 @@
 //! Called with every heartbeat of a peer; owns `Node::twice`.
 
 use crate::configuration::Configuration;
-use crate::ids::{Epoch, NodeId};
+use crate::ids::{Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::PeerState;
@@ -82,6 +82,19 @@ impl Node {
         }
     }
 
+    /// The local copy has been read: what other nodes have written to the devices was perhaps read before it, and taken for the newest.
+    pub(in crate::protocol) fn compare_with_devices(&mut self) {
+        let me = self.me();
+        for role in self.device_roles() {
+            let areas = self.replica(Replica::Device(role)).survey.areas.clone();
+            for area in areas.iter().filter(|area| area.node != me) {
+                if let Some(configuration) = &area.configuration {
+                    self.note_written(area.node, configuration);
+                }
+            }
+        }
+    }
+
     fn note_twice(&mut self, node: NodeId) {
         let epoch = self.known.epoch;
         if self.twice.is_some_and(|twice| twice.epoch == epoch) {
@@ -90,6 +103,11 @@ impl Node {
         self.twice = Some(Twice { node, epoch });
         if let Some(text) = self.decided_twice_text() {
             self.record(DecisionKind::Alarm, text);
+        }
+        // It was begun before that was known.
+        let is_unattended = self.proposal.as_ref().is_some_and(|proposal| !proposal.forced);
+        if is_unattended && self.serving.is_none() {
+            self.abandon("the epoch before was decided twice");
         }
     }
 

@@ -116,6 +116,7 @@ impl Node {
             self.known = configuration;
             self.note_nodes();
             self.note_override();
+            self.compare_with_devices();
         }
         self.damaged = loaded.damage.clone();
         let Replayed {

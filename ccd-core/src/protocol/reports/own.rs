@@ -17,6 +17,8 @@ impl Node {
         all.extend(said(Cause::Removed, self.lost_number_text()));
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
         all.extend(said(Cause::Moved, self.moved_text()));
+        let lost = self.lost_text();
+        all.extend(lost.map(|text| Problem::new(Cause::BranchKept, text).next("ccdadm history")));
         let is_moved = self.moved.is_some();
         all.extend(said(
             Cause::LocalCopyNew,

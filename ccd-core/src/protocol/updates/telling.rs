@@ -9,10 +9,16 @@ use crate::database::{Database, Record};
 use crate::ids::Position;
 use crate::protocol::Node;
 use crate::protocol::copies::history::History;
-use crate::protocol::interface::{Action, Committed};
+use crate::protocol::interface::{Action, Committed, DecisionKind};
+use crate::protocol::voting::conclude::may_be_overruled;
 use crate::protocol::voting::lower_bound::Witness;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+/// What the text begins with that says so: the simulator knows it by that.
+pub const LOST: &str = "updates that this node acknowledged or told of are not in the database any more";
 
 /// Up to where the driver was told.
 #[derive(Debug, Default)]
@@ -21,6 +27,8 @@ pub(in crate::protocol) struct Told {
     /// The version there. After a restart, until something is told: an earlier one, which the local copy of an owner that wrote on
     /// its devices is at; or a later one, if no journal reaches back so far. Whether that is committed is not known then.
     database: Option<Database>,
+    /// What was told and is not in the database any more, for people.
+    lost: Option<String>,
 }
 
 /// Whether two positions have the same content: a configuration that opens changes the epoch alone.
@@ -34,7 +42,7 @@ impl Node {
     pub fn tell_from(&mut self, position: Position) {
         self.told = Told {
             position,
-            database: None,
+            ..Told::default()
         };
         self.bound.note(position.stamp, Witness::History);
     }
@@ -74,9 +82,36 @@ impl Node {
         if is_same(told, now) {
             return;
         }
+        self.note_lost(told, now);
         let way = before.and_then(|before| self.way(before, told, now));
         let after = self.committed.clone();
         self.actions.push(Action::Committed(Committed { way, after }));
+    }
+
+    /// What was told is committed for good. If what is committed now does not lead through it, and no operator has overruled the votes,
+    /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only.
+    fn note_lost(&mut self, told: Position, now: Position) {
+        let generation = told.stamp.generation;
+        let round = if generation >= now.stamp.generation {
+            Some(now)
+        } else {
+            self.history.round_of(generation)
+        };
+        let is_lost = round.is_some_and(|round| !is_same(round, told));
+        if !is_lost || may_be_overruled(told.stamp.epoch, now.stamp.epoch) {
+            return;
+        }
+        let text = format!(
+            "{LOST}: they led to {}, and the cluster goes on from {}; the devices or another node were put back to an earlier state",
+            told.stamp, now.stamp
+        );
+        self.record(DecisionKind::Alarm, text.clone());
+        self.told.lost = Some(text);
+    }
+
+    /// Updates that this node has told of, and that are lost, for people.
+    pub(in crate::protocol) fn lost_text(&self) -> Option<String> {
+        self.told.lost.clone()
     }
 
     /// The version that was told last, reached from `version`, and what led on from it; or, if `version` comes later, what led on

@@ -19,7 +19,12 @@ use alloc::string::String;
 impl Node {
     /// Devices are claimed by ballot blocks; with reservations, whoever is not to be a member is first kept from writing there.
     pub(in crate::protocol) fn claim_devices(&mut self, heard: NodeSet) {
-        let usable = self.usable_devices();
+        let is_forced = self.proposal.as_ref().is_some_and(|proposal| proposal.forced);
+        let usable = if is_forced {
+            self.readable_devices()
+        } else {
+            self.usable_devices()
+        };
         let own = if self.may_vote() {
             NodeSet::of(self.me())
         } else {
