@@ -74,8 +74,10 @@ pub struct Startup {
     pub devices: Vec<(Replica, RegionStore)>,
     /// Between two background passes over the devices.
     pub scrub_every: Duration,
+    /// The option that said which node this is; without it the node file did.
+    pub node: Option<String>,
     /// Held for as long as the daemon lives.
-    pub lock: File,
+    pub locks: Locks,
 }
 
 /// Reads the configuration, takes the state folder, and begins to make the local copy if there is none.
@@ -92,7 +94,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     for folder in [&places.state, &places.run] {
         make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
     }
-    let lock = lock(&places.state)?;
+    let locks = Locks::take(&places)?;
     let local_copy = replicas::begin_local_copy(&places, &init, me).map_err(no_thread)?;
     let decisions_path = places.decisions_path();
     let decisions = Decisions::open(&decisions_path).map_err(|error| {
@@ -123,7 +125,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         staged,
         devices: init.device_set(),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
-        host: crate::host::host(&lock, roster.servers.get(me)),
+        host: crate::host::host(&locks.file, roster.servers.get(me)),
         heartbeat: options.heartbeat,
         lease: options.lease,
         fencing: options.fencing,
@@ -162,7 +164,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         local_copy,
         devices,
         scrub_every,
-        lock,
+        node: node.map(str::to_owned),
+        locks,
         init,
     })
 }
@@ -187,37 +190,64 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {
         })
 }
 
-/// One daemon for each state folder.
-fn lock(state: &Path) -> Result<File, StartupError> {
-    let path = state.join("lock");
-    let on_file = |error| {
-        StartupError::new(
-            Exit::CannotCreate,
-            format!("cannot use the state folder: {}: {error}", path.display()),
-        )
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(on_file)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
-            return Err(StartupError::new(
-                Exit::Busy,
-                format!(
-                    "another ccdd (process {}) uses the state folder {}; stop it, or give this one its own with --state",
-                    holder.trim(),
-                    state.display()
-                ),
-            ));
-        }
-        Err(TryLockError::Error(error)) => return Err(on_file(error)),
+/// One daemon for each state folder and each run folder. The folders are locked themselves, because a file in them can be removed.
+#[derive(Debug)]
+pub struct Locks {
+    /// Tells runs on one state folder from each other, and names the process.
+    pub file: File,
+    _folders: [File; 2],
+}
+
+impl Locks {
+    fn take(places: &Places) -> Result<Self, StartupError> {
+        let path = places.state.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| unusable(&path, &error))?;
+        try_lock(&file, &path, "state", places)?;
+        let folders = [(&places.state, "state"), (&places.run, "run")].map(|(folder, option)| {
+            let open = File::open(folder).map_err(|error| unusable(folder, &error))?;
+            try_lock(&open, folder, option, places)?;
+            Ok(open)
+        });
+        let [state, run] = folders;
+        let _folders = [state?, run?];
+        fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| unusable(&path, &error))?;
+        Ok(Self { file, _folders })
     }
-    fs::write(&path, format!("{}\n", std::process::id())).map_err(on_file)?;
-    Ok(file)
+}
+
+fn unusable(path: &Path, error: &io::Error) -> StartupError {
+    StartupError::new(
+        Exit::CannotCreate,
+        format!("cannot use {}: {error}", path.display()),
+    )
+}
+
+fn try_lock(file: &File, path: &Path, option: &str, places: &Places) -> Result<(), StartupError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(places.state.join("lock")).unwrap_or_default();
+            let process = match holder.trim() {
+                "" => String::new(),
+                id => format!(" (process {id})"),
+            };
+            let folder = if option == "run" {
+                &places.run
+            } else {
+                &places.state
+            };
+            let text = format!(
+                "another ccdd{process} uses the {option} folder {}; stop it, or give this one its own with --{option}",
+                folder.display()
+            );
+            Err(StartupError::new(Exit::Busy, text))
+        }
+        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+    }
 }

@@ -2,7 +2,9 @@
 //! seconds, because a file system may hang; the event loop takes what was found last.
 
 use ccd_client::Places;
-use ccd_client::files::{Authkeys, read_init};
+use ccd_client::files::{Authkeys, read_init, this_node};
+use ccd_core::ids::NodeId;
+use ccd_core::init::ClusterInit;
 use ccd_core::problem::{Cause, Problem};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
@@ -22,6 +24,32 @@ const ROOM_BYTES_MIN: u64 = 4 << 20;
 /// A look that takes longer does not end: the file system hangs.
 const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What this run was told at its start and has open. Under the same names there may be something else by now.
+#[derive(Clone, Debug)]
+pub struct Held {
+    me: NodeId,
+    /// The option that said so; without it the node file did.
+    node: Option<String>,
+    local_copy: Option<(u64, u64)>,
+}
+
+impl Held {
+    /// Called when the local copy is open.
+    pub fn now(places: &Places, me: NodeId, node: Option<&str>) -> Self {
+        Self {
+            me,
+            node: node.map(str::to_owned),
+            local_copy: file_id(&places.local_copy_path()),
+        }
+    }
+}
+
+/// Device and inode.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// What was found last.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -37,7 +65,7 @@ struct Seen {
     init: Result<[u8; 32], String>,
     /// Names of the keys in the file, or what is wrong with it.
     authkeys: Result<String, String>,
-    folder: Vec<Problem>,
+    others: Vec<Problem>,
 }
 
 impl Surroundings {
@@ -45,7 +73,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn watch(places: &Places) -> io::Result<Self> {
+    pub fn watch(places: &Places, held: Held) -> io::Result<Self> {
         let surroundings = Self {
             seen: Arc::default(),
             changed: Instant::now(),
@@ -54,7 +82,7 @@ impl Surroundings {
         let places = places.clone();
         thread::Builder::new()
             .name("ccd-files".into())
-            .spawn(move || look_again_and_again(&places, &seen))?;
+            .spawn(move || look_again_and_again(&places, &held, &seen))?;
         Ok(surroundings)
     }
 
@@ -80,7 +108,7 @@ impl Surroundings {
         };
         let (init, key) = (places.init_path(), places.authkey_path());
         let (init, key) = (init.display(), key.display());
-        let mut problems = seen.folder;
+        let mut problems = seen.others;
         match seen.init {
             Ok(digest) if digest == init_digest => {}
             Ok(_) => problems.push(
@@ -116,25 +144,63 @@ impl Surroundings {
     }
 }
 
-fn look_again_and_again(places: &Places, seen: &Weak<Mutex<Option<Seen>>>) {
+fn look_again_and_again(places: &Places, held: &Held, seen: &Weak<Mutex<Option<Seen>>>) {
     // The loop has ended once nobody else holds it.
     while let Some(seen) = seen.upgrade() {
-        let found = look(places, Instant::now());
+        let found = look(places, held, Instant::now());
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         drop(seen);
         thread::sleep(INTERVAL);
     }
 }
 
-fn look(places: &Places, begun: Instant) -> Seen {
-    let init = read_init(places).map(|init| init.digest());
+fn look(places: &Places, held: &Held, begun: Instant) -> Seen {
+    let init = read_init(places);
     let keys = Authkeys::read(places).map(|keys| keys.ids().to_string());
+    let mut others = folder_problems(&places.state, &places.branches_dir());
+    others.extend(local_copy_problem(places, held));
+    if let Ok(init) = &init {
+        others.extend(node_file_problem(places, held, init));
+    }
     Seen {
         begun,
-        init: init.map_err(|error| error.to_string()),
+        init: init.map(|init| init.digest()).map_err(|error| error.to_string()),
         authkeys: keys.map_err(|error| error.to_string()),
-        folder: folder_problems(&places.state, &places.branches_dir()),
+        others,
     }
+}
+
+/// The next start would be as another node, or none at all.
+fn node_file_problem(places: &Places, held: &Held, init: &ClusterInit) -> Option<Problem> {
+    let name = init.node(held.me)?.name.clone();
+    let text = match this_node(places, init, held.node.as_deref()) {
+        Ok(node) if node.id == held.me => return None,
+        Ok(node) => format!(
+            "{} says {}, and this ccdd runs as {name}: it would start as another node",
+            places.node_path().display(),
+            node.name
+        ),
+        Err(error) => format!("{error}: ccdd runs as {name}, and could not start again"),
+    };
+    Some(Problem::new(Cause::InitFile, text).next(format!("ccdadm setup --this {name}")))
+}
+
+/// What is written to a file that has no name any more is gone when it is closed.
+fn local_copy_problem(places: &Places, held: &Held) -> Option<Problem> {
+    let path = places.local_copy_path();
+    let open = held.local_copy.filter(|_| file_id(&path) != held.local_copy)?;
+    let what = if file_id(&path).is_some() {
+        "was replaced"
+    } else {
+        "was removed"
+    };
+    let text = format!(
+        "the local copy {} {what} while ccdd has it open (inode {}): what is written there is lost when ccdd stops",
+        path.display(),
+        open.1
+    );
+    let next = "with another node serving, systemctl restart ccdd: it takes a whole copy from there";
+    Some(Problem::new(Cause::LocalCopy, text).next(next))
 }
 
 fn folder_problems(state: &Path, branches: &Path) -> Vec<Problem> {
@@ -233,7 +299,7 @@ mod tests {
                 begun: Instant::now(),
                 init,
                 authkeys,
-                folder: Vec::new(),
+                others: Vec::new(),
             };
             *surroundings.seen.lock().unwrap() = Some(seen);
             let found = surroundings.problems(&places, [1; 32], "k1");
@@ -257,5 +323,48 @@ mod tests {
         assert_eq!(surroundings.problems(&places, [1; 32], "k1"), []);
         let edited = seen(&surroundings, Ok([2; 32]), Ok("k1".into()));
         assert_eq!(edited, [Cause::InitFile]);
+    }
+
+    #[test]
+    fn a_node_file_and_a_local_copy_that_became_something_else_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places {
+            etc: folder.path().into(),
+            state: folder.path().into(),
+            run: folder.path().into(),
+        };
+        let text = "CLUSTER:c:000102030405060708090a0b0c0d0e0f\nNODE:0:alpha\nADDRESS:alpha:127.0.0.1:1\nNODE:1:beta\n\
+                    ADDRESS:beta:127.0.0.1:2\n";
+        let init = ClusterInit::parse(text).unwrap();
+        let me = NodeId::new(0).unwrap();
+        fs::write(places.node_path(), "alpha\n").unwrap();
+        fs::write(places.local_copy_path(), "x").unwrap();
+        let held = Held::now(&places, me, None);
+        let causes = |held: &Held| {
+            let found = [
+                node_file_problem(&places, held, &init),
+                local_copy_problem(&places, held),
+            ];
+            found
+                .into_iter()
+                .flatten()
+                .map(|problem| (problem.cause, problem.text))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(causes(&held), []);
+        fs::write(places.node_path(), "beta\n").unwrap();
+        fs::rename(places.local_copy_path(), folder.path().join("old")).unwrap();
+        let found = causes(&held);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].1.contains("says beta"), "{}", found[0].1);
+        assert!(found[1].1.contains("was removed"), "{}", found[1].1);
+        fs::remove_file(places.node_path()).unwrap();
+        fs::write(places.local_copy_path(), "x").unwrap();
+        let found = causes(&held);
+        assert!(found[0].1.contains("could not start again"), "{}", found[0].1);
+        assert!(found[1].1.contains("was replaced"), "{}", found[1].1);
+        // Whoever was told by an option needs no file.
+        let told = Held::now(&places, me, Some("alpha"));
+        assert_eq!(causes(&told), []);
     }
 }

@@ -6,7 +6,8 @@
 //! names.rs     names in rows, looked up until they are known
 //! groups.rs    the groups of whoever connected, by the kernel's word
 //! limits.rs    what one user may take of the daemon
-//! serve.rs     the sockets and one task for each connection
+//! sockets.rs   the two sockets under their names
+//! serve.rs     one task for each connection
 //! watching.rs  a connection that becomes a watcher's
 //! scrape.rs    HTTP on control.sock: metrics
 //! ```
@@ -21,12 +22,14 @@ mod names;
 mod needs;
 mod scrape;
 mod serve;
+mod sockets;
 mod watching;
 
 pub use access::AccessRules;
 pub use names::NameLookup;
 pub use scrape::Scrape;
-pub use serve::{Sockets, bind, serve, today};
+pub use serve::{serve, today};
+pub use sockets::{Sockets, bind};
 
 use crate::fair::Owner;
 use crate::gauge::Held;

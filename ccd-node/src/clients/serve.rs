@@ -1,10 +1,11 @@
-//! The sockets that clients connect to, and one task for each connection.
+//! One task for each connection of a client.
 
-use super::access::{AccessRules, Caller, READERS_GROUP, Rights};
+use super::access::{AccessRules, Caller, Rights};
 use super::groups::peer_groups;
 use super::limits::{Accounts, Kind, Seat};
 use super::names::LateNames;
 use super::scrape;
+use super::sockets::{Socket, Sockets, open_sockets};
 use super::{BACKLOG_BYTES_MAX, Clients, Connection, FromClient, SMALL_BYTES};
 use crate::clock;
 use crate::descriptors;
@@ -19,19 +20,15 @@ use ccd_client::wire::{self, Ask, FRAME_PREFIX_BYTES, Fault, PREAMBLE, ToDaemon,
 use ccd_core::client::{Request, RequestBody};
 use ccd_core::database::{content_digest, loaded_bytes};
 use ccd_core::ids::NodeId;
-use ccd_core::init::AccessRight;
 use ccd_core::time::Date;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_local;
 
 /// A preamble or request that has begun must be whole in this time: nobody needs longer who is not stopped or hostile.
@@ -50,63 +47,6 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const ID_BYTES_MAX: usize = 10;
 /// Of the program's name that a client gives.
 const PROGRAM_BYTES_MAX: usize = 64;
-
-/// Both sockets, ready to be served.
-#[derive(Debug)]
-pub struct Sockets {
-    pub clients: UnixListener,
-    pub control: UnixListener,
-    paths: [PathBuf; 2],
-}
-
-/// Makes both sockets. The state folder's lock is held, so a socket that is there belongs to no live daemon.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn bind(client_path: &Path, control_path: &Path, rules: &AccessRules) -> io::Result<Sockets> {
-    let [of_clients, of_control] = modes(rules);
-    let clients = bind_one(client_path, of_clients)?;
-    let control = bind_one(control_path, of_control)?;
-    give_to_readers([client_path, control_path], rules);
-    Ok(Sockets {
-        clients,
-        control,
-        paths: [client_path, control_path].map(Path::to_owned),
-    })
-}
-
-/// Of both sockets: whom a row names must reach the socket; what they may ask is then looked at for each request.
-fn modes(rules: &AccessRules) -> [u32; 2] {
-    // Those who may read may collect metrics on control.sock.
-    [AccessRight::Read, AccessRight::Admin].map(|right| if rules.grants_any(right) { 0o666 } else { 0o660 })
-}
-
-fn give_to_readers(paths: [&Path; 2], rules: &AccessRules) {
-    for path in paths {
-        if let Some(gid) = rules.readers_gid()
-            && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid.as_raw()))
-        {
-            tracing::warn!(%error, "{} cannot be given to the group {READERS_GROUP}", path.display());
-        }
-    }
-}
-
-fn bind_one(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Under another name until its permissions are right: nobody can connect before.
-    let hidden = path.with_extension("new");
-    match fs::remove_file(&hidden) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&hidden)?;
-    fs::set_permissions(&hidden, Permissions::from_mode(mode))?;
-    fs::rename(&hidden, path)?;
-    Ok(listener)
-}
 
 pub(super) struct Shared {
     me: NodeId,
@@ -166,30 +106,21 @@ pub fn serve(
         request_bytes_max: wire::request_bytes_max(image_bytes_max),
         quiet: RefCell::default(),
     });
-    let paths = sockets.paths;
+    let Sockets { clients, control } = sockets;
+    let paths = [clients.path().to_owned(), control.path().to_owned()];
     let with_names = shared.clone();
     spawn_local(late_names.keep_looking(rules, move |rules| {
         with_names.rules.replace(Rc::new(rules.clone()));
         open_sockets(&paths, rules);
     }));
-    spawn_local(accept(sockets.clients, shared.clone(), false));
-    spawn_local(accept(sockets.control, shared, true));
+    spawn_local(accept(clients, shared.clone(), false));
+    spawn_local(accept(control, shared, true));
 }
 
-/// More names are known: those whom the rows name must reach the sockets.
-fn open_sockets(paths: &[PathBuf; 2], rules: &AccessRules) {
-    for (path, mode) in paths.iter().zip(modes(rules)) {
-        if let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode)) {
-            tracing::warn!(%error, "{} keeps its permissions", path.display());
-        }
-    }
-    give_to_readers([&paths[0], &paths[1]], rules);
-}
-
-async fn accept(listener: UnixListener, shared: Rc<Shared>, control: bool) {
+async fn accept(mut socket: Socket, shared: Rc<Shared>, control: bool) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match socket.accept(|| shared.rules()).await {
+            Ok(stream) => {
                 // One that is gone already is no news.
                 let Ok(caller) = caller(&stream) else { continue };
                 let trusted = shared.rules().is_trusted(caller.uid);

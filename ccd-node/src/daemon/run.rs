@@ -19,7 +19,7 @@ use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Held, Surroundings};
 use crate::update_workers::UpdateWorkers;
 use crate::watch::Watching;
 use ccd_client::{Exit, Places};
@@ -61,7 +61,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         local_copy,
         devices,
         scrub_every,
-        lock: _lock,
+        node: told,
+        locks: _locks,
     } = startup;
     let woken = Bell::default();
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
@@ -141,7 +142,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let (update_workers, worked) = UpdateWorkers::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let surroundings = Surroundings::watch(&places)
+    let surroundings = Surroundings::watch(&places, Held::now(&places, me, told.as_deref()))
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());

@@ -1,8 +1,10 @@
 //! Daemons that must not run, and nodes that must not meet. Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
+use ccd_tests::process::programs::{command, program, run_command};
 use ccd_tests::process::{Cluster, Shape, never, until};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[test]
@@ -13,6 +15,53 @@ fn a_second_daemon_on_the_same_state_folder_is_refused() {
     second.says(&pid).says("--state");
     cluster.alpha().adm(&["status"]).done();
     cluster.wait_until_redundant();
+}
+
+/// A file can be removed; the folders that a daemon uses are locked themselves.
+#[test]
+fn a_second_daemon_is_refused_although_somebody_removed_the_lock_file() {
+    let cluster = Cluster::start();
+    let places = cluster.alpha().places();
+    fs::remove_file(places.state.join("lock")).expect("it was made");
+    cluster.alpha().run_daemon().expect(109).says("--state");
+    // Nor are its sockets taken by one with a state folder of its own.
+    let elsewhere = cluster.folder().join("elsewhere");
+    let folders = [&places.etc, &elsewhere, &places.run].map(|path| path.to_str().expect("the path is ours"));
+    let [etc, state, run] = folders;
+    let words = ["run", "--etc", etc, "--state", state, "--run", run];
+    let second = run_command(&mut command(program("ccdd"), &words));
+    second.expect(109).says("run folder").says("--run");
+    cluster.wait_until_redundant();
+    cluster.alpha().adm(&["format", "K", "value"]).done();
+}
+
+#[test]
+fn sockets_that_somebody_removed_are_made_again_and_who_is_connected_stays() {
+    let cluster = Cluster::start();
+    let places = cluster.alpha().places();
+    cluster.alpha().adm(&["format", "K", "value"]).done();
+    let sockets = [places.client_socket(), places.control_socket()];
+    for socket in &sockets {
+        fs::remove_file(socket).expect("it was made");
+    }
+    until("ccdadm and ccdctl to be answered", || {
+        let (query, metrics) = (
+            cluster.alpha().adm(&["query", "K"]),
+            cluster.alpha().ctl(&["metrics"]),
+        );
+        if (query.code, metrics.code) == (105, 0) || query.code == 1 && metrics.code == 0 {
+            Ok(())
+        } else {
+            Err(query.err + &metrics.err)
+        }
+    });
+    for socket in &sockets {
+        assert_eq!(
+            fs::metadata(socket).expect("it is there").permissions().mode() & 0o777,
+            0o660
+        );
+    }
+    cluster.alpha().wait_for_log("was gone, and was made again");
 }
 
 #[test]

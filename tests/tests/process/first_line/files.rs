@@ -118,6 +118,61 @@ pub const SITUATIONS: &[Situation] = &[
         cure: None,
     },
     Situation {
+        name: "The node file of one node names another node",
+        cause: |stage| fs::write(stage.beta().places().node_path(), "alpha\n").expect("the folder is ours"),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "node says alpha, and this ccdd runs as beta: it would start as another node",
+                "queries and updates work",
+                "next, on beta: ccdadm setup --this beta",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "it would start as another node",
+                "next: ccdadm setup --this beta",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.beta().adm(&["setup", "--this", "beta"]).done();
+        }),
+    },
+    Situation {
+        name: "The local copy of one node was moved away while ccdd runs",
+        cause: |stage| {
+            let path = stage.beta().places().local_copy_path();
+            fs::rename(&path, path.with_extension("old")).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the local copy",
+                "was removed while ccdd has it open",
+                "is lost when ccdd stops",
+                "queries and updates work",
+                "next, on beta:",
+                "systemctl restart ccdd",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the local copy",
+                "was removed while ccdd has it open",
+                "next:",
+                "systemctl restart ccdd",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.nodes[BETA].kill();
+            stage.nodes[BETA].start();
+        }),
+    },
+    Situation {
         name: "Other users can write to the state folder",
         cause: |stage| {
             let mode = fs::Permissions::from_mode(0o777);
