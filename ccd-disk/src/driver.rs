@@ -4,6 +4,7 @@ use crate::device::Blocks;
 use crate::error::RegionError;
 use crate::region::{ExpectedIdentity, Region, not_open};
 use ccd_core::database::Database;
+use ccd_core::ids::Replica;
 use ccd_core::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
 use std::fmt;
 use std::io;
@@ -78,7 +79,11 @@ impl ReplicaDriver {
         self.region = None;
         let name = self.identity.replica.to_string();
         let blocks = (self.opener)().map_err(|error| RegionError::io("open", name, error))?;
-        let mut region = Region::open(blocks, self.identity)?;
+        let mut region =
+            Region::open(blocks, self.identity).map_err(|error| match self.identity.replica {
+                Replica::Local => error.of_local_copy(),
+                Replica::Device(_) => error,
+            })?;
         let answer = region.execute(ReplicaOp::Survey)?;
         self.region = Some(region);
         Ok(answer)

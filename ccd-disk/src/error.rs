@@ -37,6 +37,11 @@ pub enum RegionError {
         first: SuperblockError,
         last: SuperblockError,
     },
+    /// One of these, where a local copy is meant.
+    #[error(
+        "{what} ({device}); stop ccdd, move it aside, and start ccdd: it takes a whole copy from another node"
+    )]
+    NoLocalCopy { device: String, what: String },
     #[error(
         "CCD-2011 {device} belongs to cluster {got}, this is cluster {expected}; check the path with `ccd-disk show`"
     )]
@@ -140,6 +145,47 @@ pub enum RegionError {
 }
 
 impl RegionError {
+    /// The same without advice, where the region is a node's local copy: that is made by the daemon, and not with `ccd-disk mkfs`.
+    pub(crate) fn of_local_copy(self) -> Self {
+        let (device, what) = match self {
+            Self::NoRegion { device, first, last } => (
+                device,
+                format!("CCD-2010 it is no region: its first block: {first}, its last block: {last}"),
+            ),
+            Self::OtherCluster {
+                device,
+                expected,
+                got,
+            } => (
+                device,
+                format!("CCD-2011 it belongs to cluster {got}, this is cluster {expected}"),
+            ),
+            Self::OtherRole { device, got, .. } => {
+                (device, format!("CCD-2012 it is the {got} of its cluster"))
+            }
+            Self::NoArea {
+                device, first, last, ..
+            } => {
+                let whose = if first == last {
+                    format!("node {first}")
+                } else {
+                    format!("nodes {first} to {last}")
+                };
+                (device, format!("CCD-2013 it is the copy of {whose}"))
+            }
+            Self::Shrunk {
+                device,
+                recorded_bytes,
+                got_bytes,
+            } => (
+                device,
+                format!("CCD-2015 it was cut short: it has {got_bytes} bytes of {recorded_bytes}"),
+            ),
+            other => return other,
+        };
+        Self::NoLocalCopy { device, what }
+    }
+
     /// What kind of failure the protocol takes it for.
     pub fn kind(&self) -> ReplicaErrorKind {
         match self {
@@ -150,6 +196,7 @@ impl RegionError {
             | Self::OtherCluster { .. }
             | Self::OtherRole { .. }
             | Self::NoArea { .. }
+            | Self::NoLocalCopy { .. }
             | Self::TooNew { .. }
             | Self::TooOld { .. }
             | Self::Shrunk { .. }

@@ -188,6 +188,7 @@ impl From<RegionError> for Failure {
             RegionError::Fenced { .. } => exit::FENCED,
             RegionError::Poisoned { .. } | RegionError::VotedElsewhere { .. } => exit::IO,
             RegionError::NoRegion { .. }
+            | RegionError::NoLocalCopy { .. }
             | RegionError::OtherCluster { .. }
             | RegionError::OtherRole { .. }
             | RegionError::NoArea { .. }

@@ -4,7 +4,7 @@ use super::access::{AccessRules, READERS_GROUP};
 use ccd_core::init::AccessRight;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -104,6 +104,10 @@ impl Socket {
             return;
         }
         let shown = self.path.display();
+        if let Some(folder) = self.path.parent() {
+            // What is wrong with it the socket's error says.
+            let _ = fs::DirBuilder::new().mode(0o755).create(folder);
+        }
         match listen(&self.path, mode(self.right, rules)) {
             Ok(listener) => {
                 give_to_readers(&self.path, rules);

@@ -9,6 +9,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+const MEND_THE_NETWORK: &str =
+    "ping the other node's addresses (ADDRESS rows of init.ccd) from both nodes, and mend what is cut";
+
 const RESTORE_FLAG: &str = "restore flag 3: all nodes must be active once before an unattended restart";
 
 impl Node {
@@ -21,7 +24,8 @@ impl Node {
             all.push(Problem::new(Cause::ExternalView, text));
         }
         if !serving {
-            all.push(Problem::new(Cause::Waits, self.waits_text()).on(self.me()));
+            let waits = Problem::new(Cause::Waits, self.waits_text()).on(self.me());
+            all.push(waits.next(self.waits_next()));
             return all;
         }
         if self.known.quorum == Quorum::Waived {
@@ -63,6 +67,22 @@ impl Node {
         }
     }
 
+    /// What ends that, if it does not end by itself.
+    fn waits_next(&self) -> &'static str {
+        let is_cut = |node: NodeId| self.facts(node).alive_apart;
+        if self.valid_but_closed()
+            || self.closed_for_long()
+            || self.lacks_majority()
+            || self.needs_all_nodes()
+        {
+            self.next_without_others()
+        } else if self.cluster_nodes().without(self.me()).iter().any(is_cut) {
+            MEND_THE_NETWORK
+        } else {
+            ""
+        }
+    }
+
     /// Why a node is no member, or is about to be none.
     fn node_problem(&self, node: NodeId) -> Option<Problem> {
         let facts = self.facts(node);
@@ -77,11 +97,13 @@ impl Node {
                 Cause::NetworkCut,
                 "the network between it and another node is cut: it is alive, and is not heard, or does not hear",
             )
+            .next(MEND_THE_NETWORK)
         } else if !facts.linked {
             of(
                 Cause::NodeOut,
                 "nothing is heard of it, so what it can use is not known",
             )
+            .next(format!("on node {node}: systemctl status ccdd"))
         } else if !facts.willing {
             return Some(
                 Problem::new(Cause::Left, "left by request, and takes part in nothing")

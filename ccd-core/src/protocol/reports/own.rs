@@ -1,12 +1,15 @@
 //! What this node finds wrong with itself.
 
-use crate::ids::{DeviceRole, Replica};
+use crate::ids::{DeviceRole, NodeId, Replica};
 use crate::problem::{Cause, Problem};
 use crate::protocol::Node;
 use crate::protocol::message::CopyTrouble;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+
+const START_THE_OTHERS: &str = "start ccdd on the nodes that are away; if what they hold is lost, too: ccdctl takeover --force where the newest \
+                                copy is";
 
 impl Node {
     pub(super) fn own_problems(&self) -> Vec<Problem> {
@@ -20,10 +23,8 @@ impl Node {
         let lost = self.lost_text();
         all.extend(lost.map(|text| Problem::new(Cause::BranchKept, text).next("ccdadm history")));
         let is_moved = self.moved.is_some();
-        all.extend(said(
-            Cause::LocalCopyNew,
-            self.new_copy_text().filter(|_| !is_moved),
-        ));
+        let new_copy = said(Cause::LocalCopyNew, self.new_copy_text().filter(|_| !is_moved));
+        all.extend(new_copy.map(|problem| problem.next(self.next_without_others())));
         all.extend(self.copy_problem());
         all.extend(said(
             Cause::Fenced,
@@ -33,6 +34,13 @@ impl Node {
             all.extend(self.device_problem(role));
         }
         all.into_iter().map(|problem| problem.on(me)).collect()
+    }
+
+    /// What to do where only those that are away remember; nothing as long as somebody serves.
+    pub(super) fn next_without_others(&self) -> &'static str {
+        let serves = |node: NodeId| self.peer_state(node).is_some_and(|state| state.serving);
+        let is_served = self.serving.is_some() || self.cluster_nodes().iter().any(serves);
+        if is_served { "" } else { START_THE_OTHERS }
     }
 
     fn copy_problem(&self) -> Option<Problem> {
@@ -60,7 +68,8 @@ impl Node {
             });
         }
         if self.is_found_made_anew(role) {
-            return Some(of(Cause::DeviceForgot, self.made_anew_text_of(role)));
+            let forgot = of(Cause::DeviceForgot, self.made_anew_text_of(role));
+            return Some(forgot.next(self.next_without_others()));
         }
         if let Some(text) = self.small_text(role) {
             return Some(of(Cause::TooSmall, text));

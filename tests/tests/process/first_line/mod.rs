@@ -3,15 +3,20 @@
 //!
 //! ```text
 //! stage.rs     a pair in which each node has ways of its own to the devices
-//! devices.rs   devices that fail, are missing, are others       files.rs   files in /etc/ccd and the state folder
-//! nodes.rs     nodes that die, hang, leave, are cut off         page.rs    the page for operators
+//! devices.rs   devices that fail while they are used            at_start.rs  devices that are not what they should be at a start
+//! nodes.rs     nodes that die, hang, leave, are cut off         copies.rs    local copies, and what only others remember
+//! files.rs     files in /etc/ccd and the state folder           starts.rs    what keeps one node from starting
+//! page.rs      the page for operators
 //! ```
 
+mod at_start;
+mod copies;
 mod devices;
 mod files;
 mod nodes;
 mod page;
 mod stage;
+mod starts;
 
 use ccd_tests::process::{TestNode, until_within};
 use stage::Stage;
@@ -21,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How many situations are caused at once: they wait far more than they work.
-const SIDE_BY_SIDE: usize = 4;
+const SIDE_BY_SIDE: usize = 6;
 
 /// How long until every node sees it.
 const SEEN_WITHIN: Duration = Duration::from_secs(40);
@@ -49,7 +54,14 @@ const fn seen(exit: i32, words: &'static [&'static str]) -> Seen {
 }
 
 fn all() -> Vec<&'static Situation> {
-    let parts = [devices::SITUATIONS, files::SITUATIONS, nodes::SITUATIONS];
+    let parts = [
+        nodes::SITUATIONS,
+        devices::SITUATIONS,
+        at_start::SITUATIONS,
+        copies::SITUATIONS,
+        files::SITUATIONS,
+        starts::SITUATIONS,
+    ];
     parts.into_iter().flatten().collect()
 }
 

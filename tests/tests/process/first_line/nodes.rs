@@ -3,7 +3,188 @@
 use super::{Situation, seen};
 use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
 
+/// Nothing is heard of beta.
+pub const AWAY: &[&str] = &[
+    "serving, degraded: without beta: nothing is heard of it",
+    "queries and updates work, and would stop with the loss of alpha",
+    "next: on beta: systemctl status ccdd",
+];
+
+const GONE: &[&str] = &["CCD-1101", "ccdd does not run"];
+
+const MEND: &str = "ping the other node's addresses";
+
 pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "One node is stopped by systemd",
+        cause: |stage| {
+            stage.node_mut(BETA).terminate();
+        },
+        alpha: seen(1, AWAY),
+        beta: seen(69, GONE),
+        cure: Some(|stage| stage.node_mut(BETA).start()),
+    },
+    Situation {
+        name: "The master dies",
+        cause: |stage| stage.node_mut(ALPHA).kill(),
+        alpha: seen(69, GONE),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: without alpha: nothing is heard of it",
+                "queries and updates work, and would stop with the loss of beta",
+                "next: on alpha: systemctl status ccdd",
+            ],
+        ),
+        cure: Some(|stage| stage.node_mut(ALPHA).start()),
+    },
+    Situation {
+        name: "The master hangs",
+        cause: |stage| stage.alpha().stop(),
+        alpha: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: without alpha: nothing is heard of it",
+                "queries and updates work, and would stop with the loss of beta",
+            ],
+        ),
+        cure: Some(|stage| stage.alpha().resume()),
+    },
+    Situation {
+        name: "The master left by request",
+        cause: |stage| drop(stage.alpha().ctl(&["leave"]).done()),
+        alpha: seen(
+            2,
+            &[
+                "NOT SERVING, left",
+                "ccdctl join",
+                "beta serves, and answers queries and updates",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: left by request",
+                "would stop with the loss of beta",
+                "next, on alpha: ccdctl join",
+            ],
+        ),
+        cure: Some(|stage| drop(stage.alpha().ctl(&["join"]).done())),
+    },
+    Situation {
+        name: "Both nodes were down, and the master starts alone",
+        cause: |stage| {
+            stage.kill_both();
+            stage.node_mut(ALPHA).start();
+        },
+        alpha: seen(1, AWAY),
+        beta: seen(69, GONE),
+        cure: Some(|stage| stage.node_mut(BETA).start()),
+    },
+    Situation {
+        name: "Both nodes were down, and the other one starts alone",
+        cause: |stage| {
+            stage.kill_both();
+            stage.node_mut(BETA).start();
+        },
+        alpha: seen(69, GONE),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: without alpha: nothing is heard of it",
+                "queries and updates work, and would stop with the loss of beta",
+                "next: on alpha: systemctl status ccdd",
+            ],
+        ),
+        cure: Some(|stage| stage.node_mut(ALPHA).start()),
+    },
+    Situation {
+        name: "The network is cut from the master to the other node only",
+        cause: |stage| stage.network.cut_sender(ALPHA),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: without beta: the network between it and another node is cut",
+                "queries and updates work",
+                MEND,
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "alpha owns the devices and is alive",
+                "the network between us is cut",
+                MEND,
+            ],
+        ),
+        cure: Some(|stage| stage.network.heal_sender(ALPHA)),
+    },
+    Situation {
+        name: "The network is cut from the other node to the master only",
+        cause: |stage| stage.network.cut_sender(BETA),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: without beta: the network between it and another node is cut",
+                "queries and updates work",
+                MEND,
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "alpha owns the devices and is alive",
+                "the network between us is cut",
+                MEND,
+            ],
+        ),
+        cure: Some(|stage| stage.network.heal_sender(BETA)),
+    },
+    Situation {
+        name: "The network is cut, and the master has lost both devices",
+        cause: |stage| {
+            stage.path(ALPHA, PRIMARY).fail();
+            stage.path(ALPHA, SECONDARY).fail();
+            stage.network.cut();
+        },
+        alpha: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "on alpha: the primary",
+                "cannot be used",
+                "next: ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &["serving, degraded: without alpha", "queries and updates work"],
+        ),
+        cure: Some(|stage| {
+            stage.path(ALPHA, PRIMARY).repair();
+            stage.path(ALPHA, SECONDARY).repair();
+            stage.network.heal();
+        }),
+    },
+    Situation {
+        name: "Quorum is off, and a node dies",
+        cause: |stage| {
+            stage
+                .alpha()
+                .adm(&["quorum", "off", "--force", "--cluster", "test"])
+                .done();
+            stage.node_mut(BETA).kill();
+        },
+        alpha: seen(1, AWAY),
+        beta: seen(69, GONE),
+        cure: Some(|stage| {
+            stage.node_mut(BETA).start();
+            stage.alpha().adm(&["quorum", "on"]).done();
+        }),
+    },
     Situation {
         name: "One node dies",
         cause: |stage| stage.node_mut(BETA).kill(),
@@ -27,18 +208,8 @@ pub const SITUATIONS: &[Situation] = &[
                 "queries and updates work",
             ],
         ),
-        beta: seen(124, &["CCD-1", "no answer within"]),
+        beta: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
         cure: Some(|stage| stage.beta().resume()),
-    },
-    Situation {
-        name: "The socket of one node is removed",
-        cause: |stage| {
-            let socket = stage.beta().places().client_socket();
-            std::fs::remove_file(socket).expect("it listens there");
-        },
-        alpha: seen(0, &["serving, all redundant"]),
-        beta: seen(69, &["CCD-1101", "ccdd runs (process", "its socket in"]),
-        cure: Some(|stage| stage.restart(BETA)),
     },
     Situation {
         name: "Both nodes stop, and one starts alone without a device",

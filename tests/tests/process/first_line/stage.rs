@@ -118,6 +118,19 @@ impl Stage {
         });
     }
 
+    pub fn kill_both(&mut self) {
+        for node in [ALPHA, BETA] {
+            self.nodes[node].kill();
+        }
+    }
+
+    /// Beta is down for that.
+    pub fn restart_beta_after(&mut self, change: impl Fn(&Self)) {
+        self.nodes[BETA].kill();
+        change(self);
+        self.nodes[BETA].start();
+    }
+
     pub fn restart(&mut self, node: usize) {
         self.nodes[node].kill();
         self.nodes[node].start();

@@ -16,6 +16,13 @@ pub(super) fn explained(places: &Places, stop: Stop) -> Stop {
             failure.action = Some(action);
             Stop::Failed(failure)
         }
+        Stop::Failed(mut failure) if failure.message.id == messages::DAEMON_TIMED_OUT.id => {
+            if let Some(Cause { why, action }) = holder(&places.state).and_then(|holder| holder.hangs()) {
+                failure.why = format!("{why} ({})", failure.why);
+                failure.action = Some(action);
+            }
+            Stop::Failed(failure)
+        }
         other => other,
     }
 }
@@ -27,14 +34,17 @@ struct Cause {
 
 fn cause(places: &Places) -> Cause {
     let (etc, state) = (places.etc.display(), places.state.display());
-    if let Some(process) = holder(&places.state) {
-        return Cause {
+    if let Some(holder) = holder(&places.state) {
+        return holder.hangs().unwrap_or_else(|| Cause {
             why: format!(
-                "ccdd runs (process {process}), and its socket in {} is gone or another's",
+                "ccdd runs (process {}), and its socket in {} is gone or another's",
+                holder.process,
                 places.run.display()
             ),
-            action: "systemctl restart ccdd".to_owned(),
-        };
+            action:
+                "repeat it in 5 s, when the socket has been made again; if it has not, systemctl restart ccdd"
+                    .to_owned(),
+        });
     }
     let files = read_init(places)
         .and_then(|init| this_node(places, &init, None).map(|_| ()))
@@ -70,13 +80,51 @@ fn refusal(places: &Places) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
+/// The daemon's process.
+struct Holder {
+    process: String,
+    /// As `ps` shows it: `S` sleeps, `T` is stopped, `D` waits for a device.
+    state: char,
+}
+
+impl Holder {
+    /// Why it answers nobody, if its state tells.
+    fn hangs(&self) -> Option<Cause> {
+        let Self { process, state } = self;
+        match state {
+            'T' | 't' => Some(Cause {
+                why: format!("ccdd (process {process}) is stopped: by a signal, or by a debugger"),
+                action: format!("kill -CONT {process}"),
+            }),
+            'D' => Some(Cause {
+                why: format!(
+                    "ccdd (process {process}) waits for a device or a file system that does not answer"
+                ),
+                action: format!("cat /proc/{process}/stack; dmesg"),
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// The process that has the state folder, if it still runs. Its lock is not tried: a daemon that starts just then would find it taken.
-fn holder(state: &Path) -> Option<String> {
+fn holder(state: &Path) -> Option<Holder> {
     let process = fs::read_to_string(state.join("lock")).ok()?;
     let process = process.trim();
     let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
-    let name = is_number.then(|| fs::read_to_string(format!("/proc/{process}/comm")))?;
-    (name.ok()?.trim() == "ccdd").then(|| process.to_owned())
+    let stat = is_number.then(|| fs::read_to_string(format!("/proc/{process}/stat")))?;
+    holder_by(process, &stat.ok()?)
+}
+
+/// By the line of `/proc/PID/stat`: `4711 (ccdd) S …`. One that has ended and was not waited for runs no more.
+fn holder_by(process: &str, stat: &str) -> Option<Holder> {
+    let (before, after) = stat.rsplit_once(')')?;
+    let state = after.trim_start().chars().next()?;
+    let is_ccdd = before.split_once('(')?.1 == "ccdd";
+    (is_ccdd && state != 'Z').then(|| Holder {
+        process: process.to_owned(),
+        state,
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +145,26 @@ mod tests {
             }
             Stop::ClosedPipe => panic!("it failed"),
         }
+    }
+
+    #[test]
+    fn a_daemon_that_is_stopped_or_waits_for_a_device_is_told_from_one_that_has_ended() {
+        let state_of = |stat: &str| holder_by("4711", stat).map(|holder| holder.state);
+        assert_eq!(state_of("4711 (ccdd) S 1 4711"), Some('S'));
+        assert_eq!(state_of("4711 (ccdd) Z 1 4711"), None);
+        assert_eq!(state_of("4711 (bash (x) S) S 1"), None);
+        let why = |stat: &str| holder_by("4711", stat).and_then(|holder| holder.hangs());
+        assert!(why("4711 (ccdd) S 1").is_none());
+        assert_eq!(
+            why("4711 (ccdd) T 1").expect("it is stopped").action,
+            "kill -CONT 4711"
+        );
+        assert!(
+            why("4711 (ccdd) D 1")
+                .expect("it hangs")
+                .why
+                .contains("does not answer")
+        );
     }
 
     #[test]

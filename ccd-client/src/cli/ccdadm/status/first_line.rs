@@ -64,7 +64,7 @@ fn next(report: &StatusReport, problem: &Problem) -> Option<String> {
     }
     let elsewhere = problem.node.filter(|node| *node != report.status.me);
     let place = elsewhere.map_or_else(String::new, |node| format!(", on {}", node_name(report, node)));
-    Some(format!("next{place}: {}", problem.next))
+    Some(format!("next{place}: {}", with_names(report, &problem.next)))
 }
 
 /// What the cluster still does, and what it would not survive.
@@ -118,7 +118,7 @@ pub(super) fn document(report: &StatusReport) -> Vec<serde_json::Value> {
                 "node": problem.node.map(name),
                 "device": problem.device.map(|role| role.name()),
                 "text": with_names(report, &problem.text),
-                "next": problem.next,
+                "next": with_names(report, &problem.next),
             })
         })
         .collect()
