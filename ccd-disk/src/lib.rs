@@ -28,4 +28,6 @@ pub use device::{Access, BLOCK_BYTES, Blocks, MemoryDevice, RawDevice};
 pub use driver::ReplicaDriver;
 pub use error::RegionError;
 pub use format::header::RegionId;
-pub use region::{ExpectedIdentity, MkfsOptions, Region, create, create_in_file, create_reserved};
+pub use region::{
+    ExpectedIdentity, MkfsOptions, Region, RegionWatch, create, create_in_file, create_reserved,
+};

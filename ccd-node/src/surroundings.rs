@@ -6,6 +6,7 @@ use ccd_client::files::{Authkeys, read_init, this_node};
 use ccd_core::ids::NodeId;
 use ccd_core::init::ClusterInit;
 use ccd_core::problem::{Cause, Problem};
+use ccd_disk::RegionWatch;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::io;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Of the local copy, at each look: one of 64 MiB images is gone through in an hour or two.
+const BLOCKS_A_LOOK: u32 = 64;
 
 /// A state folder with less room than this is full: history, checkpoints and decision records need more.
 const ROOM_BYTES_MIN: u64 = 4 << 20;
@@ -145,9 +149,11 @@ impl Surroundings {
 }
 
 fn look_again_and_again(places: &Places, held: &Held, seen: &Weak<Mutex<Option<Seen>>>) {
+    let mut copy = CopyWatch::default();
     // The loop has ended once nobody else holds it.
     while let Some(seen) = seen.upgrade() {
-        let found = look(places, held, Instant::now());
+        let mut found = look(places, held, Instant::now());
+        found.others.extend(copy.problem(&places.local_copy_path(), held));
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         drop(seen);
         thread::sleep(INTERVAL);
@@ -167,6 +173,34 @@ fn look(places: &Places, held: &Held, begun: Instant) -> Seen {
         init: init.map(|init| init.digest()).map_err(|error| error.to_string()),
         authkeys: keys.map_err(|error| error.to_string()),
         others,
+    }
+}
+
+/// Looks through the local copy, which nothing reads before the next start.
+#[derive(Debug, Default)]
+struct CopyWatch(Option<RegionWatch>);
+
+impl CopyWatch {
+    /// What another program has written into it, as far as it is the one that is open.
+    fn problem(&mut self, path: &Path, held: &Held) -> Option<Problem> {
+        let is_open = held.local_copy.is_some() && file_id(path) == held.local_copy;
+        if !is_open {
+            self.0 = None;
+            return None;
+        }
+        let looked = match self.0.take() {
+            Some(mut watch) => watch.look(BLOCKS_A_LOOK).map(|damage| (watch, damage)),
+            None => RegionWatch::open(path).map(|watch| (watch, None)),
+        };
+        let text = match looked {
+            Ok((watch, damage)) => {
+                self.0 = Some(watch);
+                format!("the local copy {} is damaged: {}", path.display(), damage?)
+            }
+            Err(error) => format!("the local copy would not be one at the next start: {error}"),
+        };
+        let next = "with another node serving: stop ccdd, move the local copy aside, and start ccdd: it takes a whole copy from there";
+        Some(Problem::new(Cause::LocalCopy, text).next(next))
     }
 }
 

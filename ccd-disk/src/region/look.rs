@@ -108,7 +108,7 @@ impl Looks {
         Ok(())
     }
 
-    fn look(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
+    pub fn look(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
         self.look_at_place(handle, superblock)?;
         let needed_bytes = superblock.geometry.blocks * BLOCK_BYTES as u64;
         let got_bytes = handle.len_bytes_now()?;

@@ -8,6 +8,7 @@
 //! mkfs.rs       makes a region
 //! survey.rs     control blocks: heartbeats, ballots, configurations
 //! look.rs       what nobody comes across in a region that is in use: superblocks, size, name, blocks in turn
+//! watch.rs      the same for a region that another handle has open
 //! slots.rs      what the checkpoint slots hold: images, and the segments that continue them
 //! recovery.rs   what an area holds after a crash: a slot, and the journal after it
 //! replay.rs     from its bytes to a database and records
@@ -37,10 +38,12 @@ mod replay;
 pub mod slots;
 mod staging;
 pub mod survey;
+mod watch;
 
 pub use append::{AppendBegun, AppendStep, Appending};
 pub use checkpoint::{CheckpointBegun, CheckpointStep};
 pub use mkfs::{MkfsOptions, create, create_in_file, create_reserved, create_with_progress};
+pub use watch::RegionWatch;
 
 use crate::device::{Blocks, Buffer};
 use crate::error::RegionError;

@@ -75,6 +75,34 @@ pub const SITUATIONS: &[Situation] = &[
         cure: Some(MOVE_ASIDE),
     },
     Situation {
+        name: "Another program writes into the local copy of one node while ccdd runs",
+        cause: |stage| {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(stage.beta().places().local_copy_path());
+            let file = file.expect("the folder is ours");
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0x5A; 4096], 0).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta: the local copy",
+                "is damaged: its first superblock is gone",
+                "queries and updates work",
+                "next, on beta: with another node serving: stop ccdd, move the local copy aside",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "on beta: the local copy",
+                "is damaged: its first superblock is gone",
+                "move the local copy aside",
+            ],
+        ),
+        cure: Some(MOVE_ASIDE),
+    },
+    Situation {
         name: "The state folder of one node is removed while ccdd runs",
         cause: |stage| fs::remove_dir_all(&stage.beta().places().state).expect("the folder is ours"),
         alpha: seen(
