@@ -5,6 +5,7 @@ use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Answer, RequestBody};
 use ccd_core::configuration::Mode;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeId};
+use ccd_core::problem::Cause;
 use ccd_core::protocol::{DecisionKind, LOST};
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
@@ -415,6 +416,33 @@ fn what_an_owner_acknowledged_before_its_devices_were_put_back_is_named_when_it_
                     .iter()
                     .any(|problem| problem.text.starts_with(LOST) && problem.next == "ccdadm history"),
                 "{problems:?}"
+            );
+            continue;
+        }
+        // The operator chooses the side of A: its local copy, which lacks what A alone acknowledged. Both losses are said, and kept.
+        let left = cluster.status(A).unwrap().problems;
+        assert!(
+            left.iter().all(|problem| problem.cause != Cause::Left),
+            "{left:?}"
+        );
+        cluster.crash(B, false);
+        let end = cluster.command(A, RequestBody::Takeover { force: true });
+        assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+        assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+        let rows = cluster.rows(A).unwrap();
+        assert!(rows.iter().all(|row| !row.starts_with("since")), "{rows:?}");
+        let branches = cluster.decisions(A, DecisionKind::BranchKept);
+        assert!(
+            branches
+                .iter()
+                .any(|branch| branch.text.contains("the other side of an epoch")),
+            "{branches:?}"
+        );
+        if rows.len() < lost + 1 {
+            let problems = cluster.status(A).unwrap().problems;
+            assert!(
+                problems.iter().any(|problem| problem.text.starts_with(LOST)),
+                "{lost} lost, {rows:?}: {problems:?}"
             );
         }
     }

@@ -1,10 +1,16 @@
 //! A device that somebody clears, or puts back to an earlier state, while it is in use.
 
+use DeviceRole::{Primary, Secondary};
+use ccd_core::client::{Refusal, RequestBody};
 use ccd_core::ids::{DeviceRole, DeviceSet};
+use ccd_core::protocol::ServingState;
+use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
 
+const A: usize = 0;
+const B: usize = 1;
 const PAIR: Shape = Shape { nodes: 2, devices: 2 };
 
 fn without(role: DeviceRole) -> DeviceSet {
@@ -172,5 +178,43 @@ fn a_damaged_device_that_hangs_as_well_stops_nobody() {
             "{role}: {}",
             cluster.verdict(0)
         );
+    }
+}
+
+/// The devices do not vote, and the owner is less than half of the voters: only an operator can go on.
+#[test]
+fn an_owner_whose_devices_have_all_forgotten_says_that_it_takes_no_updates_and_an_override_ends_that() {
+    for roles in [&[Primary, Secondary][..], &[Primary]] {
+        for is_cleared in [false, true] {
+            let shape = Shape {
+                nodes: 2,
+                devices: roles.len(),
+            };
+            let mut cluster = Cluster::serving(shape);
+            cluster.add(A, "first").unwrap();
+            let backup = cluster.backup();
+            cluster.crash(B, false);
+            assert!(cluster.add_within(A, "alone", SETTLED));
+            for role in roles {
+                cluster.overwrite_device(*role, (!is_cleared).then_some(&backup));
+            }
+            cluster.settle();
+            let status = cluster.status(A).unwrap();
+            let what = format!("{roles:?}, cleared: {is_cleared}: {status:?}");
+            assert!(!status.takes_updates, "{what}");
+            if status.state == ServingState::Serving {
+                assert!(status.problems[0].next.contains("takeover --force"), "{what}");
+                let refused = cluster.add(A, "refused");
+                assert!(matches!(refused, Err(Refusal::NoQuorum { .. })), "{refused:?}");
+                assert_eq!(cluster.rows(A).map(|rows| rows.len()), Some(2), "{what}");
+            }
+            let end = cluster.command(A, RequestBody::Takeover { force: true });
+            assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+            assert!(cluster.add_within(A, "after", SETTLED), "{}", cluster.verdict(A));
+            assert_eq!(cluster.rows(A).unwrap(), ["after", "alone", "first"], "{what}");
+            cluster.start(B);
+            assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+            assert_eq!(cluster.rows(B).unwrap(), ["after", "alone", "first"], "{what}");
+        }
     }
 }

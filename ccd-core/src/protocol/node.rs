@@ -453,6 +453,11 @@ impl Node {
         self.serving == Some(self.known.epoch) && !self.sealed() && !self.shut_out()
     }
 
+    /// It serves, and what it has is enough for updates. An operator may overrule what keeps it from that.
+    pub(super) fn takes_updates(&self) -> bool {
+        self.is_open() && self.lease_holds() && !self.is_owner_of_nothing()
+    }
+
     pub(super) fn is_master(&self) -> bool {
         self.known.master() == Some(self.me())
     }

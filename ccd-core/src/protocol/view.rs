@@ -169,7 +169,7 @@ impl Node {
         if self.propose_quorum_wish() {
             return;
         }
-        if self.force && !(self.is_open() && self.lease_holds()) {
+        if self.force && !self.takes_updates() {
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.fit_devices(),

@@ -155,7 +155,8 @@ impl World {
         index: usize,
         decision: &Decision,
     ) -> Result<(), Unsound> {
-        if self.setbacks.happened || !decision.text.starts_with(LOST) {
+        let is_excused = self.setbacks.happened || self.ledger.is_overruled();
+        if is_excused || !decision.text.starts_with(LOST) {
             return Ok(());
         }
         let text = format!("n{index}: {}", decision.text);

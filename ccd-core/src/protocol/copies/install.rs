@@ -565,6 +565,8 @@ impl Node {
             // successor is installed, which does not count it as evidence.
             && (self.damaged.is_none() || !self.known.members.contains(self.me()))
             && self.head.position() != position
+            // Neither copy may take the place of the other before an operator has chosen.
+            && !self.is_at_odds_with(from)
         {
             self.learn_from(from);
         }

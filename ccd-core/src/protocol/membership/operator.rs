@@ -67,7 +67,11 @@ impl Node {
                 Wish::Match(_) | Wish::Maintenance(_) => None,
                 Wish::In if open => Some(Ok(Answer::Done)),
                 // A member that is open beside a silent peer has not taken over yet.
-                Wish::Serve if open && self.other_members().iter().all(|node| self.heard_lately(node)) => {
+                Wish::Serve
+                    if open
+                        && !self.is_owner_of_nothing()
+                        && self.other_members().iter().all(|node| self.heard_lately(node)) =>
+                {
                     Some(Ok(Answer::Done))
                 }
                 Wish::Master(node) if open && self.known.designated == node => Some(Ok(Answer::Done)),

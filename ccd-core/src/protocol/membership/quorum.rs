@@ -90,6 +90,9 @@ impl Node {
 
     /// Updates have had no majority for so long that they are refused at once.
     pub(in crate::protocol) fn closed_for_long(&self) -> bool {
+        if self.is_owner_of_nothing() {
+            return true;
+        }
         if !self.nodes_alone_vote() {
             return false;
         }
@@ -215,6 +218,15 @@ impl Node {
         if self.waits_for_all_nodes() {
             Refusal::NoQuorum {
                 why: self.obstacle_text(),
+            }
+        } else if self.is_owner_of_nothing() {
+            let forgot = self
+                .device_roles()
+                .into_iter()
+                .filter(|role| self.is_found_made_anew(*role));
+            let texts: Vec<String> = forgot.map(|role| self.made_anew_text_of(role)).collect();
+            Refusal::NoQuorum {
+                why: format!("{}; no other device votes", texts.join("; ")),
             }
         } else if self.lacks_majority() {
             Refusal::NoQuorum {

@@ -7,7 +7,7 @@
 //! Called with every heartbeat of a peer; owns `Node::twice`.
 
 use crate::configuration::Configuration;
-use crate::ids::{Epoch, NodeId, Replica};
+use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::PeerState;
@@ -82,6 +82,21 @@ impl Node {
         }
     }
 
+    /// What the device holds was written by whoever means another configuration by the epoch that this node knows.
+    pub(in crate::protocol) fn is_of_other_side(&self, role: DeviceRole) -> bool {
+        let areas = &self.replica(Replica::Device(role)).survey.areas;
+        let of_others = areas.iter().filter(|area| area.node != self.me());
+        of_others
+            .filter_map(|area| area.configuration.as_ref())
+            .any(|configuration| self.differs(configuration))
+    }
+
+    /// It is said that an epoch was decided twice, here and by that node.
+    pub(in crate::protocol) fn is_at_odds_with(&self, node: NodeId) -> bool {
+        self.twice
+            .is_some_and(|twice| (twice.node, twice.epoch) == (node, self.known.epoch))
+    }
+
     /// The local copy has been read: what other nodes have written to the devices was perhaps read before it, and taken for the newest.
     pub(in crate::protocol) fn compare_with_devices(&mut self) {
         let me = self.me();
@@ -116,12 +131,23 @@ impl Node {
         let Twice { node, epoch } = self.twice.filter(|twice| twice.epoch == self.known.epoch)?;
         let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
         let theirs = state.map_or(String::new(), |state| format!(" at {}", state.position));
+        let head = self.head.position();
+        // The updates of an owner that was alone are on its devices only, and its own history has them.
+        let told = self.told_position().stamp.generation;
+        let lacks = if told > head.stamp.generation {
+            format!(
+                "; generations {} to {told} of this node are in its history only (`ccdadm history`)",
+                head.stamp.generation.next()
+            )
+        } else {
+            String::new()
+        };
         Some(format!(
             "epoch {epoch} was decided twice, here ({}, at {}) and by node {node}{theirs}: a node and the devices were put back to an earlier \
-             state, so each side may hold updates that the other lacks; choose one: `ccdctl takeover --force` on the node that does not \
-             serve keeps what it holds, and with its state folder moved away it takes what the other one holds",
-            self.known,
-            self.head.position()
+             state, so each side may hold updates that the other lacks{lacks}; choose one: `ccdctl takeover --force` on the node that does not \
+             serve goes on with its local copy, and keeps what the other one holds as a branch; with its state folder moved away it takes \
+             what the other one holds",
+            self.known, head
         ))
     }
 }

@@ -104,6 +104,22 @@ impl Node {
         self.was_made_anew(role) && (is_looked_at || !view.is_new)
     }
 
+    /// An owner whose devices have all forgotten what they held, as far as they can be used. It holds all that was acknowledged, and
+    /// answers; but no update more can be, for the devices do not vote, and alone it decides nothing.
+    pub(in crate::protocol) fn is_owner_of_nothing(&self) -> bool {
+        let mut devices = self.known.devices.iter();
+        self.known.owner() == Some(self.me())
+            && self.serving == Some(self.known.epoch)
+            && devices.all(|role| {
+                self.is_found_made_anew(role) || self.replica(Replica::Device(role)).error().is_some()
+            })
+            && self
+                .known
+                .devices
+                .iter()
+                .any(|role| self.is_found_made_anew(role))
+    }
+
     /// Another region was opened in place of the one before.
     pub(in crate::protocol) fn note_another_region(&mut self, replica: Replica) {
         if let Replica::Device(role) = replica {

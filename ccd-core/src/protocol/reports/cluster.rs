@@ -49,7 +49,7 @@ impl Node {
 
     /// Why this node does not serve, as it sees it.
     fn waits_text(&self) -> String {
-        if self.valid_but_closed() || self.closed_for_long() {
+        if !self.is_owner_of_nothing() && (self.valid_but_closed() || self.closed_for_long()) {
             self.no_quorum_text()
         } else if self.serving.is_some()
             && let Some(text) = self.shut_out_text()
@@ -104,6 +104,9 @@ impl Node {
                 "nothing is heard of it, so what it can use is not known",
             )
             .next(format!("on node {node}: systemctl status ccdd"))
+        } else if self.is_at_odds_with(node) {
+            // That an epoch was decided twice is said already, and why.
+            return None;
         } else if !facts.willing {
             return Some(
                 Problem::new(Cause::Left, "left by request, and takes part in nothing")

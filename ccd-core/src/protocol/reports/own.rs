@@ -8,6 +8,8 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+const OVERRULE: &str = "ccdctl takeover --force: this node holds all that was acknowledged";
+
 const START_THE_OTHERS: &str = "start ccdd on the nodes that are away; if what they hold is lost, too: ccdctl takeover --force where the newest \
                                 copy is";
 
@@ -69,7 +71,12 @@ impl Node {
         }
         if self.is_found_made_anew(role) {
             let forgot = of(Cause::DeviceForgot, self.made_anew_text_of(role));
-            return Some(forgot.next(self.next_without_others()));
+            let next = if self.is_owner_of_nothing() {
+                OVERRULE
+            } else {
+                self.next_without_others()
+            };
+            return Some(forgot.next(next));
         }
         if let Some(text) = self.small_text(role) {
             return Some(of(Cause::TooSmall, text));

@@ -212,7 +212,7 @@ impl Node {
             }
             RequestBody::Takeover { force } => {
                 self.willing = true;
-                if !self.is_open() || !self.lease_holds() {
+                if !self.takes_updates() {
                     self.impatient = true;
                     self.force = force;
                     self.back_off_until = self.now;

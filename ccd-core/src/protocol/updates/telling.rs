@@ -88,7 +88,7 @@ impl Node {
         self.actions.push(Action::Committed(Committed { way, after }));
     }
 
-    /// What was told is committed for good. If what is committed now does not lead through it, and no operator has overruled the votes,
+    /// What was told is committed for good. If what is committed now does not lead through it, an operator has overruled the votes, or
     /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only.
     fn note_lost(&mut self, told: Position, now: Position) {
         let generation = told.stamp.generation;
@@ -97,16 +97,25 @@ impl Node {
         } else {
             self.history.round_of(generation)
         };
-        let is_lost = round.is_some_and(|round| !is_same(round, told));
-        if !is_lost || may_be_overruled(told.stamp.epoch, now.stamp.epoch) {
+        if round.is_none_or(|round| is_same(round, told)) {
             return;
         }
+        let why = if may_be_overruled(told.stamp.epoch, now.stamp.epoch) {
+            "an operator overruled the votes"
+        } else {
+            "the devices or another node were put back to an earlier state"
+        };
         let text = format!(
-            "{LOST}: they led to {}, and the cluster goes on from {}; the devices or another node were put back to an earlier state",
+            "{LOST}: they led to {}, and the cluster goes on from {}; {why}",
             told.stamp, now.stamp
         );
         self.record(DecisionKind::Alarm, text.clone());
         self.told.lost = Some(text);
+    }
+
+    /// Up to where the driver was told, in this run or an earlier one.
+    pub(in crate::protocol) fn told_position(&self) -> Position {
+        self.told.position
     }
 
     /// Updates that this node has told of, and that are lost, for people.

@@ -9,6 +9,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::{Message, Obstacle, Promise};
 use crate::protocol::replicas::loading::replay;
 use crate::protocol::replicas::{Attempt, Purpose};
@@ -300,12 +301,27 @@ impl Node {
         }
         let now = self.now;
         let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
+        let is_of_other_side = self.is_of_other_side(role);
         let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
             // Too late to count; and the same replica's vote is still to be answered.
             return;
         };
         proposal.replicas_asked.remove(&replica);
         match result {
+            Ok(ReplicaAnswer::Loaded(loaded)) if is_of_other_side => {
+                // An operator has chosen this node's side. What the other one holds is kept, and is no evidence.
+                let database = replay(&loaded).head;
+                let text = format!(
+                    "kept {} of the {role} aside: the other side of an epoch that was decided twice",
+                    database.position()
+                );
+                self.record(DecisionKind::BranchKept, text.clone());
+                let op = ReplicaOp::KeepBranch {
+                    database,
+                    reason: text,
+                };
+                self.ask(Replica::Local, op, Purpose::Unattended);
+            }
             Ok(ReplicaAnswer::Loaded(loaded)) => {
                 let found = replay(&loaded);
                 let evidence = if votes {

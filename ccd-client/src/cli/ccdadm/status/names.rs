@@ -3,8 +3,29 @@
 use crate::wire::StatusReport;
 use ccd_core::ids::NodeId;
 
-/// The text with the name of each node that the cluster has in the place of its number.
+/// The text with the name of each node that the cluster has in the place of its number, and with what a command that it advises needs.
 pub(super) fn with_names(report: &StatusReport, text: &str) -> String {
+    let text = whole_commands(text, &report.cluster_name);
+    with_node_names(report, &text)
+}
+
+/// An override wants the cluster's name, which the node that advises it leaves out.
+fn whole_commands(text: &str, cluster: &str) -> String {
+    const OVERRIDE: &str = "takeover --force";
+    let mut parts = text.split(OVERRIDE);
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        whole.push_str(OVERRIDE);
+        if !part.starts_with(" --cluster") {
+            whole.push_str(" --cluster ");
+            whole.push_str(cluster);
+        }
+        whole.push_str(part);
+    }
+    whole
+}
+
+fn with_node_names(report: &StatusReport, text: &str) -> String {
     let mut named = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("node") {
@@ -77,6 +98,10 @@ mod tests {
                 "another ccdd runs as gamma (incarnation 00)",
             ),
             ("node 7 is none", "node 7 is none"),
+            (
+                "`ccdctl takeover --force` there, or takeover --force --cluster x",
+                "`ccdctl takeover --force --cluster prod` there, or takeover --force --cluster x",
+            ),
             (
                 "node 1a, node, nodes, a node 1/2, /etc/ccd/node 1",
                 "node 1a, node, nodes, a node 1/2, /etc/ccd/node 1",
