@@ -2,8 +2,8 @@
 
 use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Refusal, RequestBody};
-use ccd_core::ids::{DeviceRole, DeviceSet};
-use ccd_core::protocol::ServingState;
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
+use ccd_core::protocol::{DecisionKind, ServingState};
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
@@ -217,4 +217,34 @@ fn an_owner_whose_devices_have_all_forgotten_says_that_it_takes_no_updates_and_a
             assert_eq!(cluster.rows(B).unwrap(), ["after", "alone", "first"], "{what}");
         }
     }
+}
+
+/// What they hold up to the hole is newer than the owner's local copy, which it did not write.
+#[test]
+fn an_override_keeps_what_damaged_devices_hold_beyond_the_local_copy() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.add(A, "first").unwrap();
+    cluster.crash(B, false);
+    for value in ["one", "two", "three"] {
+        assert!(cluster.add_within(A, value, SETTLED));
+    }
+    let backup = cluster.backup();
+    assert!(cluster.add_within(A, "four", SETTLED));
+    for role in DeviceRole::ALL {
+        cluster.overwrite_device(role, Some(&backup));
+    }
+    // Before it is noticed; the journal has a hole then.
+    assert!(cluster.add_within(A, "five", SETTLED));
+    cluster.crash(A, false);
+    cluster.promise_nothing(Epoch(2));
+    cluster.start(A);
+    assert!(!cluster.serves_within(A, SETTLED), "{:?}", cluster.rows(A));
+    let end = cluster.command(A, RequestBody::Takeover { force: true });
+    assert!(matches!(end, AskEnd::Reply(Ok(_))), "{end:?}");
+    let kept = cluster.decisions(A, DecisionKind::BranchKept);
+    assert!(
+        kept.iter()
+            .any(|kept| kept.text.contains("of a damaged device aside")),
+        "{kept:?}"
+    );
 }

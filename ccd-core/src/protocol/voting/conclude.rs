@@ -14,6 +14,7 @@ use crate::protocol::copies::install::Install;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::plan::flagged_text;
+use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Attempt, Purpose};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::time::Time;
@@ -108,6 +109,7 @@ impl Node {
             self.give_up(why);
             return;
         }
+        self.keep_what_is_newer(chosen.position.stamp);
         let head = self.head.position();
         if chosen.position == head {
             self.vote();
@@ -132,6 +134,31 @@ impl Node {
                 self.fetch_from(from, None);
             }
         }
+    }
+
+    /// An override starts from a whole replica. What a damaged one holds up to the damage may be newer: it is kept aside, before the device
+    /// is written.
+    fn keep_what_is_newer(&mut self, start: Stamp) {
+        let Some(proposal) = self.proposal.as_ref().filter(|proposal| proposal.forced) else {
+            return;
+        };
+        let is_newer = |found: &&Replayed| found.head.position().stamp > start;
+        let newest = (proposal.loaded.values())
+            .filter(is_newer)
+            .max_by_key(|found| found.head.position().stamp);
+        let Some(database) = newest.map(|found| found.head.clone()) else {
+            return;
+        };
+        let text = format!(
+            "kept {} of a damaged device aside: the override starts from {start}",
+            database.position()
+        );
+        self.record(DecisionKind::BranchKept, text.clone());
+        let op = ReplicaOp::KeepBranch {
+            database,
+            reason: text,
+        };
+        self.ask(Replica::Local, op, Purpose::Unattended);
     }
 
     /// The state is here: builds the configuration and asks for votes.
