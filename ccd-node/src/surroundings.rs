@@ -48,6 +48,10 @@ impl Held {
     }
 }
 
+fn is_open_to_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}
+
 /// Device and inode.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
@@ -141,7 +145,11 @@ impl Surroundings {
                     Cause::AuthkeyFile,
                     format!("{why}: ccdd runs with the keys that it read before, and could not start again"),
                 )
-                .next(format!("copy {key} from another node")),
+                .next(if is_open_to_others(&places.authkey_path()) {
+                    format!("chmod 400 {key}")
+                } else {
+                    format!("copy {key} from another node")
+                }),
             ),
         }
         problems

@@ -241,6 +241,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
         "with reservations: a server waited for ever for an area without a heartbeat to stand still",
     ),
     (
+        45_000_737_223,
+        "with reservations: a copy was made before its original had ever written to the device, and both voted",
+    ),
+    (
         45_000_256_051,
         "with reservations: the only one that served left two members out, without whom nobody could go on",
     ),

@@ -447,6 +447,10 @@ impl Node {
             self.give_to_waiting();
             return;
         }
+        if self.is_unsigned() {
+            self.sign_devices();
+            return;
+        }
         let Some((database, open)) = self.target() else {
             return;
         };

@@ -82,6 +82,9 @@ impl Node {
                 }
                 Wish::In if late => Some(Err(self.not_serving())),
                 Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
+                    // What was refused is not done later.
+                    self.force = false;
+                    self.impatient = false;
                     Some(Err(Refusal::NoQuorum {
                         why: self.obstacle_text(),
                     }))

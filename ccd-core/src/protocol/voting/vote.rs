@@ -69,7 +69,7 @@ impl Node {
 
     /// What this node promised is not in its local copy: that one is new, or another run of this node may still vote.
     pub(in crate::protocol) fn has_no_vote(&self) -> bool {
-        self.blank || self.moved.is_some()
+        self.blank || self.moved.is_some() || self.is_unsigned()
     }
 
     /// Whether this node votes on this ballot; else its proposer is told why not.

@@ -37,6 +37,19 @@ const MIXED_UP: &[&str] = &[
     "ccd-disk show",
 ];
 
+const ANOTHER_DISK: &[&str] = &[
+    "serving, degraded: on alpha: the primary is not the same disk on beta",
+    "so it has no vote: correct the path of one of them, or run `ccd-disk show` on both",
+    "queries and updates work, and would go on after any single loss",
+];
+
+const ANOTHER_CLUSTER: &[&str] = &[
+    "serving, degraded: on beta: the secondary",
+    "belongs to cluster 00112233445566778899aabbccddeeff",
+    "queries and updates work, and would go on after any single loss",
+    "ccd-disk show",
+];
+
 pub const SITUATIONS: &[Situation] = &[
     Situation {
         name: "A device is an empty file when one node starts",
@@ -74,6 +87,67 @@ pub const SITUATIONS: &[Situation] = &[
         },
         alpha: seen(1, MIXED_UP),
         beta: seen(1, MIXED_UP),
+        cure: Some(|stage| stage.connect(BETA, SECONDARY)),
+    },
+    Situation {
+        name: "A device is missing when the master starts",
+        cause: |stage| {
+            stage.disconnect(ALPHA, PRIMARY);
+            stage.restart(ALPHA);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: the primary",
+                "No such file",
+                "queries and updates work, and would go on after any single loss",
+                "next: ccd-disk show",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: the primary",
+                "No such file",
+                "next, on alpha: ccd-disk show",
+            ],
+        ),
+        cure: Some(|stage| stage.connect(ALPHA, PRIMARY)),
+    },
+    Situation {
+        name: "The name of a device leads to another disk on the master",
+        cause: |stage| {
+            stage.exchange(ALPHA, PRIMARY);
+            stage.restart(ALPHA);
+        },
+        alpha: seen(1, ANOTHER_DISK),
+        beta: seen(1, ANOTHER_DISK),
+        cure: None,
+    },
+    Situation {
+        name: "The name of a device leads to a disk of another cluster on one node",
+        cause: |stage| {
+            stage.exchange(BETA, SECONDARY);
+            let disk = fs::read_link(stage.beta().folder().join("secondary")).expect("it is a link");
+            let disk = disk.to_str().expect("the path is ours");
+            let words = [
+                "mkfs",
+                "--role",
+                "secondary",
+                "--cluster-id",
+                "00112233445566778899aabbccddeeff",
+                "--cluster-name",
+                "foreign",
+                "--force",
+                "test",
+                "--yes",
+                disk,
+            ];
+            stage.disk(&words).done();
+            stage.restart(BETA);
+        },
+        alpha: seen(1, ANOTHER_CLUSTER),
+        beta: seen(1, ANOTHER_CLUSTER),
         cure: Some(|stage| stage.connect(BETA, SECONDARY)),
     },
     Situation {

@@ -125,6 +125,58 @@ pub const SITUATIONS: &[Situation] = &[
         cure: Some(|stage| stage.restart(BETA)),
     },
     Situation {
+        name: "Two branches that lost are kept",
+        cause: |stage| {
+            let folder = stage.beta().places().branches_dir();
+            fs::create_dir_all(&folder).expect("the folder is ours");
+            for name in ["7-306-abc", "8-306-abc"] {
+                fs::write(folder.join(name), "x").expect("the folder is ours");
+            }
+        },
+        alpha: seen(
+            0,
+            &[
+                "all redundant: on beta: 2 branches that lost are kept",
+                "next, on beta: ccdadm branches",
+            ],
+        ),
+        beta: seen(
+            0,
+            &[
+                "all redundant: on beta: 2 branches that lost are kept",
+                "next: ccdadm branches",
+            ],
+        ),
+        cure: Some(|stage| {
+            let folder = stage.beta().places().branches_dir();
+            fs::remove_dir_all(folder).expect("it was made");
+        }),
+    },
+    Situation {
+        name: "The state folder of one node is renamed while ccdd runs",
+        cause: |stage| {
+            let path = &stage.beta().places().state;
+            fs::rename(path, path.with_extension("aside")).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "on beta: the local copy",
+                "was removed while ccdd has it open",
+                "systemctl restart ccdd",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "on beta: the local copy",
+                "was removed while ccdd has it open",
+                "systemctl restart ccdd",
+            ],
+        ),
+        cure: Some(|stage| stage.restart(BETA)),
+    },
+    Situation {
         name: "A branch that lost is kept",
         cause: |stage| {
             let folder = stage.beta().places().branches_dir();
@@ -179,14 +231,14 @@ pub const SITUATIONS: &[Situation] = &[
             2,
             &[
                 "NOT SERVING, waiting: on alpha: the local copy is new",
-                "ccdctl takeover --force where the newest copy is",
+                "ccdctl takeover --force --cluster test where the newest copy is",
             ],
         ),
         beta: seen(
             2,
             &[
                 "NOT SERVING, waiting: on alpha: the local copy is new",
-                "ccdctl takeover --force where the newest copy is",
+                "ccdctl takeover --force --cluster test where the newest copy is",
             ],
         ),
         // As the line says.

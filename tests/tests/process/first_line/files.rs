@@ -173,6 +173,111 @@ pub const SITUATIONS: &[Situation] = &[
         }),
     },
     Situation {
+        name: "The node file of one node is gone",
+        cause: |stage| fs::remove_file(stage.beta().places().node_path()).expect("setup wrote it"),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "node: it is not there",
+                "could not start again",
+                "next, on beta: ccdadm setup --this beta",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "node: it is not there",
+                "could not start again",
+                "next: ccdadm setup --this beta",
+            ],
+        ),
+        cure: Some(|stage| drop(stage.beta().adm(&["setup", "--this", "beta"]).done())),
+    },
+    Situation {
+        name: "Others may read the authkey file of one node",
+        cause: |stage| {
+            let path = stage.beta().places().authkey_path();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("the file is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "others than its owner may read it (mode 0644)",
+                "next, on beta: chmod 400",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "others than its owner may read it (mode 0644)",
+                "next: chmod 400",
+            ],
+        ),
+        cure: Some(|stage| {
+            let path = stage.beta().places().authkey_path();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o400)).expect("the file is ours");
+        }),
+    },
+    Situation {
+        name: "The init database of one node is garbage",
+        cause: |stage| fs::write(stage.beta().places().init_path(), "rubbish\n").expect("the folder is ours"),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd: line 1",
+                "could not start again",
+                "next, on beta: copy",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd: line 1",
+                "could not start again",
+                "next: copy",
+            ],
+        ),
+        cure: Some(|stage| {
+            let [from, to] = [ALPHA, BETA].map(|node| stage.nodes[node].places().init_path());
+            fs::copy(from, to).expect("the folder is ours");
+        }),
+    },
+    Situation {
+        name: "The folder with the files of one node is removed",
+        cause: |stage| {
+            let etc = &stage.beta().places().etc;
+            fs::rename(etc, etc.with_extension("aside")).expect("the folder is ours");
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd: No such file",
+                "could not start again",
+                "next, on beta: copy",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: on beta:",
+                "init.ccd: No such file",
+                "could not start again",
+                "next: copy",
+            ],
+        ),
+        cure: Some(|stage| {
+            let etc = &stage.beta().places().etc;
+            fs::rename(etc.with_extension("aside"), etc).expect("the folder is ours");
+        }),
+    },
+    Situation {
         name: "Other users can write to the state folder",
         cause: |stage| {
             let mode = fs::Permissions::from_mode(0o777);

@@ -6,6 +6,7 @@
 //! devices.rs   devices that fail while they are used            at_start.rs  devices that are not what they should be at a start
 //! nodes.rs     nodes that die, hang, leave, are cut off         copies.rs    local copies, and what only others remember
 //! files.rs     files in /etc/ccd and the state folder           starts.rs    what keeps one node from starting
+//! ways.rs      ways to devices that fail, of one node or both    put_back.rs  devices put back to an earlier state
 //! page.rs      the page for operators
 //! ```
 
@@ -15,8 +16,10 @@ mod devices;
 mod files;
 mod nodes;
 mod page;
+mod put_back;
 mod stage;
 mod starts;
+mod ways;
 
 use ccd_tests::process::{TestNode, until_within};
 use stage::Stage;
@@ -57,6 +60,8 @@ fn all() -> Vec<&'static Situation> {
     let parts = [
         nodes::SITUATIONS,
         devices::SITUATIONS,
+        ways::SITUATIONS,
+        put_back::SITUATIONS,
         at_start::SITUATIONS,
         copies::SITUATIONS,
         files::SITUATIONS,

@@ -10,7 +10,7 @@ pub const AWAY: &[&str] = &[
     "next: on beta: systemctl status ccdd",
 ];
 
-const GONE: &[&str] = &["CCD-1101", "ccdd does not run"];
+pub const GONE: &[&str] = &["CCD-1101", "ccdd does not run"];
 
 const MEND: &str = "ping the other node's addresses";
 
@@ -168,6 +168,72 @@ pub const SITUATIONS: &[Situation] = &[
             stage.path(ALPHA, SECONDARY).repair();
             stage.network.heal();
         }),
+    },
+    Situation {
+        name: "The master left by request, and the other node dies",
+        cause: |stage| {
+            stage.alpha().ctl(&["leave"]).done();
+            stage.beta().wait_for("serving solo");
+            stage.node_mut(BETA).kill();
+        },
+        alpha: seen(
+            2,
+            &["NOT SERVING, left: on alpha: left by request", "ccdctl join"],
+        ),
+        beta: seen(69, GONE),
+        cure: Some(|stage| {
+            stage.alpha().ctl(&["join"]).done();
+            stage.node_mut(BETA).start();
+        }),
+    },
+    Situation {
+        name: "A node was removed while it was down, and is started",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            stage.alpha().wait_for("serving solo");
+            stage.alpha().ctl(&["remove-node", "beta", "--yes"]).done();
+            stage.node_mut(BETA).start();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: would not survive the loss of alpha",
+                "queries and updates work",
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING, waiting: on beta: beta was removed from the cluster (epoch 3, by alpha)",
+                "stop ccdd here; `ccdctl add-node` on a node of the cluster takes it in again",
+            ],
+        ),
+        cure: None,
+    },
+    Situation {
+        name: "Maintenance is on, and both nodes were started again",
+        cause: |stage| {
+            stage.alpha().ctl(&["maintenance", "on"]).done();
+            stage.restart(BETA);
+            stage.restart(ALPHA);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: maintenance",
+                "queries and updates work",
+                "next: ccdctl maintenance off",
+            ],
+        ),
+        beta: seen(
+            1,
+            &[
+                "serving, degraded: maintenance",
+                "queries and updates work",
+                "next: ccdctl maintenance off",
+            ],
+        ),
+        cure: Some(|stage| drop(stage.alpha().ctl(&["maintenance", "off"]).done())),
     },
     Situation {
         name: "Quorum is off, and a node dies",

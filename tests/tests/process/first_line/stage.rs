@@ -118,6 +118,35 @@ impl Stage {
         });
     }
 
+    /// What both devices hold now.
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        let read = |role: usize| {
+            let disk = self.path(ALPHA, role);
+            disk.content(0, disk.len_bytes())
+        };
+        (0..ROLES.len()).map(read).collect()
+    }
+
+    /// Both devices hold this again.
+    pub fn put_back(&self, contents: &[Vec<u8>]) {
+        for (role, content) in contents.iter().enumerate() {
+            fs::write(self.path(ALPHA, role).path(), content).expect("it is our device");
+        }
+    }
+
+    /// These ways to devices fail.
+    pub fn fail(&self, ways: &[(usize, usize)]) {
+        for (node, role) in ways {
+            self.path(*node, *role).fail();
+        }
+    }
+
+    pub fn repair(&self, ways: &[(usize, usize)]) {
+        for (node, role) in ways {
+            self.path(*node, *role).repair();
+        }
+    }
+
     pub fn kill_both(&mut self) {
         for node in [ALPHA, BETA] {
             self.nodes[node].kill();

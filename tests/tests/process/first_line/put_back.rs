@@ -1,0 +1,136 @@
+//! Devices in use that were cleared or put back to an earlier state, and what only a history still shows.
+
+use super::{Situation, seen};
+use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY};
+use std::time::Duration;
+
+/// What was told is on the disk of its node after so long.
+const KEPT_WITHIN: Duration = Duration::from_secs(2);
+
+const LAST_SUPERBLOCK: &[&str] = &[
+    "serving, degraded: on alpha: the primary",
+    "its last superblock is gone",
+    "queries and updates work, and would go on after any single loss",
+    "ccd-disk check",
+];
+
+const CLEARED: &[&str] = &[
+    "serving, degraded: on alpha: the primary",
+    "is no region: its first block: zero, its last block: zero",
+    "queries and updates work, and would go on after any single loss",
+    "ccd-disk show",
+];
+
+const NOWHERE: &[&str] = &[
+    "serving, degraded: on alpha: the primary",
+    "its name leads nowhere",
+    "queries and updates work, and would go on after any single loss",
+    "ls -l",
+];
+
+const TWICE: &[&str] = &[
+    "on alpha: epoch 2 was decided twice",
+    "of this node are in its history only",
+    "`ccdctl takeover --force --cluster test` on the node that does not serve goes on with its local copy",
+];
+
+const LOST: &[&str] = &[
+    "on alpha: updates that this node acknowledged or told of are not in the database any more",
+    "the devices or another node were put back to an earlier state",
+    "ccdadm history",
+];
+
+/// Alpha is alone, acknowledges something, and dies; the devices are put back, and beta goes on from there.
+fn lose_what_alpha_acknowledged(stage: &mut super::stage::Stage) {
+    stage.alpha().adm(&["format", "K", "value"]).done();
+    let contents = stage.contents();
+    stage.node_mut(BETA).kill();
+    stage.alpha().wait_for("serving solo");
+    stage.alpha().adm(&["add", "K", "lost"]).done();
+    std::thread::sleep(KEPT_WITHIN);
+    stage.node_mut(ALPHA).kill();
+    stage.put_back(&contents);
+    stage.node_mut(BETA).start();
+    stage.beta().wait_for("serving solo");
+}
+
+pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "The primary in use is cleared",
+        cause: |stage| stage.path(ALPHA, PRIMARY).replace(),
+        alpha: seen(1, CLEARED),
+        beta: seen(1, CLEARED),
+        cure: Some(|stage| stage.make_anew(PRIMARY)),
+    },
+    Situation {
+        name: "The last superblock of a device in use is overwritten",
+        cause: |stage| {
+            let disk = stage.path(ALPHA, PRIMARY);
+            disk.scribble(0x5A, disk.len_bytes() - 4096, 4096);
+        },
+        alpha: seen(1, LAST_SUPERBLOCK),
+        beta: seen(1, LAST_SUPERBLOCK),
+        cure: Some(|stage| stage.make_anew(PRIMARY)),
+    },
+    Situation {
+        name: "The name of a device in use is gone on the master",
+        cause: |stage| stage.disconnect(ALPHA, PRIMARY),
+        alpha: seen(1, NOWHERE),
+        beta: seen(1, NOWHERE),
+        cure: Some(|stage| stage.connect(ALPHA, PRIMARY)),
+    },
+    Situation {
+        name: "One node is alone, and both devices are put back to a backup",
+        cause: |stage| {
+            let contents = stage.contents();
+            stage.node_mut(BETA).kill();
+            stage.alpha().wait_for("serving solo");
+            stage.alpha().adm(&["format", "K", "value"]).done();
+            stage.put_back(&contents);
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: on alpha: the primary was cleared, or put back to an earlier state, while it was in use",
+                "queries work, updates wait",
+                "next: ccdctl takeover --force --cluster test: this node holds all that was acknowledged",
+            ],
+        ),
+        beta: seen(69, &["CCD-1101", "ccdd does not run"]),
+        // As the line says; then the database has what it had.
+        cure: Some(|stage| {
+            let force = ["takeover", "--force", "--cluster", "test"];
+            stage.alpha().ctl(&force).done();
+            stage.alpha().adm(&["add", "K", "after"]).done();
+            stage.node_mut(BETA).start();
+        }),
+    },
+    Situation {
+        name: "The devices were put back to a backup while the node that was alone is down, and it meets the other one",
+        cause: |stage| {
+            lose_what_alpha_acknowledged(stage);
+            stage.node_mut(ALPHA).start();
+        },
+        alpha: seen(2, TWICE),
+        beta: seen(1, TWICE),
+        // As the line says: alpha goes on with its local copy, once beta is down.
+        cure: Some(|stage| {
+            stage.node_mut(BETA).kill();
+            let force = ["takeover", "--force", "--cluster", "test"];
+            stage.alpha().ctl(&force).done();
+            stage.node_mut(BETA).start();
+        }),
+    },
+    Situation {
+        name: "The same, and the other one has been started again meanwhile",
+        cause: |stage| {
+            lose_what_alpha_acknowledged(stage);
+            stage.restart(BETA);
+            stage.beta().wait_for("serving solo");
+            stage.node_mut(ALPHA).start();
+        },
+        alpha: seen(0, LOST),
+        beta: seen(0, LOST),
+        cure: Some(|stage| stage.restart(ALPHA)),
+    },
+];
