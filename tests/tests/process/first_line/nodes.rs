@@ -52,6 +52,19 @@ pub const SITUATIONS: &[Situation] = &[
         cure: Some(|stage| stage.alpha().resume()),
     },
     Situation {
+        name: "Both nodes hang",
+        cause: |stage| {
+            stage.alpha().stop();
+            stage.beta().stop();
+        },
+        alpha: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        beta: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        cure: Some(|stage| {
+            stage.alpha().resume();
+            stage.beta().resume();
+        }),
+    },
+    Situation {
         name: "The master left by request",
         cause: |stage| drop(stage.alpha().ctl(&["leave"]).done()),
         alpha: seen(

@@ -14,6 +14,20 @@ const LAST_SUPERBLOCK: &[&str] = &[
     "ccd-disk check",
 ];
 
+const FIRST_SUPERBLOCK: &[&str] = &[
+    "serving, degraded: on alpha: the primary",
+    "its first superblock is gone",
+    "queries and updates work, and would go on after any single loss",
+    "ccd-disk check",
+];
+
+const WRITTEN_TO: &[&str] = &[
+    "serving, degraded: on",
+    "the primary",
+    "it is corrupted, or another program writes to it",
+    "queries and updates work, and would go on after any single loss",
+];
+
 const CLEARED: &[&str] = &[
     "serving, degraded: on alpha: the primary",
     "is no region: its first block: zero, its last block: zero",
@@ -70,6 +84,23 @@ pub const SITUATIONS: &[Situation] = &[
         },
         alpha: seen(1, LAST_SUPERBLOCK),
         beta: seen(1, LAST_SUPERBLOCK),
+        cure: Some(|stage| stage.make_anew(PRIMARY)),
+    },
+    Situation {
+        name: "The first superblock of the primary in use is overwritten",
+        cause: |stage| stage.path(ALPHA, PRIMARY).scribble(0x5A, 0, 4096),
+        alpha: seen(1, FIRST_SUPERBLOCK),
+        beta: seen(1, FIRST_SUPERBLOCK),
+        cure: Some(|stage| stage.make_anew(PRIMARY)),
+    },
+    Situation {
+        name: "Somebody else writes into the primary in use",
+        cause: |stage| {
+            let disk = stage.path(ALPHA, PRIMARY);
+            disk.scribble(0x5A, 1 << 20, disk.len_bytes() - (3 << 20));
+        },
+        alpha: seen(1, WRITTEN_TO),
+        beta: seen(1, WRITTEN_TO),
         cure: Some(|stage| stage.make_anew(PRIMARY)),
     },
     Situation {
