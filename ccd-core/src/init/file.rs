@@ -90,6 +90,15 @@ impl InitFile {
             .map(|device| device.path.as_str())
     }
 
+    /// The command that makes a device of this cluster anew, whole enough to be typed: what it holds is told apart by the cluster's name.
+    pub fn mkfs_command(&self, role: DeviceRole) -> String {
+        let path = self.device_path(role).unwrap_or_default();
+        format!(
+            "ccd-disk mkfs --role {role} --force {} {path}",
+            self.parsed.name()
+        )
+    }
+
     /// Every row of it.
     pub fn cluster_init(&self) -> ClusterInit {
         ClusterInit::clone(&self.parsed)

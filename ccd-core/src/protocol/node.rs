@@ -455,7 +455,7 @@ impl Node {
 
     /// It serves, and what it has is enough for updates. An operator may overrule what keeps it from that.
     pub(super) fn takes_updates(&self) -> bool {
-        self.is_open() && self.lease_holds() && !self.is_owner_of_nothing()
+        self.is_open() && self.lease_holds() && !self.is_owner_without_votes()
     }
 
     pub(super) fn is_master(&self) -> bool {

@@ -56,7 +56,7 @@ impl Node {
                 .map(|role| self.device_status(role))
                 .collect(),
             external: self.external,
-            takes_updates: serving && self.waited_for().is_empty() && !self.is_owner_of_nothing(),
+            takes_updates: serving && self.waited_for().is_empty() && !self.is_owner_without_votes(),
             survives,
         }
     }

@@ -69,7 +69,7 @@ impl Node {
                 // A member that is open beside a silent peer has not taken over yet.
                 Wish::Serve
                     if open
-                        && !self.is_owner_of_nothing()
+                        && !self.is_owner_without_votes()
                         && self.other_members().iter().all(|node| self.heard_lately(node)) =>
                 {
                     Some(Ok(Answer::Done))

@@ -90,7 +90,7 @@ impl Node {
 
     /// Updates have had no majority for so long that they are refused at once.
     pub(in crate::protocol) fn closed_for_long(&self) -> bool {
-        if self.is_owner_of_nothing() {
+        if self.is_owner_without_votes() {
             return true;
         }
         if !self.nodes_alone_vote() {
@@ -219,7 +219,7 @@ impl Node {
             Refusal::NoQuorum {
                 why: self.obstacle_text(),
             }
-        } else if self.is_owner_of_nothing() {
+        } else if self.is_owner_without_votes() {
             let forgot = self
                 .device_roles()
                 .into_iter()

@@ -83,8 +83,8 @@ pub(super) fn improve(view: &View) -> Plan {
     let steady: NodeSet = (all_staying.iter())
         .filter(|node| *node == view.me || steady(view.of(*node)))
         .collect();
-    let staying = all_staying.union(joiners);
-    let joiners = if view.leans_on_forgetful(staying, view.devices_of(staying, joiners)) {
+    let everybody = all_staying.union(joiners);
+    let joiners = if view.leans_on_forgetful(everybody, view.devices_of(everybody, joiners)) {
         joiners.iter().filter(|node| !view.is_blank(*node)).collect()
     } else {
         joiners

@@ -263,7 +263,9 @@ impl Node {
     /// copy of its state folder would find nothing there of it, and each could give the vote of the node. Of later configurations the
     /// members have shown each other that they share the devices, by heartbeats.
     pub(in crate::protocol) fn is_unsigned(&self) -> bool {
-        let is_first = self.known.base == Position::EMPTY && self.known.members.contains(self.me());
+        // An owner that is alone has claimed its devices, and signed them before; its local copy does not say that it has opened.
+        let is_member = self.known.owner().is_none() && self.known.members.contains(self.me());
+        let is_first = self.known.base == Position::EMPTY && is_member;
         let has_opened = self.head.position().stamp.epoch > Epoch(0);
         is_first
             && !self.known.is_genesis()

@@ -77,8 +77,8 @@ impl Node {
                 // It is looked for less often, for it comes back by hand only.
                 kind: ReplicaErrorKind::Foreign,
                 text: format!(
-                    "it is corrupted, or another program writes to it: {text}; find out which, and make it anew with \
-                     `ccd-disk mkfs --role {role}`"
+                    "it is corrupted, or another program writes to it: {text}; find out which, and make it anew with `{}`",
+                    self.settings.init.mkfs_command(role)
                 ),
             }),
             _ => Ok(answer),

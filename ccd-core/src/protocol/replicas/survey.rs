@@ -106,7 +106,7 @@ impl Node {
 
     /// An owner whose devices have all forgotten what they held, as far as they can be used. It holds all that was acknowledged, and
     /// answers; but no update more can be, for the devices do not vote, and alone it decides nothing.
-    pub(in crate::protocol) fn is_owner_of_nothing(&self) -> bool {
+    pub(in crate::protocol) fn is_owner_without_votes(&self) -> bool {
         let mut devices = self.known.devices.iter();
         self.known.owner() == Some(self.me())
             && self.serving == Some(self.known.epoch)

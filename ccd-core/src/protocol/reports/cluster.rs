@@ -49,7 +49,7 @@ impl Node {
 
     /// Why this node does not serve, as it sees it.
     fn waits_text(&self) -> String {
-        if !self.is_owner_of_nothing() && (self.valid_but_closed() || self.closed_for_long()) {
+        if !self.is_owner_without_votes() && (self.valid_but_closed() || self.closed_for_long()) {
             self.no_quorum_text()
         } else if self.serving.is_some()
             && let Some(text) = self.shut_out_text()

@@ -71,7 +71,7 @@ impl Node {
         }
         if self.is_found_made_anew(role) {
             let forgot = of(Cause::DeviceForgot, self.made_anew_text_of(role));
-            let next = if self.is_owner_of_nothing() {
+            let next = if self.is_owner_without_votes() {
                 OVERRULE
             } else {
                 self.next_without_others()

@@ -9,7 +9,7 @@ const OVERWRITTEN: &[&str] = &[
     "serving, degraded",
     "the secondary (/proc/self/cwd/secondary) cannot be used: it is corrupted, or another program writes to it",
     "holds what ccd did not write",
-    "make it anew with `ccd-disk mkfs --role secondary`",
+    "make it anew with `ccd-disk mkfs --role secondary --force test /proc/self/cwd/secondary`",
     "queries and updates work",
 ];
 
@@ -17,7 +17,7 @@ const SUPERBLOCK_GONE: &[&str] = &[
     "serving, degraded",
     "the secondary (/proc/self/cwd/secondary) cannot be used: it is corrupted, or another program writes to it",
     "its first superblock is gone",
-    "make it anew with `ccd-disk mkfs --role secondary`",
+    "make it anew with `ccd-disk mkfs --role secondary --force test /proc/self/cwd/secondary`",
     "queries and updates work",
 ];
 

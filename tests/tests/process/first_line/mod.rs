@@ -4,7 +4,8 @@
 //! ```text
 //! stage.rs     a pair in which each node has ways of its own to the devices
 //! devices.rs   devices that fail while they are used            at_start.rs  devices that are not what they should be at a start
-//! nodes.rs     nodes that die, hang, leave, are cut off         copies.rs    local copies, and what only others remember
+//! nodes.rs     nodes that die, hang, start alone                copies.rs    local copies, and what only others remember
+//! cuts.rs      networks that are cut                            operators.rs what operators have decided
 //! files.rs     files in /etc/ccd and the state folder           starts.rs    what keeps one node from starting
 //! ways.rs      ways to devices that fail, of one node or both    put_back.rs  devices put back to an earlier state
 //! page.rs      the page for operators
@@ -12,9 +13,11 @@
 
 mod at_start;
 mod copies;
+mod cuts;
 mod devices;
 mod files;
 mod nodes;
+mod operators;
 mod page;
 mod put_back;
 mod stage;
@@ -59,6 +62,8 @@ const fn seen(exit: i32, words: &'static [&'static str]) -> Seen {
 fn all() -> Vec<&'static Situation> {
     let parts = [
         nodes::SITUATIONS,
+        cuts::SITUATIONS,
+        operators::SITUATIONS,
         devices::SITUATIONS,
         ways::SITUATIONS,
         put_back::SITUATIONS,

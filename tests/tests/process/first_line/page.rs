@@ -12,6 +12,13 @@ The first line of `ccdadm status` in each situation, on a pair `alpha` and `beta
 caused on real daemons by the tests, which also write this page (`CCD_PAGES_WRITE=1 tests/run process first_line`).
 ";
 
+/// As an operator of a cluster `prod` sees it.
+fn shown(word: &str) -> String {
+    word.replace("/proc/self/cwd/", "/dev/ccd/prod/")
+        .replace("--cluster test", "--cluster prod")
+        .replace("--force test", "--force prod")
+}
+
 fn text(situations: &[&Situation]) -> String {
     let mut text = HEAD.to_owned();
     for situation in situations {
@@ -20,7 +27,7 @@ fn text(situations: &[&Situation]) -> String {
             let words: Vec<String> = seen
                 .words
                 .iter()
-                .map(|word| format!("`{}`", word.replace("/proc/self/cwd/", "/dev/ccd/prod/")))
+                .map(|word| format!("`{}`", shown(word)))
                 .collect();
             writeln!(
                 text,
