@@ -41,7 +41,11 @@ impl Stage {
             let mut text = fs::read_to_string(&init).expect("setup wrote it");
             for (role, device) in ROLES.iter().zip(&cluster.devices) {
                 // The daemon runs in the folder of its node.
-                text = text.replace(device.name(), &format!("/proc/self/cwd/{role}"));
+                // The name of one may begin with that of the other: loop1, loop10.
+                text = text.replace(
+                    &format!(":{}\n", device.name()),
+                    &format!(":/proc/self/cwd/{role}\n"),
+                );
             }
             fs::write(&init, text).expect("the folder is ours");
         }
