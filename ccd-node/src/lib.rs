@@ -43,6 +43,7 @@ mod descriptors;
 mod door;
 mod fair;
 mod fences;
+mod file_id;
 mod gauge;
 mod history;
 mod host;

@@ -4,6 +4,7 @@ use crate::clients::NameLookup;
 use crate::decisions::Decisions;
 use crate::descriptors;
 use crate::fences;
+use crate::file_id::FileId;
 use crate::nodes;
 use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, LocalCopyError, RegionStore};
@@ -195,7 +196,7 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {
 pub struct Locks {
     /// Tells runs on one state folder from each other, and names the process.
     pub file: File,
-    _folders: [File; 2],
+    _folders: Vec<File>,
 }
 
 impl Locks {
@@ -208,16 +209,27 @@ impl Locks {
             .write(true)
             .open(&path)
             .map_err(|error| unusable(&path, &error))?;
-        try_lock(&file, &path, "state", places)?;
-        let folders = [(&places.state, "state"), (&places.run, "run")].map(|(folder, option)| {
+        let process = fs::read_to_string(&path).unwrap_or_default();
+        let by = format!("another ccdd (process {})", process.trim());
+        try_lock(&file, &path, || in_use(&by, "state", &places.state))?;
+        // One folder may be all three; whoever edits the init database locks the one that it is in.
+        let mut taken: Vec<FileId> = FileId::of(&places.etc).into_iter().collect();
+        let mut folders = Vec::new();
+        for (folder, option) in [(&places.state, "state"), (&places.run, "run")] {
+            let id = FileId::of(folder);
+            if id.is_some_and(|id| taken.contains(&id)) {
+                continue;
+            }
             let open = File::open(folder).map_err(|error| unusable(folder, &error))?;
-            try_lock(&open, folder, option, places)?;
-            Ok(open)
-        });
-        let [state, run] = folders;
-        let _folders = [state?, run?];
+            try_lock(&open, folder, || in_use("another ccdd", option, folder))?;
+            taken.extend(id);
+            folders.push(open);
+        }
         fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| unusable(&path, &error))?;
-        Ok(Self { file, _folders })
+        Ok(Self {
+            file,
+            _folders: folders,
+        })
     }
 }
 
@@ -228,26 +240,58 @@ fn unusable(path: &Path, error: &io::Error) -> StartupError {
     )
 }
 
-fn try_lock(file: &File, path: &Path, option: &str, places: &Places) -> Result<(), StartupError> {
+fn in_use(by: &str, option: &str, folder: &Path) -> StartupError {
+    let text = format!(
+        "{by} uses the {option} folder {}; stop it, or give this one its own with --{option}",
+        folder.display()
+    );
+    StartupError::new(Exit::Busy, text)
+}
+
+fn try_lock(file: &File, path: &Path, in_use: impl FnOnce() -> StartupError) -> Result<(), StartupError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(places.state.join("lock")).unwrap_or_default();
-            let process = match holder.trim() {
-                "" => String::new(),
-                id => format!(" (process {id})"),
-            };
-            let folder = if option == "run" {
-                &places.run
-            } else {
-                &places.state
-            };
-            let text = format!(
-                "another ccdd{process} uses the {option} folder {}; stop it, or give this one its own with --{option}",
-                folder.display()
-            );
-            Err(StartupError::new(Exit::Busy, text))
-        }
+        Err(TryLockError::WouldBlock) => Err(in_use()),
         Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_folder_may_serve_for_all_and_no_two_daemons_share_a_state_or_run_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let places = |etc: &str, state: &str, run: &str| {
+            let [etc, state, run] = [etc, state, run].map(|name| base.path().join(name));
+            for folder in [&etc, &state, &run] {
+                fs::create_dir_all(folder).unwrap();
+            }
+            Places { etc, state, run }
+        };
+        let refused = |places: &Places| Locks::take(places).unwrap_err();
+        let all_in_one = places("one", "one", "one");
+        let one = Locks::take(&all_in_one).unwrap();
+        // Whoever edits the init database there locks that folder.
+        File::open(&all_in_one.etc).unwrap().try_lock().unwrap();
+        assert!(refused(&all_in_one).text.contains("uses the state folder"));
+        drop(one);
+        drop(Locks::take(&all_in_one).unwrap());
+        let _state_is_run = Locks::take(&places("e", "both", "both")).unwrap();
+        let held = places("e", "s", "r");
+        let _held = Locks::take(&held).unwrap();
+        fs::remove_file(held.state.join("lock")).unwrap();
+        for (other, option) in [
+            (places("e", "s", "r2"), "--state"),
+            (places("e", "s2", "r"), "--run"),
+        ] {
+            let error = refused(&other);
+            assert!(
+                error.exit_code == Exit::Busy as u8 && error.text.contains(option),
+                "{}",
+                error.text
+            );
+        }
     }
 }

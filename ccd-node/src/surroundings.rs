@@ -1,6 +1,7 @@
 //! What lies around the daemon and can change below it: its files in `/etc/ccd`, its state folder. A thread looks at them every few
 //! seconds, because a file system may hang; the event loop takes what was found last.
 
+use crate::file_id::FileId;
 use ccd_client::Places;
 use ccd_client::files::{Authkeys, read_init, this_node};
 use ccd_core::ids::NodeId;
@@ -34,7 +35,7 @@ pub struct Held {
     me: NodeId,
     /// The option that said so; without it the node file did.
     node: Option<String>,
-    local_copy: Option<(u64, u64)>,
+    local_copy: Option<FileId>,
 }
 
 impl Held {
@@ -43,19 +44,13 @@ impl Held {
         Self {
             me,
             node: node.map(str::to_owned),
-            local_copy: file_id(&places.local_copy_path()),
+            local_copy: FileId::of(&places.local_copy_path()),
         }
     }
 }
 
 fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
-}
-
-/// Device and inode.
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// What was found last.
@@ -191,7 +186,7 @@ struct CopyWatch(Option<RegionWatch>);
 impl CopyWatch {
     /// What another program has written into it, as far as it is the one that is open.
     fn problem(&mut self, path: &Path, held: &Held) -> Option<Problem> {
-        let is_open = held.local_copy.is_some() && file_id(path) == held.local_copy;
+        let is_open = held.local_copy.is_some() && FileId::of(path) == held.local_copy;
         if !is_open {
             self.0 = None;
             return None;
@@ -230,8 +225,8 @@ fn node_file_problem(places: &Places, held: &Held, init: &ClusterInit) -> Option
 /// What is written to a file that has no name any more is gone when it is closed.
 fn local_copy_problem(places: &Places, held: &Held) -> Option<Problem> {
     let path = places.local_copy_path();
-    let open = held.local_copy.filter(|_| file_id(&path) != held.local_copy)?;
-    let what = if file_id(&path).is_some() {
+    let open = held.local_copy.filter(|_| FileId::of(&path) != held.local_copy)?;
+    let what = if FileId::of(&path).is_some() {
         "was replaced"
     } else {
         "was removed"
@@ -239,7 +234,7 @@ fn local_copy_problem(places: &Places, held: &Held) -> Option<Problem> {
     let text = format!(
         "the local copy {} {what} while ccdd has it open (inode {}): what is written there is lost when ccdd stops",
         path.display(),
-        open.1
+        open.inode
     );
     let next = "with another node serving, systemctl restart ccdd: it takes a whole copy from there";
     Some(Problem::new(Cause::LocalCopy, text).next(next))

@@ -244,7 +244,7 @@ fn an_override_keeps_what_damaged_devices_hold_beyond_the_local_copy() {
     let kept = cluster.decisions(A, DecisionKind::BranchKept);
     assert!(
         kept.iter()
-            .any(|kept| kept.text.contains("of a damaged device aside")),
+            .any(|kept| kept.text.contains("aside: the override starts from")),
         "{kept:?}"
     );
 }

@@ -1,10 +1,11 @@
 //! The two sockets under their names: clients reach the daemon by `client.sock`, who controls it by `control.sock`.
 
 use super::access::{AccessRules, READERS_GROUP};
+use crate::file_id::FileId;
 use ccd_core::init::AccessRight;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -63,8 +64,8 @@ pub(super) struct Socket {
     path: PathBuf,
     /// Who must reach it.
     right: AccessRight,
-    /// Device and inode of what was made under the name.
-    made: Option<(u64, u64)>,
+    /// What was made under the name.
+    made: Option<FileId>,
     look: Interval,
     /// That it cannot be made again has been said.
     is_said: bool,
@@ -78,7 +79,7 @@ impl Socket {
             listener,
             path: path.to_owned(),
             right,
-            made: id_of(path),
+            made: FileId::of(path),
             look: interval(BETWEEN_LOOKS),
             is_said: false,
         })
@@ -100,7 +101,7 @@ impl Socket {
 
     /// One whose name leads elsewhere is reached by nobody. Connections that stand stay.
     fn make_again_if_gone(&mut self, rules: &AccessRules) {
-        if id_of(&self.path) == self.made {
+        if FileId::of(&self.path) == self.made {
             return;
         }
         let shown = self.path.display();
@@ -113,7 +114,7 @@ impl Socket {
                 give_to_readers(&self.path, rules);
                 tracing::warn!("{shown} was gone, and was made again");
                 self.listener = listener;
-                self.made = id_of(&self.path);
+                self.made = FileId::of(&self.path);
                 self.is_said = false;
             }
             Err(error) if !self.is_said => {
@@ -123,11 +124,6 @@ impl Socket {
             Err(_) => {}
         }
     }
-}
-
-fn id_of(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {

@@ -14,7 +14,6 @@ use crate::protocol::copies::install::Install;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
 use crate::protocol::plan::flagged_text;
-use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Attempt, Purpose};
 use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaOp};
 use crate::time::Time;
@@ -136,29 +135,23 @@ impl Node {
         }
     }
 
-    /// An override starts from a whole replica. What a damaged one holds up to the damage may be newer: it is kept aside, before the device
-    /// is written.
+    /// An override starts from a whole replica that voted. What a device holds up to some damage, or one that was left out, may be newer: it
+    /// is kept aside, before the device is written.
     fn keep_what_is_newer(&mut self, start: Stamp) {
         let Some(proposal) = self.proposal.as_ref().filter(|proposal| proposal.forced) else {
             return;
         };
-        let is_newer = |found: &&Replayed| found.head.position().stamp > start;
-        let newest = (proposal.loaded.values())
-            .filter(is_newer)
-            .max_by_key(|found| found.head.position().stamp);
-        let Some(database) = newest.map(|found| found.head.clone()) else {
-            return;
-        };
-        let text = format!(
-            "kept {} of a damaged device aside: the override starts from {start}",
-            database.position()
-        );
-        self.record(DecisionKind::BranchKept, text.clone());
-        let op = ReplicaOp::KeepBranch {
-            database,
-            reason: text,
-        };
-        self.ask(Replica::Local, op, Purpose::Unattended);
+        let newest = (proposal.loaded.iter())
+            .filter(|(_, found)| found.head.position().stamp > start)
+            .max_by_key(|(_, found)| found.head.position().stamp);
+        if let Some((role, found)) = newest {
+            let (role, database) = (*role, found.head.clone());
+            self.keep_aside(
+                database,
+                &format!(" of the {role}"),
+                &format!("the override starts from {start}"),
+            );
+        }
     }
 
     /// The state is here: builds the configuration and asks for votes.

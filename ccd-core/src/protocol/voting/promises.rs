@@ -9,7 +9,6 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
-use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::{Message, Obstacle, Promise};
 use crate::protocol::replicas::loading::replay;
 use crate::protocol::replicas::{Attempt, Purpose};
@@ -311,16 +310,8 @@ impl Node {
             Ok(ReplicaAnswer::Loaded(loaded)) if is_of_other_side => {
                 // An operator has chosen this node's side. What the other one holds is kept, and is no evidence.
                 let database = replay(&loaded).head;
-                let text = format!(
-                    "kept {} of the {role} aside: the other side of an epoch that was decided twice",
-                    database.position()
-                );
-                self.record(DecisionKind::BranchKept, text.clone());
-                let op = ReplicaOp::KeepBranch {
-                    database,
-                    reason: text,
-                };
-                self.ask(Replica::Local, op, Purpose::Unattended);
+                let why = "the other side of an epoch that was decided twice";
+                self.keep_aside(database, &format!(" of the {role}"), why);
             }
             Ok(ReplicaAnswer::Loaded(loaded)) => {
                 let found = replay(&loaded);
