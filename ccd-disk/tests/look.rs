@@ -4,6 +4,7 @@ mod support;
 
 use ccd_core::replica::{RegionDamage, ReplicaAnswer, ReplicaError, ReplicaOp};
 use ccd_disk::device::{BLOCK_BYTES, MemoryDevice};
+use ccd_disk::format::geometry::CONTROL_KINDS;
 use ccd_disk::region::handle::Handle;
 use ccd_disk::region::label::Label;
 use ccd_disk::region::look::find_all;
@@ -126,7 +127,7 @@ fn what_somebody_else_wrote_into_an_area_is_found_and_named() {
         text.contains("(checkpoint of node 0) holds what ccd did not write"),
         "{text}"
     );
-    assert!(text.contains("others are, too"), "{text}");
+    assert!(text.contains("; and others"), "{text}");
     // A twentieth of each area, with zeros elsewhere.
     for block in begin..end {
         device.corrupt(block * BLOCK_BYTES as u64, |bytes| {
@@ -135,6 +136,24 @@ fn what_somebody_else_wrote_into_an_area_is_found_and_named() {
     }
     let text = damage(&mut open(&device, 1), true);
     assert!(text.contains("holds what ccd did not write"), "{text}");
+}
+
+#[test]
+fn what_somebody_else_wrote_over_votes_is_found_until_it_is_written_anew() {
+    for (name, indexes) in CONTROL_KINDS {
+        for (index, node) in indexes.flat_map(|index| [(index, 0), (index, 1)]) {
+            let device = device();
+            let mut region = open(&device, 0);
+            assert_eq!(found(&mut region), Ok(None));
+            let block = region.superblock().geometry.control(support::node(node)) + index;
+            garbage(&device, block);
+            let text = damage(&mut region, true);
+            let expected = format!("block {block} ({name} of node {node}) holds what ccd did not write");
+            assert_eq!(text, expected);
+            device.corrupt(block * BLOCK_BYTES as u64, |bytes| bytes.fill(0));
+            assert_eq!(found(&mut region), Ok(None));
+        }
+    }
 }
 
 #[test]

@@ -8,10 +8,7 @@ use super::{Failure, Global, exit, open_region};
 use crate::device::Access;
 use crate::error::RegionError;
 use crate::format::checkpoint::SlotState;
-use crate::format::geometry::{
-    BALLOT_AT, BALLOT_BLOCKS, CONFIGURATION_AT, CONFIGURATION_BLOCKS, HEARTBEAT_AT, HEARTBEAT_BLOCKS,
-    LAST_WORDS_AT, LAST_WORDS_BLOCKS, Slot,
-};
+use crate::format::geometry::{CONTROL_KINDS, Slot};
 use crate::region::handle::Handle;
 use crate::region::label::Label;
 use crate::region::look;
@@ -22,7 +19,6 @@ use crate::region::survey;
 use ccd_core::ids::{NodeId, Replica};
 use clap::Args;
 use serde::Serialize;
-use std::ops::Range;
 use std::path::PathBuf;
 
 /// Look for damage, and repair what can be
@@ -154,17 +150,6 @@ pub fn run(global: &Global, args: &CheckArgs, output: &mut Output) -> Result<u8,
         Some(Severity::Damage) => exit::INTEGRITY,
     })
 }
-
-/// The kinds of control blocks and their indexes in an area.
-const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
-    ("heartbeat", HEARTBEAT_AT..HEARTBEAT_AT + HEARTBEAT_BLOCKS),
-    ("ballot", BALLOT_AT..BALLOT_AT + BALLOT_BLOCKS),
-    (
-        "configuration",
-        CONFIGURATION_AT..CONFIGURATION_AT + CONFIGURATION_BLOCKS,
-    ),
-    ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
-];
 
 /// What another program wrote, what is corrupted, or what cannot be read.
 fn strange(strange: &look::Strange) -> Finding {

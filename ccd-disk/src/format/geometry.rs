@@ -11,6 +11,7 @@
 use super::header::PAYLOAD_BYTES;
 use crate::device::BLOCK_BYTES;
 use ccd_core::ids::{NODES_MAX, NodeId};
+use std::ops::Range;
 
 /// Blocks at both ends that hold nothing but the superblock: 1 MiB.
 pub const END_BLOCKS: u64 = (1 << 20) / BLOCK_BYTES as u64;
@@ -29,6 +30,17 @@ pub const LAST_WORDS_BLOCKS: u64 = 2;
 pub const SCRATCH_AT: u64 = LAST_WORDS_AT + LAST_WORDS_BLOCKS;
 const _: () = assert!(SCRATCH_AT < CONTROL_BLOCKS - 1);
 const _: () = assert!(LAST_WORDS_AT + LAST_WORDS_BLOCKS <= CONTROL_BLOCKS);
+
+/// The kinds of control blocks, as people call them, and their indexes in an area.
+pub const CONTROL_KINDS: [(&str, Range<u64>); 4] = [
+    ("heartbeat", HEARTBEAT_AT..HEARTBEAT_AT + HEARTBEAT_BLOCKS),
+    ("ballot", BALLOT_AT..BALLOT_AT + BALLOT_BLOCKS),
+    (
+        "configuration",
+        CONFIGURATION_AT..CONFIGURATION_AT + CONFIGURATION_BLOCKS,
+    ),
+    ("last words", LAST_WORDS_AT..LAST_WORDS_AT + LAST_WORDS_BLOCKS),
+];
 
 /// The smallest ring that can hold two records and the gap at its end.
 pub const JOURNAL_BLOCKS_MIN: u32 = 8;

@@ -8,9 +8,10 @@
 
 use super::handle::Handle;
 use super::label::Label;
+use super::survey::AreaControl;
 use crate::device::{Access, BLOCK_BYTES, Place, RawDevice, is_zero};
 use crate::error::RegionError;
-use crate::format::geometry::{Geometry, Slot};
+use crate::format::geometry::{CONTROL_BLOCKS, CONTROL_KINDS, Geometry, Slot};
 use crate::format::header::{self, BlockFault};
 use crate::format::superblock::Superblock;
 use ccd_core::ids::NodeId;
@@ -166,6 +167,34 @@ impl Looks {
         Ok(())
     }
 
+    /// The control blocks of an area have been read, as each survey does.
+    pub fn note_control(&mut self, handle: &mut Handle, superblock: &Superblock, area: &AreaControl) {
+        let first = superblock.geometry.control(area.node);
+        for (block, _) in &area.faults {
+            let kind = CONTROL_KINDS
+                .iter()
+                .find(|(_, indexes)| indexes.contains(&(block - first)));
+            let Some((name, _)) = kind else { continue };
+            let is_known = self.bad.iter().any(|bad| bad.block == *block);
+            if is_known || self.bad.len() >= BAD_MAX {
+                continue;
+            }
+            // It may just have been written.
+            if let Some(what) = fault(handle, superblock, *block) {
+                let part = Part {
+                    node: area.node,
+                    name,
+                    blocks: first..first + CONTROL_BLOCKS,
+                };
+                self.bad.push(Bad {
+                    block: *block,
+                    part,
+                    what,
+                });
+            }
+        }
+    }
+
     /// One of the two in turn.
     fn look_at_superblock(&mut self, handle: &mut Handle, known: &Superblock) -> Result<(), RegionError> {
         let is_last = self.turn % 2 == 1;
@@ -223,8 +252,9 @@ impl Looks {
         if let Some(bad) = self.bad.first() {
             let others = match self.bad.len() {
                 1 => String::new(),
-                BAD_MAX => "; others are, too".to_owned(),
-                count => format!("; {} others are, too", count - 1),
+                2 => "; and another one".to_owned(),
+                BAD_MAX => "; and others".to_owned(),
+                count => format!("; and {} others", count - 1),
             };
             let Part { node, name, .. } = &bad.part;
             found.push(format!(

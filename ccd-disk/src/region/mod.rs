@@ -370,9 +370,7 @@ impl Region {
     }
 
     fn survey_control(&mut self) -> Result<Survey, RegionError> {
-        let mut survey = survey::survey(&mut self.handle, &self.superblock)?;
-        survey.damage = self.looks.damage();
-        Ok(survey)
+        survey::survey(&mut self.handle, &self.superblock, &mut self.looks)
     }
 
     /// Whether this node's newest ballot block is the one that the caller knows of, and takes nothing back; the next is then written over

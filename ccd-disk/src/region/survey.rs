@@ -1,6 +1,7 @@
 //! Reads control blocks: what every node says on this region, and whose turn it is among one's own.
 
 use super::handle::Handle;
+use super::look::Looks;
 use crate::device::Buffer;
 use crate::error::RegionError;
 use crate::format::control::{Control, LastWords};
@@ -171,14 +172,21 @@ pub fn read_one(
     }
 }
 
-/// Those of all areas, as the protocol wants them.
-pub fn survey(handle: &mut Handle, superblock: &Superblock) -> Result<Survey, RegionError> {
+/// Those of all areas, as the protocol wants them, with what `looks` has found.
+pub fn survey(
+    handle: &mut Handle,
+    superblock: &Superblock,
+    looks: &mut Looks,
+) -> Result<Survey, RegionError> {
     let areas = read_all(handle, superblock)?;
+    for area in &areas {
+        looks.note_control(handle, superblock, area);
+    }
     Ok(Survey {
         region: superblock.identity.region,
         areas: areas.into_iter().map(AreaControl::into_survey).collect(),
         image_bytes_max: superblock.geometry.image_bytes_max(),
-        damage: None,
+        damage: looks.damage(),
     })
 }
 

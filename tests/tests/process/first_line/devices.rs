@@ -21,6 +21,9 @@ const SUPERBLOCK_GONE: &[&str] = &[
     "queries and updates work",
 ];
 
+/// The first node's ballots.
+const BALLOTS_AT: u64 = (256 + 2) * BLOCK;
+
 /// Behind the control blocks of two areas.
 const DATA_AT: u64 = (256 + 32) * BLOCK;
 
@@ -243,6 +246,13 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(1, OVERWRITTEN),
         beta: seen(1, OVERWRITTEN),
         // As the line says.
+        cure: Some(|stage| stage.make_anew(SECONDARY)),
+    },
+    Situation {
+        name: "Somebody else writes over a node's votes on a device in use",
+        cause: |stage| stage.path(ALPHA, SECONDARY).scribble(0x5A, BALLOTS_AT, 2 * BLOCK),
+        alpha: seen(1, OVERWRITTEN),
+        beta: seen(1, OVERWRITTEN),
         cure: Some(|stage| stage.make_anew(SECONDARY)),
     },
     Situation {
