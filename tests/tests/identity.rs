@@ -498,3 +498,61 @@ fn an_older_init_database_takes_no_number_from_its_owner() {
     cluster.settle();
     says_that_it_was_removed(&cluster, 1);
 }
+
+/// Nobody but an operator can know that no other run goes on with what the folders lack.
+#[test]
+fn an_override_goes_on_with_state_folders_that_all_came_from_other_machines() {
+    for with_peer in [true, false] {
+        let mut cluster = all_moved();
+        cluster.start(0);
+        if with_peer {
+            cluster.start(1);
+        }
+        cluster.run_for(LEASE * 10);
+        assert!(!cluster.serves(0));
+        let verdict = cluster.verdict(0);
+        assert!(verdict.contains("ran on another machine"), "{verdict}");
+        assert!(!verdict.contains("has a new local copy"), "{verdict}");
+        let end = cluster.command(0, RequestBody::Takeover { force: true });
+        assert!(is_done(&end), "{with_peer}: {end:?}");
+        if !with_peer {
+            cluster.start(1);
+        }
+        is_whole(&mut cluster, 1, "after");
+        let rows = cluster.rows(1).unwrap_or_default();
+        assert!(rows.contains(&"acknowledged by both".to_owned()), "{rows:?}");
+        assert!(
+            cluster.reaches(SETTLED, |known| known.members == set(&[0, 1])),
+            "{with_peer}: {}",
+            cluster.verdict(0)
+        );
+    }
+}
+
+#[test]
+fn an_override_at_a_new_copy_leaves_it_to_the_node_that_holds_more() {
+    let mut cluster = all_moved();
+    cluster.wipe_local(0);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.run_for(LEASE * 10);
+    let end = cluster.command(0, RequestBody::Takeover { force: true });
+    refused(&end, "next, on node 1: ccdctl takeover --force");
+    assert!(!cluster.serves(0) && !cluster.serves(1));
+    let end = cluster.command(1, RequestBody::Takeover { force: true });
+    assert!(is_done(&end), "{end:?}");
+    is_whole(&mut cluster, 0, "after");
+    let rows = cluster.rows(0).unwrap_or_default();
+    assert!(rows.contains(&"acknowledged by both".to_owned()), "{rows:?}");
+}
+
+/// A pair that has acknowledged an update, and both of whose servers come back on other machines.
+fn all_moved() -> Cluster {
+    let mut cluster = Cluster::serving(PAIR);
+    assert!(cluster.add(0, "acknowledged by both").is_ok());
+    for server in 0..2 {
+        cluster.crash(server, true);
+        cluster.move_server(server);
+    }
+    cluster
+}

@@ -6,6 +6,9 @@ use super::server::Server;
 use super::world::World;
 use ccd_core::ids::DeviceRole;
 
+/// Numbers of machines from this one on are of servers that were moved.
+const MACHINES_MAX: usize = 100;
+
 impl World {
     /// A machine that is a copy of this server as it is now, with its state folder and its way to the shared devices, and no network. Its
     /// process does not run yet. Returns its number.
@@ -25,6 +28,12 @@ impl World {
         self.media.copy_server(index);
         self.local_latency_max.push(self.local_latency_max[index]);
         copy
+    }
+
+    /// This server is another machine from its next start on, with the same state folder: it was put into other hardware.
+    pub fn move_server(&mut self, index: usize) {
+        self.moves += 1;
+        self.servers[index].machine = MACHINES_MAX + self.moves;
     }
 
     /// This server opens a configuration.

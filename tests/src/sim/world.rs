@@ -96,6 +96,8 @@ pub struct World {
     /// A copy of a server opened a configuration while its original hung: both may write to one area of a device, and what one has
     /// written the other may write over. A start then waits and says so, and an operator must look.
     pub two_runs: bool,
+    /// Servers that were put into other hardware so far.
+    pub moves: usize,
     /// The server whose number is given to another one.
     pub(super) replaced: Option<Replaced>,
     /// Who sent whom something of a copy, in order.
@@ -176,6 +178,7 @@ impl World {
             damaged: false,
             dies_after: None,
             two_runs: false,
+            moves: 0,
             replaced: None,
             copies: Vec::new(),
             local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],

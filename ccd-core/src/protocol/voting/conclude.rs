@@ -104,7 +104,8 @@ impl Node {
                 newest
             }
         };
-        if let Err(why) = self.reaches_bound(proposal, chosen.position.stamp) {
+        let start = chosen.position.stamp;
+        if let Err(why) = (self.reaches_bound(proposal, start)).and_then(|()| self.is_newest_here(start)) {
             self.give_up(why);
             return;
         }
@@ -151,6 +152,27 @@ impl Node {
                 &format!(" of the {role}"),
                 &format!("the override starts from {start}"),
             );
+        }
+    }
+
+    /// Whether an override goes on with the newest state of all that are heard. One that holds more and has no vote itself is no evidence:
+    /// the override is for it to make.
+    ///
+    /// # Errors
+    /// Names the node.
+    fn is_newest_here(&self, start: Stamp) -> Result<(), String> {
+        let Some(proposal) = self.proposal.as_ref().filter(|proposal| proposal.is_attended) else {
+            return Ok(());
+        };
+        let newest = (self.heard_nodes().iter())
+            .filter(|node| !proposal.promised.nodes.contains(*node) && !self.is_at_odds_with(*node))
+            .filter_map(|node| Some((self.peer_state(node)?.position.stamp, node)))
+            .max();
+        match newest {
+            Some((stamp, node)) if stamp > start => Err(format!(
+                "node {node} is here and holds {stamp}, and this one would go on from {start}: next, on node {node}: ccdctl takeover --force"
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ use super::propose::{Phase, Proposal};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, NodeSet, Replica};
+use crate::problem::Cause;
 use crate::protocol::Node;
 use crate::protocol::message::{Message, Obstacle, Promise};
 use crate::protocol::replicas::loading::replay;
@@ -396,7 +397,7 @@ impl Node {
         if let Obstacle::Promised(promised) = &obstacle {
             self.round_max = self.round_max.max(promised.round);
         }
-        let known = self.known.clone();
+        let (known, reported) = (self.known.clone(), self.reported(from).to_vec());
         let Some(proposal) = &mut self.proposal else {
             return;
         };
@@ -415,9 +416,15 @@ impl Node {
             Obstacle::Behind { .. } => self.send(from, Message::Decided(known)),
             Obstacle::Blank => {
                 proposal.nodes_asked.remove(from);
+                let is_moved = (reported.iter()).any(|problem| problem.cause == Cause::Moved);
+                let has = if is_moved {
+                    "a state folder that came from another machine"
+                } else {
+                    "a new local copy"
+                };
                 proposal
                     .obstacles
-                    .push(format!("node {from} has a new local copy and cannot vote yet"));
+                    .push(format!("node {from} has {has} and cannot vote yet"));
             }
             Obstacle::Unfit(why) => self.abandon(&format!("node {from} cannot be a member: {why}")),
             Obstacle::Failed(why) => {

@@ -202,7 +202,7 @@ impl Node {
         if self.may_vote() {
             replicas.insert(Replica::Local);
             self.store_ballot(block, Purpose::Promise(attempt));
-        } else if self.opened_as_owner() {
+        } else if self.opened_as_owner() || self.is_whole_for_operator() {
             self.add_own_evidence();
         }
         let mut nodes = NodeSet::EMPTY;
@@ -223,6 +223,15 @@ impl Node {
             proposal.replicas_asked = replicas;
         }
         self.claim_devices(nodes);
+    }
+
+    /// The state folder came from another machine, and only an operator can know that nothing newer is left elsewhere.
+    fn is_whole_for_operator(&self) -> bool {
+        let is_attended = self
+            .proposal
+            .as_ref()
+            .is_some_and(|proposal| proposal.is_attended);
+        is_attended && self.moved.is_some() && self.ready() && self.damaged.is_none()
     }
 
     /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.
