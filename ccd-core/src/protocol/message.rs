@@ -95,15 +95,14 @@ pub enum Message {
         #[serde(deserialize_with = "crate::bounded::at_most::<_, _, RECORDS_DECODED_MAX>")]
         records: Vec<Arc<Record>>,
     },
-    /// Part of the image of the database at `position`; `ancestor` tells whether the receiver's copy is known to be
-    /// an earlier state of it, and so can be replaced without keeping it.
+    /// Part of the image of the database at `position`.
     ImageChunk {
         position: Position,
         total: u64,
         offset: u64,
         #[serde(with = "super::raw")]
         bytes: Vec<u8>,
-        ancestor: bool,
+        replaces: Replaces,
     },
 
     /// FREEZE_REQ and UPDATE_REQ in one (Fig. 3, steps 3 and 4).
@@ -316,6 +315,17 @@ pub struct PeerState {
     pub trouble: Option<CopyTrouble>,
     /// Number of what it reports of itself now: see [`Message::Report`].
     pub report: u64,
+}
+
+/// What the receiver's copy is to the image that takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Replaces {
+    /// An earlier state of it, which can be replaced without keeping it.
+    Earlier,
+    /// A branch that lost: another content stood in its place on the way to the image.
+    Branch,
+    /// One or the other: the sender's history does not reach back so far.
+    Unknown,
 }
 
 /// What a node sees of one device.

@@ -48,7 +48,7 @@ pub use interface::{
 };
 pub use message::{
     CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
-    Room,
+    Replaces, Room,
 };
 pub use node::Node;
 pub use requests::LongRead;

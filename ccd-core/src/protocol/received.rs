@@ -72,9 +72,9 @@ impl Node {
                 total,
                 offset,
                 bytes,
-                ancestor,
+                replaces,
             } => {
-                self.on_image_chunk(from, position, total, offset, bytes, ancestor);
+                self.on_image_chunk(from, position, total, offset, bytes, replaces);
             }
             Message::UpdateReq { epoch, record } => self.on_update_req(from, epoch, record),
             Message::UpdateAck { epoch, position } => self.on_update_ack(from, epoch, position),

@@ -182,8 +182,7 @@ impl Node {
             self.propose_override(want);
             return;
         }
-        let twice = || self.decided_twice_text().filter(|_| self.serving.is_none());
-        if let Some(text) = self.other_run_text().or_else(twice) {
+        if let Some(text) = self.other_run_text().or_else(|| self.waits_for_choice()) {
             if self.waiting.0 != text {
                 self.waiting = (text, self.now);
             }

@@ -95,7 +95,7 @@ fn chunk(bytes: usize) -> Message {
         total: bytes as u64,
         offset: 0,
         bytes: vec![7; bytes],
-        ancestor: false,
+        replaces: ccd_core::protocol::Replaces::Unknown,
     }
 }
 

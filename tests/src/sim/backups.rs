@@ -134,6 +134,7 @@ impl World {
     /// A scenario goes on where a history would be over.
     pub fn promise_nothing(&mut self, epoch: Epoch) {
         self.setbacks.happened = true;
+        self.setbacks.opened.retain(|(_, opened)| *opened <= epoch);
         self.ledger.promise_nothing(epoch);
     }
 

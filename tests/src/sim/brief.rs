@@ -89,10 +89,10 @@ pub fn message(message: &Message) -> String {
             total,
             offset,
             bytes,
-            ancestor,
+            replaces,
         } => {
             format!(
-                "ImageChunk {position:?} {offset}+{} of {total}, ancestor {ancestor}",
+                "ImageChunk {position:?} {offset}+{} of {total}, replaces {replaces:?}",
                 bytes.len()
             )
         }

@@ -4,11 +4,12 @@
 
 use super::history::is_same;
 use super::incoming::Incoming;
+use crate::configuration::Decider;
 use crate::database::{Database, ImageError, Record};
 use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, Replaces};
 use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Brought, Purpose};
 use crate::protocol::voting::conclude::is_overruled;
@@ -208,6 +209,7 @@ impl Node {
         let is_bringing = (self.member.as_ref()).is_some_and(|member| member.awaited_base().is_none());
         !self.is_open()
             && self.ready()
+            && !self.is_at_odds_with(from)
             && self.install.is_none()
             && !is_bringing
             && (self.catch_up.as_ref())
@@ -344,7 +346,7 @@ impl Node {
         total: u64,
         offset: u64,
         bytes: Vec<u8>,
-        ancestor: bool,
+        replaces: Replaces,
     ) {
         if !self.expects(from) || total > IMAGE_BYTES_MAX {
             return;
@@ -406,10 +408,14 @@ impl Node {
                 let why = format!("replaced by the database of node {from} at {position}");
                 let here = self.head.position();
                 // Rounds in doubt were not told of; after an override they may have been acked.
-                let untold = (self.catch_up.as_ref()).is_some_and(|catch_up| catch_up.have != here);
-                if !ancestor || untold && is_overruled(here.stamp.epoch, position.stamp.epoch) {
+                let have = self.catch_up.as_ref().map_or(here, |catch_up| catch_up.have);
+                let untold = have != here;
+                if replaces != Replaces::Earlier
+                    || untold && is_overruled(here.stamp.epoch, position.stamp.epoch)
+                {
                     self.keep_branch(&why);
                 }
+                self.note_told_replaced(have, replaces);
                 let purpose = Purpose::CatchUp { position };
                 let op = ReplicaOp::AdoptImage {
                     database: database.clone(),
@@ -539,6 +545,9 @@ impl Node {
     /// Whether a copy that stands here is known to be an earlier state of what the newest configuration starts from.
     pub(in crate::protocol) fn is_before_base(&self, here: Position) -> bool {
         let base = self.known.base;
+        if self.known.decider == Decider::Operator || self.sides().is_some() {
+            return here == Position::EMPTY || is_same(here, base);
+        }
         // Of one configuration there is one way: a round that was undone was so on every member, or there is a successor.
         let on_the_way =
             here.stamp.epoch == base.stamp.epoch && here.stamp.generation < base.stamp.generation;

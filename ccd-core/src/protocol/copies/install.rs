@@ -570,7 +570,7 @@ impl Node {
             && (self.damaged.is_none() || !self.known.members.contains(self.me()))
             && self.head.position() != position
             // Neither copy may take the place of the other before an operator has chosen.
-            && !self.is_at_odds_with(from)
+            && self.is_of_this_side(from)
         {
             self.learn_from(from);
         }

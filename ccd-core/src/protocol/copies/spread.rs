@@ -13,7 +13,7 @@ use crate::database::{Database, ImageWriter, RECORD_BYTES_MAX, Record};
 use crate::ids::{Epoch, NodeId, NodeSet, Position};
 use crate::init::Propagation;
 use crate::protocol::Node;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, Replaces};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -213,6 +213,18 @@ impl Node {
         }
     }
 
+    /// What a copy at `have` is to what this node holds.
+    fn what_is_replaced(&self, have: Position) -> Replaces {
+        if self.history.went_through(have) {
+            return Replaces::Earlier;
+        }
+        match self.history.round_of(have.stamp.generation) {
+            Some(_) => Replaces::Branch,
+            None if self.is_before_base(have) => Replaces::Earlier,
+            None => Replaces::Unknown,
+        }
+    }
+
     fn give(&mut self, to: NodeId, asked: Asked, wants_base: bool) {
         let Asked { have, image } = asked;
         let until = self.offered_position();
@@ -256,7 +268,7 @@ impl Node {
             let sending = Sending::new(database, chunk_bytes, now);
             self.spread.sending.insert(to, sending);
         }
-        let ancestor = self.history.went_through(have) || self.is_before_base(have);
+        let replaces = self.what_is_replaced(have);
         if let Some(sending) = self.spread.sending.get_mut(&to) {
             sending.used_at = now;
             let position = sending.position();
@@ -268,7 +280,7 @@ impl Node {
                 total,
                 offset,
                 bytes: bytes.to_vec(),
-                ancestor,
+                replaces,
             };
             self.send(to, chunk);
         }

@@ -67,6 +67,7 @@ impl Node {
             && !self.is_catching_up()
             && self.head.position().stamp.epoch == known.epoch
             && !self.needs_all_nodes()
+            && self.newer_copy().is_none()
             && self.now >= since + self.settings.lease
             && self.read_lease_holds()
     }
@@ -104,7 +105,7 @@ impl Node {
         }
     }
 
-    fn nodes_alone_vote(&self) -> bool {
+    pub(in crate::protocol) fn nodes_alone_vote(&self) -> bool {
         !self.known.is_genesis() && self.known.mode == Mode::Paired && self.known.devices.is_empty()
     }
 
@@ -149,6 +150,16 @@ impl Node {
         }
     }
 
+    /// A node that is linked holds more of this configuration: this copy was put back, or lacks a round that may be committed.
+    fn newer_copy(&self) -> Option<(NodeId, Stamp)> {
+        let here = self.offered_position().stamp;
+        let states = (self.peers.keys()).filter_map(|node| Some((*node, self.peer_state(*node)?)));
+        states
+            .filter(|(node, state)| self.linked(*node) && state.ready && !state.blank)
+            .map(|(node, state)| (node, state.position.stamp))
+            .find(|(_, stamp)| stamp.epoch == self.known.epoch && *stamp > here)
+    }
+
     /// What keeps this node from answering by half, although half of the nodes is here.
     fn half_text(&self) -> Option<String> {
         let known = &self.known;
@@ -171,6 +182,12 @@ impl Node {
             return Some(format!(
                 "epoch {} was decided, and never opened here",
                 known.epoch
+            ));
+        }
+        if let Some((node, stamp)) = self.newer_copy() {
+            return Some(format!(
+                "the copy of node {node}, at {stamp}, is newer than the one here, at {}: ask that node",
+                self.offered_position().stamp
             ));
         }
         None

@@ -7,18 +7,23 @@
 //! Called with every heartbeat of a peer; owns `Node::twice`.
 
 use crate::configuration::Configuration;
-use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
+use crate::configuration::votes::{self, Voters};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::PeerState;
+use crate::protocol::voting::conclude::is_overruled;
 use alloc::format;
 use alloc::string::String;
 
-/// Another node knows another configuration of an epoch.
+/// Other nodes know another configuration of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) struct Twice {
-    node: NodeId,
     epoch: Epoch,
+    /// The mark of the configuration that this node's side means.
+    ours: u64,
+    /// Those of the other side. Invariant: not empty.
+    nodes: NodeSet,
 }
 
 /// Tells two configurations of one epoch apart.
@@ -48,17 +53,69 @@ pub(in crate::protocol) fn mark_of(configuration: &Configuration) -> u64 {
 }
 
 impl Node {
-    /// A heartbeat of that node came. Returns whether both mean the same by this epoch, as far as can be told.
+    /// A heartbeat of that node came. Returns whether both are of one side, as far as can be told.
     pub(in crate::protocol) fn agrees_with(&mut self, node: NodeId, state: &PeerState) -> bool {
-        let epoch = self.known.epoch;
-        if self.twice.is_some_and(|twice| twice.epoch < epoch) {
-            self.twice = None;
-        }
-        if state.epoch != epoch || self.known.is_genesis() || state.mark == mark_of(&self.known) {
+        let known = self.known.epoch;
+        self.twice = self.sides();
+        if state.epoch == known && !self.known.is_genesis() {
+            if state.mark != mark_of(&self.known) {
+                self.note_twice(node);
+                return false;
+            }
+            self.note_same_side(node);
             return true;
         }
-        self.note_twice(node);
-        false
+        let Some(twice) = self.sides() else {
+            return true;
+        };
+        if state.epoch == twice.epoch && state.mark != twice.ours {
+            self.note_twice(node);
+            return false;
+        }
+        // Whose copy is new, or older than that, is of no side; nor is who was told of an operator's choice.
+        let is_of_a_side = state.epoch > twice.epoch && !is_overruled(twice.epoch, state.epoch);
+        if !is_of_a_side {
+            self.note_same_side(node);
+        }
+        !self.is_at_odds_with(node)
+    }
+
+    /// The two sides, until an operator has chosen.
+    pub(in crate::protocol) fn sides(&self) -> Option<Twice> {
+        self.twice
+            .filter(|twice| !is_overruled(twice.epoch, self.known.epoch))
+    }
+
+    /// Nothing that is known of that node says that its copy is of the other side.
+    pub(in crate::protocol) fn is_of_this_side(&self, node: NodeId) -> bool {
+        let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
+        let is_same = state.is_some_and(|state| {
+            state.epoch != self.known.epoch || self.known.is_genesis() || state.mark == mark_of(&self.known)
+        });
+        is_same && !self.is_at_odds_with(node)
+    }
+
+    fn note_same_side(&mut self, node: NodeId) {
+        if let Some(twice) = &mut self.twice {
+            twice.nodes.remove(node);
+            self.twice = self.twice.filter(|twice| !twice.nodes.is_empty());
+        }
+    }
+
+    /// The other side has decided it, and no operator has chosen: nobody of this side goes by it.
+    pub(in crate::protocol) fn is_by_other_side(&self, configuration: &Configuration) -> bool {
+        self.sides().is_some_and(|twice| {
+            twice.nodes.contains(configuration.proposer) && !is_overruled(twice.epoch, configuration.epoch)
+        })
+    }
+
+    /// Why this node waits for an operator. One whose side has gone on, or can go on by the votes of nodes alone, does not wait.
+    pub(in crate::protocol) fn waits_for_choice(&self) -> Option<String> {
+        let twice = self.sides()?;
+        let of_side = self.heard_nodes().with(self.me()).minus(twice.nodes);
+        let goes_on = twice.epoch < self.known.epoch
+            || self.nodes_alone_vote() && votes::decide(&self.known, Voters::new(of_side, DeviceSet::EMPTY));
+        (!goes_on && self.serving.is_none()).then(|| self.decided_twice_text())?
     }
 
     /// Another configuration of the epoch that this node knows.
@@ -91,10 +148,9 @@ impl Node {
             .any(|configuration| self.differs(configuration))
     }
 
-    /// It is said that an epoch was decided twice, here and by that node.
+    /// That node is of the other side of an epoch that was decided twice.
     pub(in crate::protocol) fn is_at_odds_with(&self, node: NodeId) -> bool {
-        self.twice
-            .is_some_and(|twice| (twice.node, twice.epoch) == (node, self.known.epoch))
+        self.sides().is_some_and(|twice| twice.nodes.contains(node))
     }
 
     /// The local copy has been read: what other nodes have written to the devices was perhaps read before it, and taken for the newest.
@@ -111,11 +167,15 @@ impl Node {
     }
 
     fn note_twice(&mut self, node: NodeId) {
-        let epoch = self.known.epoch;
-        if self.twice.is_some_and(|twice| twice.epoch == epoch) {
+        if let Some(twice) = &mut self.twice {
+            twice.nodes.insert(node);
             return;
         }
-        self.twice = Some(Twice { node, epoch });
+        self.twice = Some(Twice {
+            epoch: self.known.epoch,
+            ours: mark_of(&self.known),
+            nodes: NodeSet::of(node),
+        });
         if let Some(text) = self.decided_twice_text() {
             self.record(DecisionKind::Alarm, text);
         }
@@ -128,9 +188,12 @@ impl Node {
 
     /// For people, and why this node neither joins nor takes over by itself.
     pub(in crate::protocol) fn decided_twice_text(&self) -> Option<String> {
-        let Twice { node, epoch } = self.twice.filter(|twice| twice.epoch == self.known.epoch)?;
-        let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
-        let theirs = state.map_or(String::new(), |state| format!(" at {}", state.position));
+        let Twice { epoch, nodes, .. } = self.sides()?;
+        let states = nodes
+            .iter()
+            .filter_map(|node| self.peers.get(&node)?.state.as_ref());
+        let newest = states.max_by_key(|state| state.position.stamp);
+        let theirs = newest.map_or(String::new(), |state| format!(" at {}", state.position));
         let head = self.head.position();
         // The updates of an owner that was alone are on its devices only, and its own history has them.
         let told = self.told_position().stamp.generation;
@@ -143,7 +206,7 @@ impl Node {
             String::new()
         };
         Some(format!(
-            "epoch {epoch} was decided twice, here ({}, at {}) and by node {node}{theirs}: a node and the devices were put back to an earlier \
+            "epoch {epoch} was decided twice, here ({}, at {}) and by node {nodes}{theirs}: a node and the devices were put back to an earlier \
              state, so each side may hold updates that the other lacks{lacks}; choose one: `ccdctl takeover --force` on the node that does not \
              serve goes on with its local copy, and keeps what the other one holds as a branch; with its state folder moved away it takes \
              what the other one holds",
@@ -155,7 +218,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{DeviceSet, Generation, Lineage, NodeSet};
+    use crate::ids::{Generation, Lineage};
 
     #[test]
     fn configurations_of_one_epoch_that_mean_different_states_have_different_marks() {

@@ -141,6 +141,7 @@ impl Node {
         self.head = head.clone();
         self.committed = head;
         self.history = history;
+        self.settle_told();
         let text = alloc::format!(
             "started on the local copy at {}, knowing {}{}",
             self.head.position(),

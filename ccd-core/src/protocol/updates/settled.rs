@@ -10,6 +10,7 @@ use crate::configuration::votes;
 use crate::database::{Database, Key, Record};
 use crate::ids::{Replica, Stamp};
 use crate::protocol::Node;
+use crate::protocol::copies::history::is_same;
 use crate::protocol::replicas::Purpose;
 use crate::protocol::voting::lower_bound::Witness;
 use crate::replica::{Heartbeat, ReplicaOp};
@@ -105,6 +106,14 @@ impl Node {
         self.settled.marked = marked;
         self.settled.up_to = self.settled.up_to.max(marked);
         self.settled.last = last_round;
+    }
+
+    /// The local copy was read, and an earlier run has told of all that it holds: nothing of it is in doubt.
+    pub(in crate::protocol) fn settle_told(&mut self) {
+        let head = self.head.position();
+        if is_same(head, self.told_position()) {
+            self.settled.up_to = self.settled.up_to.max(head.stamp);
+        }
     }
 
     /// The state before the newest rounds of this copy, if these are not known to be committed: a successor may have been

@@ -10,6 +10,7 @@ use crate::ids::Position;
 use crate::protocol::Node;
 use crate::protocol::copies::history::History;
 use crate::protocol::interface::{Action, Committed, DecisionKind};
+use crate::protocol::message::Replaces;
 use crate::protocol::voting::conclude::may_be_overruled;
 use crate::protocol::voting::lower_bound::Witness;
 use alloc::format;
@@ -27,6 +28,8 @@ pub(in crate::protocol) struct Told {
     /// The version there. After a restart, until something is told: an earlier one, which the local copy of an owner that wrote on
     /// its devices is at; or a later one, if no journal reaches back so far. Whether that is committed is not known then.
     database: Option<Database>,
+    /// What was told last is to the whole image that took its place, if one did.
+    replaced: Option<Replaces>,
     /// What was told and is not in the database any more, for people.
     lost: Option<String>,
 }
@@ -82,7 +85,8 @@ impl Node {
         if is_same(told, now) {
             return;
         }
-        self.note_lost(told, now);
+        let replaced = self.told.replaced.take();
+        self.note_lost(told, now, replaced);
         let way = before.and_then(|before| self.way(before, told, now));
         let after = self.committed.clone();
         self.actions.push(Action::Committed(Committed { way, after }));
@@ -90,27 +94,42 @@ impl Node {
 
     /// What was told is committed for good. If what is committed now does not lead through it, an operator has overruled the votes, or
     /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only.
-    fn note_lost(&mut self, told: Position, now: Position) {
+    fn note_lost(&mut self, told: Position, now: Position, replaced: Option<Replaces>) {
         let generation = told.stamp.generation;
         let round = if generation >= now.stamp.generation {
             Some(now)
         } else {
             self.history.round_of(generation)
         };
-        if round.is_none_or(|round| is_same(round, told)) {
+        let is_overruled = may_be_overruled(told.stamp.epoch, now.stamp.epoch);
+        let is_lost = match (round, replaced) {
+            (Some(round), _) => !is_same(round, told),
+            (None, Some(Replaces::Branch)) => true,
+            // Nobody's history tells; without an override it is no more than a long way.
+            (None, Some(Replaces::Unknown)) => is_overruled,
+            (None, Some(Replaces::Earlier) | None) => false,
+        };
+        if !is_lost {
             return;
         }
-        let why = if may_be_overruled(told.stamp.epoch, now.stamp.epoch) {
+        let why = if is_overruled {
             "an operator overruled the votes"
         } else {
             "the devices or another node were put back to an earlier state"
         };
+        let is_sure = round.is_some() || replaced == Some(Replaces::Branch);
+        let doubt = if is_sure { "" } else { ", as far as can be told" };
         let text = format!(
-            "{LOST}: they led to {}, and the cluster goes on from {}; {why}",
+            "{LOST}{doubt}: they led to {}, and the cluster goes on from {}; {why}",
             told.stamp, now.stamp
         );
         self.record(DecisionKind::Alarm, text.clone());
         self.told.lost = Some(text);
+    }
+
+    /// A whole image takes the place of what this copy held at `have`.
+    pub(in crate::protocol) fn note_told_replaced(&mut self, have: Position, replaces: Replaces) {
+        self.told.replaced = is_same(self.told.position, have).then_some(replaces);
     }
 
     /// Up to where the driver was told, in this run or an earlier one.

@@ -26,7 +26,7 @@ impl Node {
     /// Takes note of a configuration that was decided. A later one than any known replaces it: whoever holds an
     /// earlier one starts over from here.
     pub(in crate::protocol) fn learn(&mut self, configuration: Configuration) {
-        if configuration.epoch <= self.known.epoch {
+        if configuration.epoch <= self.known.epoch || self.is_by_other_side(&configuration) {
             return;
         }
         if self.serving.is_some() {
