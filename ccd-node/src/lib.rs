@@ -3,7 +3,7 @@
 //! ```text
 //!   cli            what the command line says; which program was called
 //!     ↓
-//!   startup        everything that is read and checked before serving
+//!   startup        everything that is read and checked before serving; locks: one daemon a folder
 //!     ↓
 //!   daemon         the event loop: one task owns the node and executes its actions
 //!     ↓        ↓         ↓           ↓          ↓
@@ -47,6 +47,7 @@ mod file_id;
 mod gauge;
 mod history;
 mod host;
+mod locks;
 mod log;
 #[doc(hidden)]
 pub mod measured;

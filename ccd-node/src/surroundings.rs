@@ -2,6 +2,7 @@
 //! seconds, because a file system may hang; the event loop takes what was found last.
 
 use crate::file_id::FileId;
+use crate::locks::StateLock;
 use ccd_client::Places;
 use ccd_client::files::{Authkeys, read_init, this_node};
 use ccd_core::ids::NodeId;
@@ -57,6 +58,8 @@ fn is_open_to_others(path: &Path) -> bool {
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     seen: Arc<Mutex<Option<Seen>>>,
+    /// Held for as long as the daemon lives.
+    _lock: Option<Arc<Mutex<StateLock>>>,
     /// When what is in use was last taken from the files: an earlier look says nothing about it.
     changed: Instant,
 }
@@ -76,16 +79,18 @@ impl Surroundings {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn watch(places: &Places, held: Held) -> io::Result<Self> {
+    pub fn watch(places: &Places, held: Held, lock: StateLock) -> io::Result<Self> {
+        let lock = Arc::new(Mutex::new(lock));
         let surroundings = Self {
             seen: Arc::default(),
+            _lock: Some(lock.clone()),
             changed: Instant::now(),
         };
         let seen = Arc::downgrade(&surroundings.seen);
         let places = places.clone();
         thread::Builder::new()
             .name("ccd-files".into())
-            .spawn(move || look_again_and_again(&places, &held, &seen))?;
+            .spawn(move || look_again_and_again(&places, &held, &lock, &seen))?;
         Ok(surroundings)
     }
 
@@ -151,11 +156,18 @@ impl Surroundings {
     }
 }
 
-fn look_again_and_again(places: &Places, held: &Held, seen: &Weak<Mutex<Option<Seen>>>) {
+fn look_again_and_again(
+    places: &Places,
+    held: &Held,
+    lock: &Mutex<StateLock>,
+    seen: &Weak<Mutex<Option<Seen>>>,
+) {
     let mut copy = CopyWatch::default();
     // The loop has ended once nobody else holds it.
     while let Some(seen) = seen.upgrade() {
         let mut found = look(places, held, Instant::now());
+        let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).keep();
+        found.others.extend(lock);
         found.others.extend(copy.problem(&places.local_copy_path(), held));
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         drop(seen);
@@ -324,6 +336,7 @@ mod tests {
         };
         let mut surroundings = Surroundings {
             seen: Arc::default(),
+            _lock: None,
             changed: Instant::now(),
         };
         assert_eq!(

@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
 use crate::history::{Budget, History};
+use crate::locks::{Locks, RunLock};
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, LateAddress, Pace, Peers};
@@ -28,6 +29,7 @@ use ccd_core::ids::{NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::{Event, Node};
 use ccd_mirror::Mirror;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -62,8 +64,13 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         devices,
         scrub_every,
         node: told,
-        locks: _locks,
+        locks,
     } = startup;
+    let Locks {
+        state: state_lock,
+        run: run_lock,
+    } = locks;
+    let run_lock = Rc::new(RefCell::new(run_lock));
     let woken = Bell::default();
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
     let signals = signals::listen(&woken).map_err(on_signal)?;
@@ -111,7 +118,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         _ => Landings::of(&mut mirror),
     };
     let (rules, late_names) = names.first().await;
-    let sockets = bind_clients(&places, &rules)?;
+    let sockets = bind_clients(&places, &rules, &run_lock).await?;
     let clients = Rc::new(Clients::default());
 
     let budget = Budget {
@@ -142,7 +149,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let (update_workers, worked) = UpdateWorkers::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let surroundings = Surroundings::watch(&places, Held::now(&places, me, told.as_deref()))
+    let surroundings = Surroundings::watch(&places, Held::now(&places, me, told.as_deref()), state_lock)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
@@ -214,8 +221,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     if let Err(panicked) = ended {
         std::panic::resume_unwind(panicked.into_panic());
     }
-    // What a stopped daemon leaves behind would only mislead: nobody answers there.
-    for path in [places.client_socket(), places.control_socket()] {
+    // Sockets of a stopped daemon would only mislead: nobody answers there. In a folder that another daemon has they are its own.
+    let own = run_lock.borrow().is_held();
+    let sockets = [places.client_socket(), places.control_socket()];
+    for path in sockets.into_iter().filter(|_| own) {
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::debug!(path = %path.display(), %error, "a socket could not be removed");
         }
@@ -308,14 +317,21 @@ fn refuse_as_wrong_node(init: &ClusterInit, me: NodeId) -> Result<(), StartupErr
     Ok(())
 }
 
-fn bind_clients(places: &Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
-    clients::bind(&places.client_socket(), &places.control_socket(), rules).map_err(|error| {
+async fn bind_clients(
+    places: &Places,
+    rules: &clients::AccessRules,
+    lock: &Rc<RefCell<RunLock>>,
+) -> Result<Sockets, StartupError> {
+    let paths = [places.client_socket(), places.control_socket()];
+    clients::bind(paths, rules, lock).await.map_err(|error| {
+        let run = places.run.display();
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            let text = format!("{error}, or give this ccdd a run folder of its own with --run (now {run})");
+            return StartupError::new(Exit::Busy, text);
+        }
         StartupError::new(
             Exit::CannotCreate,
-            format!(
-                "cannot make the sockets in {}: {error}; check the folder's owner, or name another with --run",
-                places.run.display()
-            ),
+            format!("cannot make the sockets in {run}: {error}; check the folder's owner, or name another with --run"),
         )
     })
 }
