@@ -10,6 +10,7 @@ use crate::clock;
 use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
+use crate::file_id::OpenFile;
 use crate::history::{Budget, History};
 use crate::locks::{Locks, RunLock};
 use crate::metrics::Counters;
@@ -20,7 +21,7 @@ use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
-use crate::surroundings::{Held, Surroundings};
+use crate::surroundings::{InUse, Surroundings};
 use crate::update_workers::UpdateWorkers;
 use crate::watch::Watching;
 use ccd_client::{Exit, Places};
@@ -107,7 +108,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         arrivals,
     );
     // Peers are met while the local copy is made.
-    let local = (Replica::Local, local_store(local_copy, &places, &init, me).await?);
+    let (local, local_file) = local_store(local_copy, &places, &init, me).await?;
+    let local = (Replica::Local, local);
     for (replica, store) in std::iter::once(local).chain(devices) {
         mirror
             .attach(replica, store)
@@ -149,7 +151,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let (update_workers, worked) = UpdateWorkers::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let surroundings = Surroundings::watch(&places, Held::now(&places, me, told.as_deref()), state_lock)
+    let in_use = InUse::new(&init, me, told, local_file);
+    let surroundings = Surroundings::watch(&places, in_use, state_lock)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
@@ -198,7 +201,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
-    // What the last one was refused for is over; mostly there is none.
+    // The reason why the last start was refused is over; mostly there is none.
     let _ = std::fs::remove_file(places.refusal_path());
     let inlets = Inlets {
         peers: peers_inlet,
@@ -238,7 +241,7 @@ async fn local_store(
     places: &Places,
     init: &ClusterInit,
     me: NodeId,
-) -> Result<RegionStore, StartupError> {
+) -> Result<(RegionStore, OpenFile), StartupError> {
     let made = match local_copy.await {
         Ok(made) => made.map_err(|error| StartupError::new(Exit::CannotCreate, error))?,
         Err(gone) => {
