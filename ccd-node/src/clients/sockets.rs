@@ -59,7 +59,7 @@ async fn refuse_if_served(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// More names are known: those whom the rows name must reach the sockets.
+/// More names are known: the sockets are opened to the users that the rows name.
 pub(super) fn open_sockets(paths: &[PathBuf; 2], rules: &AccessRules) {
     for (path, right) in paths.iter().zip([AccessRight::Read, AccessRight::Admin]) {
         if let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode(right, rules))) {
@@ -69,8 +69,8 @@ pub(super) fn open_sockets(paths: &[PathBuf; 2], rules: &AccessRules) {
     }
 }
 
-/// Whom a row names must reach the socket; what they may ask is then looked at for each request. Those who may read may collect
-/// metrics on `control.sock`.
+/// A socket is open to all users if a row grants its right to anybody; each request is then checked by itself. Users with the right to
+/// read may collect metrics on `control.sock`.
 fn mode(right: AccessRight, rules: &AccessRules) -> u32 {
     if rules.grants_any(right) { 0o666 } else { 0o660 }
 }
