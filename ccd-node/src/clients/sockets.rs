@@ -52,8 +52,12 @@ async fn refuse_if_served(path: &Path) -> io::Result<()> {
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     };
     if is_served {
-        let shown = path.display();
-        let text = format!("another process listens on {shown}: fuser -v {shown} shows it; stop it");
+        // By the folder: the kernel shows a socket under the name that it was bound to.
+        let folder = path.parent().unwrap_or(path).display();
+        let text = format!(
+            "another process listens on {}: `ss -xlp | grep {folder}/` shows it; stop it",
+            path.display()
+        );
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
     Ok(())
@@ -172,5 +176,50 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::locks::Locks;
+    use ccd_client::Places;
+    use ccd_client::lock_file::LockFile;
+
+    #[tokio::test]
+    async fn a_socket_is_made_again_whenever_its_name_is_gone_and_only_by_the_holder_of_the_lock() {
+        let base = tempfile::tempdir().unwrap();
+        let places = Places {
+            etc: base.path().into(),
+            state: base.path().into(),
+            run: base.path().join("run"),
+        };
+        fs::create_dir(&places.run).unwrap();
+        let locks = Locks::take(&places).unwrap();
+        let lock = Rc::new(RefCell::new(locks.run));
+        let rules = AccessRules::of_numbers(&[]);
+        let paths = || [places.client_socket(), places.control_socket()];
+        let mut sockets = bind(paths(), &rules, &lock).await.unwrap();
+        let socket = &mut sockets.clients;
+        for _ in 0..3 {
+            fs::remove_file(&socket.path).unwrap();
+            socket.make_again_if_gone(&rules);
+            assert_eq!(FileId::of(&socket.path), Some(socket.made));
+        }
+        // Another daemon has the folder that has the name now.
+        fs::remove_dir_all(&places.run).unwrap();
+        fs::create_dir(&places.run).unwrap();
+        let theirs = LockFile::take(&places.run_lock_path()).unwrap();
+        socket.make_again_if_gone(&rules);
+        assert!(!socket.path.exists());
+        drop(theirs);
+        socket.make_again_if_gone(&rules);
+        assert!(socket.path.exists() && lock.borrow().is_held());
+        // Nor is one that a process listens on replaced by a daemon that starts.
+        let error = bind(paths(), &rules, &lock).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("ss -xlp"), "{error}");
+        drop(sockets);
+        drop(bind(paths(), &rules, &lock).await.unwrap());
     }
 }

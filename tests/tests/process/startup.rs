@@ -48,7 +48,7 @@ fn a_second_daemon_is_refused_although_somebody_removed_the_lock_files() {
         .wait_for_log("ccdd.lock was gone, and was made again");
     fs::remove_file(places.run_lock_path()).expect("it was made again");
     let second = run_beside(&cluster, &elsewhere, &places.run).expect(109);
-    second.says("--run").says("fuser -v");
+    second.says("another process").says("--run");
     cluster.wait_until_redundant();
     cluster.alpha().adm(&["format", "K", "value"]).done();
     until("the lock of the state folder to be made again", || {
