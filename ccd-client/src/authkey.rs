@@ -17,6 +17,9 @@ use std::os::unix::fs::MetadataExt;
 /// Most keys of a file. A rotation needs two.
 pub const AUTHKEYS_MAX: usize = 4;
 
+/// No authkey file is longer.
+pub const AUTHKEY_BYTES_MAX: u64 = 4096;
+
 /// One secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authkey([u8; 32]);
@@ -114,7 +117,7 @@ impl Authkeys {
     /// Reads the file, which nobody but its owner may read.
     pub fn read(places: &Places) -> Result<Self, CcdError> {
         let path = places.authkey_path();
-        let text = read_text(&path, 4096)?;
+        let text = read_text(&path, AUTHKEY_BYTES_MAX)?;
         let mode = fs::metadata(&path)
             .map_err(|error| CcdError::file(&path, error))?
             .mode()

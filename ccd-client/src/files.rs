@@ -1,7 +1,7 @@
 //! The files in `/etc/ccd`, read by the daemon and the programs and written by `ccdadm setup`; and how a file is
 //! written so that a power cut leaves the old one or the new one.
 
-pub use crate::authkey::{AUTHKEYS_MAX, Authkey, AuthkeyId, Authkeys};
+pub use crate::authkey::{AUTHKEY_BYTES_MAX, AUTHKEYS_MAX, Authkey, AuthkeyId, Authkeys};
 
 use crate::error::CcdError;
 use crate::places::Places;

@@ -4,6 +4,7 @@
 //!   exit, messages     exit codes; the catalogue of messages with their ids
 //!   dates              as the programs print them
 //!   places, files      the three folders and what is in them (shared with the daemon)
+//!   lock_file          locks that one process at a time holds (shared with the daemon)
 //!   authkey            the secrets that nodes prove to each other, and how they are rotated
 //!   wire               messages on the Unix sockets, bytes to types and back (shared with the daemon)
 //!     ↑
@@ -64,6 +65,7 @@ mod dates;
 pub mod error;
 pub mod exit;
 pub mod files;
+pub mod lock_file;
 pub mod messages;
 pub mod metrics;
 pub mod places;

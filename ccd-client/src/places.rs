@@ -68,6 +68,10 @@ impl Places {
     pub fn init_path(&self) -> PathBuf {
         self.etc.join("init.ccd")
     }
+    /// Locked by whoever edits the init database; gone afterwards.
+    pub fn init_lock_path(&self) -> PathBuf {
+        self.etc.join(".init.ccd.lock")
+    }
     /// An init database with other nodes, until it is decided on.
     pub fn init_next_path(&self) -> PathBuf {
         self.etc.join("init.ccd.next")
@@ -102,6 +106,14 @@ impl Places {
     /// The history of updates.
     pub fn history_dir(&self) -> PathBuf {
         self.state.join("history")
+    }
+    /// Locked by the daemon that has the state folder; holds the number of its process.
+    pub fn state_lock_path(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+    /// Locked by the daemon that has the run folder.
+    pub fn run_lock_path(&self) -> PathBuf {
+        self.run.join("ccdd.lock")
     }
     /// Why the daemon did not start when it last tried; gone once it has.
     pub fn refusal_path(&self) -> PathBuf {

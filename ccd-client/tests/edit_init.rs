@@ -119,6 +119,39 @@ fn edit_init_leaves_the_file_as_it_is_if_the_new_one_is_wrong() {
 }
 
 #[test]
+fn edit_init_waits_for_no_lock_that_any_user_could_take_and_leaves_no_file_behind() {
+    let bench = Bench::new();
+    bench.setup(&LEASE).expect(0);
+    // Whoever can read a folder or file can lock it.
+    let theirs = [bench.folder.path().to_owned(), bench.path("init.ccd")].map(|path| {
+        let open = fs::File::open(path).expect("it is there");
+        open.try_lock().expect("it is free");
+        open
+    });
+    edit(&bench, "echo '# cellar' >> $1", &[]).expect(0);
+    drop(theirs);
+    let lock = bench.path(".init.ccd.lock");
+    assert!(!lock.exists());
+    // Two editors exclude each other, and the second one is told how to find the first.
+    let script = format!(
+        "stat -c %a {lock} >&2; EDITOR=true {} edit-init; echo second $? >&2",
+        env!("CARGO_BIN_EXE_ccdadm"),
+        lock = lock.display()
+    );
+    let first = edit(&bench, &script, &[]).expect(0);
+    for part in ["600\n", "second 109\n", "CCD-1017", "fuser -v "] {
+        assert!(first.stderr.contains(part), "{part:?} is not in {}", first.stderr);
+    }
+    assert!(!lock.exists());
+    // What writes nothing needs no turn.
+    let _held = ccd_client::lock_file::LockFile::take(&lock).expect("it is free");
+    let file = bench.path("init.ccd").display().to_string();
+    bench
+        .ccdadm(&["edit-init", "--dry-run", "--from", &file])
+        .expect(0);
+}
+
+#[test]
 fn edit_init_can_put_a_wrong_file_right() {
     let bench = Bench::new();
     bench.setup(&LEASE).expect(0);

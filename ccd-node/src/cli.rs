@@ -140,10 +140,10 @@ impl Refusal {
         Self(places.refusal_path())
     }
 
-    /// That it cannot be kept changes nothing of what it says.
+    /// A text that cannot be kept is still printed.
     fn keep(&self, text: &str) {
         if let Some(folder) = self.0.parent() {
-            let _ = std::fs::create_dir_all(folder);
+            let _ = crate::locks::make_folder(folder, crate::locks::RUN_FOLDER_MODE);
         }
         let _ = ccd_client::files::write_whole(&self.0, format!("{text}\n").as_bytes(), 0o644);
     }

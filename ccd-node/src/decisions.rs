@@ -25,7 +25,7 @@ const QUEUE_MAX: usize = 1024;
 
 /// A decision that was made so short a time before, in milliseconds, is repeated by the same one, and counted.
 const REPEATED_WITHIN_MS: u64 = 60_000;
-/// So many decisions back it is looked for: those of one turn of whatever goes round and round.
+/// Decisions among which a repeated one is looked for: those of one turn of a cycle.
 const REPEATED_AMONG: usize = 32;
 
 /// The decisions of this node.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// So far behind those who were there a user may be that comes back, in nanoseconds of work. One that asks for an item at a time is away
+/// A user that comes back may be this far behind those who stayed, in nanoseconds of work. One that asks for an item at a time is away
 /// after each: without credit it would be charged as much for a short item as others for a long one.
 const CREDIT_NANOS: u64 = 20_000_000;
 /// A user that is away for so many items of others has no credit any more, and is forgotten.
@@ -179,7 +179,7 @@ impl<T> Fair<T> {
 
 #[cfg(test)]
 impl Owner {
-    /// Whom tests call by number: 0 is trusted.
+    /// A user whom tests call by number: 0 is trusted.
     pub const fn of(uid: u32) -> Self {
         Self {
             uid,
@@ -349,7 +349,7 @@ mod tests {
             (48..=50).contains(&count),
             "50 items of one are one of the other, and not {count}"
         );
-        // Whoever is away for long saves nothing up.
+        // A user who is away for long saves nothing up.
         let mut queue = Fair::default();
         let mut serve = |asks: &[u32]| {
             asks.iter().for_each(|uid| queue.push(Owner::of(*uid), ()));

@@ -14,7 +14,7 @@ impl Gauge {
     pub fn add(&self, bytes: usize) {
         self.0.set(self.0.get() + bytes);
     }
-    /// Of what was added before.
+    /// At most what was added before.
     pub fn subtract(&self, bytes: usize) {
         self.0.set(self.0.get() - bytes);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   cli            what the command line says; which program was called
 //!     ↓
-//!   startup        everything that is read and checked before serving
+//!   startup        everything that is read and checked before serving; locks: one daemon a folder
 //!     ↓
 //!   daemon         the event loop: one task owns the node and executes its actions
 //!     ↓        ↓         ↓           ↓          ↓
@@ -16,7 +16,7 @@
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
 //!                       reads: long reads, on threads of their own, fair by user;  update_workers: large updates and dry runs, on one each
-//!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders
+//!   outbox, outlet, door, gauge, fair, descriptors, priority, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders; copy_watch: the local copy
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   metrics        what monitoring asks of a node, as text
@@ -36,6 +36,7 @@ pub mod cli;
 mod clients;
 mod clock;
 mod commands;
+mod copy_watch;
 mod daemon;
 mod decisions;
 mod demo;
@@ -47,6 +48,7 @@ mod file_id;
 mod gauge;
 mod history;
 mod host;
+mod locks;
 mod log;
 #[doc(hidden)]
 pub mod measured;
@@ -56,6 +58,7 @@ mod outbox;
 mod outlet;
 pub mod pages;
 mod peers;
+mod priority;
 mod quiet;
 mod reads;
 mod replicas;

@@ -49,11 +49,11 @@ pub struct Outbox<S> {
     /// What comes after it, in order: a long message is not copied behind another.
     later: RefCell<VecDeque<Vec<u8>>>,
     later_bytes: Cell<usize>,
-    /// So much of it is with the kernel already. It goes when it is the larger part: what is left is not moved after each write.
+    /// Bytes of it that are with the kernel already. They go when they are the larger part: what is left is not moved after each write.
     sent_bytes: Cell<usize>,
     held: RefCell<Held>,
     backlog_bytes_max: usize,
-    /// So much memory is kept when nothing waits. One big message must not keep its own for ever; but one piece of a copy
+    /// Bytes of memory that are kept when nothing waits. One big message must not keep its own for ever; but one piece of a copy
     /// follows another, and memory that was given back is filled with zeros anew for each.
     kept_bytes: usize,
     /// The connection must end: the receiver is gone or too slow.

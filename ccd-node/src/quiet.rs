@@ -8,7 +8,7 @@ const REPEAT: Duration = Duration::from_secs(30);
 /// Different texts are let through so many a second.
 const BURST: usize = 4;
 
-/// So many texts are remembered.
+/// Texts that are remembered.
 const REMEMBERED_MAX: usize = 32;
 
 /// Remembers what was said lately.

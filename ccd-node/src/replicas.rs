@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::branches;
 use crate::clients::today;
+use crate::file_id::OpenFile;
 
 /// One replica of this node, on its thread.
 pub struct RegionStore {
@@ -65,22 +66,24 @@ enum Checkpoint {
 }
 
 impl RegionStore {
-    /// The node's own copy; `is_new` if it has just been made.
-    pub fn local(places: &Places, init: &ClusterInit, node: NodeId, is_new: bool) -> Self {
+    /// The node's own copy, and where it is noted which file that is; `is_new` if it has just been made.
+    pub fn local(places: &Places, init: &ClusterInit, node: NodeId, is_new: bool) -> (Self, OpenFile) {
         let path = places.local_copy_path();
         let branches = places.branches_dir();
         let keeper: BranchKeeper =
             Box::new(move |database, reason| branches::keep(&branches, database, reason));
-        let opener = opener(path, |_| Ok(Access::Exclusive));
+        let open_file = OpenFile::default();
+        let opener = opener(path, |_| Ok(Access::Exclusive), open_file.clone());
         let store = Self::new(init, Replica::Local, node, opener, keeper);
         let journal = if is_new { Journal::New } else { Journal::Settled };
-        Self { journal, ..store }
+        (Self { journal, ..store }, open_file)
     }
 
     /// A shared device.
     pub fn device(init: &ClusterInit, role: DeviceRole, path: &str, node: NodeId) -> Self {
         let fencing = init.options().fencing;
-        let opener = opener(PathBuf::from(path), move |path| access(path, fencing));
+        let access = move |path: &Path| access(path, fencing);
+        let opener = opener(PathBuf::from(path), access, OpenFile::default());
         let keeper: BranchKeeper =
             Box::new(|_, _| Err(io::Error::other("branches are kept beside the local copy")));
         Self::new(init, Replica::Device(role), node, opener, keeper)
@@ -251,9 +254,14 @@ impl Store for RegionStore {
     }
 }
 
-fn opener(path: PathBuf, access: impl Fn(&Path) -> io::Result<Access> + Send + 'static) -> Opener {
+fn opener(
+    path: PathBuf,
+    access: impl Fn(&Path) -> io::Result<Access> + Send + 'static,
+    open_file: OpenFile,
+) -> Opener {
     Box::new(move || {
         let device = RawDevice::open(&path, access(&path)?)?;
+        open_file.note(&device);
         Ok(Box::new(device) as Box<dyn Blocks>)
     })
 }

@@ -5,7 +5,7 @@ use ccd_core::configuration::Configuration;
 use ccd_core::protocol::{Decision, DecisionKind, ServingState, Status};
 use tracing::Level;
 
-/// Of a decision of this node.
+/// Severity of a decision of this node.
 pub fn of_decision(decision: &Decision) -> Level {
     match decision.kind {
         DecisionKind::Alarm | DecisionKind::BranchKept => Level::ERROR,
@@ -38,7 +38,7 @@ fn leaves_out(configuration: &Configuration) -> bool {
     configuration.members != configuration.nodes
 }
 
-/// Of what the node is and sees.
+/// Severity of the state that the node is in and sees.
 pub fn of_status(status: &Status) -> Level {
     match status.state {
         ServingState::Serving if status.problems.iter().any(|problem| problem.cause.degrades()) => {

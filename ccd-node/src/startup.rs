@@ -4,7 +4,7 @@ use crate::clients::NameLookup;
 use crate::decisions::Decisions;
 use crate::descriptors;
 use crate::fences;
-use crate::file_id::FileId;
+use crate::locks::{self, Locks, RUN_FOLDER_MODE};
 use crate::nodes;
 use crate::peers::{Digest, Identity, Roster, Versions};
 use crate::replicas::{self, LocalCopyError, RegionStore};
@@ -16,7 +16,7 @@ use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, InitFile};
 use ccd_core::protocol::{IMAGE_CHUNK_BYTES, Settings};
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -92,9 +92,8 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
     let me = this_node(&places, &init, node).map_err(StartupError::files)?.id;
     let names = NameLookup::begin(init.access().to_vec()).map_err(no_thread)?;
     fences::check(&init)?;
-    for folder in [&places.state, &places.run] {
-        make_folder(folder, if *folder == places.state { 0o700 } else { 0o755 })?;
-    }
+    make_folder(&places.state, 0o700)?;
+    make_folder(&places.run, RUN_FOLDER_MODE)?;
     let locks = Locks::take(&places)?;
     let local_copy = replicas::begin_local_copy(&places, &init, me).map_err(no_thread)?;
     let decisions_path = places.decisions_path();
@@ -126,7 +125,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         staged,
         devices: init.device_set(),
         incarnation: Incarnation(u64::from_le_bytes(incarnation)),
-        host: crate::host::host(&locks.file, roster.servers.get(me)),
+        host: crate::host::host(locks.state.file(), roster.servers.get(me)),
         heartbeat: options.heartbeat,
         lease: options.lease,
         fencing: options.fencing,
@@ -176,122 +175,17 @@ fn no_thread(error: io::Error) -> StartupError {
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), StartupError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|error| {
-            StartupError::new(
-                Exit::CannotCreate,
-                format!(
-                    "cannot make the folder {}: {error}; make it, or name another with --state or --run",
-                    path.display()
-                ),
-            )
-        })
-}
-
-/// One daemon for each state folder and each run folder. The folders are locked themselves, because a file in them can be removed.
-#[derive(Debug)]
-pub struct Locks {
-    /// Tells runs on one state folder from each other, and names the process.
-    pub file: File,
-    _folders: Vec<File>,
-}
-
-impl Locks {
-    fn take(places: &Places) -> Result<Self, StartupError> {
-        let path = places.state.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| unusable(&path, &error))?;
-        let process = fs::read_to_string(&path).unwrap_or_default();
-        let by = format!("another ccdd (process {})", process.trim());
-        try_lock(&file, &path, || in_use(&by, "state", &places.state))?;
-        // One folder may be all three; whoever edits the init database locks the one that it is in.
-        let mut taken: Vec<FileId> = FileId::of(&places.etc).into_iter().collect();
-        let mut folders = Vec::new();
-        for (folder, option) in [(&places.state, "state"), (&places.run, "run")] {
-            let id = FileId::of(folder);
-            if id.is_some_and(|id| taken.contains(&id)) {
-                continue;
-            }
-            let open = File::open(folder).map_err(|error| unusable(folder, &error))?;
-            try_lock(&open, folder, || in_use("another ccdd", option, folder))?;
-            taken.extend(id);
-            folders.push(open);
-        }
-        fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| unusable(&path, &error))?;
-        Ok(Self {
-            file,
-            _folders: folders,
-        })
-    }
-}
-
-fn unusable(path: &Path, error: &io::Error) -> StartupError {
-    StartupError::new(
-        Exit::CannotCreate,
-        format!("cannot use {}: {error}", path.display()),
-    )
-}
-
-fn in_use(by: &str, option: &str, folder: &Path) -> StartupError {
-    let text = format!(
-        "{by} uses the {option} folder {}; stop it, or give this one its own with --{option}",
-        folder.display()
-    );
-    StartupError::new(Exit::Busy, text)
-}
-
-fn try_lock(file: &File, path: &Path, in_use: impl FnOnce() -> StartupError) -> Result<(), StartupError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(in_use()),
-        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_folder_may_serve_for_all_and_no_two_daemons_share_a_state_or_run_folder() {
-        let base = tempfile::tempdir().unwrap();
-        let places = |etc: &str, state: &str, run: &str| {
-            let [etc, state, run] = [etc, state, run].map(|name| base.path().join(name));
-            for folder in [&etc, &state, &run] {
-                fs::create_dir_all(folder).unwrap();
-            }
-            Places { etc, state, run }
-        };
-        let refused = |places: &Places| Locks::take(places).unwrap_err();
-        let all_in_one = places("one", "one", "one");
-        let one = Locks::take(&all_in_one).unwrap();
-        // Whoever edits the init database there locks that folder.
-        File::open(&all_in_one.etc).unwrap().try_lock().unwrap();
-        assert!(refused(&all_in_one).text.contains("uses the state folder"));
-        drop(one);
-        drop(Locks::take(&all_in_one).unwrap());
-        let _state_is_run = Locks::take(&places("e", "both", "both")).unwrap();
-        let held = places("e", "s", "r");
-        let _held = Locks::take(&held).unwrap();
-        fs::remove_file(held.state.join("lock")).unwrap();
-        for (other, option) in [
-            (places("e", "s", "r2"), "--state"),
-            (places("e", "s2", "r"), "--run"),
-        ] {
-            let error = refused(&other);
-            assert!(
-                error.exit_code == Exit::Busy as u8 && error.text.contains(option),
-                "{}",
-                error.text
-            );
-        }
-    }
+    let parents = path.parent().map_or(Ok(()), |parent| {
+        DirBuilder::new().recursive(true).mode(mode).create(parent)
+    });
+    let made = parents.and_then(|()| locks::make_folder(path, mode));
+    made.map_err(|error| {
+        StartupError::new(
+            Exit::CannotCreate,
+            format!(
+                "cannot make the folder {}: {error}; make it, or name another with --state or --run",
+                path.display()
+            ),
+        )
+    })
 }

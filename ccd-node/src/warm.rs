@@ -25,7 +25,7 @@ pub struct Warming {
     _touching: Option<JoinHandle<()>>,
 }
 
-/// So much will be allocated soon on this thread, piece by piece. `None` if it is too little to be worth it.
+/// Begins to warm memory for so many bytes, which this thread will soon allocate piece by piece. `None` if they are too few to be worth it.
 pub fn begin(bytes: u64) -> Option<Warming> {
     if bytes < WORTH_BYTES {
         return None;

@@ -15,7 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What a row grants; each includes those before it, on the same keys.
+/// The right that a row grants; each includes those before it, on the same keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AccessRight {
     /// Rows, their past, and what the cluster is doing.
@@ -39,7 +39,7 @@ impl AccessRight {
     }
 }
 
-/// Whom a row is for.
+/// The users that a row is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessSubject {
     /// `*`

@@ -1,7 +1,7 @@
 //! An init database as the file holds it, and how it is edited while the cluster runs: a node added or removed, every
 //! other line left as its author wrote it.
 //!
-//! Used by the protocol (`protocol/nodes`) and by whoever drives it. An [`InitFile`] always parses.
+//! Used by the protocol (`protocol/nodes`) and by the daemon. An [`InitFile`] always parses.
 
 use super::{ADDRESSES_MAX, ClusterInit, InitError};
 use crate::ids::{ClusterId, DeviceRole, NODES_MAX, NodeId, NodeSet, ServerId, Servers};
@@ -90,7 +90,8 @@ impl InitFile {
             .map(|device| device.path.as_str())
     }
 
-    /// The command that makes a device of this cluster anew, whole enough to be typed: what it holds is told apart by the cluster's name.
+    /// The command that makes a device of this cluster anew, as an operator can type it: `--force` takes the name of the cluster that the
+    /// device belongs to.
     pub fn mkfs_command(&self, role: DeviceRole) -> String {
         let path = self.device_path(role).unwrap_or_default();
         format!(

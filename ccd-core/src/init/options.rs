@@ -213,14 +213,14 @@ pub struct Options {
     pub propagation: Propagation,
     pub update_propagation: Propagation,
     pub port: u16,
-    /// So many ports from that of an address on.
+    /// Number of ports, from that of an address on.
     pub port_range: u16,
     pub image_mib: u32,
     pub journal_mib: u32,
     pub history_mib: u32,
     /// Between two automatic checkpoints; `None`: there are none.
     pub checkpoint_interval: Option<Duration>,
-    /// So many automatic checkpoints are kept.
+    /// Number of automatic checkpoints that are kept.
     pub checkpoint_keep: u32,
 }
 

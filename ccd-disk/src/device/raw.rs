@@ -129,6 +129,11 @@ impl RawDevice {
         Self::open(path, Access::Exclusive)
     }
 
+    /// The open file, for whoever asks which one it is and whether it is still open.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
     /// Whether reads and writes go through the page cache: fine for a local copy, wrong for a shared device.
     pub fn is_buffered(&self) -> bool {
         self.buffered

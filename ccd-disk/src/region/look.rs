@@ -42,7 +42,9 @@ const SECTOR_BYTES: usize = 512;
 pub struct Looks {
     /// Since the last look.
     surveys: u32,
-    /// Counts the looks, and so the blocks that were looked at.
+    /// Counts the superblocks that were looked at.
+    superblock_turn: u64,
+    /// Counts the blocks that were looked at.
     turn: u64,
     bad: Vec<Bad>,
     /// What is wrong with the first and the last superblock.
@@ -87,6 +89,7 @@ impl Looks {
         let last = label.superblock.geometry.last_block();
         Self {
             surveys: 0,
+            superblock_turn: 0,
             turn: 0,
             bad: Vec::new(),
             superblocks: [fault("first", 0), fault("last", last)],
@@ -109,6 +112,10 @@ impl Looks {
         Ok(())
     }
 
+    /// Looks where the name leads, at the size, at one superblock and at one block.
+    ///
+    /// # Errors
+    /// As [`on_survey`](Self::on_survey).
     pub fn look(&mut self, handle: &mut Handle, superblock: &Superblock) -> Result<(), RegionError> {
         self.look_at_place(handle, superblock)?;
         let needed_bytes = superblock.geometry.blocks * BLOCK_BYTES as u64;
@@ -121,6 +128,17 @@ impl Looks {
             });
         }
         self.look_at_superblock(handle, superblock)?;
+        self.look_at_block(handle, superblock);
+        self.overwritten = if self.finds_overwritten() {
+            self.overwritten.saturating_add(1)
+        } else {
+            0
+        };
+        Ok(())
+    }
+
+    /// Looks at the next block, and every second time again at one that was found bad.
+    pub fn look_at_block(&mut self, handle: &mut Handle, superblock: &Superblock) {
         let again = self.turn / 2;
         if self.turn.is_multiple_of(2)
             && let Some(count) = (self.bad.len() as u64).checked_sub(1).map(|last| last + 1)
@@ -137,12 +155,6 @@ impl Looks {
             self.bad.push(Bad { block, part, what });
         }
         self.turn += 1;
-        self.overwritten = if self.finds_overwritten() {
-            self.overwritten.saturating_add(1)
-        } else {
-            0
-        };
-        Ok(())
     }
 
     /// Another number under the name may be another way to the same disk.
@@ -197,7 +209,8 @@ impl Looks {
 
     /// One of the two in turn.
     fn look_at_superblock(&mut self, handle: &mut Handle, known: &Superblock) -> Result<(), RegionError> {
-        let is_last = self.turn % 2 == 1;
+        let is_last = self.superblock_turn % 2 == 1;
+        self.superblock_turn += 1;
         let (which, number) = if is_last {
             ("last", known.geometry.last_block())
         } else {

@@ -1,4 +1,4 @@
-//! Who may ask for what: rules and callers to rights. What each request needs is in `needs.rs`.
+//! Access: from rules and a caller to rights. The rights that each request needs are in `needs.rs`.
 //!
 //! Root and the daemon's own user may do everything. Members of the group `ccd` may read. `ACCESS` rows of the init
 //! database add to that, and nothing takes away: see docs/access.md. Called by `serve.rs`, once for each connection and
@@ -35,7 +35,7 @@ pub struct AccessRules {
     own_uid: u32,
 }
 
-/// Whoever is at the other end of a socket, by the kernel's word when it connected.
+/// The process at the other end of a socket, by the kernel's word when it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub uid: u32,

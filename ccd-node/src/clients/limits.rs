@@ -18,16 +18,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const CONNECTIONS_MAX: usize = 16_384;
 /// Descriptors for everything else: devices, files, peers, commands.
 const DESCRIPTORS_RESERVED: usize = 512;
-/// Of these, one user that is not trusted has at most.
+/// Most of these for one user that is not trusted.
 const CONNECTIONS_PER_USER_MAX: usize = 1024;
 /// What all who are not trusted leave to root, as a share of everything.
 const SHARE_RESERVED: usize = 4;
 
 /// Requests of one connection that may wait at once; more are answered `Overloaded`.
 const WAITING_PER_CONNECTION_MAX: usize = 256;
-/// Of one user.
+/// Most requests of one user that may wait.
 const WAITING_PER_USER_MAX: usize = 4096;
-/// Of everybody.
+/// Most requests of all users that may wait.
 const WAITING_MAX: usize = 16_384;
 
 /// Questions of one user that is not trusted that are with the event loop at once; the next waits here, and its connection is
@@ -76,7 +76,7 @@ pub struct Accounts {
     faults: RefCell<BTreeMap<&'static str, u64>>,
 }
 
-/// Of one user.
+/// What one user has in use.
 #[derive(Debug)]
 pub struct Account {
     uid: u32,
@@ -152,7 +152,7 @@ impl Accounts {
         }
     }
 
-    /// That are open.
+    /// Connections that are open.
     pub fn connections(&self) -> usize {
         self.connections.get()
     }
@@ -242,7 +242,7 @@ impl Seat {
         if self.account.trusted || own >= max {
             return own < max;
         }
-        // Whoever came first has not taken the others' part: half of all may be held once more, in equal shares.
+        // Those who came first have not taken the others' part: half of all may be held once more, in equal shares.
         let users = self.accounts.by_user.borrow().len().max(1);
         self.accounts.held_for_others.bytes() < HELD_BYTES_OTHERS_MAX
             || own < HELD_BYTES_OTHERS_MAX / 2 / users

@@ -81,7 +81,7 @@ pub enum FromClient {
     Metrics(Scrape),
 }
 
-/// So much may wait for a client that does not read; more, and it is disconnected. Before that comes what its user may have.
+/// Most bytes that may wait for a client that does not read; with more, it is disconnected. Mostly the limit of its user comes first.
 const BACKLOG_BYTES_MAX: usize = wire::REPLY_BYTES_MAX + wire::FRAME_PREFIX_BYTES;
 /// An answer or a request that is not larger is small, and taken also when its user has no room left.
 const SMALL_BYTES: usize = 64 << 10;
@@ -178,7 +178,7 @@ impl Clients {
         }
     }
 
-    /// Who waits for this answer, which takes long: its place among those that the loop answers is free from now on. `None` if the
+    /// The client that waits for this answer, which takes long: its place among those that the loop answers is free from now on. `None` if the
     /// client is gone.
     pub fn takes_long(&self, client: ClientToken) -> Option<Asker> {
         let mut waiting = self.waiting.borrow_mut();

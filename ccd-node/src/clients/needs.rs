@@ -13,12 +13,12 @@ use ccd_core::synchronization::SYNC_KEY;
 /// On what a right is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object<'a> {
-    /// Whoever has the right on any key. What is told then holds no rows.
+    /// The right on any key. An answer for it holds no rows.
     Anything,
     Key(&'a str),
     /// All keys.
     Database,
-    /// Who takes part, the other nodes' copies, the disks: granted with all keys.
+    /// Membership, the other nodes' copies, the disks: granted with all keys.
     Cluster,
 }
 

@@ -45,7 +45,7 @@ const DECODED_HERE_BYTES_MAX: usize = 64 << 10;
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// The id with which a request begins takes no more.
 const ID_BYTES_MAX: usize = 10;
-/// Of the program's name that a client gives.
+/// Longest name of a program that a client gives.
 const PROGRAM_BYTES_MAX: usize = 64;
 
 pub(super) struct Shared {
@@ -56,7 +56,7 @@ pub(super) struct Shared {
     accounts: Rc<Accounts>,
     /// Places of watchers.
     pub(super) seats: Seats,
-    /// Of one request: what this node's replicas hold, and what surrounds it.
+    /// Largest request: the content that this node's replicas hold, and its frame.
     request_bytes_max: usize,
     quiet: RefCell<Quiet>,
 }
@@ -67,7 +67,7 @@ impl Shared {
         self.rules.borrow().clone()
     }
 
-    /// Of clients, on both sockets.
+    /// Connections of clients, on both sockets.
     pub(super) fn connections(&self) -> usize {
         self.accounts.connections()
     }
@@ -77,7 +77,7 @@ impl Shared {
         self.accounts.faults()
     }
 
-    /// Whoever can make this happen can make it happen often.
+    /// A client that can cause this can cause it often.
     fn warn(&self, what: &str) {
         if let Some(repeated) = self.quiet.borrow_mut().admit(Instant::now(), what) {
             tracing::warn!(repeated, "{what}");
@@ -212,7 +212,7 @@ async fn converse(
     }
 }
 
-/// Who connected, by the kernel's word.
+/// The caller, by the kernel's word.
 fn caller(stream: &UnixStream) -> io::Result<Caller> {
     let credentials = stream.peer_cred()?;
     let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());

@@ -43,7 +43,7 @@ fn whose(uid: u32) -> String {
 /// The file that a name stands for, if it may be run.
 pub fn find(sync_dir: &Path, name: &CommandName) -> Result<PathBuf, LookupError> {
     let path = sync_dir.join(name.as_str());
-    // Whoever may change a folder may change what is in it.
+    // A user who may change a folder may change the files in it.
     for folder in sync_dir.parent().into_iter().chain([sync_dir]) {
         let found = look(folder, &path)?;
         if !found.is_dir() {

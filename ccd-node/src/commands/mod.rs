@@ -4,14 +4,12 @@
 //! lookup.rs    a name becomes a file in sync.d that only root could have put there
 //! process.rs   one process group: its end, its standard error, its time
 //! orphans.rs   what left that group, found and killed
-//! ordinary.rs  what commands must not inherit of the daemon
 //! ```
 //!
 //! Called by the event loop, which asks for one at a time. Always holds: each that was asked for is answered once, within
 //! its limit and twice [`KILL_PATIENCE`](process::KILL_PATIENCE); the file it was given is gone when it is answered.
 
 mod lookup;
-mod ordinary;
 mod orphans;
 mod process;
 

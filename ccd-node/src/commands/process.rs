@@ -4,10 +4,10 @@
 //! A thread looks at its standard error, its end and the word to stop at once; a second one waits for the end without
 //! taking the process away: so its number, which is that of the group, stays its own until the group was killed.
 //! Whatever is left of the group when the command ends is killed, too, and so is what has left the group (`orphans.rs`). It runs
-//! with the priority of an ordinary process (`ordinary.rs`). Called by `mod.rs`.
+//! with the priority of an ordinary process (`priority.rs`). Called by `mod.rs`.
 
-use super::ordinary::{ordinary_process, ordinary_thread};
 use super::orphans::{self, Started};
+use crate::priority::{ordinary_process, ordinary_thread};
 use ccd_core::synchronization::STDERR_BYTES_MAX;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};

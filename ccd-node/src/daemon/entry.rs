@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Whoever took this long is the last in a row: an answer of many rows takes a while to make, and peers' heartbeats wait.
+/// An item that took this long is the last in a row: an answer of many rows takes a while to make, and peers' heartbeats wait.
 const ENTRY_SPAN_MAX: Duration = Duration::from_millis(1);
 
 /// Where the daemon is, once it is there.
@@ -19,7 +19,7 @@ pub(super) type Home = Rc<RefCell<Option<Daemon>>>;
 
 /// What the loop and those who enter in between know of each other.
 pub(super) struct Entries {
-    /// So many more may enter before the loop has its turn.
+    /// How many more may enter before the loop has its turn.
     left: usize,
     /// When the loop wakes by itself.
     pub alarm_at: Time,

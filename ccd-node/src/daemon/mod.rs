@@ -526,7 +526,7 @@ impl Daemon {
             }
             FromClient::Metrics(scrape) => {
                 let page = self.metrics(&scrape);
-                // Whoever asked may have gone.
+                // The client that asked may have gone.
                 let _ = scrape.answer.send(page);
             }
             FromClient::Watch { client, start } => self.ask_to_watch(client, start),

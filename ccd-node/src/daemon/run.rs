@@ -10,7 +10,9 @@ use crate::clock;
 use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
+use crate::file_id::OpenFile;
 use crate::history::{Budget, History};
+use crate::locks::{Locks, RunLock};
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, LateAddress, Pace, Peers};
@@ -19,7 +21,7 @@ use crate::replicas::{LocalCopyError, RegionStore};
 use crate::scrub::Scrub;
 use crate::service::Service;
 use crate::startup::{Startup, StartupError};
-use crate::surroundings::{Held, Surroundings};
+use crate::surroundings::{InUse, Surroundings};
 use crate::update_workers::UpdateWorkers;
 use crate::watch::Watching;
 use ccd_client::{Exit, Places};
@@ -28,6 +30,7 @@ use ccd_core::ids::{NodeId, Replica};
 use ccd_core::init::ClusterInit;
 use ccd_core::protocol::{Event, Node};
 use ccd_mirror::Mirror;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -62,8 +65,13 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         devices,
         scrub_every,
         node: told,
-        locks: _locks,
+        locks,
     } = startup;
+    let Locks {
+        state: state_lock,
+        run: run_lock,
+    } = locks;
+    let run_lock = Rc::new(RefCell::new(run_lock));
     let woken = Bell::default();
     let on_signal = |error| StartupError::new(Exit::Internal, format!("cannot receive signals: {error}"));
     let signals = signals::listen(&woken).map_err(on_signal)?;
@@ -100,7 +108,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         arrivals,
     );
     // Peers are met while the local copy is made.
-    let local = (Replica::Local, local_store(local_copy, &places, &init, me).await?);
+    let (local, local_file) = local_store(local_copy, &places, &init, me).await?;
+    let local = (Replica::Local, local);
     for (replica, store) in std::iter::once(local).chain(devices) {
         mirror
             .attach(replica, store)
@@ -111,7 +120,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         _ => Landings::of(&mut mirror),
     };
     let (rules, late_names) = names.first().await;
-    let sockets = bind_clients(&places, &rules)?;
+    let sockets = bind_clients(&places, &rules, &run_lock).await?;
     let clients = Rc::new(Clients::default());
 
     let budget = Budget {
@@ -142,7 +151,8 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let (update_workers, worked) = UpdateWorkers::start(&woken)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
-    let surroundings = Surroundings::watch(&places, Held::now(&places, me, told.as_deref()))
+    let in_use = InUse::new(&init, me, told, local_file);
+    let surroundings = Surroundings::watch(&places, in_use, state_lock)
         .map_err(|error| StartupError::new(Exit::Internal, format!("cannot start a thread: {error}")))?;
     let mut node = Node::new(settings, clock::now());
     node.tell_from(history.head());
@@ -191,7 +201,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     };
     daemon.handle(Event::Timer);
     tracing::info!(cluster = daemon.init.name(), node = %me, "clients are answered");
-    // What the last one was refused for is over; mostly there is none.
+    // The reason why the last start was refused is over; mostly there is none.
     let _ = std::fs::remove_file(places.refusal_path());
     let inlets = Inlets {
         peers: peers_inlet,
@@ -214,8 +224,10 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
     if let Err(panicked) = ended {
         std::panic::resume_unwind(panicked.into_panic());
     }
-    // What a stopped daemon leaves behind would only mislead: nobody answers there.
-    for path in [places.client_socket(), places.control_socket()] {
+    // Sockets of a stopped daemon would only mislead: nobody answers there. In a folder that another daemon has they are its own.
+    let own = run_lock.borrow().is_held();
+    let sockets = [places.client_socket(), places.control_socket()];
+    for path in sockets.into_iter().filter(|_| own) {
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::debug!(path = %path.display(), %error, "a socket could not be removed");
         }
@@ -229,7 +241,7 @@ async fn local_store(
     places: &Places,
     init: &ClusterInit,
     me: NodeId,
-) -> Result<RegionStore, StartupError> {
+) -> Result<(RegionStore, OpenFile), StartupError> {
     let made = match local_copy.await {
         Ok(made) => made.map_err(|error| StartupError::new(Exit::CannotCreate, error))?,
         Err(gone) => {
@@ -308,14 +320,21 @@ fn refuse_as_wrong_node(init: &ClusterInit, me: NodeId) -> Result<(), StartupErr
     Ok(())
 }
 
-fn bind_clients(places: &Places, rules: &clients::AccessRules) -> Result<Sockets, StartupError> {
-    clients::bind(&places.client_socket(), &places.control_socket(), rules).map_err(|error| {
+async fn bind_clients(
+    places: &Places,
+    rules: &clients::AccessRules,
+    lock: &Rc<RefCell<RunLock>>,
+) -> Result<Sockets, StartupError> {
+    let paths = [places.client_socket(), places.control_socket()];
+    clients::bind(paths, rules, lock).await.map_err(|error| {
+        let run = places.run.display();
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            let text = format!("{error}, or give this ccdd a run folder of its own with --run (now {run})");
+            return StartupError::new(Exit::Busy, text);
+        }
         StartupError::new(
             Exit::CannotCreate,
-            format!(
-                "cannot make the sockets in {}: {error}; check the folder's owner, or name another with --run",
-                places.run.display()
-            ),
+            format!("cannot make the sockets in {run}: {error}; check the folder's owner, or name another with --run"),
         )
     })
 }

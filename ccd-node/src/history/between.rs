@@ -48,9 +48,9 @@ struct Forward<'a> {
     /// Up to where effects were given out.
     reached: Generation,
     serials: std::vec::IntoIter<u64>,
-    /// Of the file that is read: its content, its frames that are left.
+    /// The file that is read: its content, its frames that are left.
     file: (Vec<u8>, std::vec::IntoIter<usize>),
-    /// Of the frame that is read.
+    /// The differences that are left of the frame that is read.
     ready: std::vec::IntoIter<Difference>,
     failed: Option<ReadError>,
 }

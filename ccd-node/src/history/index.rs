@@ -45,7 +45,7 @@ pub enum Which<'a> {
     Gaps,
 }
 
-/// Of one file.
+/// The index of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIndex {
     keys: Places,
@@ -95,7 +95,7 @@ impl Noted {
 }
 
 impl FileIndex {
-    /// Of a file without frames.
+    /// The index of a file without frames.
     pub fn empty(begins: Position) -> Self {
         Self {
             keys: Places::new(),
@@ -116,7 +116,7 @@ impl FileIndex {
         let whole = FRAME_HEAD_BYTES + body.len();
         match Frame::decode(body) {
             Some(frame) => self.add(Noted::of(&frame), &bytes[..whole]),
-            // Who decodes it is not told of it, either.
+            // A decoder is not told of it, either.
             None => self.end_bytes += whole as u64,
         }
         true
@@ -318,7 +318,7 @@ impl Indexes {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// That of a file; `None` if it cannot be used or has gone. `has_successor`: there was a later file before this was called.
+    /// The index of a file; `None` if it cannot be used or has gone. `has_successor`: there was a later file before this was called.
     pub fn of(&self, serial: u64, has_successor: bool) -> io::Result<Option<Arc<FileIndex>>> {
         let known = {
             let mut kept = self.kept();

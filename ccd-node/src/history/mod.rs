@@ -67,7 +67,7 @@ pub struct Told {
     pub after: Database,
 }
 
-/// Who is told of everything, once it is written or could not be.
+/// A listener is told of every update, once it is written or could not be.
 pub trait Listener: Send {
     /// Whether it wants to hear anything now.
     fn is_listening(&self) -> bool;
@@ -101,7 +101,7 @@ impl Answers {
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     pub bytes: u64,
-    /// Of the largest database: what replaces one by another is kept beside the budget, twice at most.
+    /// Bytes of the largest database: what replaces one by another is kept beside the budget, twice at most.
     pub image_bytes_max: u64,
 }
 

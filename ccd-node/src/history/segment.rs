@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"ccdhist1";
 pub const CHECKSUM_BYTES: usize = 8;
-/// Of a file's head.
+/// Length of a file's head.
 pub const HEAD_BYTES: usize = 8 + 16 + 8 + 8 + 32 + CHECKSUM_BYTES;
 /// No file of a history is larger, whatever its budget: what a reader must be ready to take into memory.
 /// Two of the largest databases that there can be, one replaced by the other, and what surrounds them.

@@ -34,7 +34,7 @@ pub struct Trail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footing {
     serial: u64,
-    /// Of the next frame in that file.
+    /// Offset of the next frame in that file.
     offset: u64,
     /// Where the frames before lead.
     pub position: Position,

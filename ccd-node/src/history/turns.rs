@@ -27,7 +27,7 @@ const SLICE: Duration = Duration::from_millis(5);
 /// Questions under way at once of all who are not trusted, each with up to an answer in memory: short ones and long ones.
 const SHORT_MAX: usize = 3;
 const LONG_MAX: usize = 5;
-/// Of the trusted.
+/// Most questions of the trusted at a time.
 const TRUSTED_MAX: usize = 8;
 /// A question that was worked on for longer is a long one.
 const SHORT_TIME: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ struct Side {
     is_busy: bool,
     /// Under way.
     short: usize,
-    /// Of the trusted, none: theirs all have the same places.
+    /// None for the trusted: theirs all have the same places.
     long: usize,
 }
 
@@ -260,7 +260,7 @@ impl Turns {
     }
 }
 
-/// Of one question: called often by whoever works on it.
+/// The pace of one question: called often by the thread that works on it.
 pub struct Pace {
     turns: Option<Turns>,
     owner: Owner,
@@ -285,7 +285,7 @@ impl std::fmt::Debug for Pace {
 }
 
 impl Pace {
-    /// Of work that takes no turns.
+    /// The pace of work that takes no turns.
     pub fn free() -> Self {
         Self {
             turns: None,

@@ -2,7 +2,7 @@
 //!
 //! It runs at a low priority, after the clients have their acks. While it works or has just worked, nobody wakes it: it
 //! looks again by itself, so that a stream of updates costs the event loop a push each. What it is told and has no room for is
-//! dropped, and shows as a gap, because every telling says from where it goes on. Who watches is told after it is written.
+//! dropped, and shows as a gap, because every telling says from where it goes on. Watchers are told after it is written.
 
 use super::frame::{Effects, Frame, Kept};
 use super::store::Store;

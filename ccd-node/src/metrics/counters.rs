@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub struct Counters {
     /// Answers with rows, keys or the whole database.
     pub queries: u64,
-    /// Of this node's clients.
+    /// Updates of this node's clients.
     pub updates_committed: u64,
     pub updates_rolled_back: u64,
     /// By reason.
@@ -38,7 +38,7 @@ impl Counters {
         }
     }
 
-    /// Of a request that was refused beside the loop, or there.
+    /// Counts a request that was refused beside the loop, or there.
     pub fn note_refusal(&mut self, refusal: &Refusal) {
         *self.refused.entry(reason(refusal)).or_default() += 1;
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-/// Of the text, for HTTP.
+/// Media type of the text, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a family's numbers mean.

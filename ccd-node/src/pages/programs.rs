@@ -190,6 +190,10 @@ pub fn files(places: &Places) -> Vec<(String, &'static str)> {
         ),
         (shown(places.client_socket()), "where clients reach the daemon"),
         (shown(places.control_socket()), "where ccdctl reaches it"),
+        (
+            shown(places.run_lock_path()),
+            "locked by the daemon that has the folder",
+        ),
     ]
 }
 

@@ -61,7 +61,7 @@ struct Node {
     about: String,
     fields: Vec<(String, Node)>,
     items: Option<Box<Node>>,
-    /// Of an object with names of its own.
+    /// The values of an object with names of its own.
     any: Option<Box<Node>>,
 }
 

@@ -1,4 +1,4 @@
-//! Who has just proven itself on a connection that it made: whoever tries in vain to reach it need not wait any longer.
+//! The peers that have just proven themselves on a connection that they made: an attempt to reach one of them need not wait any longer.
 //! No input or output. Told by `listen.rs`, waited for in `dial.rs`.
 
 use ccd_core::ids::NodeId;

@@ -436,7 +436,7 @@ async fn prove(
     let packet_bytes = info.packet_bytes(&attempt.address);
     let mut sealer = Sealer::new(channel.transport);
     let mut proof = Vec::new();
-    // Of two segments the second is acknowledged without a delay.
+    // The second of two segments is acknowledged without a delay.
     (sealer.prove(&mut proof))
         .and_then(|()| sealer.pad(2 * segment_bytes, &mut proof))
         .map_err(|error| DialError::Cut(io::Error::other(error)))?;

@@ -19,20 +19,20 @@ pub struct Hello {
     pub init_digest: Digest,
     pub from: NodeId,
     pub to: NodeId,
-    /// Of the dialing daemon: tells its own handshakes, and two daemons with one number, from each other.
+    /// The run of the dialing daemon: tells its own handshakes, and two daemons with one number, from each other.
     pub run: Incarnation,
     /// Which of the listener's addresses was dialed, counted from 0.
     pub network: u8,
     /// The reconfiguration that the connection belongs to.
     pub epoch: Epoch,
-    /// Of the init database that is stored for a change of nodes, or was gone by before.
+    /// Digest of the init database that is stored for a change of nodes, or was gone by before.
     pub init_other: Option<Digest>,
     /// Which server the dialer is, and which it takes the listener for.
     pub server: ServerId,
     pub to_server: ServerId,
 }
 
-/// Of an init database; shown by its first half.
+/// Digest of an init database; shown by its first half.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 

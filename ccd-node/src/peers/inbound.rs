@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
-/// So many handshakes of each node are remembered, to recognise repeated ones.
+/// Handshakes of each node that are remembered, to recognise repeated ones.
 const REMEMBERED_MAX: usize = 128;
 
 /// How long messages of a new connection wait for the end of those it replaces.

@@ -73,7 +73,7 @@ pub(super) struct Network {
     pub staged: RefCell<Option<Link>>,
     /// Why there is no connection.
     pub trouble: RefCell<String>,
-    /// That is because one of the two refuses the other.
+    /// The reason is that one of the two refuses the other.
     pub refused: Cell<bool>,
     /// How large packets may be.
     pub packets: Cell<Packets>,

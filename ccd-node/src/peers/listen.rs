@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
-/// So many connections from addresses of the cluster may be in their handshake: 31 peers with two networks at once.
+/// Most connections from addresses of the cluster that may be in their handshake: 31 peers with two networks at once.
 const UNPROVEN_PEERS_MAX: usize = 64;
 /// And so many from elsewhere, which cannot take the others' place. When it is full the oldest one is hung up on: who proves nothing
 /// cannot keep out who does.
@@ -342,7 +342,7 @@ impl Shared {
     }
 }
 
-/// Who a connection is from, and what for, as it says itself.
+/// The peer that a connection is from, and its purpose, as it says itself.
 #[derive(Debug, Default)]
 struct Claimed {
     node: Option<NodeId>,

@@ -19,7 +19,7 @@ const REVIEW_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks of which the first found nothing out.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Of the number of a network in a `Hello`: the connection only measures, and takes no other's place. A listener that does not know
+/// Flag in the number of a network in a `Hello`: the connection only measures, and takes no other's place. A listener that does not know
 /// this takes it for a network of its own.
 const PROBE: u8 = 0x80;
 

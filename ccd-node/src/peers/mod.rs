@@ -91,7 +91,7 @@ impl FromPeer {
     }
 }
 
-/// So much may wait for a peer that does not read; more, and its connection is dropped.
+/// Most bytes that may wait for a peer that does not read; with more, its connection is dropped.
 const BACKLOG_BYTES_MAX: usize = 40 << 20;
 
 /// How connections are made and given up.

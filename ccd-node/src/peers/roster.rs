@@ -1,4 +1,4 @@
-//! Who the peers are, and by which init databases they are known; changes while the daemon runs.
+//! The peers, and the init databases by which they are known; changes while the daemon runs.
 
 use super::hello::Digest;
 use ccd_core::ids::{NodeId, NodeSet, Servers};
@@ -7,9 +7,9 @@ use ccd_core::ids::{NodeId, NodeSet, Servers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roster {
     pub nodes: NodeSet,
-    /// Of the init database that this node goes by.
+    /// Digest of the init database that this node goes by.
     pub digest: Digest,
-    /// Of the one that is stored beside it, or that it went by before.
+    /// Digest of the one that is stored beside it, or that it went by before.
     pub other: Option<Digest>,
     /// Nodes that came with the present one. A node that had one of their numbers before, and was removed, goes by an earlier one.
     pub added: NodeSet,
@@ -27,7 +27,7 @@ impl Roster {
             .any(|ours| theirs.contains(&Some(ours)))
     }
 
-    /// Of these nodes, those that are no other servers than before: a connection to a server that had the number before says nothing.
+    /// Those of these nodes that are the same servers as before: a connection to a server that had the number before says nothing.
     pub fn staying(&self, nodes: NodeSet, servers: &Servers) -> NodeSet {
         nodes
             .iter()

@@ -19,7 +19,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Of this release. Version 1 had other heartbeats and configurations, and no reports.
+    /// The versions of this release. Version 1 had other heartbeats and configurations, and no reports.
     pub const OURS: Self = Self {
         oldest: Version(2),
         newest: Version(2),

@@ -9,7 +9,7 @@ use ccd_core::client::ClientToken;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Of unfinished replies to those who are not trusted.
+/// Most bytes of unfinished replies to users that are not trusted.
 pub(super) const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// What is held for unfinished replies.

@@ -35,7 +35,7 @@ pub const LOOP_BUDGET: u64 = 100_000;
 const TURN_BUDGET: u64 = 1_000_000;
 /// Keys with their columns.
 const TURN_KEYS: usize = 4_000;
-/// Of an image, which is written faster than rows are found.
+/// Bytes of an image at a turn: it is written faster than rows are found.
 const TURN_IMAGE_BYTES: usize = 256 << 10;
 /// One processor is left to the event loop; more threads than this would only share the memory's speed.
 const THREADS_MAX: usize = 4;
@@ -57,7 +57,7 @@ pub enum Long {
     Snapshot(Database),
 }
 
-/// Who asked, and under which id.
+/// The client that asked, and the id of its request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     pub client: ClientToken,

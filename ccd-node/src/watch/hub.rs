@@ -33,11 +33,11 @@ const TICK: Duration = Duration::from_millis(250);
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
 /// And if it is none: a sign of life.
 const ALIVE_AFTER: Duration = Duration::from_secs(10);
-/// Whoever takes nothing for so long is hung up on. It may come back, and goes on where it was.
+/// A watcher that takes nothing for so long is hung up on. It may come back, and goes on where it was.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// All pieces that sockets did not take. When there are more, who does not take the next one is hung up on.
 const HELD_BYTES_MAX: usize = 64 << 20;
-/// So much is sent to a watcher at once.
+/// Bytes that are sent to a watcher at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// What was committed and is not on the disk so much later was not written there.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);

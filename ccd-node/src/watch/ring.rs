@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What was told last and is kept for those who read slowly. More, and they read it from the disk.
 const RING_BYTES_MAX: usize = 8 << 20;
 const RING_ENTRIES_MAX: usize = 4_096;
-/// Of the rows of one update; what has more is told with their number alone, as the history keeps it.
+/// Most bytes of the rows of one update; a larger one is told with their number alone, as the history keeps it.
 const ROWS_BYTES_MAX: usize = 16 << 20;
 /// What an update takes besides its rows.
 const UPDATE_BYTES: usize = 256;
@@ -42,7 +42,7 @@ pub enum What {
 pub struct Update {
     pub generation: Generation,
     pub kept: Kept,
-    /// Of the keys that it changed, before it.
+    /// Columns of the keys that it changed, before it.
     pub before: BTreeMap<Key, Columns>,
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Watchers at once. Each costs a descriptor, what the kernel keeps for its socket, and some 300 bytes.
 const WATCHERS_MAX: usize = 16_384;
-/// Of one user, unless it is root or the daemon's own.
+/// Most watchers of one user, unless it is root or the daemon's own.
 const WATCHERS_PER_USER_MAX: usize = 1_024;
 /// Descriptors that are left for everything else: connections of clients and peers, files.
 const DESCRIPTORS_RESERVED: u64 = 4_096 + 256;
@@ -94,7 +94,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// Who watches.
+    /// The user who watches.
     pub fn owner(&self) -> Owner {
         self.owner
     }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
-/// So many are handed over at once.
+/// Most sockets that are handed over at once.
 pub const SHOTS_MAX: usize = 256;
 /// For fewer a ring gains nothing.
 const SHOTS_MIN: usize = 8;

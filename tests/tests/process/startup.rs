@@ -1,10 +1,13 @@
 //! Daemons that must not run, and nodes that must not meet. Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
-use ccd_tests::process::programs::{command, program, run_command};
+use ccd_tests::process::programs::{Finished, command, program, run_command};
 use ccd_tests::process::{Cluster, Shape, never, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -17,22 +20,102 @@ fn a_second_daemon_on_the_same_state_folder_is_refused() {
     cluster.wait_until_redundant();
 }
 
-/// A file can be removed; the folders that a daemon uses are locked themselves.
+/// `ccdd run` with the files of a node, and these folders.
+fn run_beside(cluster: &Cluster, state: &Path, run: &Path) -> Finished {
+    let words = [cluster.alpha().places().etc.as_path(), state, run]
+        .map(|path| path.to_str().expect("the path is ours"));
+    let [etc, state, run] = words;
+    let words = ["run", "--etc", etc, "--state", state, "--run", run];
+    run_command(&mut command(program("ccdd"), &words))
+}
+
+/// A lock file can be removed. A state folder is locked itself, and a socket in the run folder shows who listens on it.
 #[test]
-fn a_second_daemon_is_refused_although_somebody_removed_the_lock_file() {
+fn a_second_daemon_is_refused_although_somebody_removed_the_lock_files() {
     let cluster = Cluster::start();
     let places = cluster.alpha().places();
-    fs::remove_file(places.state.join("lock")).expect("it was made");
-    cluster.alpha().run_daemon().expect(109).says("--state");
-    // Nor are its sockets taken by one with a state folder of its own.
     let elsewhere = cluster.folder().join("elsewhere");
-    let folders = [&places.etc, &elsewhere, &places.run].map(|path| path.to_str().expect("the path is ours"));
-    let [etc, state, run] = folders;
-    let words = ["run", "--etc", etc, "--state", state, "--run", run];
-    let second = run_command(&mut command(program("ccdd"), &words));
-    second.expect(109).says("run folder").says("--run");
+    // Its sockets are not taken by one with a state folder of its own.
+    let second = run_beside(&cluster, &elsewhere, &places.run).expect(109);
+    let find = format!("fuser -v {}", places.run_lock_path().display());
+    second.says("run folder").says("--run").says(&find);
+    for lock in [places.state_lock_path(), places.run_lock_path()] {
+        fs::remove_file(lock).expect("it was made");
+    }
+    cluster.alpha().run_daemon().expect(109).says("--state");
+    cluster
+        .alpha()
+        .wait_for_log("ccdd.lock was gone, and was made again");
+    fs::remove_file(places.run_lock_path()).expect("it was made again");
+    let second = run_beside(&cluster, &elsewhere, &places.run).expect(109);
+    second.says("another process").says("--run");
     cluster.wait_until_redundant();
     cluster.alpha().adm(&["format", "K", "value"]).done();
+    until("the lock of the state folder to be made again", || {
+        let process = fs::read_to_string(places.state_lock_path()).unwrap_or_default();
+        if process.trim() == cluster.alpha().pid().to_string() {
+            Ok(())
+        } else {
+            Err(process)
+        }
+    });
+}
+
+#[test]
+fn a_run_folder_that_somebody_removed_is_made_again_for_all_users_and_no_second_daemon_has_it() {
+    let cluster = Cluster::start();
+    let places = cluster.alpha().places();
+    fs::remove_dir_all(&places.run).expect("the folder is ours");
+    until("ccdadm to be answered", || {
+        let status = cluster.alpha().adm(&["status"]);
+        if status.code == 0 { Ok(()) } else { Err(status.err) }
+    });
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&places.run), 0o755);
+    assert_eq!(mode(&places.run_lock_path()), 0o600);
+    // The socket alone does not tell: its name may lead elsewhere for some seconds.
+    fs::remove_file(places.client_socket()).expect("it was made again");
+    fs::remove_file(places.control_socket()).expect("it was made again");
+    let second = run_beside(&cluster, &cluster.folder().join("elsewhere"), &places.run).expect(109);
+    second.says("run folder").says("--run");
+}
+
+/// `flock` needs no more than permission to read.
+#[test]
+fn a_user_who_locks_all_that_they_can_open_keeps_no_daemon_from_starting() {
+    let mut cluster = Cluster::start();
+    cluster.nodes[ALPHA].kill();
+    let places = cluster.alpha().places().clone();
+    let open = [cluster.folder(), &cluster.folder().join("alpha")];
+    for path in open
+        .into_iter()
+        .chain([&*places.etc, &*places.state, &*places.run])
+    {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the folder is ours");
+    }
+    let script = "for path; do flock -n \"$path\" sleep 60 & done; wait";
+    let mut user = Command::new("sh");
+    user.arg("-c").arg(script).arg("sh");
+    for folder in [&places.etc, &places.state, &places.run] {
+        user.arg(folder);
+        let inside = fs::read_dir(folder).expect("it is there").flatten();
+        user.args(inside.map(|entry| entry.path()).filter(|path| path.is_file()));
+    }
+    user.uid(65534).gid(65534).process_group(0).stderr(Stdio::null());
+    let mut user = user.spawn().expect("sh and flock are there");
+    until("the run folder to be locked", || {
+        match fs::File::open(&places.run).expect("it is there").try_lock() {
+            Ok(()) => Err("it is free".to_owned()),
+            Err(_) => Ok(()),
+        }
+    });
+    cluster.nodes[ALPHA].start();
+    cluster.wait_until_redundant();
+    let file = places.init_path().display().to_string();
+    cluster.alpha().adm(&["edit-init", "--from", &file]).done();
+    let group = nix::unistd::Pid::from_raw(user.id().cast_signed());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).expect("it runs");
+    user.wait().expect("it was killed");
 }
 
 #[test]

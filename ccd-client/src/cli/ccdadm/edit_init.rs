@@ -9,11 +9,12 @@ use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::exit::Exit;
 use crate::files;
+use crate::lock_file::{LockError, LockFile};
 use crate::messages;
 use crate::places::Places;
 use ccd_core::init::{ClusterInit, INIT_BYTES_MAX, OPTIONS, WORD_OPTIONS};
 use serde_json::json;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -76,7 +77,9 @@ impl EditInit {
             }
             return Ok(Exit::Done);
         }
-        let _turn = take_turn(&places.etc)?;
+        // Two programs that write nothing do not disturb each other.
+        let writes_nothing = self.dry_run && self.from.is_some();
+        let _turn = (!writes_nothing).then(|| Turn::take(places)).transpose()?;
         if places.init_next_path().exists() {
             let why = "nodes are being added or removed just now";
             return Err(Stop::new(&messages::INIT_IN_USE, DOING, why));
@@ -167,21 +170,33 @@ impl Change {
     }
 }
 
-/// Nobody else edits as long as this is held. It is the folder that is locked, so nothing is left behind.
-fn take_turn(etc: &Path) -> Result<File, Stop> {
-    let failed = |error: io::Error| {
-        let error = crate::CcdError::file(etc, error);
-        Stop::new(error.message(), DOING, error.to_string())
-    };
-    let folder = File::open(etc).map_err(failed)?;
-    match folder.try_lock() {
-        Ok(()) => Ok(folder),
-        Err(TryLockError::WouldBlock) => Err(Stop::new(
-            &messages::INIT_IN_USE,
-            DOING,
-            "somebody else edits it just now",
-        )),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+/// Nobody else edits as long as this is held. Its file is removed at the end.
+#[derive(Debug)]
+struct Turn(Option<LockFile>);
+
+impl Turn {
+    fn take(places: &Places) -> Result<Self, Stop> {
+        let path = places.init_lock_path();
+        match LockFile::take(&path) {
+            Ok(lock) => Ok(Self(Some(lock))),
+            Err(LockError::Held { .. }) => {
+                let stop = Stop::new(&messages::INIT_IN_USE, DOING, "somebody else edits it just now");
+                let next = format!(
+                    "repeat the command when they have finished; fuser -v {} shows the process",
+                    path.display()
+                );
+                Err(stop.and_try(next))
+            }
+            Err(LockError::Io { path, source }) => Err(cannot_write(&path, &source)),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0.take() {
+            lock.remove();
+        }
     }
 }
 

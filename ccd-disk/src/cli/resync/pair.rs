@@ -20,6 +20,7 @@ use ccd_core::protocol::rules::Source;
 use ccd_core::replica::Heartbeat;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -371,6 +372,8 @@ fn lock(global: &Global) -> Result<Option<File>, Failure> {
                 .truncate(false)
                 .read(true)
                 .write(true)
+                // A user who could open it could lock it.
+                .mode(0o600)
                 .open(&path)
         }
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -39,7 +39,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         name: "The master hangs",
         cause: |stage| stage.alpha().stop(),
-        alpha: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        alpha: seen(124, &["CCD-1105", "is stopped by a signal"]),
         beta: seen(
             1,
             &[
@@ -55,8 +55,8 @@ pub const SITUATIONS: &[Situation] = &[
             stage.alpha().stop();
             stage.beta().stop();
         },
-        alpha: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
-        beta: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        alpha: seen(124, &["CCD-1105", "is stopped by a signal"]),
+        beta: seen(124, &["CCD-1105", "is stopped by a signal"]),
         cure: Some(|stage| {
             stage.alpha().resume();
             stage.beta().resume();
@@ -112,7 +112,7 @@ pub const SITUATIONS: &[Situation] = &[
                 "queries and updates work",
             ],
         ),
-        beta: seen(124, &["CCD-1105", "is stopped: by a signal, or by a debugger"]),
+        beta: seen(124, &["CCD-1105", "is stopped by a signal"]),
         cure: Some(|stage| stage.beta().resume()),
     },
     Situation {

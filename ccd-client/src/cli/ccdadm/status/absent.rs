@@ -83,17 +83,37 @@ fn refusal(places: &Places) -> Option<String> {
 /// The daemon's process.
 struct Holder {
     process: String,
-    /// As `ps` shows it: `S` sleeps, `T` is stopped, `D` waits for a device.
+    /// As `ps` shows it: `S` sleeps, `T` is stopped, `t` is stopped by a debugger, `D` waits for a device.
     state: char,
+    /// The process that traces it, with its name as far as it is known: `4712 (gdb)`.
+    tracer: Option<String>,
 }
 
 impl Holder {
     /// Why it answers nobody, if its state tells.
     fn hangs(&self) -> Option<Cause> {
-        let Self { process, state } = self;
+        let Self {
+            process,
+            state,
+            tracer,
+        } = self;
         match state {
-            'T' | 't' => Some(Cause {
-                why: format!("ccdd (process {process}) is stopped: by a signal, or by a debugger"),
+            // No signal ends that.
+            't' => Some(match tracer {
+                Some(tracer) => Cause {
+                    why: format!("ccdd (process {process}) is stopped by process {tracer}, which traces it"),
+                    action: format!(
+                        "let process {tracer} go on or detach; or kill {}",
+                        tracer.split(' ').next().unwrap_or_default()
+                    ),
+                },
+                None => Cause {
+                    why: format!("ccdd (process {process}) is stopped by a process that traces it"),
+                    action: format!("grep TracerPid /proc/{process}/status, and let that process detach"),
+                },
+            }),
+            'T' => Some(Cause {
+                why: format!("ccdd (process {process}) is stopped by a signal"),
                 action: format!("kill -CONT {process}"),
             }),
             'D' => Some(Cause {
@@ -113,7 +133,24 @@ fn holder(state: &Path) -> Option<Holder> {
     let process = process.trim();
     let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
     let stat = is_number.then(|| fs::read_to_string(format!("/proc/{process}/stat")))?;
-    holder_by(process, &stat.ok()?)
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mut holder = holder_by(process, &stat.ok()?)?;
+    holder.tracer = tracer_by(&status).map(|tracer| {
+        let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
+        let name = name.trim().replace(|letter: char| letter.is_control(), "?");
+        if name.is_empty() {
+            tracer
+        } else {
+            format!("{tracer} ({name})")
+        }
+    });
+    Some(holder)
+}
+
+/// The number after `TracerPid:` in `/proc/PID/status`; 0 if no process traces it.
+fn tracer_by(status: &str) -> Option<String> {
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    Some(tracer.trim().to_owned()).filter(|tracer| tracer != "0")
 }
 
 /// By the line of `/proc/PID/stat`: `4711 (ccdd) S …`. One that has ended and was not waited for runs no more.
@@ -124,6 +161,7 @@ fn holder_by(process: &str, stat: &str) -> Option<Holder> {
     (is_ccdd && state != 'Z').then(|| Holder {
         process: process.to_owned(),
         state,
+        tracer: None,
     })
 }
 
@@ -165,6 +203,27 @@ mod tests {
                 .why
                 .contains("does not answer")
         );
+    }
+
+    #[test]
+    fn a_daemon_that_a_debugger_stopped_is_told_of_with_the_debugger_and_not_with_a_signal() {
+        assert_eq!(tracer_by("Name:\tccdd\nTracerPid:\t0\n"), None);
+        let tracer = tracer_by("Name:\tccdd\nTracerPid:\t4712\nUid:\t0\n");
+        assert_eq!(tracer.as_deref(), Some("4712"));
+        let holder = holder_by("4711", "4711 (ccdd) t 1").expect("it runs");
+        for tracer in [None, Some("4712 (gdb)".to_owned())] {
+            let holder = Holder {
+                tracer: tracer.clone(),
+                process: holder.process.clone(),
+                state: holder.state,
+            };
+            let cause = holder.hangs().expect("it is stopped");
+            assert!(!cause.action.contains("CONT"), "{}", cause.action);
+            if let Some(tracer) = tracer {
+                assert!(cause.why.contains(&tracer), "{}", cause.why);
+                assert!(cause.action.contains("kill 4712"), "{}", cause.action);
+            }
+        }
     }
 
     #[test]
