@@ -2,6 +2,7 @@
 
 use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Refusal, RequestBody};
+use ccd_core::configuration::Configuration;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
 use ccd_core::protocol::{DecisionKind, ServingState};
 use ccd_tests::sim::asks::AskEnd;
@@ -71,6 +72,45 @@ fn a_device_that_was_put_back_in_use_is_taken_in_again_with_what_it_lacks() {
         );
         let rows = cluster.rows(0).unwrap_or_default();
         assert_eq!(rows.len(), 3, "{rows:?}");
+    }
+}
+
+/// The one that starts takes it for whole; the other one knows better.
+#[test]
+fn a_device_that_was_put_back_while_a_node_started_again_is_left_out_and_taken_in() {
+    for (starts, stays) in [(A, B), (B, A)] {
+        for (role, pause) in DeviceRole::ALL
+            .into_iter()
+            .flat_map(|role| (0..16).map(move |pause| (role, pause)))
+        {
+            let mut cluster = Cluster::serving(PAIR);
+            let backup = cluster.backup();
+            assert!(cluster.add(A, "after the backup").is_ok());
+            cluster.crash(starts, false);
+            cluster.run_for(LEASE * (pause % 4) / 40);
+            cluster.overwrite_device(role, Some(&backup));
+            cluster.run_for(LEASE * (pause / 4) / 40);
+            cluster.start(starts);
+            let both = |known: &Configuration| {
+                known.devices == without(role).with(role) && known.members.count() == 2
+            };
+            cluster.run_for(LEASE * 20);
+            assert!(cluster.reaches(SETTLED, both), "n{starts}, {role}");
+            for server in [A, B] {
+                let verdict = cluster.verdict(server);
+                assert!(
+                    verdict.is_empty(),
+                    "n{starts}, {role}, {pause}, n{server}: {verdict}"
+                );
+            }
+            // Each alone has the vote of the device.
+            cluster.crash(starts, true);
+            assert!(
+                cluster.add_within(stays, "alone", SETTLED),
+                "n{starts}, {role}: {}",
+                cluster.verdict(stays)
+            );
+        }
     }
 }
 

@@ -337,6 +337,8 @@ pub struct DeviceReport {
     pub opening: bool,
     /// The node writes its heartbeats there.
     pub writes: bool,
+    /// It was put back to an earlier state, or cleared, while the node used it: what the node had voted for there is gone.
+    pub has_forgotten: bool,
     /// Number of the last one that was begun.
     pub beat: u64,
     /// The heartbeats of other nodes that it found there last.

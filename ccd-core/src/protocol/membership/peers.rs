@@ -251,6 +251,7 @@ impl Node {
         let after = now.since(peer.state_at);
         peer.state_at = now;
         self.note_sharing(from, after);
+        self.take_in_what_was_overwritten(from);
         self.look_for_heartbeat(from);
         self.look_for_report(from);
         self.enter_where_let_in(from);

@@ -76,6 +76,7 @@ impl Node {
                 },
                 opening: view.untried(),
                 writes: self.writes_heartbeats(role),
+                has_forgotten: view.was_overwritten,
                 beat: view.beat_sequence,
                 seen: if view.usable() {
                     seen.collect()

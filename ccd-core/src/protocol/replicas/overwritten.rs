@@ -9,7 +9,8 @@
 //!
 //! Owns `ReplicaView::{was_overwritten, damage, condemned}` and `OwnArea::found_last`.
 
-use crate::ids::{DeviceRole, Replica};
+use crate::ids::{DeviceRole, NodeId, Replica};
+use crate::protocol::message::PeerState;
 use crate::protocol::replicas::Purpose;
 use crate::protocol::replicas::survey::is_of_a_new_region;
 use crate::protocol::replicas::view::Condemned;
@@ -92,6 +93,34 @@ impl Node {
         };
         if !self.known.devices.contains(role) {
             self.ask(replica, ReplicaOp::Close, Purpose::Unattended);
+        }
+    }
+
+    /// A member has found that a device was put back while it used it. A node that was started meanwhile sees a whole region, and would
+    /// count on it for good.
+    pub(in crate::protocol) fn take_in_what_was_overwritten(&mut self, node: NodeId) {
+        if !self.is_open() || !self.known.members.contains(node) {
+            return;
+        }
+        let serves = |state: &&PeerState| state.serving && state.epoch == self.known.epoch;
+        let Some(reports) = (self.peer_state(node).filter(serves)).map(|state| state.device_reports.clone())
+        else {
+            return;
+        };
+        for role in self.device_roles() {
+            let report = reports.of(role);
+            let (counts, view) = (
+                self.known.devices.contains(role),
+                self.replica_mut(Replica::Device(role)),
+            );
+            if counts && report.has_forgotten && report.region == view.region && !view.was_overwritten {
+                view.was_overwritten = true;
+                self.look = true;
+                let text = format!(
+                    "node {node} has found that the {role} was cleared, or put back to an earlier state"
+                );
+                self.record(DecisionKind::Damage, text);
+            }
         }
     }
 
