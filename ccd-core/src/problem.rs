@@ -80,12 +80,12 @@ pub enum Cause {
     Packets,
     /// The device is not in the configuration.
     DeviceOut,
+    /// An external membership monitor contradicts what is seen.
+    ExternalView,
     /// What the node waits for.
     Waits,
     QuorumOff,
     RestoreFlag,
-    /// An external membership monitor contradicts what is seen.
-    ExternalView,
     /// A branch that lost is kept.
     BranchKept,
     /// A single loss would stop the cluster, and nothing above says why.

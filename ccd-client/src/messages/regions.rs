@@ -21,7 +21,7 @@ entries! {
     2002, Busy,
         "Another program holds the region, most likely the daemon; or the device is mounted, or part of another one.",
         "Nothing was changed.",
-        "do what the message says of its holder; stop the ccdd that holds it; ccd-disk show looks at it while it runs";
+        "do what the message says of its holder; stop ccdd on every node that uses the device; ccd-disk show looks at it while it runs";
     2003, Fenced,
         "The device refused a write, because this node is not registered there any more: another node fenced it.",
         "This node writes nothing there.",

@@ -10,7 +10,7 @@ use std::path::Path;
 /// What to do about a device that is in use.
 pub(crate) fn advice(device: &str) -> String {
     of(Path::new(device))
-        .unwrap_or_else(|| "stop the ccdd that holds it, or look with `ccd-disk show`".to_owned())
+        .unwrap_or_else(|| "stop ccdd on every node that uses it, or look with `ccd-disk show`".to_owned())
 }
 
 /// `it is mounted at /srv`, with what to do about it; `None` if no list of the kernel names a holder.

@@ -18,10 +18,21 @@ impl Node {
     pub(super) fn cluster_problems(&self, serving: bool) -> Vec<Problem> {
         let mut all = Vec::new();
         if let Some(text) = self.maintenance_text() {
-            all.push(Problem::new(Cause::Maintenance, text).next("ccdctl maintenance off"));
+            // A node that left decides nothing.
+            let next = if self.willing {
+                "ccdctl maintenance off"
+            } else {
+                "ccdctl join; ccdctl maintenance off"
+            };
+            all.push(Problem::new(Cause::Maintenance, text).next(next));
         }
         if let Some(text) = self.view_text() {
-            all.push(Problem::new(Cause::ExternalView, text));
+            let next = if serving {
+                ""
+            } else {
+                "ccdctl reconfigure --built-in"
+            };
+            all.push(Problem::new(Cause::ExternalView, text).next(next));
         }
         if !serving {
             let waits = Problem::new(Cause::Waits, self.waits_text()).on(self.me());

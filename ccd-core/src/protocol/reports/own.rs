@@ -21,7 +21,8 @@ impl Node {
         all.extend(said(Cause::OtherRun, self.other_run_text()));
         all.extend(said(Cause::Removed, self.lost_number_text()));
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
-        all.extend(said(Cause::Moved, self.moved_text()));
+        let moved = said(Cause::Moved, self.moved_text());
+        all.extend(moved.map(|problem| problem.next(self.next_of_moved())));
         let lost = self.lost_text();
         all.extend(lost.map(|text| Problem::new(Cause::BranchKept, text).next("ccdadm history")));
         let is_moved = self.moved.is_some();
@@ -43,6 +44,16 @@ impl Node {
         let serves = |node: NodeId| self.peer_state(node).is_some_and(|state| state.serving);
         let is_served = self.serving.is_some() || self.cluster_nodes().iter().any(serves);
         if is_served { "" } else { START_THE_OTHERS }
+    }
+
+    /// Others take such a node in again as long as they have the votes. Once all of them are here and nobody serves, they have not.
+    fn next_of_moved(&self) -> &'static str {
+        let mut others = self.cluster_nodes().without(self.me()).iter();
+        if self.serving.is_none() && others.all(|node| self.linked(node)) {
+            let next = self.next_without_others();
+            return if next.is_empty() { next } else { OVERRULE };
+        }
+        self.next_without_others()
     }
 
     fn copy_problem(&self) -> Option<Problem> {

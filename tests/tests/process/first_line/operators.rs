@@ -93,6 +93,56 @@ pub const SITUATIONS: &[Situation] = &[
         cure: Some(|stage| drop(stage.alpha().ctl(&["maintenance", "off"]).done())),
     },
     Situation {
+        name: "Maintenance is on, and both nodes left",
+        cause: |stage| {
+            stage.alpha().ctl(&["maintenance", "on"]).done();
+            stage.beta().ctl(&["leave"]).done();
+            stage.alpha().ctl(&["leave"]).done();
+        },
+        alpha: seen(
+            2,
+            &[
+                "NOT SERVING, left: maintenance",
+                "next: ccdctl join; ccdctl maintenance off",
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING, left: maintenance",
+                "next: ccdctl join; ccdctl maintenance off",
+            ],
+        ),
+        // As the line says, on both.
+        cure: Some(|stage| {
+            stage.alpha().ctl(&["join"]);
+            stage.beta().ctl(&["join"]).done();
+            stage.alpha().ctl(&["maintenance", "off"]).done();
+        }),
+    },
+    Situation {
+        name: "An external membership monitor says nothing of a node that died",
+        cause: |stage| {
+            for node in [ALPHA, BETA] {
+                let node = stage.node_mut(node);
+                node.ctl(&["reconfigure", "--members", "alpha,beta"]).done();
+            }
+            stage.node_mut(ALPHA).kill();
+        },
+        alpha: seen(69, GONE),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING, waiting: the external membership monitor says that alpha is there, but it is not heard: it is waited for",
+                "next: ccdctl reconfigure --built-in",
+            ],
+        ),
+        cure: Some(|stage| {
+            stage.beta().ctl(&["reconfigure", "--built-in"]);
+            stage.node_mut(ALPHA).start();
+        }),
+    },
+    Situation {
         name: "Quorum is off, and a node dies",
         cause: |stage| {
             stage
