@@ -4,7 +4,7 @@
 //! other node their configurations of one epoch differ, which votes alone never bring about. Neither may be taken for a newer or older
 //! copy of the other, since each may hold updates that were acknowledged: an operator chooses, and the other one's copy is kept as a branch.
 //!
-//! Called with every heartbeat of a peer; owns `Node::twice`.
+//! Called with every heartbeat of a peer, with every survey of a device, and when the local copy has been read; owns `Node::twice`.
 
 use crate::configuration::Configuration;
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
@@ -19,6 +19,8 @@ use alloc::string::String;
 pub(in crate::protocol) struct Twice {
     node: NodeId,
     epoch: Epoch,
+    /// The alarm is recorded.
+    is_recorded: bool,
 }
 
 /// Tells two configurations of one epoch apart.
@@ -108,17 +110,21 @@ impl Node {
                 }
             }
         }
+        self.record_twice();
     }
 
     fn note_twice(&mut self, node: NodeId) {
         let epoch = self.known.epoch;
         if self.twice.is_some_and(|twice| twice.epoch == epoch) {
+            self.record_twice();
             return;
         }
-        self.twice = Some(Twice { node, epoch });
-        if let Some(text) = self.decided_twice_text() {
-            self.record(DecisionKind::Alarm, text);
-        }
+        self.twice = Some(Twice {
+            node,
+            epoch,
+            is_recorded: false,
+        });
+        self.record_twice();
         // It was begun before that was known.
         let is_unattended = self.proposal.as_ref().is_some_and(|proposal| !proposal.forced);
         if is_unattended && self.serving.is_none() {
@@ -126,9 +132,23 @@ impl Node {
         }
     }
 
+    /// The alarm is recorded once, with what this node holds: so not before its local copy has been read, as long as that may still be.
+    pub(in crate::protocol) fn record_twice(&mut self) {
+        let local = self.replica(Replica::Local);
+        let is_read = local.loaded || local.error().is_some();
+        let is_due = self.twice.is_some_and(|twice| !twice.is_recorded) && is_read;
+        if let Some(text) = self.decided_twice_text().filter(|_| is_due) {
+            self.record(DecisionKind::Alarm, text);
+            self.twice = self.twice.map(|twice| Twice {
+                is_recorded: true,
+                ..twice
+            });
+        }
+    }
+
     /// For people, and why this node neither joins nor takes over by itself.
     pub(in crate::protocol) fn decided_twice_text(&self) -> Option<String> {
-        let Twice { node, epoch } = self.twice.filter(|twice| twice.epoch == self.known.epoch)?;
+        let Twice { node, epoch, .. } = self.twice.filter(|twice| twice.epoch == self.known.epoch)?;
         let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
         let theirs = state.map_or(String::new(), |state| format!(" at {}", state.position));
         let head = self.head.position();

@@ -116,7 +116,6 @@ impl Node {
             self.known = configuration;
             self.note_nodes();
             self.note_override();
-            self.compare_with_devices();
         }
         self.damaged = loaded.damage.clone();
         let Replayed {
@@ -156,6 +155,8 @@ impl Node {
             },
         );
         self.record(DecisionKind::Start, text);
+        // Says what this copy holds.
+        self.compare_with_devices();
         // The others may have waited for this: they need not wait for the next heartbeat as well.
         self.next_beat = self.now;
     }
