@@ -1,13 +1,24 @@
 //! What an override goes on without: it is kept before it is written over, and said in numbers that are so.
 
+use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, Epoch};
 use ccd_core::problem::Cause;
 use ccd_core::protocol::DecisionKind;
+use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 
 const A: usize = 0;
 const B: usize = 1;
+const C: usize = 2;
+
+fn takeover(cluster: &mut Cluster, server: usize) -> AskEnd {
+    cluster.command(server, RequestBody::Takeover { force: true })
+}
+
+fn is_done(end: &AskEnd) -> bool {
+    matches!(end, AskEnd::Reply(Ok(_)))
+}
 
 /// Epoch 2 was decided twice. A was alone, and acknowledged `on A`; then the devices were put back, and B was alone, and acknowledged
 /// `on B`. Both are down.
@@ -48,4 +59,32 @@ fn the_alarm_that_an_epoch_was_decided_twice_says_what_the_local_copy_holds() {
         alarms.iter().any(|alarm| alarm.text.contains(&here)),
         "{here}: {alarms:?}"
     );
+}
+
+/// A member of a pair goes on with its local copy, which has the newest state of its side.
+#[test]
+fn an_override_on_the_side_of_a_pair_keeps_what_the_owner_on_the_other_side_acknowledged() {
+    let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 2 });
+    cluster.add(A, "first").unwrap();
+    let backup = cluster.backup();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "on A and C", SETTLED));
+    cluster.crash(A, false);
+    cluster.crash(C, false);
+    for role in DeviceRole::ALL {
+        cluster.set_back_device(role, &backup);
+    }
+    cluster.promise_nothing(Epoch(1));
+    cluster.start(B);
+    for value in ["on B", "on B too"] {
+        assert!(cluster.add_within(B, value, SETTLED), "{}", cluster.verdict(B));
+    }
+    let theirs = cluster.status(B).unwrap().position;
+    cluster.crash(B, false);
+    cluster.start(A);
+    assert!(!cluster.serves_within(A, SETTLED), "{:?}", cluster.rows(A));
+    let end = takeover(&mut cluster, A);
+    assert!(is_done(&end), "{end:?}");
+    assert_eq!(cluster.rows(A).unwrap(), ["first", "on A and C"]);
+    assert_eq!(cluster.branches(A), [theirs]);
 }

@@ -7,10 +7,11 @@
 //! Called with every heartbeat of a peer, with every survey of a device, and when the local copy has been read; owns `Node::twice`.
 
 use crate::configuration::Configuration;
-use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
+use crate::ids::{Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::PeerState;
+use crate::replica::Survey;
 use alloc::format;
 use alloc::string::String;
 
@@ -49,6 +50,18 @@ pub(in crate::protocol) fn mark_of(configuration: &Configuration) -> u64 {
     u64::from_le_bytes(mark)
 }
 
+/// By this survey the owner of the area means another configuration by the epoch of `known`: what it wrote there is of the other side.
+pub(in crate::protocol) fn wrote_for_another(known: &Configuration, survey: &Survey, node: NodeId) -> bool {
+    let area = survey.areas.iter().find(|area| area.node == node);
+    (area.and_then(|area| area.configuration.as_ref())).is_some_and(|theirs| differ(known, theirs))
+}
+
+/// Whether these are two configurations of one epoch.
+fn differ(known: &Configuration, other: &Configuration) -> bool {
+    let is_of_one = other.epoch == known.epoch && !known.is_genesis();
+    is_of_one && mark_of(other) != mark_of(known)
+}
+
 impl Node {
     /// A heartbeat of that node came. Returns whether both mean the same by this epoch, as far as can be told.
     pub(in crate::protocol) fn agrees_with(&mut self, node: NodeId, state: &PeerState) -> bool {
@@ -65,8 +78,7 @@ impl Node {
 
     /// Another configuration of the epoch that this node knows.
     pub(in crate::protocol) fn differs(&self, configuration: &Configuration) -> bool {
-        let is_of_this = configuration.epoch == self.known.epoch && !self.known.is_genesis();
-        is_of_this && mark_of(configuration) != mark_of(&self.known)
+        differ(&self.known, configuration)
     }
 
     /// That node proposes a successor of an epoch by which it means something else.
@@ -84,13 +96,10 @@ impl Node {
         }
     }
 
-    /// What the device holds was written by whoever means another configuration by the epoch that this node knows.
-    pub(in crate::protocol) fn is_of_other_side(&self, role: DeviceRole) -> bool {
-        let areas = &self.replica(Replica::Device(role)).survey.areas;
-        let of_others = areas.iter().filter(|area| area.node != self.me());
-        of_others
-            .filter_map(|area| area.configuration.as_ref())
-            .any(|configuration| self.differs(configuration))
+    /// By this survey some node means another configuration by the epoch that this node knows.
+    pub(in crate::protocol) fn shows_other_side(&self, survey: &Survey) -> bool {
+        let mut nodes = survey.areas.iter().map(|area| area.node);
+        nodes.any(|node| wrote_for_another(&self.known, survey, node))
     }
 
     /// It is said that an epoch was decided twice, here and by that node.
@@ -176,6 +185,54 @@ impl Node {
 mod tests {
     use super::*;
     use crate::ids::{DeviceSet, Generation, Lineage, NodeSet};
+    use crate::replica::AreaSurvey;
+
+    #[test]
+    fn what_an_area_holds_is_of_the_other_side_if_its_own_owner_means_another_configuration() {
+        let [a, b, c] = [0, 1, 2].map(|number| NodeId::new(number).unwrap());
+        let all = NodeSet::of(a).with(b).with(c);
+        let mine = Configuration {
+            epoch: Epoch(2),
+            members: NodeSet::of(a),
+            ..Configuration::genesis(all, DeviceSet::EMPTY)
+        };
+        let theirs = Configuration {
+            members: NodeSet::of(b),
+            proposer: b,
+            ..mine.clone()
+        };
+        let earlier = Configuration {
+            epoch: Epoch(1),
+            ..theirs.clone()
+        };
+        let area = |node, configuration: Option<&Configuration>| AreaSurvey {
+            node,
+            heartbeat: None,
+            heartbeat_before: None,
+            ballot: None,
+            configuration: configuration.cloned(),
+            damaged: false,
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("an owner's own area, beside one of the other side", [Some(&mine), Some(&theirs), None],    a, false),
+            ("the other side's area",                             [Some(&mine), Some(&theirs), None],    b, true),
+            ("the area of one that decided nothing",              [Some(&mine), Some(&theirs), None],    c, false),
+            ("one that follows the other side",                   [Some(&mine), Some(&theirs), Some(&theirs)], c, true),
+            ("one that knows an earlier epoch",                   [Some(&mine), Some(&earlier), None],   b, false),
+            ("an earlier run of this node on the other side",     [Some(&theirs), None, None],           a, true),
+        ];
+        for (what, configurations, wrote, expected) in table {
+            let areas = [a, b, c].into_iter().zip(configurations);
+            let survey = Survey {
+                areas: areas
+                    .map(|(node, configuration)| area(node, configuration))
+                    .collect(),
+                ..Survey::default()
+            };
+            assert_eq!(wrote_for_another(&mine, &survey, wrote), expected, "{what}");
+        }
+    }
 
     #[test]
     fn configurations_of_one_epoch_that_mean_different_states_have_different_marks() {

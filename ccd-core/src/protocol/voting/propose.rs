@@ -19,6 +19,7 @@ use crate::protocol::message::Message;
 use crate::protocol::plan::Want;
 use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Attempt, Purpose};
+use crate::replica::Survey;
 use crate::time::{Time, doubled};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -62,6 +63,8 @@ pub(in crate::protocol) struct Proposal {
     pub left_behind: Vec<Evidence>,
     /// Nodes from which the state to start from did not come.
     pub fetched_in_vain: NodeSet,
+    /// What the nodes had written to each device, by control blocks that were read when it was claimed.
+    pub surveyed: BTreeMap<DeviceRole, Survey>,
     /// Content of devices that was read as evidence.
     pub loaded: BTreeMap<DeviceRole, Replayed>,
     pub accepted: Option<(Ballot, Configuration)>,
@@ -176,6 +179,7 @@ impl Node {
             evidence: Vec::new(),
             left_behind: Vec::new(),
             fetched_in_vain: NodeSet::EMPTY,
+            surveyed: BTreeMap::new(),
             loaded: BTreeMap::new(),
             accepted: None,
             claimed_at: self.now,
