@@ -1,6 +1,7 @@
 //! What an override goes on without: it is kept before it is written over, and said in numbers that are so.
 
-use ccd_core::client::RequestBody;
+use DeviceRole::{Primary, Secondary};
+use ccd_core::client::{Refusal, RequestBody};
 use ccd_core::ids::{DeviceRole, Epoch};
 use ccd_core::problem::Cause;
 use ccd_core::protocol::DecisionKind;
@@ -59,6 +60,73 @@ fn the_alarm_that_an_epoch_was_decided_twice_says_what_the_local_copy_holds() {
         alarms.iter().any(|alarm| alarm.text.contains(&here)),
         "{here}: {alarms:?}"
     );
+}
+
+#[test]
+fn an_override_waits_for_the_branches_that_it_writes_over_and_is_not_begun_without_them() {
+    for returns in [A, B] {
+        let mut cluster = two_sides();
+        cluster.fill_state_folder(A, true);
+        cluster.start(A);
+        assert!(!cluster.serves_within(A, SETTLED));
+        let epoch = cluster.configuration().epoch;
+        let end = takeover(&mut cluster, A);
+        assert!(
+            matches!(&end, AskEnd::Reply(Err(Refusal::Unsafe { why })) if why.contains("CCD-2050")),
+            "{end:?}"
+        );
+        cluster.settle();
+        assert!(!cluster.serves(A));
+        assert_eq!(cluster.configuration().epoch, epoch, "nothing was decided");
+        let kept = cluster.decisions(A, DecisionKind::BranchKept);
+        assert!(kept.is_empty(), "it is not said that it was kept: {kept:?}");
+        assert_eq!(cluster.branches(A), []);
+        if returns == B {
+            // The devices hold what B has acknowledged.
+            cluster.crash(A, false);
+            cluster.start(B);
+            assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+            assert_eq!(cluster.rows(B).unwrap(), ["first", "on B"]);
+            continue;
+        }
+        cluster.fill_state_folder(A, false);
+        let end = takeover(&mut cluster, A);
+        assert!(is_done(&end), "{end:?}");
+        assert_eq!(cluster.rows(A).unwrap(), ["first", "on A"]);
+        assert_eq!(cluster.branches(A).len(), 1, "both devices hold the same");
+        let kept = cluster.decisions(A, DecisionKind::BranchKept);
+        assert!(
+            matches!(&kept[..], [kept] if kept.text.contains("the other side of an epoch")),
+            "{kept:?}"
+        );
+    }
+}
+
+/// The owner's local copy is old, and each device holds another part of what it acknowledged, up to a hole.
+#[test]
+fn an_override_keeps_what_each_device_holds_beyond_its_start() {
+    let mut cluster = Cluster::serving(Shape::PAIR);
+    cluster.add(A, "first").unwrap();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "one", SETTLED));
+    assert!(cluster.add_within(A, "two", SETTLED));
+    let older = cluster.backup();
+    assert!(cluster.add_within(A, "three", SETTLED));
+    let newer = cluster.backup();
+    assert!(cluster.add_within(A, "four", SETTLED));
+    cluster.overwrite_device(Primary, Some(&older));
+    cluster.overwrite_device(Secondary, Some(&newer));
+    // Before it is noticed; the journals have a hole then.
+    assert!(cluster.add_within(A, "five", SETTLED));
+    cluster.crash(A, false);
+    cluster.promise_nothing(Epoch(2));
+    cluster.start(A);
+    assert!(!cluster.serves_within(A, SETTLED), "{:?}", cluster.rows(A));
+    let end = takeover(&mut cluster, A);
+    assert!(is_done(&end), "{end:?}");
+    let mut kept = cluster.branches(A);
+    kept.dedup();
+    assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
 /// A member of a pair goes on with its local copy, which has the newest state of its side.

@@ -61,17 +61,10 @@ impl Node {
         let stamp = loaded.position.stamp;
         let lost = stamp > base.stamp && stamp.epoch < epoch && !self.history.has(loaded.position);
         if lost && self.replica(Replica::Local).usable() {
-            let reason =
-                alloc::format!("on the {replica}, decided elsewhere before the override of epoch {epoch}");
-            self.record(
-                DecisionKind::BranchKept,
-                alloc::format!("kept {} aside: {reason}", loaded.position),
-            );
-            let database = replay(loaded).head;
-            self.ask(
-                Replica::Local,
-                ReplicaOp::KeepBranch { database, reason },
-                Purpose::Unattended,
+            self.keep_aside(
+                replay(loaded).head,
+                &alloc::format!(" of the {replica}"),
+                &alloc::format!("decided elsewhere before the override of epoch {epoch}"),
             );
         }
     }

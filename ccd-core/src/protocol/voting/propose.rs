@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! fence the others on a device → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
-//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on)
+//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on; an override keeps branches first)
 //!   → ready, and open                                                  (install.rs)
 //! ```
 //!
 //! Owns `proposal`, `attempt` and `back_off_until`.
 
+use super::branches::Branches;
 use super::evidence::{Evidence, Source, newest_state};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
@@ -67,6 +68,7 @@ pub(in crate::protocol) struct Proposal {
     pub surveyed: BTreeMap<DeviceRole, Survey>,
     /// Content of devices that was read as evidence.
     pub loaded: BTreeMap<DeviceRole, Replayed>,
+    pub branches: Branches,
     pub accepted: Option<(Ballot, Configuration)>,
     /// When each device was claimed: a solo owner cannot have renewed its lease after that.
     pub claimed_at: Time,
@@ -88,6 +90,8 @@ pub(in crate::protocol) enum Phase {
         from: NodeId,
         position: Position,
     },
+    /// The state is here, and what it is without is being kept aside.
+    Keeping,
     Voting,
 }
 
@@ -181,6 +185,7 @@ impl Node {
             fetched_in_vain: NodeSet::EMPTY,
             surveyed: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            branches: Branches::default(),
             accepted: None,
             claimed_at: self.now,
             value: None,
@@ -371,6 +376,7 @@ impl Node {
                 }
             }
             Phase::Fetching { position, .. } if head == position => self.vote(),
+            Phase::Keeping => self.vote(),
             Phase::Fetching { position, from } => self.watch_fetch(from, position, patience),
             Phase::Voting => {
                 if votes::decide(&self.known, proposal.voted) || proposal.forced && proposal.all_answered() {
