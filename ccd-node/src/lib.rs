@@ -16,7 +16,7 @@
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
 //!                       reads: long reads, on threads of their own, fair by user;  update_workers: large updates and dry runs, on one each
-//!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders
+//!   outbox, outlet, door, gauge, fair, descriptors, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders; losses: updates that are lost
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   metrics        what monitoring asks of a node, as text
@@ -48,6 +48,7 @@ mod gauge;
 mod history;
 mod host;
 mod log;
+mod losses;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;

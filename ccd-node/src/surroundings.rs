@@ -2,6 +2,7 @@
 //! seconds, because a file system may hang; the event loop takes what was found last.
 
 use crate::file_id::FileId;
+use crate::losses;
 use ccd_client::Places;
 use ccd_client::files::{Authkeys, read_init, this_node};
 use ccd_core::ids::NodeId;
@@ -92,6 +93,12 @@ impl Surroundings {
     /// What is in use has just been taken from the files.
     pub fn note_change(&mut self) {
         self.changed = Instant::now();
+    }
+
+    /// When the last look that has ended began.
+    pub fn looked(&self) -> Option<Instant> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|seen| seen.begun)
     }
 
     /// What differs from what is in use.
@@ -280,7 +287,9 @@ fn folder_problems(state: &Path, branches: &Path) -> Vec<Problem> {
             ));
         }
     }
-    let kept = fs::read_dir(branches).map_or(0, |entries| entries.flatten().count());
+    problems.extend(losses::problems(branches));
+    let is_branch = |entry: &fs::DirEntry| !losses::is_of_loss(&entry.path());
+    let kept = fs::read_dir(branches).map_or(0, |entries| entries.flatten().filter(is_branch).count());
     if kept > 0 {
         let text = if kept == 1 {
             "a branch that lost is kept: it may hold updates that were acknowledged".to_owned()

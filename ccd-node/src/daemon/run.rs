@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::door::Door;
 use crate::fences::Fences;
 use crate::history::{Budget, History};
+use crate::losses::Losses;
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, LateAddress, Pace, Peers};
@@ -187,6 +188,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         counters: Counters::default(),
         warming: None,
         surroundings,
+        losses: Losses::default(),
         told_problems: Vec::new(),
     };
     daemon.handle(Event::Timer);

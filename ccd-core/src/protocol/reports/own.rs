@@ -22,8 +22,6 @@ impl Node {
         all.extend(said(Cause::Removed, self.lost_number_text()));
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
         all.extend(said(Cause::Moved, self.moved_text()));
-        let lost = self.lost_text();
-        all.extend(lost.map(|text| Problem::new(Cause::BranchKept, text).next("ccdadm history")));
         let is_moved = self.moved.is_some();
         let new_copy = said(Cause::LocalCopyNew, self.new_copy_text().filter(|_| !is_moved));
         all.extend(new_copy.map(|problem| problem.next(self.next_without_others())));
