@@ -135,7 +135,6 @@ pub struct Node {
     pub(super) maintenance_wish: Option<bool>,
     /// The operator did not take it out.
     pub(super) willing: bool,
-    pub(super) force: bool,
     pub(super) impatient: bool,
     /// Whether an operator wants quorum to be required from now on.
     pub(super) quorum_wish: Option<Quorum>,
@@ -248,7 +247,6 @@ impl Node {
             external: None,
             maintenance_wish: None,
             willing: true,
-            force: false,
             impatient: false,
             quorum_wish: None,
             designation: None,

@@ -7,7 +7,7 @@ use super::message::CopyTrouble;
 use super::plan::{Facts, Plan, View, plan};
 use super::voting::lower_bound::below_text;
 use crate::configuration::votes::{self, Voters};
-use crate::ids::{NodeId, Replica};
+use crate::ids::{DeviceRole, NodeId, Replica};
 use alloc::string::{String, ToString};
 
 /// After this many leases of waiting for another node to act, this one acts.
@@ -169,14 +169,17 @@ impl Node {
         if self.propose_quorum_wish() {
             return;
         }
-        if self.force && !self.takes_updates() {
+        if self.wants_override() && !self.takes_updates() && !self.is_served_elsewhere() {
+            if self.is_reading_replicas() {
+                return;
+            }
             let want = super::plan::Want {
                 members: crate::ids::NodeSet::of(self.me()),
                 devices: self.fit_devices(),
                 why: "an operator's override".to_string(),
                 settles: super::plan::Settles::default(),
             };
-            self.propose(want);
+            self.propose_override(want);
             return;
         }
         let twice = || self.decided_twice_text().filter(|_| self.serving.is_none());
@@ -230,6 +233,23 @@ impl Node {
                 self.propose(want);
             }
         }
+    }
+
+    /// A node that is heard serves what this one knows, or newer: it lets this one in, and nothing is to be overruled.
+    fn is_served_elsewhere(&self) -> bool {
+        let known = self.known.epoch;
+        let serves = |node: NodeId| {
+            let state = self.peer_state(node);
+            state.is_some_and(|state| state.serving && state.epoch >= known) && !self.is_at_odds_with(node)
+        };
+        self.cluster_nodes().without(self.me()).iter().any(serves)
+    }
+
+    /// What an override would go on from may stand on a replica that has not answered yet.
+    fn is_reading_replicas(&self) -> bool {
+        let local = self.replica(Replica::Local);
+        let is_untried = |role: DeviceRole| self.replica(Replica::Device(role)).untried();
+        local.untried() || local.usable() && !local.loaded || self.settings.devices.iter().any(is_untried)
     }
 
     /// The serving master registers on a device that is there again before it means to take it in.

@@ -533,13 +533,17 @@ fn a_node_that_knows_the_last_epoch_there_can_be_says_so_and_proposes_nothing() 
             epoch: Epoch::MAX,
             ..good()
         };
-        node.force = forced;
-        node.propose(Want {
+        let want = Want {
             members: NodeSet::of(A),
             devices: DeviceSet::EMPTY,
             why: String::from("a test"),
             settles: Default::default(),
-        });
+        };
+        if forced {
+            node.propose_override(want);
+        } else {
+            node.propose(want);
+        }
         assert!(node.proposal.is_none());
         assert!(
             node.waiting.0.contains("the last there can be"),

@@ -1,7 +1,7 @@
 //! What operators wait for: leave, join, takeover, maintenance, and the view of an external membership monitor.
 
 use crate::client::{Answer, ClientToken, Refusal};
-use crate::configuration::{Configuration, Quorum};
+use crate::configuration::{Configuration, Decider, Quorum};
 use crate::ids::{NodeId, NodeSet};
 use crate::protocol::Node;
 use crate::time::Time;
@@ -19,7 +19,10 @@ pub(in crate::protocol) struct Operator {
 pub(in crate::protocol) enum Wish {
     Out,
     In,
-    Serve,
+    /// Taken over, by the votes or, if `overrules`, whatever they say.
+    Serve {
+        overrules: bool,
+    },
     /// The configuration matches this view.
     Match(Option<NodeSet>),
     Maintenance(bool),
@@ -67,7 +70,7 @@ impl Node {
                 Wish::Match(_) | Wish::Maintenance(_) => None,
                 Wish::In if open => Some(Ok(Answer::Done)),
                 // A member that is open beside a silent peer has not taken over yet.
-                Wish::Serve
+                Wish::Serve { .. }
                     if open
                         && !self.is_owner_without_votes()
                         && self.other_members().iter().all(|node| self.heard_lately(node)) =>
@@ -81,13 +84,11 @@ impl Node {
                     Some(Err(refusal))
                 }
                 Wish::In if late => Some(Err(self.not_serving())),
-                Wish::Serve if late || self.proposal.is_none() && !self.impatient && !self.busy() => {
-                    // What was refused is not done later.
-                    self.force = false;
-                    self.impatient = false;
-                    Some(Err(Refusal::NoQuorum {
-                        why: self.obstacle_text(),
-                    }))
+                Wish::Serve { .. } if !self.willing => Some(Err(self.not_serving())),
+                Wish::Serve { overrules } if late || self.gave_up_takeover() => {
+                    let is_unknown = overrules && self.may_still_overrule();
+                    let refusal = self.not_known_yet(false, is_unknown);
+                    Some(Err(refusal.unwrap_or_else(|| self.why_no_takeover())))
                 }
                 Wish::Quorum(wanted) if open && self.known.quorum == wanted => {
                     self.quorum_wish = None;
@@ -99,12 +100,51 @@ impl Node {
                     let refusal = self.undecided(says).unwrap_or_else(|| self.refuse_quorum_wish());
                     Some(Err(refusal))
                 }
-                Wish::In | Wish::Serve | Wish::Master(_) | Wish::Quorum(_) => None,
+                Wish::In | Wish::Serve { .. } | Wish::Master(_) | Wish::Quorum(_) => None,
             };
             match reply {
                 Some(reply) => self.reply(operator.client, reply),
                 None => self.requests.operator.push(operator),
             }
+        }
+        self.end_unwanted_takeover();
+    }
+
+    /// An operator waits for an override.
+    pub(in crate::protocol) fn wants_override(&self) -> bool {
+        let is_override = |operator: &Operator| matches!(operator.wish, Wish::Serve { overrules: true });
+        self.willing && self.requests.operator.iter().any(is_override)
+    }
+
+    /// What nobody waits for any more, because it was done, refused or withdrawn, is not done later.
+    pub(in crate::protocol) fn end_unwanted_takeover(&mut self) {
+        let is_takeover = |operator: &Operator| matches!(operator.wish, Wish::Serve { .. });
+        self.impatient &= self.requests.operator.iter().any(is_takeover);
+        let is_undecided =
+            (self.proposal.as_ref()).is_some_and(|found| found.is_attended && !found.is_voting());
+        if is_undecided && !self.wants_override() {
+            self.abandon("no operator waits for this override any more");
+        }
+    }
+
+    /// It was tried, and is not under way.
+    fn gave_up_takeover(&self) -> bool {
+        self.proposal.is_none() && !self.impatient && !self.busy()
+    }
+
+    /// An override has been put to the vote, or decided, and is not open yet.
+    fn may_still_overrule(&self) -> bool {
+        let is_voting = (self.proposal.as_ref()).is_some_and(|found| found.is_attended && found.is_voting());
+        let is_own = self.known.decider == Decider::Operator && self.known.proposer == self.me();
+        is_voting || is_own && self.install.is_some()
+    }
+
+    fn why_no_takeover(&self) -> Refusal {
+        if self.is_owner_without_votes() {
+            return self.refuse_update();
+        }
+        Refusal::NoQuorum {
+            why: self.obstacle_text(),
         }
     }
 

@@ -107,17 +107,16 @@ impl Node {
     /// An owner whose devices have all forgotten what they held, as far as they can be used. It holds all that was acknowledged, and
     /// answers; but no update more can be, for the devices do not vote, and alone it decides nothing.
     pub(in crate::protocol) fn is_owner_without_votes(&self) -> bool {
-        let mut devices = self.known.devices.iter();
+        let has_forgotten = |role: DeviceRole| self.is_found_made_anew(role);
+        let is_gone = |role: DeviceRole| {
+            let view = self.replica(Replica::Device(role));
+            view.error().is_some() && self.now.since(view.since) >= self.settings.lease
+        };
+        let devices = self.known.devices;
         self.known.owner() == Some(self.me())
             && self.serving == Some(self.known.epoch)
-            && devices.all(|role| {
-                self.is_found_made_anew(role) || self.replica(Replica::Device(role)).error().is_some()
-            })
-            && self
-                .known
-                .devices
-                .iter()
-                .any(|role| self.is_found_made_anew(role))
+            && devices.iter().any(has_forgotten)
+            && devices.iter().all(|role| has_forgotten(role) || is_gone(role))
     }
 
     /// Another region was opened in place of the one before.

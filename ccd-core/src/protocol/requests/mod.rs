@@ -214,13 +214,12 @@ impl Node {
                 self.willing = true;
                 if !self.takes_updates() {
                     self.impatient = true;
-                    self.force = force;
                     self.back_off_until = self.now;
                 }
                 self.requests.operator.push(Operator {
                     client,
                     deadline,
-                    wish: Wish::Serve,
+                    wish: Wish::Serve { overrules: force },
                 });
             }
         }
@@ -230,6 +229,8 @@ impl Node {
         let requests = &mut self.requests;
         requests.reads.retain(|read| read.client != client);
         requests.operator.retain(|operator| operator.client != client);
+        self.end_unwanted_takeover();
+        let requests = &mut self.requests;
         self.changes.on_client_gone(client);
         requests
             .verifications

@@ -107,8 +107,12 @@ impl Proposal {
 
 impl Node {
     pub(in crate::protocol) fn propose(&mut self, want: Want) {
-        let forced = core::mem::take(&mut self.force);
-        self.propose_as(want, forced, forced);
+        self.propose_as(want, false, false);
+    }
+
+    /// Overrules votes and evidence because an operator waits for it.
+    pub(in crate::protocol) fn propose_override(&mut self, want: Want) {
+        self.propose_as(want, true, true);
     }
 
     /// Overrules the votes because an operator has waived them for good; of the evidence nothing was waived.

@@ -1,0 +1,121 @@
+//! An operator overrules the votes: once, while somebody waits for it, and with all that can be read here.
+
+use ccd_core::client::RequestBody;
+use ccd_core::configuration::Decider;
+use ccd_core::ids::DeviceRole;
+use ccd_tests::sim::asks::is_done;
+use ccd_tests::sim::plan::Shape;
+use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
+use ccd_tests::sim::world::LEASE;
+use core::time::Duration;
+
+const A: usize = 0;
+const B: usize = 1;
+const OVERRULE: RequestBody = RequestBody::Takeover { force: true };
+
+/// A pair that serves and holds one row.
+fn pair() -> Cluster {
+    let mut cluster = Cluster::serving(Shape::PAIR);
+    cluster.add(A, "first").unwrap();
+    cluster
+}
+
+/// Shorter than any write takes.
+const MOMENT: Duration = Duration::from_micros(20);
+
+/// A configuration with these members has just been decided, and is not open yet.
+fn run_until_decided(cluster: &mut Cluster, members: &[usize]) {
+    let until = cluster.now + SETTLED;
+    while cluster.configuration().members != set(members) {
+        assert!(cluster.now < until, "{}", cluster.verdict(B));
+        cluster.run_for(MOMENT);
+    }
+}
+
+/// It was answered because the votes had let the node serve meanwhile, or its operator went away: nobody has overruled anything.
+#[test]
+fn a_takeover_that_was_answered_overrules_nothing_later() {
+    for hangs_up in [false, true] {
+        for moment in 0..10 {
+            let mut cluster = pair();
+            cluster.crash(A, false);
+            run_until_decided(&mut cluster, &[B]);
+            cluster.run_for(MOMENT * moment);
+            let asked = cluster.begin(B, OVERRULE);
+            if hangs_up {
+                cluster.run_for(MOMENT / 10);
+                cluster.hang_up(asked);
+            }
+            assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+            cluster.start(A);
+            assert!(cluster.reaches(SETTLED, |known| known.members == set(&[A, B])));
+            assert_eq!(
+                cluster.configuration().decider,
+                Decider::Votes,
+                "{hangs_up}, {moment}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_that_left_after_an_operator_asked_it_to_take_over_overrules_nobody() {
+    let mut joined = 0;
+    for moment in 0..40 {
+        let mut cluster = pair();
+        cluster.crash(B, false);
+        assert!(cluster.add_within(A, "alone", SETTLED));
+        cluster.start(B);
+        run_until_decided(&mut cluster, &[A, B]);
+        cluster.run_for(MOMENT * 5 * moment);
+        let asked = cluster.begin(B, OVERRULE);
+        if !is_done(&cluster.await_end(asked)) || cluster.configuration().decider == Decider::Operator {
+            // It was overruled while nobody served.
+            continue;
+        }
+        joined += 1;
+        assert!(is_done(&cluster.command(B, RequestBody::Leave)));
+        cluster.run_for(LEASE * 4);
+        assert_eq!(cluster.configuration().decider, Decider::Votes, "{moment}");
+        assert!(cluster.serves(A) && !cluster.serves(B));
+    }
+    assert!(joined > 10, "{joined}");
+}
+
+/// A pair has written its devices little, if at all: what it acknowledged is in the local copies.
+#[test]
+fn an_override_waits_until_the_local_copy_is_read() {
+    for wait in 0..20 {
+        let mut cluster = pair();
+        cluster.crash(B, true);
+        cluster.crash(A, true);
+        cluster.local_latency_max[A] = LEASE / 3;
+        cluster.start(A);
+        cluster.run_for(LEASE * wait / 40);
+        let asked = cluster.begin(A, OVERRULE);
+        assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+        assert!(is_done(&cluster.await_end(asked)), "{wait}");
+        assert_eq!(cluster.rows(A).unwrap_or_default(), ["first"], "{wait}");
+    }
+}
+
+#[test]
+fn an_override_that_nobody_waits_for_any_more_is_not_carried_out() {
+    let mut cluster = pair();
+    cluster.crash(B, true);
+    cluster.crash(A, true);
+    cluster.remake_device(DeviceRole::Primary);
+    cluster.start(A);
+    cluster.run_for(LEASE * 10);
+    assert!(!cluster.serves(A));
+    cluster.stall_path(A, DeviceRole::Secondary, LEASE / 2);
+    let asked = cluster.begin(A, OVERRULE);
+    cluster.run_for(LEASE / 8);
+    assert!(!cluster.serves(A));
+    cluster.hang_up(asked);
+    cluster.run_for(LEASE * 10);
+    assert!(!cluster.serves(A));
+    assert_eq!(cluster.configuration().decider, Decider::Votes);
+    assert!(is_done(&cluster.command(A, OVERRULE)));
+    assert_eq!(cluster.rows(A).unwrap_or_default(), ["first"]);
+}
