@@ -38,6 +38,8 @@ pub enum Cause {
     Removed,
     /// Two configurations of one epoch were decided.
     DecidedTwice,
+    /// Updates that the node acknowledged or told of are not in the database any more, and no operator has seen it.
+    UpdatesLost,
     /// The init database on the disk is not the one in use, or cannot be read.
     InitFile,
     /// The authkey file cannot be read, or is not the one in use.

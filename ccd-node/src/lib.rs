@@ -16,7 +16,7 @@
 //!                          ↓
 //!                       watch: those who are told of each, on threads of their own
 //!                       reads: long reads, on threads of their own, fair by user;  update_workers: large updates and dry runs, on one each
-//!   outbox, outlet, door, gauge, fair, descriptors, priority, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders; copy_watch: the local copy
+//!   outbox, outlet, door, gauge, fair, descriptors, priority, quiet, clock, log and severity (of its lines), nodes (init database)         scrub: a background pass over the devices; surroundings: files and folders; copy_watch: the local copy; losses: updates that are lost
 //!                       checkpoints: the database saved as a file every so often
 //!
 //!   metrics        what monitoring asks of a node, as text
@@ -50,6 +50,7 @@ mod history;
 mod host;
 mod locks;
 mod log;
+mod losses;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;

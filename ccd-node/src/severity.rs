@@ -8,7 +8,7 @@ use tracing::Level;
 /// Severity of a decision of this node.
 pub fn of_decision(decision: &Decision) -> Level {
     match decision.kind {
-        DecisionKind::Alarm | DecisionKind::BranchKept => Level::ERROR,
+        DecisionKind::Alarm | DecisionKind::BranchKept | DecisionKind::UpdatesLost => Level::ERROR,
         DecisionKind::Damage
         | DecisionKind::Fenced
         | DecisionKind::Degraded
@@ -82,6 +82,7 @@ mod tests {
         let of = |kind| of_decision(&decision(kind, None));
         assert_eq!(of(DecisionKind::Alarm), Level::ERROR);
         assert_eq!(of(DecisionKind::BranchKept), Level::ERROR);
+        assert_eq!(of(DecisionKind::UpdatesLost), Level::ERROR);
         assert_eq!(of(DecisionKind::Damage), Level::WARN);
         assert_eq!(of(DecisionKind::Fenced), Level::WARN);
         assert_eq!(of(DecisionKind::Start), Level::INFO);

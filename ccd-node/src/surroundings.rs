@@ -4,6 +4,7 @@
 use crate::copy_watch::CopyWatch;
 use crate::file_id::{FileId, OpenFile};
 use crate::locks::StateLock;
+use crate::losses;
 use ccd_client::error::AuthkeyFlaw;
 use ccd_client::files::{AUTHKEY_BYTES_MAX, Authkeys, read_init, read_text, this_node};
 use ccd_client::{CcdError, Places};
@@ -125,6 +126,12 @@ impl Surroundings {
     /// What is in use has just been taken from the files.
     pub fn note_change(&mut self) {
         self.changed = Instant::now();
+    }
+
+    /// When the last look that has ended began.
+    pub fn looked(&self) -> Option<Instant> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|seen| seen.begun)
     }
 
     /// What differs from what is in use.
@@ -297,7 +304,9 @@ fn folder_problems(state: &Path, branches: &Path) -> Vec<Problem> {
             ));
         }
     }
-    let kept = fs::read_dir(branches).map_or(0, |entries| entries.flatten().count());
+    problems.extend(losses::problems(branches));
+    let is_branch = |entry: &fs::DirEntry| !losses::is_of_loss(&entry.path());
+    let kept = fs::read_dir(branches).map_or(0, |entries| entries.flatten().filter(is_branch).count());
     if kept > 0 {
         let text = if kept == 1 {
             "a branch that lost is kept: it may hold updates that were acknowledged".to_owned()

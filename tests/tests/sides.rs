@@ -3,7 +3,7 @@
 
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{Epoch, NodeId};
-use ccd_core::protocol::{DecisionKind, LOST};
+use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::is_done;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
@@ -51,7 +51,12 @@ fn what_a_member_told_of_and_two_others_have_lost_is_kept_and_named() {
         cluster.start(B);
         assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
         assert!(
-            says(&cluster, B, DecisionKind::Alarm, LOST),
+            says(
+                &cluster,
+                B,
+                DecisionKind::UpdatesLost,
+                "not in the database any more"
+            ),
             "{lost} lost, {since} since"
         );
         assert!(!cluster.branches(B).is_empty(), "{lost} lost, {since} since");
@@ -152,7 +157,12 @@ fn the_side_that_an_operator_has_not_chosen_is_kept_and_named() {
         }
         for server in [A, C] {
             assert!(
-                says(&cluster, server, DecisionKind::Alarm, LOST),
+                says(
+                    &cluster,
+                    server,
+                    DecisionKind::UpdatesLost,
+                    "not in the database any more"
+                ),
                 "{first}, {second}: n{server}"
             );
             assert!(

@@ -100,7 +100,7 @@ entries! {
         "name the local copy";
     2050, Io,
         "What this node held and the cluster goes on without could not be kept aside.",
-        "The node does not take the other copy before it could.",
+        "The node does not take the other copy before it could, and an override is not begun.",
         "make room in the state folder";
     2051, Io,
         "The replica is not open: opening it failed the last time.",

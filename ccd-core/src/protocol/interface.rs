@@ -9,7 +9,9 @@ use super::{LongRead, Message, Work, Worked};
 use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::{Configuration, Quorum};
 use crate::database::{Database, Record};
-use crate::ids::{ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Replica, ServerId};
+use crate::ids::{
+    ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica, ServerId,
+};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::private;
 use crate::problem::{Health, Problem};
@@ -177,9 +179,23 @@ pub enum Action {
     },
     /// Persist a decision record, for `ccdadm why`.
     Record(Decision),
+    /// Store this durably, and say it as [`Cause::UpdatesLost`](crate::problem::Cause::UpdatesLost) until an operator removes it, also
+    /// after a restart. Comes before the [`Action::Committed`] from which on nothing else shows it.
+    KeepLoss(Loss),
     /// This has been committed since the last time: each update is told once, in order. Comes after the replies to
     /// those who made it.
     Committed(Committed),
+}
+
+/// Updates that this node acknowledged or told of, and that are not in the database any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where they led.
+    pub told: Position,
+    /// For people.
+    pub text: String,
+    /// The command that shows what they changed.
+    pub next: String,
 }
 
 /// What has been committed.
@@ -304,6 +320,8 @@ pub enum DecisionKind {
     Maintenance,
     /// A synchronization command refused an update, or failed after one.
     Synchronization,
+    /// Updates that this node acknowledged or told of are not in the database any more.
+    UpdatesLost,
 }
 
 /// What the node is and sees, for `ccdadm status`.
@@ -316,7 +334,7 @@ pub struct Status {
     /// Their texts in one; empty if all is well.
     pub verdict: String,
     pub configuration: Option<Configuration>,
-    pub position: crate::ids::Position,
+    pub position: Position,
     pub rows: u64,
     pub date: Date,
     pub nodes: Vec<NodeStatus>,
@@ -400,7 +418,7 @@ pub struct NodeStatus {
     /// Its heartbeat on some device moves.
     pub seen_on_disk: bool,
     pub serving: bool,
-    pub position: Option<crate::ids::Position>,
+    pub position: Option<Position>,
     /// What is left of the lease this node holds from that one.
     pub lease: Option<Duration>,
 }

@@ -44,7 +44,7 @@ mod voting;
 pub use copies::parcels::Parcel;
 pub use interface::{
     Action, CommandFailure, CommandRun, Committed, Decision, DecisionKind, DeviceElsewhere, DeviceStatus,
-    Event, NodeStatus, Part, ServingState, Settings, Status, Ticket,
+    Event, Loss, NodeStatus, Part, ServingState, Settings, Status, Ticket,
 };
 pub use message::{
     CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
@@ -53,4 +53,3 @@ pub use message::{
 pub use node::Node;
 pub use requests::LongRead;
 pub use updates::large::{Admitted, Tried, Work, Worked};
-pub use updates::telling::LOST;

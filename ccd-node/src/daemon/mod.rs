@@ -32,6 +32,7 @@ use crate::commands::Commands;
 use crate::decisions::Decisions;
 use crate::fences::Fences;
 use crate::history::{Answered, History};
+use crate::losses::Losses;
 use crate::metrics::Counters;
 use crate::nodes;
 use crate::outlet::{Bell, Outlet};
@@ -111,6 +112,7 @@ struct Daemon {
     /// While a copy of the database comes.
     warming: Option<Warming>,
     surroundings: Surroundings,
+    losses: Losses,
     /// What the state machine was told last of what this daemon finds.
     told_problems: Vec<Problem>,
 }
@@ -373,6 +375,7 @@ impl Daemon {
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
+            Action::KeepLoss(loss) => self.losses.keep(&self.places.branches_dir(), &loss),
             Action::Committed(committed) => self.history.tell(committed),
         }
     }

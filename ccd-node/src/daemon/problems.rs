@@ -15,12 +15,14 @@ impl Daemon {
         }
     }
 
-    fn found(&self) -> Vec<Problem> {
+    fn found(&mut self) -> Vec<Problem> {
         let (digest, keys) = {
             let digest = self.identity.roster.borrow().digest;
             (digest.0, self.identity.keys.borrow().ids().to_string())
         };
+        let looked = self.surroundings.looked();
         let mut found = self.surroundings.problems(&self.places, digest, &keys);
+        found.extend(self.losses.problems(looked, &found));
         let missing = self.listening.missing_text();
         found.extend(missing.map(|text| Problem::new(Cause::Address, text).next("ip address")));
         let narrow = self.peers.narrow();

@@ -13,6 +13,7 @@ use crate::fences::Fences;
 use crate::file_id::OpenFile;
 use crate::history::{Budget, History};
 use crate::locks::{Locks, RunLock};
+use crate::losses::Losses;
 use crate::metrics::Counters;
 use crate::outlet::{self, Bell};
 use crate::peers::{self, LateAddress, Pace, Peers};
@@ -197,6 +198,7 @@ pub async fn run(startup: Startup) -> Result<(), StartupError> {
         counters: Counters::default(),
         warming: None,
         surroundings,
+        losses: Losses::default(),
         told_problems: Vec::new(),
     };
     daemon.handle(Event::Timer);

@@ -57,17 +57,22 @@ impl Reader {
         let mut more = false;
         let (mut count, mut bytes) = (0, 0);
         // Whatever has this generation or a later one was seen already, or was replaced by it.
-        let mut below = ask.before.unwrap_or(Generation(u64::MAX));
+        let asked = ask.before.unwrap_or(Generation(u64::MAX));
+        let mut below = asked;
         let of_key = |known: &Key| Some(known) == ask.key.as_ref();
         let which = match &ask.key {
             Some(_) => Which::Keys(&of_key),
             None => Which::All,
         };
-        self.walk(which, below, pace, |_, step| {
+        self.walk(which, asked, pace, |_, step| {
             let frame = match step {
                 Step::Frame(frame) => frame,
                 Step::Gap(gap) => {
-                    if gap.up_to < below {
+                    if gap.after > gap.up_to {
+                        // What comes now is a branch that lost; it may have gone further than where the other one begins.
+                        below = asked.min(gap.after.next());
+                        items.push(HistoryItem::Gap(gap));
+                    } else if gap.up_to < below {
                         below = gap.up_to.next();
                         items.push(HistoryItem::Gap(gap));
                     }
@@ -379,7 +384,7 @@ pub(super) mod tests {
         ];
         store.append(frames).unwrap();
         let reader = Reader::new(folder.path(), CLUSTER);
-        assert_eq!(generations(&reader), [1, 2, 3]);
+        assert_eq!(generations(&reader), [1, 2, 3, 3], "what was lost, and what is");
         assert!(changes(&reader, 1, 3, 3).is_err());
         assert_eq!(changes(&reader, 2, 3, 3).unwrap(), "+K:3\n");
     }

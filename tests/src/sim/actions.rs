@@ -113,6 +113,7 @@ impl World {
             Action::Read { client, read } => self.begin_read(index, client, read),
             Action::RunCommand { ticket, run } => self.run_command(index, ticket, &run),
             Action::StopCommand { ticket } => self.stop_command(index, ticket),
+            Action::KeepLoss(loss) => self.servers[index].losses.push(loss),
             Action::Committed(committed) => self.witness_committed(index, &committed),
             Action::Record(decision) => {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
@@ -511,6 +512,7 @@ fn changes_something(action: &Action) -> bool {
         | Action::RunCommand { .. }
         | Action::Read { .. }
         | Action::Work { .. }
+        | Action::KeepLoss(_)
         | Action::Unpack { .. } => true,
         Action::Record(_) | Action::Committed(_) | Action::StopCommand { .. } => false,
     }

@@ -15,7 +15,7 @@ use super::unsound::Unsound;
 use super::world::World;
 use ccd_core::configuration::{Configuration, Decider};
 use ccd_core::ids::{DeviceRole, Epoch, Position, Stamp};
-use ccd_core::protocol::{Decision, LOST};
+use ccd_core::protocol::{Decision, DecisionKind};
 use ccd_core::replica::Heartbeat;
 use std::collections::BTreeSet;
 
@@ -157,7 +157,7 @@ impl World {
         decision: &Decision,
     ) -> Result<(), Unsound> {
         let is_excused = self.setbacks.happened || self.ledger.is_overruled();
-        if is_excused || !decision.text.starts_with(LOST) {
+        if is_excused || decision.kind != DecisionKind::UpdatesLost {
             return Ok(());
         }
         let text = format!("n{index}: {}", decision.text);

@@ -67,6 +67,7 @@ pub fn action(action: &Action) -> String {
         Action::Unpack { from, bytes } => format!("unpacks {} bytes from {from:?}", bytes.len()),
         Action::StageInit { init } => format!("stages the nodes {:?}", init.nodes),
         Action::AdoptInit { init } => format!("goes by the nodes {:?}", init.nodes),
+        Action::KeepLoss(loss) => format!("keeps the loss of what led to {:?}: {}", loss.told, loss.text),
         Action::Committed(Committed { way, after }) => {
             let before = way.as_ref().map(|(before, _)| before.position());
             format!("told: committed from {before:?} to {:?}", after.position())

@@ -224,6 +224,14 @@ impl World {
         self.media.branches(index)
     }
 
+    /// From now on the state folder of a node has no room for a branch, or has room again.
+    pub fn fill_state_folder(&mut self, index: usize, is_full: bool) {
+        let how = if is_full { "is full" } else { "has room again" };
+        self.log
+            .line(self.now, format_args!("n{index}: the state folder {how}"));
+        self.media.fill_state_folder(index, is_full);
+    }
+
     /// The local copy of a server that is down is replaced by an empty one.
     pub fn wipe_local(&mut self, index: usize) {
         self.take_local(index);

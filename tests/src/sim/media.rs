@@ -17,7 +17,8 @@ use ccd_disk::{
     BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create,
 };
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much every replica has room for.
@@ -77,6 +78,8 @@ pub struct Media {
     initiators: Vec<Vec<Initiator>>,
     /// Kept aside by each node.
     branches: Vec<Branches>,
+    /// By node: its state folder has no room for a branch.
+    full: Vec<Arc<AtomicBool>>,
     /// How many devices were made anew.
     remade: u8,
     pub room: Room,
@@ -118,6 +121,7 @@ impl Media {
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
+            full: (0..shape.nodes).map(|_| Arc::default()).collect(),
             remade: 0,
             room,
             checkpoints: Checkpoints::default(),
@@ -154,8 +158,11 @@ impl Media {
             };
             Ok(Box::new(blocks) as Box<dyn Blocks>)
         };
-        let branches = self.branches[server].clone();
+        let (branches, full) = (self.branches[server].clone(), self.full[server].clone());
         let keeper = move |database: &ccd_core::database::Database, _: &str| {
+            if full.load(Ordering::Relaxed) {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
             branches
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -193,6 +200,11 @@ impl Media {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// From now on the node's state folder has no room for a branch, or has room again.
+    pub fn fill_state_folder(&mut self, server: usize, is_full: bool) {
+        self.full[server].store(is_full, Ordering::Relaxed);
     }
 
     /// The node's local copy is replaced by a new one.
@@ -254,6 +266,7 @@ impl Media {
         self.path_lost.push([0; 2]);
         self.path_stalled.push([Moment::ZERO; 2]);
         self.branches.push(Branches::default());
+        self.full.push(Arc::default());
         for initiators in &mut self.initiators {
             let initiator = Initiator {
                 server: copy,

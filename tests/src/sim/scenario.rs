@@ -14,7 +14,7 @@ use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Row, Update};
 use ccd_core::ids::{Epoch, NodeId, NodeSet, Position, RequestId, ServerId};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::problem::Problem;
-use ccd_core::protocol::{Decision, DecisionKind, Event, ServingState, Status};
+use ccd_core::protocol::{Decision, DecisionKind, Event, Loss, ServingState, Status};
 use core::time::Duration;
 use std::ops::{Deref, DerefMut};
 
@@ -450,6 +450,11 @@ impl Cluster {
             .iter()
             .filter(|decision| decision.kind == kind)
             .collect()
+    }
+
+    /// The losses that a node says until an operator removes them.
+    pub fn losses(&self, server: usize) -> &[Loss] {
+        &self.world.servers[server].losses
     }
 }
 

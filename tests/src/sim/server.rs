@@ -74,6 +74,8 @@ pub struct Server {
     pub timer: Option<Moment>,
     /// Decision records that the node has written, newest last.
     pub decisions: Vec<ccd_core::protocol::Decision>,
+    /// Losses that no operator has removed.
+    pub losses: Vec<ccd_core::protocol::Loss>,
     /// Up to where it has told what is committed.
     pub told: Position,
     /// How often it told of something that it does not know the way to.
@@ -101,6 +103,7 @@ impl Server {
             date_error_ms: 0,
             timer: None,
             decisions: Vec::new(),
+            losses: Vec::new(),
             told: Position::EMPTY,
             gaps: 0,
             knows: Stamp::default(),

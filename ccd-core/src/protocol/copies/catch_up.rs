@@ -562,15 +562,4 @@ impl Node {
         }
         self.keep_aside(self.head.clone(), "", why);
     }
-
-    /// Stores this version where an operator can look at it. `of` says what held it, if not this node's copy.
-    pub(in crate::protocol) fn keep_aside(&mut self, database: Database, of: &str, why: &str) {
-        let text = format!("kept {}{of} aside: {why}", database.position());
-        self.record(DecisionKind::BranchKept, text);
-        let op = ReplicaOp::KeepBranch {
-            database,
-            reason: why.into(),
-        };
-        self.ask(Replica::Local, op, Purpose::Unattended);
-    }
 }

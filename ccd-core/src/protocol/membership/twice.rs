@@ -4,15 +4,16 @@
 //! other node their configurations of one epoch differ, which votes alone never bring about. Neither may be taken for a newer or older
 //! copy of the other, since each may hold updates that were acknowledged: an operator chooses, and the other one's copy is kept as a branch.
 //!
-//! Called with every heartbeat of a peer; owns `Node::twice`.
+//! Called with every heartbeat of a peer, with every survey of a device, and when the local copy has been read; owns `Node::twice`.
 
 use crate::configuration::Configuration;
 use crate::configuration::votes::{self, Voters};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
+use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::PeerState;
 use crate::protocol::voting::conclude::is_overruled;
+use crate::replica::Survey;
 use alloc::format;
 use alloc::string::String;
 
@@ -24,6 +25,8 @@ pub(in crate::protocol) struct Twice {
     ours: u64,
     /// Those of the other side. Invariant: not empty.
     nodes: NodeSet,
+    /// The alarm is recorded.
+    is_recorded: bool,
 }
 
 /// Tells two configurations of one epoch apart.
@@ -50,6 +53,18 @@ pub(in crate::protocol) fn mark_of(configuration: &Configuration) -> u64 {
     let mut mark = [0; 8];
     reader.fill(&mut mark);
     u64::from_le_bytes(mark)
+}
+
+/// By this survey the owner of the area means another configuration by the epoch of `known`: what it wrote there is of the other side.
+pub(in crate::protocol) fn wrote_for_another(known: &Configuration, survey: &Survey, node: NodeId) -> bool {
+    let area = survey.areas.iter().find(|area| area.node == node);
+    (area.and_then(|area| area.configuration.as_ref())).is_some_and(|theirs| differ(known, theirs))
+}
+
+/// Whether these are two configurations of one epoch.
+fn differ(known: &Configuration, other: &Configuration) -> bool {
+    let is_of_one = other.epoch == known.epoch && !known.is_genesis();
+    is_of_one && mark_of(other) != mark_of(known)
 }
 
 impl Node {
@@ -120,8 +135,7 @@ impl Node {
 
     /// Another configuration of the epoch that this node knows.
     pub(in crate::protocol) fn differs(&self, configuration: &Configuration) -> bool {
-        let is_of_this = configuration.epoch == self.known.epoch && !self.known.is_genesis();
-        is_of_this && mark_of(configuration) != mark_of(&self.known)
+        differ(&self.known, configuration)
     }
 
     /// That node proposes a successor of an epoch by which it means something else.
@@ -139,13 +153,10 @@ impl Node {
         }
     }
 
-    /// What the device holds was written by whoever means another configuration by the epoch that this node knows.
-    pub(in crate::protocol) fn is_of_other_side(&self, role: DeviceRole) -> bool {
-        let areas = &self.replica(Replica::Device(role)).survey.areas;
-        let of_others = areas.iter().filter(|area| area.node != self.me());
-        of_others
-            .filter_map(|area| area.configuration.as_ref())
-            .any(|configuration| self.differs(configuration))
+    /// By this survey some node means another configuration by the epoch that this node knows.
+    pub(in crate::protocol) fn shows_other_side(&self, survey: &Survey) -> bool {
+        let mut nodes = survey.areas.iter().map(|area| area.node);
+        nodes.any(|node| wrote_for_another(&self.known, survey, node))
     }
 
     /// That node is of the other side of an epoch that was decided twice.
@@ -164,25 +175,40 @@ impl Node {
                 }
             }
         }
+        self.record_twice();
     }
 
     fn note_twice(&mut self, node: NodeId) {
         if let Some(twice) = &mut self.twice {
             twice.nodes.insert(node);
+            self.record_twice();
             return;
         }
         self.twice = Some(Twice {
             epoch: self.known.epoch,
             ours: mark_of(&self.known),
             nodes: NodeSet::of(node),
+            is_recorded: false,
         });
-        if let Some(text) = self.decided_twice_text() {
-            self.record(DecisionKind::Alarm, text);
-        }
+        self.record_twice();
         // It was begun before that was known.
         let is_unattended = self.proposal.as_ref().is_some_and(|proposal| !proposal.forced);
         if is_unattended && self.serving.is_none() {
             self.abandon("the epoch before was decided twice");
+        }
+    }
+
+    /// The alarm is recorded once, with what this node holds: so not before its local copy has been read, as long as that may still be.
+    pub(in crate::protocol) fn record_twice(&mut self) {
+        let local = self.replica(Replica::Local);
+        let is_read = local.loaded || local.error().is_some();
+        let is_due = self.twice.is_some_and(|twice| !twice.is_recorded) && is_read;
+        if let Some(text) = self.decided_twice_text().filter(|_| is_due) {
+            self.record(DecisionKind::Alarm, text);
+            self.twice = self.twice.map(|twice| Twice {
+                is_recorded: true,
+                ..twice
+            });
         }
     }
 
@@ -219,6 +245,54 @@ impl Node {
 mod tests {
     use super::*;
     use crate::ids::{Generation, Lineage};
+    use crate::replica::AreaSurvey;
+
+    #[test]
+    fn what_an_area_holds_is_of_the_other_side_if_its_own_owner_means_another_configuration() {
+        let [a, b, c] = [0, 1, 2].map(|number| NodeId::new(number).unwrap());
+        let all = NodeSet::of(a).with(b).with(c);
+        let mine = Configuration {
+            epoch: Epoch(2),
+            members: NodeSet::of(a),
+            ..Configuration::genesis(all, DeviceSet::EMPTY)
+        };
+        let theirs = Configuration {
+            members: NodeSet::of(b),
+            proposer: b,
+            ..mine.clone()
+        };
+        let earlier = Configuration {
+            epoch: Epoch(1),
+            ..theirs.clone()
+        };
+        let area = |node, configuration: Option<&Configuration>| AreaSurvey {
+            node,
+            heartbeat: None,
+            heartbeat_before: None,
+            ballot: None,
+            configuration: configuration.cloned(),
+            damaged: false,
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("an owner's own area, beside one of the other side", [Some(&mine), Some(&theirs), None],    a, false),
+            ("the other side's area",                             [Some(&mine), Some(&theirs), None],    b, true),
+            ("the area of one that decided nothing",              [Some(&mine), Some(&theirs), None],    c, false),
+            ("one that follows the other side",                   [Some(&mine), Some(&theirs), Some(&theirs)], c, true),
+            ("one that knows an earlier epoch",                   [Some(&mine), Some(&earlier), None],   b, false),
+            ("an earlier run of this node on the other side",     [Some(&theirs), None, None],           a, true),
+        ];
+        for (what, configurations, wrote, expected) in table {
+            let areas = [a, b, c].into_iter().zip(configurations);
+            let survey = Survey {
+                areas: areas
+                    .map(|(node, configuration)| area(node, configuration))
+                    .collect(),
+                ..Survey::default()
+            };
+            assert_eq!(wrote_for_another(&mine, &survey, wrote), expected, "{what}");
+        }
+    }
 
     #[test]
     fn configurations_of_one_epoch_that_mean_different_states_have_different_marks() {

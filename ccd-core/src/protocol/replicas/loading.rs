@@ -61,17 +61,10 @@ impl Node {
         let stamp = loaded.position.stamp;
         let lost = stamp > base.stamp && stamp.epoch < epoch && !self.history.has(loaded.position);
         if lost && self.replica(Replica::Local).usable() {
-            let reason =
-                alloc::format!("on the {replica}, decided elsewhere before the override of epoch {epoch}");
-            self.record(
-                DecisionKind::BranchKept,
-                alloc::format!("kept {} aside: {reason}", loaded.position),
-            );
-            let database = replay(loaded).head;
-            self.ask(
-                Replica::Local,
-                ReplicaOp::KeepBranch { database, reason },
-                Purpose::Unattended,
+            self.keep_aside(
+                replay(loaded).head,
+                &alloc::format!(" of the {replica}"),
+                &alloc::format!("decided elsewhere before the override of epoch {epoch}"),
             );
         }
     }
@@ -116,7 +109,6 @@ impl Node {
             self.known = configuration;
             self.note_nodes();
             self.note_override();
-            self.compare_with_devices();
         }
         self.damaged = loaded.damage.clone();
         let Replayed {
@@ -157,6 +149,8 @@ impl Node {
             },
         );
         self.record(DecisionKind::Start, text);
+        // Says what this copy holds.
+        self.compare_with_devices();
         // The others may have waited for this: they need not wait for the next heartbeat as well.
         self.next_beat = self.now;
     }

@@ -77,6 +77,12 @@ pub(in crate::protocol) enum Purpose {
     },
     /// Nothing waits for it; a failure closes the replica all the same.
     Unattended,
+    /// A branch is kept; an override, if this attempt is one, waits for it.
+    Branch {
+        attempt: Option<Attempt>,
+        /// For people.
+        what: String,
+    },
     Checkpoint {
         image_bytes: u64,
     },
@@ -138,6 +144,7 @@ impl Purpose {
             Self::NoteMove => "noting which machine it is on",
             Self::Survey { .. } => "reading heartbeats",
             Self::Unattended | Self::Recorded(_) => "a record",
+            Self::Branch { .. } => "keeping a branch",
             Self::Checkpoint { .. } => "a checkpoint",
             Self::Prewrite | Self::CatchUp { .. } | Self::StageImage => "bringing it up to date",
             Self::Vote { .. } | Self::Promise(_) | Self::Accept(_) => "a vote",
@@ -403,6 +410,7 @@ impl Node {
             Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
             Purpose::NoteMove => self.on_move_noted(result.is_ok()),
             Purpose::Unattended | Purpose::Survey { .. } => {}
+            Purpose::Branch { attempt, what } => self.on_branch_kept(attempt, &what, result),
             Purpose::DrillWrite { serial, begun } => {
                 if let Replica::Device(role) = replica {
                     self.on_drill_write(role, serial, begun, result.as_ref().err());

@@ -6,10 +6,10 @@
 //! Called at the end of every event; owns `told`.
 
 use crate::database::{Database, Record};
-use crate::ids::Position;
+use crate::ids::{Generation, Position};
 use crate::protocol::Node;
 use crate::protocol::copies::history::History;
-use crate::protocol::interface::{Action, Committed, DecisionKind};
+use crate::protocol::interface::{Action, Committed, DecisionKind, Loss};
 use crate::protocol::message::Replaces;
 use crate::protocol::voting::conclude::may_be_overruled;
 use crate::protocol::voting::lower_bound::Witness;
@@ -17,9 +17,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-/// What the text begins with that says so: the simulator knows it by that.
-pub const LOST: &str = "updates that this node acknowledged or told of are not in the database any more";
 
 /// Up to where the driver was told.
 #[derive(Debug, Default)]
@@ -30,13 +27,32 @@ pub(in crate::protocol) struct Told {
     database: Option<Database>,
     /// What was told last is to the whole image that took its place, if one did.
     replaced: Option<Replaces>,
-    /// What was told and is not in the database any more, for people.
-    lost: Option<String>,
 }
 
 /// Whether two positions have the same content: a configuration that opens changes the epoch alone.
 fn is_same(one: Position, other: Position) -> bool {
     one.lineage == other.lineage && one.stamp.generation == other.stamp.generation
+}
+
+/// The generations among which lost updates are found, and the command that shows those. `kept`: the last one that is certainly not lost.
+/// What the cluster made of the same generations since stands in the same history.
+fn where_to_look(kept: Option<Generation>, told: Generation) -> (String, String) {
+    const LAST_MAX: u64 = 1000;
+    let before = told.next();
+    let first = kept.map(Generation::next).filter(|first| *first <= told);
+    let count = first.map_or(LAST_MAX, |first| {
+        before.0.saturating_sub(first.0).saturating_mul(2)
+    });
+    let which = match first {
+        Some(first) if first == told => format!("generation {told}"),
+        Some(first) => format!("generations {first} to {told}"),
+        None => format!("generations up to {told}"),
+    };
+    let last = count.min(LAST_MAX);
+    (
+        which,
+        format!("ccdadm history --rows --before {before} --last {last}"),
+    )
 }
 
 impl Node {
@@ -86,15 +102,22 @@ impl Node {
             return;
         }
         let replaced = self.told.replaced.take();
-        self.note_lost(told, now, replaced);
+        self.note_lost(told, now, before.as_ref(), replaced);
         let way = before.and_then(|before| self.way(before, told, now));
         let after = self.committed.clone();
         self.actions.push(Action::Committed(Committed { way, after }));
     }
 
     /// What was told is committed for good. If what is committed now does not lead through it, an operator has overruled the votes, or
-    /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only.
-    fn note_lost(&mut self, told: Position, now: Position, replaced: Option<Replaces>) {
+    /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only. `before` is a
+    /// version that the way to `told` goes through, if one is known; `replaced` is what `told` is to a whole image that took its place.
+    fn note_lost(
+        &mut self,
+        told: Position,
+        now: Position,
+        before: Option<&Database>,
+        replaced: Option<Replaces>,
+    ) {
         let generation = told.stamp.generation;
         let round = if generation >= now.stamp.generation {
             Some(now)
@@ -119,12 +142,18 @@ impl Node {
         };
         let is_sure = round.is_some() || replaced == Some(Replaces::Branch);
         let doubt = if is_sure { "" } else { ", as far as can be told" };
+        // The cluster went through it as well, so what is lost came later.
+        let kept = (before.map(Database::position))
+            .filter(|before| before.stamp.generation < generation && self.history.went_through(*before))
+            .map(|before| before.stamp.generation);
+        let (which, next) = where_to_look(kept, generation);
         let text = format!(
-            "{LOST}{doubt}: they led to {}, and the cluster goes on from {}; {why}",
+            "updates that this node acknowledged or told of are not in the database any more{doubt}: they led to {}, and the cluster goes \
+             on from {}; {why}; see {which} in the history of this node",
             told.stamp, now.stamp
         );
-        self.record(DecisionKind::Alarm, text.clone());
-        self.told.lost = Some(text);
+        self.record(DecisionKind::UpdatesLost, text.clone());
+        self.actions.push(Action::KeepLoss(Loss { told, text, next }));
     }
 
     /// A whole image takes the place of what this copy held at `have`.
@@ -135,11 +164,6 @@ impl Node {
     /// Up to where the driver was told, in this run or an earlier one.
     pub(in crate::protocol) fn told_position(&self) -> Position {
         self.told.position
-    }
-
-    /// Updates that this node has told of, and that are lost, for people.
-    pub(in crate::protocol) fn lost_text(&self) -> Option<String> {
-        self.told.lost.clone()
     }
 
     /// The version that was told last, reached from `version`, and what led on from it; or, if `version` comes later, what led on
@@ -158,5 +182,30 @@ impl Node {
         let begins = version.position();
         (is_same(begins, told) || begins.stamp.generation > told.stamp.generation)
             .then(|| (version, records.collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_names_the_generations_and_the_command_that_shows_them() {
+        let table = [
+            (Some(4), 9, "generations 5 to 9", "--before 10 --last 10"),
+            (Some(8), 9, "generation 9", "--before 10 --last 2"),
+            (None, 9, "generations up to 9", "--before 10 --last 1000"),
+            (
+                Some(0),
+                5000,
+                "generations 1 to 5000",
+                "--before 5001 --last 1000",
+            ),
+        ];
+        for (kept, told, which, range) in table {
+            let found = where_to_look(kept.map(Generation), Generation(told));
+            let next = format!("ccdadm history --rows {range}");
+            assert_eq!(found, (String::from(which), next), "{kept:?} {told}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, REASON_BYTES_MAX, RestoreFlag,
 };
+use crate::database::Database;
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::copies::install::Install;
@@ -20,6 +21,7 @@ use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Overrides begin at multiples of this, and each node's so far from the next one's. So an override, and what is decided after
 /// it, has no epoch in common with what voters or the override of another node decide elsewhere at the same time.
@@ -137,21 +139,18 @@ impl Node {
     }
 
     /// An override starts from a whole replica that voted. What a device holds up to some damage, or one that was left out, may be newer: it
-    /// is kept aside, before the device is written.
+    /// is kept aside, and nothing is put to the vote before.
     fn keep_what_is_newer(&mut self, start: Stamp) {
         let Some(proposal) = self.proposal.as_ref().filter(|proposal| proposal.forced) else {
             return;
         };
-        let newest = (proposal.loaded.iter())
+        let newer: Vec<(DeviceRole, Database)> = (proposal.loaded.iter())
             .filter(|(_, found)| found.head.position().stamp > start)
-            .max_by_key(|(_, found)| found.head.position().stamp);
-        if let Some((role, found)) = newest {
-            let (role, database) = (*role, found.head.clone());
-            self.keep_aside(
-                database,
-                &format!(" of the {role}"),
-                &format!("the override starts from {start}"),
-            );
+            .map(|(role, found)| (*role, found.head.clone()))
+            .collect();
+        for (role, database) in newer {
+            let why = format!("the override starts from {start}");
+            self.keep_aside(database, &format!(" of the {role}"), &why);
         }
     }
 
@@ -178,6 +177,9 @@ impl Node {
 
     /// The state is here: builds the configuration and asks for votes.
     pub(in crate::protocol) fn vote(&mut self) {
+        if !self.branches_are_kept() {
+            return;
+        }
         let Some(proposal) = &self.proposal else {
             return;
         };

@@ -10,6 +10,7 @@ use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, NodeSet, Replica};
 use crate::problem::Cause;
 use crate::protocol::Node;
+use crate::protocol::membership::twice::wrote_for_another;
 use crate::protocol::message::{Message, Obstacle, Promise};
 use crate::protocol::replicas::loading::replay;
 use crate::protocol::replicas::{Attempt, Purpose};
@@ -129,7 +130,8 @@ impl Node {
             Ok(()) if proposal.forced => {
                 let replica = Replica::Device(role);
                 proposal.replicas_asked.insert(replica);
-                self.ask(replica, ReplicaOp::Load, Purpose::Evidence(attempt));
+                // It has no vote to be claimed with. Who wrote what counts all the same, and then what.
+                self.ask(replica, ReplicaOp::Survey, Purpose::Evidence(attempt));
             }
             Ok(()) => {}
             Err(why) => {
@@ -218,6 +220,8 @@ impl Node {
         let head = self.head.position();
         let (whole, rolled_back) = (self.damaged.is_none(), self.rolled_back);
         let voted_for = self.accepted_in(self.known.epoch);
+        let has_other_side =
+            matches!(&result, Ok(ReplicaAnswer::Survey(survey)) if self.shows_other_side(survey));
         let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
             // Too late to count; and the same replica's vote is still to be answered.
             return;
@@ -249,9 +253,8 @@ impl Node {
                 proposal.promised.devices = proposal.promised.devices.with(role);
                 proposal.claimed_at = now;
                 proposal.milestones.note(format!("{role} claimed"), now);
-                if by_own_copy {
-                    // A member's own copy is of this epoch; in paired mode the devices are not written.
-                } else if by_memory {
+                // A member's own copy is of this epoch; in paired mode the devices are not written.
+                if by_memory && !by_own_copy {
                     // Nobody else wrote here: what this node remembers is what the device holds, or more.
                     proposal.evidence.push(Evidence {
                         source: Source::Device(role),
@@ -259,8 +262,12 @@ impl Node {
                         whole: true,
                         rolled_back: None,
                     });
-                } else {
+                }
+                // An override also keeps what was written there by those that mean another configuration.
+                let is_read = !by_own_copy && !by_memory || proposal.forced && has_other_side;
+                if is_read {
                     proposal.replicas_asked.insert(replica);
+                    proposal.surveyed.insert(role, survey);
                     self.ask(replica, ReplicaOp::Load, Purpose::Evidence(attempt));
                 }
             }
@@ -301,18 +308,28 @@ impl Node {
         }
         let now = self.now;
         let votes = self.known.devices.contains(role) || self.known.base_writers.devices.contains(role);
-        let is_of_other_side = self.is_of_other_side(role);
+        let known = self.known.clone();
         let Some(proposal) = self.current(attempt).filter(|proposal| !proposal.is_voting()) else {
             // Too late to count; and the same replica's vote is still to be answered.
             return;
         };
         proposal.replicas_asked.remove(&replica);
+        let survey = proposal.surveyed.get(&role);
+        let is_of_other_side = |area| survey.is_some_and(|survey| wrote_for_another(&known, survey, area));
         match result {
-            Ok(ReplicaAnswer::Loaded(loaded)) if is_of_other_side => {
-                // An operator has chosen this node's side. What the other one holds is kept, and is no evidence.
-                let database = replay(&loaded).head;
+            Ok(ReplicaAnswer::Survey(survey)) => {
+                proposal.replicas_asked.insert(replica);
+                proposal.surveyed.insert(role, survey);
+                self.ask(replica, ReplicaOp::Load, Purpose::Evidence(attempt));
+            }
+            Ok(ReplicaAnswer::Loaded(loaded)) if is_of_other_side(loaded.area) => {
                 let why = "the other side of an epoch that was decided twice";
-                self.keep_aside(database, &format!(" of the {role}"), why);
+                if proposal.forced {
+                    // An operator has chosen this node's side. What the other one holds is kept, and is no evidence.
+                    self.keep_aside(replay(&loaded).head, &format!(" of the {role}"), why);
+                } else {
+                    proposal.obstacles.push(format!("the {role} holds {why}"));
+                }
             }
             Ok(ReplicaAnswer::Loaded(loaded)) => {
                 let found = replay(&loaded);

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! fence the others on a device → promises (nodes by message, devices by ballot block) → newest state on sealed replicas
-//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on)
+//!   → fetch what is missing of it → votes → decided                    (conclude.rs, from here on; an override keeps branches first)
 //!   → ready, and open                                                  (install.rs)
 //! ```
 //!
 //! Owns `proposal`, `attempt` and `back_off_until`.
 
+use super::branches::Branches;
 use super::evidence::{Evidence, Source, newest_state};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
@@ -19,6 +20,7 @@ use crate::protocol::message::Message;
 use crate::protocol::plan::Want;
 use crate::protocol::replicas::loading::Replayed;
 use crate::protocol::replicas::{Attempt, Purpose};
+use crate::replica::Survey;
 use crate::time::{Time, doubled};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -62,8 +64,11 @@ pub(in crate::protocol) struct Proposal {
     pub left_behind: Vec<Evidence>,
     /// Nodes from which the state to start from did not come.
     pub fetched_in_vain: NodeSet,
+    /// What the nodes had written to each device, by control blocks that were read when it was claimed.
+    pub surveyed: BTreeMap<DeviceRole, Survey>,
     /// Content of devices that was read as evidence.
     pub loaded: BTreeMap<DeviceRole, Replayed>,
+    pub branches: Branches,
     pub accepted: Option<(Ballot, Configuration)>,
     /// When each device was claimed: a solo owner cannot have renewed its lease after that.
     pub claimed_at: Time,
@@ -85,6 +90,8 @@ pub(in crate::protocol) enum Phase {
         from: NodeId,
         position: Position,
     },
+    /// The state is here, and what it is without is being kept aside.
+    Keeping,
     Voting,
 }
 
@@ -180,7 +187,9 @@ impl Node {
             evidence: Vec::new(),
             left_behind: Vec::new(),
             fetched_in_vain: NodeSet::EMPTY,
+            surveyed: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            branches: Branches::default(),
             accepted: None,
             claimed_at: self.now,
             value: None,
@@ -371,6 +380,7 @@ impl Node {
                 }
             }
             Phase::Fetching { position, .. } if head == position => self.vote(),
+            Phase::Keeping => self.vote(),
             Phase::Fetching { position, from } => self.watch_fetch(from, position, patience),
             Phase::Voting => {
                 if votes::decide(&self.known, proposal.voted) || proposal.forced && proposal.all_answered() {

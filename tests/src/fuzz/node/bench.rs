@@ -243,6 +243,7 @@ impl Bench {
             | Action::Read { .. }
             | Action::StopCommand { .. }
             | Action::Record(_)
+            | Action::KeepLoss(_)
             | Action::Committed(_) => {}
         }
     }

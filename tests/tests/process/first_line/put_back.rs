@@ -2,6 +2,7 @@
 
 use super::{Situation, seen};
 use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY};
+use ccd_tests::process::until;
 use std::time::Duration;
 
 /// What was told is on the disk of its node after so long.
@@ -49,10 +50,32 @@ const TWICE: &[&str] = &[
 ];
 
 const LOST: &[&str] = &[
-    "on alpha: updates that this node acknowledged or told of are not in the database any more",
+    "serving, degraded: on alpha: updates that this node acknowledged or told of are not in the database any more",
     "the devices or another node were put back to an earlier state",
-    "ccdadm history",
+    "in the history of this node",
+    "when this has been seen",
+    "ccdadm history --rows --before",
 ];
+
+/// What an operator does who has seen that updates of alpha are lost.
+fn remove_losses(stage: &super::stage::Stage) {
+    until("alpha to say what is lost", || {
+        let verdict = stage.alpha().verdict();
+        if verdict.contains("are not in the database any more") {
+            Ok(())
+        } else {
+            Err(verdict)
+        }
+    });
+    let folder = stage.alpha().places().branches_dir();
+    let files = std::fs::read_dir(folder).expect("it is there").flatten();
+    let losses: Vec<_> = files
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "lost"))
+        .collect();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    std::fs::remove_file(&losses[0]).expect("it is there");
+}
 
 /// Alpha is alone, acknowledges something, and dies; the devices are put back, and beta goes on from there.
 fn lose_what_alpha_acknowledged(stage: &mut super::stage::Stage) {
@@ -150,6 +173,7 @@ pub const SITUATIONS: &[Situation] = &[
             let force = ["takeover", "--force", "--cluster", "test"];
             stage.alpha().ctl(&force).done();
             stage.node_mut(BETA).start();
+            remove_losses(stage);
         }),
     },
     Situation {
@@ -160,8 +184,14 @@ pub const SITUATIONS: &[Situation] = &[
             stage.beta().wait_for("serving solo");
             stage.node_mut(ALPHA).start();
         },
-        alpha: seen(0, LOST),
-        beta: seen(0, LOST),
-        cure: Some(|stage| stage.restart(ALPHA)),
+        alpha: seen(1, LOST),
+        beta: seen(1, LOST),
+        // It is said after a restart too, and what was lost is found.
+        cure: Some(|stage| {
+            stage.restart(ALPHA);
+            remove_losses(stage);
+            let history = stage.alpha().adm(&["history", "--rows"]).done();
+            assert!(history.out.contains("lost"), "{}", history.out);
+        }),
     },
 ];
