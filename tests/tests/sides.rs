@@ -133,7 +133,12 @@ fn the_side_that_has_the_votes_goes_on_after_a_restart() {
         );
         assert!(has(&cluster.rows(server).unwrap(), "two"));
     }
+    cluster.run_for(LEASE * 10);
     assert!(!cluster.serves(B));
+    let rows = cluster.stale_rows(B).unwrap();
+    assert!(has(&rows, "one") && !has(&rows, "two"), "{rows:?}");
+    let verdict = cluster.verdict(B);
+    assert!(verdict.contains("was decided twice"), "{verdict}");
 }
 
 /// Whichever of them holds more.

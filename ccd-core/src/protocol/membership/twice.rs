@@ -87,9 +87,10 @@ impl Node {
             self.note_twice(node);
             return false;
         }
-        // Whose copy is new, or older than that, is of no side; nor is who was told of an operator's choice.
-        let is_of_a_side = state.epoch > twice.epoch && !is_overruled(twice.epoch, state.epoch);
-        if !is_of_a_side {
+        // Whose copy is new, or older than that, is of no side; nor is who was told of an operator's choice. One that starts has not
+        // read its copy yet.
+        let is_of_none = state.ready && state.epoch < twice.epoch || is_overruled(twice.epoch, state.epoch);
+        if is_of_none {
             self.note_same_side(node);
         }
         !self.is_at_odds_with(node)
@@ -224,8 +225,13 @@ impl Node {
         // The updates of an owner that was alone are on its devices only, and its own history has them.
         let told = self.told_position().stamp.generation;
         let lacks = if told > head.stamp.generation {
+            let devices = if self.known.owner() == Some(self.me()) {
+                "on its devices, if those were not put back, and "
+            } else {
+                ""
+            };
             format!(
-                "; generations {} to {told} of this node are in its history only (`ccdadm history`)",
+                "; generations {} to {told} of this node are {devices}in its history (`ccdadm history`)",
                 head.stamp.generation.next()
             )
         } else {

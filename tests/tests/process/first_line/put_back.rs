@@ -45,7 +45,7 @@ const NOWHERE: &[&str] = &[
 
 const TWICE: &[&str] = &[
     "on alpha: epoch 2 was decided twice",
-    "of this node are in its history only",
+    "of this node are on its devices, if those were not put back, and in its history",
     "`ccdctl takeover --force --cluster test` on the node that does not serve goes on with its local copy",
 ];
 
