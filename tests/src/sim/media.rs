@@ -77,6 +77,8 @@ pub struct Media {
     initiators: Vec<Vec<Initiator>>,
     /// Kept aside by each node.
     branches: Vec<Branches>,
+    /// Some device was put back to an earlier state, or a server sees a copy of one.
+    pub has_lost_writes: bool,
     /// How many devices were made anew.
     remade: u8,
     pub room: Room,
@@ -118,6 +120,7 @@ impl Media {
             path_stalled: vec![[Moment::ZERO; 2]; shape.nodes],
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
+            has_lost_writes: false,
             remade: 0,
             room,
             checkpoints: Checkpoints::default(),
@@ -266,6 +269,7 @@ impl Media {
 
     /// A server sees another disk in place of the shared one: a new region, or a copy of the shared one.
     pub fn separate(&mut self, server: usize, role: DeviceRole, is_copy: bool) {
+        self.has_lost_writes = true;
         let slot = role as usize + 1;
         let medium = if is_copy {
             self.devices[slot - 1].fork()
@@ -297,11 +301,13 @@ impl Media {
 
     /// A device holds what it held then.
     pub fn set_back_device(&mut self, role: DeviceRole, relics: &Relics) {
+        self.has_lost_writes = true;
         self.devices[role as usize] = relics.devices[role as usize].fork();
     }
 
     /// Below whoever uses it a device is cleared, or put back to what it held then.
     pub fn overwrite_device(&mut self, role: DeviceRole, relics: Option<&Relics>) {
+        self.has_lost_writes = true;
         let device = &self.devices[role as usize];
         match relics {
             None => device.overwrite(&device.blank()),
