@@ -59,7 +59,7 @@ impl Node {
         let path = self.settings.init.device_path(role).unwrap_or_default();
         let of = |cause, text: alloc::string::String| Problem::new(cause, text).of(role);
         if let Some(text) = self.unshared_text_of(role) {
-            let next = format!("on both nodes: ls -l {path}; ccd-disk show {path}");
+            let next = format!("ls -l {path}; ccd-disk show {path}");
             return Some(of(Cause::NotSameDisk, text).next(next));
         }
         if let Some(error) = view.error() {
