@@ -6,7 +6,7 @@
 
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, RegionId, ServerId, Stamp};
+use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, PerDevice, Position, RegionId, ServerId, Stamp};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -153,6 +153,8 @@ pub struct Heartbeat {
     pub incarnation: Incarnation,
     /// Counts up within the incarnation: a heartbeat that does not change is standing still.
     pub sequence: u64,
+    /// Number of the run among those of the node that wrote to this device: higher than any that it found there, or knew to have been there.
+    pub run: u64,
     /// The newest state that the node knows to have been committed, in this run or an earlier one, here or elsewhere: its copy may
     /// hold less, and be about to. A start from less would lose an acknowledged update.
     pub stamp: Stamp,
@@ -164,6 +166,33 @@ pub struct Heartbeat {
     pub host: Host,
     /// Where the last run was that had a vote, if this one has none: its state folder is a copy, and was not taken in since.
     pub moved_from: Option<Host>,
+    /// What the devices must show of this node, for whoever reads another one.
+    pub traces: PerDevice<Trace>,
+}
+
+/// A heartbeat that was durable on a device, as the node's heartbeats on all devices tell it: where one of them says so, the device has
+/// it, or what a later run of the node wrote there. A disk that has neither is another one, or was put back to an earlier state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Of the device; zeros: there is none.
+    pub region: RegionId,
+    /// The run that wrote it: its number there, and which one it was.
+    pub run: u64,
+    pub incarnation: Incarnation,
+    pub sequence: u64,
+    /// The configuration that the node served then.
+    pub epoch: Epoch,
+}
+
+impl Trace {
+    pub fn is_set(&self) -> bool {
+        self.region != RegionId::default()
+    }
+
+    /// A device that has this heartbeat of the node's area has what this says, or what was written over it.
+    pub fn is_shown_by(&self, run: u64, incarnation: Incarnation, sequence: u64) -> bool {
+        run > self.run || (run, incarnation) == (self.run, self.incarnation) && sequence >= self.sequence
+    }
 }
 
 impl Heartbeat {
@@ -235,4 +264,34 @@ pub enum ReplicaErrorKind {
     Fenced,
     /// The device cannot do this at all: no reservations on files, loop and network block devices, or partitions.
     NotSupported,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_shown_by_its_heartbeat_by_later_ones_and_by_those_of_later_runs() {
+        let trace = Trace {
+            region: RegionId([1; 16]),
+            run: 4,
+            incarnation: Incarnation(77),
+            sequence: 10,
+            epoch: Epoch(2),
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("the heartbeat itself",          4, 77, 10, true),
+            ("a later one",                   4, 77, 11, true),
+            ("an earlier one",                4, 77,  9, false),
+            ("the first of a later run",      5,  3,  1, true),
+            ("an earlier run",                3,  3, 99, false),
+            ("another run that began beside", 4,  3, 99, false),
+            ("nothing at all",                0,  0,  0, false),
+        ];
+        for (what, run, incarnation, sequence, expected) in table {
+            let shown = trace.is_shown_by(run, Incarnation(incarnation), sequence);
+            assert_eq!(shown, expected, "{what}");
+        }
+    }
 }

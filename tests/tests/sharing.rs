@@ -3,6 +3,8 @@
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
 use ccd_core::init::Fencing;
+use ccd_core::problem::Problem;
+use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
@@ -259,4 +261,145 @@ fn a_node_that_left_shares_its_devices_when_it_takes_part_again() {
             );
         }
     }
+}
+
+/// An array shows a server a copy of one disk under its name, while the other one owns both.
+#[test]
+fn a_copy_of_a_disk_does_not_vote_where_the_other_disk_shows_that_its_owner_wrote_elsewhere() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for role in DeviceRole::ALL {
+            let other = other_of(role);
+            let mut cluster = Cluster::serving_with(PAIR, fencing);
+            cluster.crash(1, true);
+            assert!(cluster.add_within(0, "alone", SETTLED));
+            cluster.separate_device(1, role, true);
+            assert!(cluster.add_within(0, "after the copy", SETTLED));
+            cluster.run_for(2 * LEASE);
+            cluster.cut_pair(0, 1);
+            cluster.start(1);
+            cluster.run_for(3 * LEASE);
+            let problem = problem_of(&cluster, 1, role);
+            assert!(
+                problem.text.contains("lacks what node 0 wrote there"),
+                "{problem:?}"
+            );
+            assert!(problem.next.starts_with("ls -l "), "{problem:?}");
+            cluster.lose_path(0, other);
+            assert!(cluster.add_within(0, "without the other disk", SETTLED));
+            cluster.settle();
+            assert!(!cluster.serves(1), "{role}, {fencing}: {}", cluster.verdict(1));
+            // Once its name leads to the right disk, it takes over what the owner leaves.
+            cluster.crash(1, true);
+            cluster.share_device(1, role);
+            cluster.start(1);
+            cluster.run_for(LEASE);
+            cluster.crash(0, true);
+            cluster.settle();
+            assert!(cluster.serves(1), "{role}, {fencing}: {}", cluster.verdict(1));
+            let rows = cluster.rows(1).unwrap_or_default();
+            assert!(rows.iter().any(|row| row == "without the other disk"), "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_is_older_than_what_the_other_disk_shows_does_not_vote_for_whoever_starts_later() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for role in DeviceRole::ALL {
+            let other = other_of(role);
+            let mut cluster = Cluster::serving_with(PAIR, fencing);
+            cluster.crash(1, true);
+            assert!(cluster.add_within(0, "alone", SETTLED));
+            cluster.separate_device(1, role, true);
+            cluster.run_for(2 * LEASE);
+            cluster.lose_path(0, other);
+            assert!(cluster.add_within(0, "without the other disk", SETTLED));
+            cluster.crash(0, true);
+            cluster.start(1);
+            cluster.settle();
+            assert!(!cluster.serves(1), "{role}, {fencing}: {}", cluster.verdict(1));
+            let problem = problem_of(&cluster, 1, role);
+            assert!(
+                problem.text.contains("lacks what node 0 wrote there"),
+                "{problem:?}"
+            );
+            cluster.return_path(0, other);
+            cluster.start(0);
+            assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+            let rows = cluster.rows(0).unwrap_or_default();
+            assert!(rows.iter().any(|row| row == "without the other disk"), "{rows:?}");
+        }
+    }
+}
+
+/// The owner itself finds the copy at its next start, and goes on without it; from then on it is the other disk that lacks something.
+#[test]
+fn an_owner_that_is_shown_a_copy_goes_on_with_the_other_disk_and_takes_the_copy_in() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for role in DeviceRole::ALL {
+            let mut cluster = Cluster::serving_with(PAIR, fencing);
+            cluster.crash(1, true);
+            assert!(cluster.add_within(0, "alone", SETTLED));
+            cluster.separate_device(0, role, true);
+            cluster.run_for(2 * LEASE);
+            cluster.crash(0, true);
+            cluster.start(0);
+            assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+            let left_out = |decision: &&ccd_core::protocol::Decision| {
+                decision
+                    .text
+                    .contains(&format!("the {role} lacks what node 0 wrote there"))
+            };
+            let found = cluster.decisions(0, DecisionKind::Damage);
+            assert!(found.iter().any(left_out), "{found:?}");
+            let whole = cluster.reaches(SETTLED, |known| known.devices.count() == 2);
+            assert!(whole, "{}", cluster.verdict(0));
+            assert!(cluster.add_within(0, "on the copy", SETTLED));
+            cluster.run_for(2 * LEASE);
+            cluster.cut_pair(0, 1);
+            cluster.start(1);
+            cluster.run_for(3 * LEASE);
+            cluster.lose_path(0, other_of(role));
+            assert!(cluster.add_within(0, "on the copy alone", SETTLED));
+            cluster.settle();
+            assert!(!cluster.serves(1), "{role}, {fencing}: {}", cluster.verdict(1));
+        }
+    }
+}
+
+/// What a node that does not serve sees under the name of a disk takes nothing from its owner.
+#[test]
+fn an_owner_keeps_its_disk_whatever_a_node_beside_it_writes_to_a_copy() {
+    for role in DeviceRole::ALL {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "alone", SETTLED));
+        let epoch = cluster.configuration().epoch;
+        cluster.separate_device(1, role, true);
+        cluster.cut_pair(0, 1);
+        cluster.start(1);
+        cluster.settle();
+        cluster.crash(1, true);
+        cluster.start(1);
+        cluster.settle();
+        assert_eq!(cluster.configuration().epoch, epoch);
+        assert_eq!(cluster.configuration().devices.count(), 2);
+        assert!(cluster.add(0, "still").is_ok());
+    }
+}
+
+fn other_of(role: DeviceRole) -> DeviceRole {
+    match role {
+        DeviceRole::Primary => DeviceRole::Secondary,
+        DeviceRole::Secondary => DeviceRole::Primary,
+    }
+}
+
+/// What this server finds wrong with the device.
+fn problem_of(cluster: &Cluster, server: usize, role: DeviceRole) -> Problem {
+    let status = cluster.status(server).expect("the process runs");
+    let found = (status.problems.iter()).find(|problem| problem.device == Some(role));
+    found
+        .unwrap_or_else(|| panic!("no problem of the {role}: {}", status.verdict))
+        .clone()
 }

@@ -89,6 +89,23 @@ fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
     );
 }
 
+#[test]
+fn histories_of_a_copy_of_a_disk_at_one_server_are_sound() {
+    let from = from_environment("CCD_SIM_FROM", 0);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(20);
+    let campaign = Campaign {
+        family: Some(Family::Clones),
+        failures_max: 5,
+        ..Campaign::new(from..from + count)
+    };
+    let report = sound(&campaign);
+    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
+    assert!(
+        report.counts.configurations > 3 * count,
+        "hardly anything was reconfigured"
+    );
+}
+
 /// Seeds that found something, each with what it was. They mean something else once the simulator draws
 /// pairs otherwise.
 const FOUND: &[(u64, &str)] = &[

@@ -262,6 +262,9 @@ impl Bounds {
     pub fn area(&self, area: &AreaSurvey) -> Checked {
         for heartbeat in area.heartbeat.iter().chain(&area.heartbeat_before) {
             stamp(heartbeat.stamp)?;
+            for role in DeviceRole::ALL {
+                epoch(heartbeat.traces.of(role).epoch)?;
+            }
         }
         if let Some(block) = &area.ballot {
             self.ballot_block(block)?;

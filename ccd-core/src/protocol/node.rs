@@ -37,8 +37,9 @@ use super::voting::lower_bound::LowerBound;
 use super::voting::propose::Proposal;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, Replica, Servers};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, PerDevice, Position, Replica, Servers};
 use crate::init::Fencing;
+use crate::replica::Trace;
 use crate::time::{Date, Time};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -119,6 +120,9 @@ pub struct Node {
     pub(super) moved: Option<Moved>,
     /// Which configuration has taken this run in.
     pub(super) taken_in: TakenIn,
+
+    /// What each device must show of this node, for whoever reads another one.
+    pub(super) traces: PerDevice<Trace>,
 
     /// What is wrong with this node, for the others.
     pub(super) report: OwnReport,
@@ -238,6 +242,7 @@ impl Node {
             twice: None,
             moved: None,
             taken_in: TakenIn::default(),
+            traces: PerDevice::default(),
             report: OwnReport::default(),
             drills: Vec::new(),
             last_words: LastWords::default(),
@@ -466,7 +471,7 @@ impl Node {
             .iter()
             .filter(|role| self.replica(Replica::Device(*role)).usable())
             .filter(|role| !self.distrusted(*role) && !self.was_made_anew(*role) && !self.is_apart(*role))
-            .filter(|role| self.owns_area(*role))
+            .filter(|role| self.owns_area(*role) && !self.is_unjudged(*role))
             .collect()
     }
 

@@ -8,9 +8,10 @@ use ccd_core::configuration::{
     Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
 };
 use ccd_core::ids::{
-    DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers, Stamp,
+    DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, PerDevice, RegionId,
+    Regions, ServerId, Servers, Stamp,
 };
-use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host};
+use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host, Trace};
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -74,6 +75,19 @@ struct RawHeartbeat {
     /// The servers that have the node's number, as the runs on these hosts knew it.
     server: U64,
     moved_server: U64,
+    run: U64,
+    /// Of the primary, then of the secondary.
+    traces: [RawTrace; 2],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawTrace {
+    region: [u8; 16],
+    run: U64,
+    incarnation: U64,
+    sequence: U64,
+    epoch: U64,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -85,12 +99,36 @@ struct RawHost {
     name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-/// Bytes of a heartbeat as earlier programs wrote it: without hosts, and with one.
+/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, and without traces.
 const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
 const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
 
+const HEARTBEAT_BYTES_WITHOUT_TRACES: usize = HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16;
+
 const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
-const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16);
+const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_TRACES + 104);
+
+impl RawTrace {
+    fn new(trace: &Trace) -> Self {
+        Self {
+            region: trace.region.0,
+            run: trace.run.into(),
+            incarnation: trace.incarnation.0.into(),
+            sequence: trace.sequence.into(),
+            epoch: trace.epoch.0.into(),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            region: RegionId(self.region),
+            run: self.run.get(),
+            incarnation: Incarnation(self.incarnation.get()),
+            sequence: self.sequence.get(),
+            epoch: Epoch(self.epoch.get()),
+        }
+    }
+}
 
 impl RawHost {
     /// As it is stored, and the length of its name.
@@ -143,6 +181,8 @@ impl Control for Heartbeat {
             moved_from,
             server: self.host.server.0.into(),
             moved_server: self.moved_from.as_ref().map_or(0, |host| host.server.0).into(),
+            run: self.run.into(),
+            traces: DeviceRole::ALL.map(|role| RawTrace::new(self.traces.of(role))),
         }
         .as_bytes()
         .to_vec()
@@ -153,6 +193,7 @@ impl Control for Heartbeat {
         let known = [
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
+            HEARTBEAT_BYTES_WITHOUT_TRACES,
             whole.len(),
         ];
         let is_known_length = known.contains(&payload.len());
@@ -165,6 +206,7 @@ impl Control for Heartbeat {
         Some(Self {
             incarnation: Incarnation(raw.incarnation.get()),
             sequence: raw.sequence.get(),
+            run: raw.run.get(),
             stamp: Stamp {
                 epoch: Epoch(raw.stamp_epoch.get()),
                 generation: Generation(raw.stamp_generation.get()),
@@ -173,6 +215,13 @@ impl Control for Heartbeat {
             hears: NodeSet::from_bits(raw.hears.get()),
             host: raw.host.host(raw.host_name_len_bytes, raw.server)?,
             moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
+            traces: PerDevice::from_fn(|role| {
+                let [primary, secondary] = &raw.traces;
+                match role {
+                    DeviceRole::Primary => primary.trace(),
+                    DeviceRole::Secondary => secondary.trace(),
+                }
+            }),
         })
     }
 }
@@ -537,11 +586,20 @@ mod tests {
         #[test]
         fn heartbeats_round_trip(
             incarnation: u64, sequence: u64, epoch: u64, serving: bool, hears: u32, name in "[a-zé]{0,32}", machine: [u8; 16], lock: [u8; 16], hardware: [u8; 16], moved: bool,
-            server: u64,
+            server: u64, run: u64, regions: [[u8; 16]; 2],
         ) {
+            let [primary, secondary] = regions.map(|region| Trace {
+                region: RegionId(region),
+                run: run.wrapping_add(region[0].into()),
+                incarnation: Incarnation(incarnation ^ run),
+                sequence: sequence / 2,
+                epoch: Epoch(epoch / 3),
+            });
             let heartbeat = Heartbeat {
                 incarnation: Incarnation(incarnation),
                 sequence,
+                run,
+                traces: PerDevice { primary, secondary },
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
@@ -568,7 +626,11 @@ mod tests {
             sequence: 7,
             ..Heartbeat::default()
         };
-        for short in [HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITH_ONE_HOST] {
+        for short in [
+            HEARTBEAT_BYTES_WITHOUT_HOST,
+            HEARTBEAT_BYTES_WITH_ONE_HOST,
+            HEARTBEAT_BYTES_WITHOUT_TRACES,
+        ] {
             let earlier = &heartbeat.encode()[..short];
             assert_eq!(Heartbeat::decode(earlier), Some(heartbeat.clone()));
         }

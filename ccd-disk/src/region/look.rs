@@ -53,6 +53,8 @@ pub struct Looks {
     overwritten: u32,
     /// Looks in a row in which the name led nowhere, and why.
     nowhere: (u32, String),
+    /// Looks in a row in which the name led to a device that holds something else.
+    elsewhere: u32,
 }
 
 /// What is wrong with a superblock.
@@ -95,6 +97,7 @@ impl Looks {
             superblocks: [fault("first", 0), fault("last", last)],
             overwritten: 0,
             nowhere: (0, String::new()),
+            elsewhere: 0,
         }
     }
 
@@ -162,14 +165,25 @@ impl Looks {
         let why = match handle.look_at_place()? {
             Place::Here => {
                 self.nowhere.0 = 0;
+                self.elsewhere = 0;
                 return Ok(());
             }
             Place::Nowhere(error) => format!("its name leads nowhere ({error})"),
             Place::OtherFile => return Err(leads_to_another_disk(handle)),
             Place::OtherNumber => match superblock_at(Path::new(&handle.name())) {
-                Ok(found) if found.identity == superblock.identity => {
+                Ok((found, mut named)) if found.identity == superblock.identity => {
                     self.nowhere.0 = 0;
-                    return Ok(());
+                    let differs = differs(handle, &mut named, superblock)?;
+                    self.elsewhere = if differs {
+                        self.elsewhere.saturating_add(1)
+                    } else {
+                        0
+                    };
+                    return if self.elsewhere >= LOOKS_TO_BELIEVE {
+                        Err(leads_to_another_disk(handle))
+                    } else {
+                        Ok(())
+                    };
                 }
                 Ok(_) | Err(RegionError::NoRegion { .. }) => return Err(leads_to_another_disk(handle)),
                 Err(error) => format!("its name leads to another device, which cannot be read ({error})"),
@@ -290,13 +304,31 @@ fn leads_to_another_disk(handle: &Handle) -> RegionError {
     }
 }
 
-/// The superblock that a name leads to now.
-fn superblock_at(path: &Path) -> Result<Superblock, RegionError> {
+/// Another way to the same disk shows what this one does; a copy of the disk lacks the heartbeats that are written to it. What stood
+/// still meanwhile is compared.
+fn differs(here: &mut Handle, named: &mut Handle, superblock: &Superblock) -> Result<bool, RegionError> {
+    let geometry = &superblock.geometry;
+    let (first, count) = (geometry.control_all(), geometry.control_all_blocks() as usize);
+    let before = here.read(first, count)?;
+    // A way that cannot be read says nothing.
+    let Ok(there) = named.read(first, count) else {
+        return Ok(false);
+    };
+    let after = here.read(first, count)?;
+    Ok((0..count).any(|index| {
+        let (before, there, after) = (before.block(index), there.block(index), after.block(index));
+        before == after && before != there
+    }))
+}
+
+/// The superblock that a name leads to now, and the way there.
+fn superblock_at(path: &Path) -> Result<(Superblock, Handle), RegionError> {
     let name = path.display().to_string();
     let device = RawDevice::open(path, Access::ReadOnly);
     let device = device.map_err(|error| RegionError::io("open", name, error))?;
     let mut handle = Handle::new(Box::new(device));
-    Label::read(&mut handle).map(|label| label.superblock)
+    let label = Label::read(&mut handle)?;
+    Ok((label.superblock, handle))
 }
 
 /// Everything but superblocks and control blocks, which each survey reads.
@@ -392,6 +424,81 @@ fn fault_of(block: &[u8; BLOCK_BYTES], superblock: &Superblock, number: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Blocks;
+    use crate::region::{MkfsOptions, create_in_file};
+    use ccd_core::ids::{ClusterId, DeviceRole, RegionId, Replica};
+    use std::io;
+    use std::os::unix::fs::FileExt;
+    use std::path::PathBuf;
+
+    /// A file whose name leads to another device number.
+    #[derive(Debug)]
+    struct Renumbered(RawDevice);
+
+    impl Blocks for Renumbered {
+        fn len_bytes(&self) -> u64 {
+            self.0.len_bytes()
+        }
+        fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, into)
+        }
+        fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, data)
+        }
+        fn write_unflushed_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_unflushed_at(offset, data)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+        fn look_at_place(&mut self) -> io::Result<Place> {
+            Ok(Place::OtherNumber)
+        }
+        fn name(&self) -> String {
+            self.0.name()
+        }
+    }
+
+    fn shared(folder: &Path) -> PathBuf {
+        let path = folder.join("primary");
+        let role = Replica::Device(DeviceRole::Primary);
+        let options = MkfsOptions::device(ClusterId([7; 16]), RegionId([9; 16]), role, 2).tiny();
+        let len_bytes = options.len_bytes().unwrap();
+        create_in_file(&path, len_bytes, &options, &mut |_, _| {}).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_name_that_leads_to_a_copy_of_the_disk_is_told_from_another_way_to_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = shared(folder.path());
+        let device = RawDevice::open(&path, Access::ReadOnly).unwrap();
+        let mut handle = Handle::new(Box::new(Renumbered(device)));
+        let label = Label::read(&mut handle).unwrap();
+        let superblock = label.superblock.clone();
+        let mut looks = Looks::new(&label);
+        let beat = |to: &Path, turn: u8| {
+            let file = std::fs::OpenOptions::new().write(true).open(to).unwrap();
+            let at = superblock.geometry.control_all() * BLOCK_BYTES as u64;
+            file.write_all_at(&[turn; BLOCK_BYTES], at).unwrap();
+        };
+        // Another way: what is written to the one is there on the other.
+        for turn in 1..10 {
+            beat(&path, turn);
+            looks.look(&mut handle, &superblock).unwrap();
+        }
+        // The name leads to a copy, and the disk is written to.
+        let (disk, copy) = (folder.path().join("disk"), folder.path().join("copy"));
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::rename(&path, &disk).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+        looks.look(&mut handle, &superblock).unwrap();
+        beat(&disk, 99);
+        let found: Vec<bool> = (0..3)
+            .map(|_| looks.look(&mut handle, &superblock).is_ok())
+            .collect();
+        assert_eq!(found, [true, true, false]);
+    }
 
     #[test]
     fn every_part_has_its_turn_and_a_stretch_is_met_soon() {

@@ -127,6 +127,8 @@ impl World {
                 }
                 let believed = invariant_honest_nodes_are_believed(index, &decision);
                 self.judge(believed);
+                let missed = self.invariant_nothing_is_missed_on_devices_that_keep_it(index, &decision);
+                self.judge(missed);
                 let kept = self.invariant_what_is_told_is_kept(index, &decision);
                 self.judge(kept);
                 self.servers[index].decisions.push(decision);

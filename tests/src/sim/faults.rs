@@ -43,6 +43,10 @@ impl World {
         if self.fault_of_many_begins(kind, first, lasts) {
             return;
         }
+        if kind == FaultKind::Clone {
+            self.clone_begins(first);
+            return;
+        }
         if kind == FaultKind::Replace {
             self.replace_begins(first, self.now + lasts);
             return;
@@ -93,6 +97,7 @@ impl World {
             | FaultKind::FlapLink
             | FaultKind::FlapProcess
             | FaultKind::DateJump
+            | FaultKind::Clone
             | FaultKind::Replace => unreachable!("begun before"),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
@@ -128,6 +133,7 @@ impl World {
             | FaultKind::FlapLink
             | FaultKind::FlapProcess
             | FaultKind::DateJump
+            | FaultKind::Clone
             | FaultKind::Replace => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
             FaultKind::Copy => self.retire(second),
@@ -161,6 +167,7 @@ impl World {
     pub fn heal(&mut self) {
         self.log.line(self.now, format_args!("HEALED"));
         self.faulty = false;
+        self.end_clone();
         self.network.mend_all();
         self.media.mend_all();
         self.faults.disk_delay_max = super::plan::FaultBudget::none().disk_delay_max;

@@ -1,5 +1,6 @@
 //! What is going to happen in a world, and in which order: by time, then as it was scheduled.
 
+use super::clones::CloneStep;
 use super::moment::Moment;
 use super::plan::FaultKind;
 use super::server::DiskStep;
@@ -64,6 +65,8 @@ pub(super) enum Happening {
         token: u64,
     },
     Fault,
+    /// The next step of a copy of a disk at one server.
+    Clone(CloneStep),
     FaultEnds {
         kind: FaultKind,
         first: usize,

@@ -80,6 +80,8 @@ pub struct Media {
     branches: Vec<Branches>,
     /// By node: its state folder has no room for a branch.
     full: Vec<Arc<AtomicBool>>,
+    /// Some device was put back to an earlier state, or a server sees a copy of one.
+    pub has_lost_writes: bool,
     /// How many devices were made anew.
     remade: u8,
     pub room: Room,
@@ -122,6 +124,7 @@ impl Media {
             initiators: (0..shape.devices).map(|_| initiators(shape.nodes)).collect(),
             branches: (0..shape.nodes).map(|_| Branches::default()).collect(),
             full: (0..shape.nodes).map(|_| Arc::default()).collect(),
+            has_lost_writes: false,
             remade: 0,
             room,
             checkpoints: Checkpoints::default(),
@@ -279,6 +282,7 @@ impl Media {
 
     /// A server sees another disk in place of the shared one: a new region, or a copy of the shared one.
     pub fn separate(&mut self, server: usize, role: DeviceRole, is_copy: bool) {
+        self.has_lost_writes = true;
         let slot = role as usize + 1;
         let medium = if is_copy {
             self.devices[slot - 1].fork()
@@ -310,11 +314,13 @@ impl Media {
 
     /// A device holds what it held then.
     pub fn set_back_device(&mut self, role: DeviceRole, relics: &Relics) {
+        self.has_lost_writes = true;
         self.devices[role as usize] = relics.devices[role as usize].fork();
     }
 
     /// Below whoever uses it a device is cleared, or put back to what it held then.
     pub fn overwrite_device(&mut self, role: DeviceRole, relics: Option<&Relics>) {
+        self.has_lost_writes = true;
         let device = &self.devices[role as usize];
         match relics {
             None => device.overwrite(&device.blank()),

@@ -16,6 +16,7 @@
 //! store               ccd-disk's region on devices in memory, with faults of path and device
 //!                                                       checkpoints  how they were written, counted
 //!                                                       strangers    copies of a server, disks that are not shared
+//!                                                       clones       a copy of a disk at one server, while the other one owns it
 //!                                                       replaced     a removed server beside the new owner of its number
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
@@ -35,6 +36,7 @@ mod brief;
 pub mod campaign;
 mod checkpoints;
 pub mod client;
+mod clones;
 pub mod commands;
 mod disks;
 mod drive;

@@ -37,6 +37,9 @@
 //! The family of replicas (see `episodes.rs`) has faults of its own: while all power is off, any replicas are set back to an earlier
 //! moment, with and without the history beside them, or made anew; any devices are away when the servers start again.
 //!
+//! The family of clones (see `clones.rs`): one of two servers is shown a copy of one disk while the other one owns both, and loses its way
+//! to the other disk.
+//!
 //! Never in the budget, because nothing could be promised then: content of a device or local copy that changes by
 //! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
 //! overrule the votes. Directed scenarios have some of them.
@@ -105,6 +108,8 @@ pub enum FaultKind {
     Copy,
     /// A server is removed while it does not hear of it, its number is given to another one, and it returns.
     Replace,
+    /// A server is shown a copy of a disk, while the other one owns it.
+    Clone,
     /// Several processes die at once.
     CrashSome,
     /// The nodes fall into groups that do not hear each other.
@@ -295,16 +300,19 @@ pub enum Family {
     Groups,
     /// One to three nodes; replicas are set back to an earlier moment, or made anew.
     Replicas,
+    /// Two nodes with two devices; one of them is shown a copy of a disk.
+    Clones,
 }
 
 impl Family {
-    pub const ALL: [Self; 3] = [Self::Pairs, Self::Groups, Self::Replicas];
+    pub const ALL: [Self; 4] = [Self::Pairs, Self::Groups, Self::Replicas, Self::Clones];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pairs => "pairs",
             Self::Groups => "groups",
             Self::Replicas => "replicas",
+            Self::Clones => "clones",
         }
     }
 
@@ -444,6 +452,27 @@ impl Plan {
                     propagation: draw_propagation(&mut ways),
                     update_propagation: draw_propagation(&mut ways),
                     shape,
+                    faults,
+                    load,
+                }
+            }
+            Family::Clones => {
+                let mut draws = draws.fork("clones");
+                let faults = super::clones::faults(&mut draws);
+                let load = Load {
+                    clients: draws.between(2, 4) as usize,
+                    think_max: Duration::from_millis(draws.skewed(30, 400)),
+                    operations_max: draws.between(100, 350) as usize,
+                    keys: draws.between(1, 3) as usize,
+                    registers: draws.between(1, 3) as u8,
+                    command: false,
+                };
+                let mut ways = draws.clone().fork("propagation");
+                Self {
+                    seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
+                    shape: Shape::PAIR,
                     faults,
                     load,
                 }

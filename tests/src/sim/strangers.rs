@@ -3,8 +3,10 @@
 
 use super::moment::{Clock, Moment};
 use super::server::Server;
+use super::unsound::Unsound;
 use super::world::World;
 use ccd_core::ids::DeviceRole;
+use ccd_core::protocol::Decision;
 
 /// Numbers of machines from this one on are of servers that were moved.
 const MACHINES_MAX: usize = 100;
@@ -68,6 +70,22 @@ impl World {
     /// or a copy of it as it is now.
     pub fn separate_device(&mut self, index: usize, role: DeviceRole, is_copy: bool) {
         self.media.separate(index, role, is_copy);
+    }
+
+    /// As long as no device is put back or copied, each shows what was written to it, and nobody says that it does not.
+    pub(super) fn invariant_nothing_is_missed_on_devices_that_keep_it(
+        &self,
+        index: usize,
+        decision: &Decision,
+    ) -> Result<(), Unsound> {
+        if self.media.has_lost_writes || !decision.text.contains("lacks what node") {
+            return Ok(());
+        }
+        let text = format!("n{index}: {}", decision.text);
+        Err(Unsound::new(
+            "invariant_nothing_is_missed_on_devices_that_keep_it",
+            text,
+        ))
     }
 
     /// This server sees the shared device again.

@@ -100,6 +100,8 @@ pub struct World {
     pub moves: usize,
     /// The server whose number is given to another one.
     pub(super) replaced: Option<Replaced>,
+    /// A server is shown a copy of a disk.
+    pub(super) clone: Option<super::clones::Clone>,
     /// Who sent whom something of a copy, in order.
     pub copies: Vec<(usize, usize)>,
     /// How long an operation on each server's local copy takes at most.
@@ -180,6 +182,7 @@ impl World {
             two_runs: false,
             moves: 0,
             replaced: None,
+            clone: None,
             copies: Vec::new(),
             local_latency_max: vec![LOCAL_LATENCY_MAX; shape.nodes],
             asks: BTreeMap::new(),
@@ -339,6 +342,7 @@ impl World {
             Happening::ReplacedReturns => self.replaced_returns(),
             Happening::OperatorLooks => self.operator_looks(),
             Happening::Fault => self.fault_begins(),
+            Happening::Clone(step) => self.clone_goes_on(step),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {
                 if self.faulty {

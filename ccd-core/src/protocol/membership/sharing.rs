@@ -91,7 +91,7 @@ impl Node {
     pub(in crate::protocol) fn writes_heartbeats(&self, role: DeviceRole) -> bool {
         // A copy of a machine that nobody hears leaves no trace, and a node that left looks as if it were down.
         let is_wanted = !self.is_moved_copy() || !self.heard_nodes().is_empty();
-        (self.serving.is_some() || self.willing && is_wanted)
+        (self.serving.is_some() || self.willing && is_wanted && !self.lacks_own_trace(role))
             && self.replica(Replica::Device(role)).usable()
             && self.registered_on(role)
             && self.owns_area(role)

@@ -8,12 +8,14 @@
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! each.rs        one view for every replica that can be named
 //! moved.rs       a state folder that came from another machine    overwritten.rs  what another program wrote over
+//! lacking.rs     what another device proves to have been written to one
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
 
 mod bring;
 pub(super) mod each;
+mod lacking;
 pub(super) mod last_words;
 pub(super) mod loading;
 mod moved;
@@ -244,6 +246,7 @@ impl Node {
         }
         view.beat_in_flight = true;
         let begun = self.now;
+        self.expect_traces(role);
         let looks_first = self.replica(replica).looks_first;
         if looks_first || !self.writes_heartbeats(role) && !self.marks_area(role) {
             // It can still read what the others write.
@@ -295,14 +298,17 @@ impl Node {
         let view = self.replica_mut(replica);
         view.beat_sequence = view.beat_sequence.saturating_add(1);
         let sequence = view.beat_sequence;
+        let run = self.number_run(role);
         let heartbeat = crate::replica::Heartbeat {
             incarnation: self.settings.incarnation,
             sequence,
+            run,
             stamp: self.bound.stamp(),
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
             moved_from: self.moved_from(),
+            traces: self.traces,
         };
         self.ask(
             replica,
@@ -339,6 +345,9 @@ impl Node {
             view.looks_first &= result.is_err() || !matches!(purpose, Purpose::Survey { .. });
             if let Ok(ReplicaAnswer::Survey(survey)) = &result {
                 self.note_region_damage(replica, survey.damage.as_ref());
+            }
+            if let (Ok(ReplicaAnswer::Survey(survey)), Replica::Device(role)) = (&result, replica) {
+                self.look_for_traces(role, survey);
             }
             let view = self.replica_mut(replica);
             if result.is_ok() {
@@ -539,6 +548,7 @@ impl Node {
         };
         let view = self.replica_mut(replica);
         if let ReplicaAnswer::Survey(survey) = &answer {
+            view.proof.begin_anew();
             view.is_new = survey::is_of_a_new_region(survey);
             let is_another = view.region != survey.region;
             view.region = survey.region;

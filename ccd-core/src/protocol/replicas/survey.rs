@@ -27,6 +27,9 @@ impl Node {
         }
         let own = survey.areas.iter().find(|area| area.node == self.settings.me);
         self.replica_mut(replica).own_ballot = own.and_then(|area| area.ballot.clone());
+        if let (Replica::Device(role), Some(own)) = (replica, own) {
+            self.note_earlier_runs(role, survey.region, own);
+        }
         // Some answers have the ballots alone. An area without a heartbeat is looked at as well: it stands still.
         let full = survey
             .areas
@@ -93,7 +96,9 @@ impl Node {
         let view = self.replica(Replica::Device(role));
         let is_another = (self.known.regions.get(role))
             .is_some_and(|region| view.usable() && view.region != region && !view.is_forgiven);
-        counts && !self.known.is_genesis() && (view.is_new || view.was_overwritten || is_another)
+        counts
+            && !self.known.is_genesis()
+            && (view.is_new || view.was_overwritten || is_another || view.proof.lacks())
     }
 
     /// The same, for people: what this node has not looked at since it learned of the configuration that counts the device may have
@@ -148,6 +153,9 @@ impl Node {
                  taken in again"
             );
         }
+        if let Some(text) = self.lacking_text(role) {
+            return text;
+        }
         let region = self.replica(Replica::Device(role)).region;
         let meant = self.known.regions.get(role).filter(|meant| *meant != region);
         if let Some(meant) = meant {
@@ -180,6 +188,7 @@ impl Node {
         self.replica_mut(Replica::Device(role)).note_beat(took);
         let own = survey.areas.iter().find(|area| area.node == self.me());
         self.note_mark(role, own);
+        self.note_durable_beat(role, survey.region, own);
         if self.area_is_clean(role) {
             self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));
         }

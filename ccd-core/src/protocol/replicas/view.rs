@@ -1,5 +1,6 @@
 //! What this node knows of one of its replicas.
 
+use super::lacking::Proof;
 use super::own_area::OwnArea;
 use super::track::{Track, WORKED_LEASES};
 use crate::configuration::BallotBlock;
@@ -35,6 +36,8 @@ pub(in crate::protocol) struct ReplicaView {
     /// What this run had written there was gone: somebody cleared the device, or put it back to an earlier state. What it voted for is
     /// gone, too.
     pub was_overwritten: bool,
+    /// A device: what the other one proves to have been written there.
+    pub(super) proof: Proof,
     /// What is wrong with it although it is used, as its last survey says.
     pub(in crate::protocol) damage: Option<String>,
     /// This region is corrupted, or another program writes to it: it is left out while there is another device.
@@ -108,6 +111,7 @@ impl ReplicaView {
             own_area: OwnArea::default(),
             is_new: false,
             was_overwritten: false,
+            proof: Proof::default(),
             damage: None,
             condemned: None,
             loaded: false,

@@ -68,7 +68,8 @@ impl Node {
         let path = self.settings.init.device_path(role).unwrap_or_default();
         let of = |cause, text: alloc::string::String| Problem::new(cause, text).of(role);
         if let Some(text) = self.unshared_text_of(role) {
-            return Some(of(Cause::NotSameDisk, text));
+            let next = format!("ls -l {path}; ccd-disk show {path}");
+            return Some(of(Cause::NotSameDisk, text).next(next));
         }
         if let Some(error) = view.error() {
             let text = format!("the {role} ({path}) cannot be used: {error}");
@@ -81,9 +82,11 @@ impl Node {
         if self.is_found_made_anew(role) {
             let forgot = of(Cause::DeviceForgot, self.made_anew_text_of(role));
             let next = if self.is_owner_without_votes() {
-                OVERRULE
+                OVERRULE.to_string()
+            } else if self.lacking_text(role).is_some() {
+                format!("ls -l {path}; ccd-disk heartbeats {path}")
             } else {
-                self.next_without_others()
+                self.next_without_others().to_string()
             };
             return Some(forgot.next(next));
         }

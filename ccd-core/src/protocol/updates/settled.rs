@@ -86,6 +86,7 @@ impl Node {
             hears: self.heard_nodes(),
             host: self.settings.host.clone(),
             moved_from: self.noted_move(),
+            ..Heartbeat::default()
         }
     }
 
