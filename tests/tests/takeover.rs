@@ -4,7 +4,7 @@
 use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Decider, Mode, RestoreFlag};
-use ccd_core::ids::{DeviceRole, DeviceSet, NodeId};
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeId};
 use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
@@ -383,6 +383,31 @@ fn a_node_with_a_new_local_copy_says_that_it_has_no_vote_until_it_is_a_member_ag
         "{}",
         cluster.verdict(B)
     );
+}
+
+/// A power cut takes the primary with it, and damages a local copy. Nothing was ever decided after the first configuration.
+#[test]
+fn a_damaged_local_copy_keeps_the_vote_of_its_node_in_the_first_configuration() {
+    for damaged in [A, B] {
+        let mut cluster = pair();
+        let before = cluster.backup();
+        for value in ["second", "third"] {
+            assert!(cluster.add(A, value).is_ok());
+        }
+        assert_eq!(cluster.configuration().epoch, Epoch(1));
+        cluster.crash(A, true);
+        cluster.crash(B, true);
+        cluster.lose_device(Primary);
+        cluster.rot_local(damaged, &before);
+        cluster.start(A);
+        cluster.start(B);
+        let is_open = cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED);
+        assert!(is_open, "{damaged}: {}", cluster.verdict(B));
+        let told = cluster.decisions(damaged, DecisionKind::Damage);
+        let is_local = |text: &str| text.contains("the local copy is damaged");
+        assert!(told.iter().any(|decision| is_local(&decision.text)), "{told:?}");
+        assert_eq!(cluster.rows(damaged).unwrap(), ["first", "second", "third"]);
+    }
 }
 
 #[test]
