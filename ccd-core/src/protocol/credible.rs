@@ -145,7 +145,7 @@ impl Bounds {
                     Obstacle::Promised(ballot) => round(*ballot),
                     Obstacle::Later(configuration) => self.configuration(configuration),
                     Obstacle::Behind { epoch: of } => epoch(*of),
-                    Obstacle::Blank => Ok(()),
+                    Obstacle::NoVote(_) => Ok(()),
                     Obstacle::Failed(why) | Obstacle::Unfit(why) => text(why),
                 }
             }

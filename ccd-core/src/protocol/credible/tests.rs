@@ -67,7 +67,7 @@ fn state() -> PeerState {
         mark: 0,
         serving: true,
         position: at(5, 9),
-        blank: false,
+        no_vote: None,
         willing: true,
         ready: true,
         devices: DeviceSet::EMPTY,

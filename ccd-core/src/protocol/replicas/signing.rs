@@ -5,6 +5,8 @@
 
 use crate::ids::{DeviceRole, Epoch, Position, Replica};
 use crate::protocol::Node;
+use alloc::format;
+use alloc::string::String;
 
 impl Node {
     /// A vote is to be written to this device. If this node votes itself as well, a heartbeat of this run stands there before: another run
@@ -31,6 +33,16 @@ impl Node {
             && !self.known.is_genesis()
             && !self.has_opened_once()
             && !self.known.devices.iter().all(|role| self.is_signed(role))
+    }
+
+    /// Why this node has no vote then, for people.
+    pub(in crate::protocol) fn unsigned_text(&self) -> Option<String> {
+        let missing = self.known.devices.iter().find(|role| !self.is_signed(*role));
+        let missing = missing.filter(|_| self.is_unsigned())?;
+        Some(format!(
+            "the first heartbeat of this node does not stand on the {missing} yet: before that it has no vote, and does not open the first \
+             configuration"
+        ))
     }
 
     /// The local copy was written when a configuration was opened. Of a damaged one nothing is taken, but a write that was cut short is no

@@ -127,6 +127,10 @@ impl Node {
             )
         } else if !facts.ready {
             of(Cause::NodeOut, "it has not read its local copy yet")
+        } else if self.held_out().contains(node) {
+            let but = (facts.no_vote).map_or_else(String::new, |why| format!(", but {}", why.name()));
+            let why = format!("it follows{but}: it is taken in once a device can be used together with it");
+            of(Cause::NodeOut, &why)
         } else {
             of(Cause::NodeOut, "it is catching up, to join")
         })

@@ -93,6 +93,14 @@ impl Proposal {
         matches!(self.phase, Phase::Voting)
     }
 
+    /// Devices that it was to take in, and that have not answered: they failed, or were waited for in vain.
+    pub(in crate::protocol) fn missed(&self, voters: DeviceSet) -> DeviceSet {
+        let is_missed = |role: &DeviceRole| self.failed.contains(*role) || self.claims.contains(*role);
+        (self.want.devices.iter())
+            .filter(|role| !voters.contains(*role) && is_missed(role))
+            .collect()
+    }
+
     fn all_answered(&self) -> bool {
         self.nodes_asked.is_empty() && self.replicas_asked.is_empty() && self.claims.is_empty()
     }
@@ -269,7 +277,11 @@ impl Node {
 
     /// Ends the proposal, if there is one, with this text for people.
     pub(in crate::protocol) fn give_up(&mut self, text: String) {
-        if self.proposal.take().is_some() {
+        let has_waited = self.now >= self.proposal_deadline();
+        if let Some(proposal) = self.proposal.take() {
+            if has_waited {
+                self.note_devices_missed(proposal.missed(self.known.devices));
+            }
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let turn = (self.attempt.0 % 3) as u32;
             let beats = u32::from(u8::from(self.me()))
