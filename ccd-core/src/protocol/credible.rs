@@ -106,7 +106,7 @@ impl Bounds {
             }
             Message::ReportAsk => Ok(()),
             Message::Report { problems, .. } => problems.iter().try_for_each(|problem| self.problem(problem)),
-            Message::Decided(configuration) | Message::Install(configuration) => {
+            Message::Decided(configuration) | Message::Install { configuration, .. } => {
                 self.configuration(configuration)
             }
             Message::Prepare { instance, ballot } => {

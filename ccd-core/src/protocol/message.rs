@@ -68,7 +68,12 @@ pub enum Message {
     },
 
     /// Tells a member of a decided configuration to make itself ready at its base.
-    Install(Configuration),
+    Install {
+        configuration: Configuration,
+        /// The run of the receiver that was heard before the proposer asked for promises. The configuration was decided without the vote of a
+        /// run that has none; an earlier one may have voted since. `None`: what was voted for before was decided, and earlier runs may have.
+        run: Option<Incarnation>,
+    },
     /// The sender holds the configuration and its base, both durable.
     Installed {
         epoch: Epoch,

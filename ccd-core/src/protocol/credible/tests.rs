@@ -211,7 +211,10 @@ fn a_configuration_that_does_not_fit_the_init_database_is_refused_in_whatever_it
         let accepted = Some((ballot, configuration.clone()));
         let carriers = [
             Message::Decided(configuration.clone()),
-            Message::Install(configuration.clone()),
+            Message::Install {
+                configuration: configuration.clone(),
+                run: None,
+            },
             Message::Accept {
                 instance,
                 ballot,

@@ -489,6 +489,7 @@ impl Node {
         let in_vain = |role: &DeviceRole| !configuration.devices.contains(*role);
         self.note_devices_missed(missed.iter().filter(in_vain).collect());
         let newcomers = self.served_without();
+        let runs = proposal.counted_on();
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));
@@ -519,7 +520,7 @@ impl Node {
                 milestones,
                 self.now,
             );
-            self.begin_install(install.with_newcomers(newcomers));
+            self.begin_install(install.with_newcomers(newcomers).counting_on(runs));
         }
     }
 }

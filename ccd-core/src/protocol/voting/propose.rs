@@ -13,6 +13,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, ROUND_MAX, Replica};
 use crate::protocol::Node;
+use crate::protocol::copies::install::Runs;
 use crate::protocol::copies::milestones::Milestones;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -75,6 +76,8 @@ pub(in crate::protocol) struct Proposal {
     /// An operator wants it, whatever the evidence says.
     pub is_attended: bool,
     pub milestones: Milestones,
+    /// The runs of the other nodes that were heard when it began.
+    runs: Runs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,16 @@ impl Proposal {
         (self.want.devices.iter())
             .filter(|role| !voters.contains(*role) && is_missed(role))
             .collect()
+    }
+
+    /// The runs that what it decides counts on. What was voted for before may have been decided by votes of others.
+    pub(in crate::protocol) fn counted_on(&self) -> Runs {
+        let is_repeated = self.accepted.is_some() && !self.forced;
+        if is_repeated {
+            Runs::new()
+        } else {
+            self.runs.clone()
+        }
     }
 
     fn all_answered(&self) -> bool {
@@ -196,8 +209,15 @@ impl Node {
             is_restart: self.serving != Some(instance),
             is_attended,
             milestones,
+            runs: self.runs(),
         });
         self.ask_for_promises();
+    }
+
+    fn runs(&self) -> Runs {
+        (self.peers.keys())
+            .filter_map(|node| Some((*node, self.peer_state(*node)?.incarnation)))
+            .collect()
     }
 
     fn ask_for_promises(&mut self) {
