@@ -607,6 +607,30 @@ fn a_member_that_has_not_signed_its_devices_says_so() {
     assert!(!says_so(&cluster));
 }
 
+/// Each would wait for the other if only that one knew that it has no vote.
+#[test]
+fn a_member_that_came_from_another_machine_leaves_it_to_the_other_to_reconfigure() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.crash(0, true);
+    assert!(cluster.add_within(1, "alone", SETTLED));
+    cluster.move_server(0);
+    cluster.start(0);
+    next_decision(&mut cluster, 1, DecisionKind::Decided);
+    assert_eq!(cluster.configuration().members, set(&[0, 1]));
+    // It cannot write to the secondary any more that the folder is at home here.
+    cluster.lose_path(0, DeviceRole::Secondary);
+    assert!(cluster.serves_within(0, LEASE / 4), "{}", cluster.verdict(0));
+    cluster.crash(0, true);
+    cluster.crash(1, true);
+    cluster.start(0);
+    cluster.start(1);
+    let epoch = cluster.configuration().epoch;
+    let is_decided = cluster.reaches(LEASE * 5 / 2, |known| known.epoch > epoch);
+    assert!(is_decided, "{} / {}", cluster.verdict(0), cluster.verdict(1));
+    assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+    assert_eq!(cluster.rows(0).unwrap(), ["alone"]);
+}
+
 /// A pair that has acknowledged an update, and both of whose servers come back on other machines.
 fn all_moved() -> Cluster {
     let mut cluster = Cluster::serving(PAIR);

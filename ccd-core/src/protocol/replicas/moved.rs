@@ -256,10 +256,15 @@ impl Node {
     /// Why this node has no vote, for people.
     pub(in crate::protocol) fn moved_text(&self) -> Option<String> {
         let Moved { host, role, .. } = self.moved.as_ref()?;
+        let until = if self.is_moved_copy() {
+            "it has no vote before it was taken in again"
+        } else {
+            "it has no vote before every device that votes shows that it was taken in"
+        };
         let wrote = role.map_or(String::new(), |role| format!("; it wrote to the {role}"));
         Some(format!(
             "the last ccdd of node {} ran on another machine (host {}, machine-id {:032x}{wrote}): what this state folder lacks is not \
-             known, so it has no vote before it was taken in again",
+             known, so {until}",
             self.me(),
             host.name,
             u128::from_be_bytes(host.machine)
