@@ -4,7 +4,7 @@
 use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Decider, Mode, RestoreFlag};
-use ccd_core::ids::{DeviceRole, DeviceSet, NodeId};
+use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeId};
 use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
@@ -17,6 +17,10 @@ const B: usize = 1;
 const BOTH: DeviceSet = DeviceSet {
     primary: true,
     secondary: true,
+};
+const PRIMARY: DeviceSet = DeviceSet {
+    primary: true,
+    secondary: false,
 };
 
 fn solo(server: usize) -> Mode {
@@ -383,6 +387,119 @@ fn a_node_with_a_new_local_copy_says_that_it_has_no_vote_until_it_is_a_member_ag
         "{}",
         cluster.verdict(B)
     );
+}
+
+/// A power cut takes the primary with it, and damages a local copy. Nothing was ever decided after the first configuration.
+#[test]
+fn a_damaged_local_copy_keeps_the_vote_of_its_node_in_the_first_configuration() {
+    for damaged in [A, B] {
+        let mut cluster = pair();
+        let before = cluster.backup();
+        for value in ["second", "third"] {
+            assert!(cluster.add(A, value).is_ok());
+        }
+        assert_eq!(cluster.configuration().epoch, Epoch(1));
+        cluster.crash(A, true);
+        cluster.crash(B, true);
+        cluster.lose_device(Primary);
+        cluster.rot_local(damaged, &before);
+        cluster.start(A);
+        cluster.start(B);
+        let is_open = cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED);
+        assert!(is_open, "{damaged}: {}", cluster.verdict(B));
+        let told = cluster.decisions(damaged, DecisionKind::Damage);
+        let is_local = |text: &str| text.contains("the local copy is damaged");
+        assert!(told.iter().any(|decision| is_local(&decision.text)), "{told:?}");
+        assert_eq!(cluster.rows(damaged).unwrap(), ["first", "second", "third"]);
+    }
+}
+
+/// A has gone on alone, and B comes back with a new local copy and without a path to the primary.
+fn back_without_the_primary() -> Cluster {
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+    cluster.wipe_local(B);
+    cluster.lose_path(B, Primary);
+    cluster.start(B);
+    cluster
+}
+
+#[test]
+fn an_owner_keeps_its_device_when_the_one_that_it_shares_with_a_new_copy_fails() {
+    let mut cluster = back_without_the_primary();
+    let proposals = cluster.decisions(A, DecisionKind::Propose).len();
+    let limit = cluster.now + SETTLED;
+    while cluster.decisions(A, DecisionKind::Propose).len() == proposals {
+        assert!(cluster.now < limit, "B is taken in");
+        cluster.run_for(Duration::from_micros(2));
+    }
+    let owned = cluster.configuration().epoch;
+    cluster.fail_device_writes(Secondary, true);
+    assert!(cluster.reaches(LEASE, |known| known.epoch == owned.next()));
+    let known = cluster.configuration().clone();
+    assert_eq!((known.mode, known.devices), (solo(A), PRIMARY));
+    assert!(known.reason.contains("node 1 stays out"), "{}", known.reason);
+    let given_up = cluster.decisions(A, DecisionKind::Refused);
+    assert!(given_up.is_empty(), "the same proposal goes on: {given_up:?}");
+    assert!(cluster.serves_within(A, LEASE / 5), "{}", cluster.verdict(A));
+    cluster.fail_device_writes(Secondary, false);
+    assert!(cluster.serves_within(B, 2 * SETTLED), "{}", cluster.verdict(B));
+    assert_eq!(cluster.rows(B).unwrap(), ["alone", "first"]);
+}
+
+/// Two of four nodes decide by their weight, but alone form no configuration without a device.
+#[test]
+fn nodes_with_a_vote_go_on_together_with_new_copies_when_no_device_votes_any_more() {
+    let mut cluster = Cluster::serving(Shape { nodes: 4, devices: 2 });
+    cluster.crash(2, false);
+    cluster.crash(3, false);
+    assert!(cluster.add_within(A, "two of four", SETTLED));
+    cluster.crash(A, false);
+    cluster.crash(B, false);
+    for server in [2, 3] {
+        cluster.wipe_local(server);
+    }
+    cluster.lose_device(Primary);
+    cluster.lose_device(Secondary);
+    for server in 0..4 {
+        cluster.start(server);
+    }
+    assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
+    assert!(cluster.serves_within(2, SETTLED), "{}", cluster.verdict(2));
+    assert_eq!(cluster.rows(2).unwrap(), ["two of four"]);
+}
+
+#[test]
+fn status_says_why_a_node_that_follows_is_not_taken_in() {
+    // B and C have lost their copies, and their paths to the devices.
+    let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 2 });
+    cluster.crash(B, false);
+    cluster.crash(2, false);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+    for server in [B, 2] {
+        cluster.wipe_local(server);
+        cluster.lose_path(server, Primary);
+        cluster.lose_path(server, Secondary);
+        cluster.start(server);
+    }
+    cluster.settle();
+    let status = cluster.status(A).unwrap();
+    let expected = "without node 1: it follows, but has a new local copy: it is taken in once a device can be used together with it";
+    let said = (status.problems.iter()).any(|problem| problem.text == expected);
+    assert!(said, "{:?}", status.problems);
+    // The same of the second of two nodes that has all but the devices.
+    let mut cluster = pair();
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+    cluster.lose_path(B, Primary);
+    cluster.lose_path(B, Secondary);
+    cluster.start(B);
+    cluster.settle();
+    let status = cluster.status(A).unwrap();
+    let expected = "without node 1: it follows: it is taken in once a device can be used together with it";
+    let said = (status.problems.iter()).any(|problem| problem.text == expected);
+    assert!(said, "{:?}", status.problems);
 }
 
 #[test]

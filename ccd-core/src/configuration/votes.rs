@@ -149,6 +149,42 @@ pub fn admissible(configuration: &Configuration) -> bool {
     }
 }
 
+/// The members without a vote that a successor with these members and devices, of so many nodes, could not do without. `at_hand`: the
+/// devices that vote for it.
+///
+/// It gives up the last of them, and should one of these members fail before it has stored the successor, and come back knowing as little
+/// as now, nobody could decide any more. Nobody, if it keeps a device, has none to give up, or if the other members decide without them.
+pub fn leaned_on(at_hand: DeviceSet, next: Voters, nodes: NodeSet, voteless: NodeSet) -> NodeSet {
+    let gives_up = !at_hand.is_empty() && next.devices.is_empty();
+    let rest = next.nodes.minus(voteless);
+    if gives_up && !rest.is_more_than_half_of(nodes.count()) {
+        next.nodes.intersection(voteless)
+    } else {
+        NodeSet::EMPTY
+    }
+}
+
+/// The members and devices to go on with instead of such a successor, if it is one: the devices that vote, `me`, and those members that
+/// have a vote and use all of these devices.
+pub fn instead_of_leaning(
+    me: NodeId,
+    at_hand: DeviceSet,
+    next: Voters,
+    nodes: NodeSet,
+    voteless: NodeSet,
+    uses: impl Fn(NodeId) -> DeviceSet,
+) -> Option<Voters> {
+    let leaned = leaned_on(at_hand, next, nodes, voteless);
+    let uses_all = |node: &NodeId| at_hand.iter().all(|role| uses(*node).contains(role));
+    let members: NodeSet = next
+        .nodes
+        .minus(leaned.with(me))
+        .iter()
+        .filter(uses_all)
+        .collect();
+    (!leaned.is_empty()).then(|| Voters::new(members.with(me), at_hand))
+}
+
 /// Whether the cluster goes on serving if, of these live voters, one part is lost.
 pub fn survives_loss(configuration: &Configuration, live: Voters, lost: Lost) -> bool {
     let rest = match lost {
@@ -423,6 +459,40 @@ mod tests {
                         || holding.devices.iter().any(|role| deciding.devices.contains(role));
                     assert!(common, "{configuration}: {holding} and {deciding}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn no_device_is_given_up_for_members_without_a_vote() {
+        const D: NodeId = NodeId::new(3).unwrap();
+        let (two, three, four) = (set(&[A, B]), set(&[A, B, C]), set(&[A, B, C, D]));
+        let (none, p, both) = (
+            ayes(&[], &[]).devices,
+            ayes(&[], &[P]).devices,
+            ayes(&[], &[P, S]).devices,
+        );
+        // Who uses which devices: A and B both, C the secondary only.
+        let uses = |node| if node == C { ayes(&[], &[S]).devices } else { both };
+        #[rustfmt::skip]
+        let table = [
+            (p,    ayes(&[A, B], &[]),       two,   set(&[B]),    Some(ayes(&[A], &[P])),       "a joiner with a new copy, and the last device"),
+            (p,    ayes(&[A, B], &[S]),      two,   set(&[B]),    None,                         "another device takes its place"),
+            (p,    ayes(&[A, B], &[]),       two,   set(&[]),     None,                         "the joiner has a vote"),
+            (none, ayes(&[A, B], &[]),       two,   set(&[B]),    None,                         "no device votes any more"),
+            (p,    ayes(&[A, B, C], &[]),    three, set(&[C]),    None,                         "two of three decide without the third"),
+            (p,    ayes(&[A, B, C], &[]),    three, set(&[B, C]), Some(ayes(&[A], &[P])),       "one of three does not"),
+            (both, ayes(&[A, B, C, D], &[]), four,  set(&[C, D]), Some(ayes(&[A, B], &[P, S])), "half of four does not"),
+            (both, ayes(&[A, B, C, D], &[]), four,  set(&[B, D]), Some(ayes(&[A], &[P, S])),    "who has a vote and does not use them all stays out"),
+            (p,    ayes(&[A, B], &[]),       two,   set(&[A]),    Some(ayes(&[A, B], &[P])),    "the proposer itself has none"),
+        ];
+        for (at_hand, next, nodes, voteless, expected, rule) in table {
+            let instead = instead_of_leaning(A, at_hand, next, nodes, voteless, uses);
+            assert_eq!(instead, expected, "{rule}");
+            let leaned = leaned_on(at_hand, next, nodes, voteless);
+            assert_eq!(leaned.is_empty(), expected.is_none(), "{rule}");
+            if let Some(instead) = instead {
+                assert!(leaned_on(at_hand, instead, nodes, voteless).is_empty(), "{rule}");
             }
         }
     }

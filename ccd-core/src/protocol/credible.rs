@@ -106,7 +106,7 @@ impl Bounds {
             }
             Message::ReportAsk => Ok(()),
             Message::Report { problems, .. } => problems.iter().try_for_each(|problem| self.problem(problem)),
-            Message::Decided(configuration) | Message::Install(configuration) => {
+            Message::Decided(configuration) | Message::Install { configuration, .. } => {
                 self.configuration(configuration)
             }
             Message::Prepare { instance, ballot } => {
@@ -145,7 +145,7 @@ impl Bounds {
                     Obstacle::Promised(ballot) => round(*ballot),
                     Obstacle::Later(configuration) => self.configuration(configuration),
                     Obstacle::Behind { epoch: of } => epoch(*of),
-                    Obstacle::Blank => Ok(()),
+                    Obstacle::NoVote(_) => Ok(()),
                     Obstacle::Failed(why) | Obstacle::Unfit(why) => text(why),
                 }
             }

@@ -68,7 +68,12 @@ pub enum Message {
     },
 
     /// Tells a member of a decided configuration to make itself ready at its base.
-    Install(Configuration),
+    Install {
+        configuration: Configuration,
+        /// The run of the receiver that was heard before the proposer asked for promises. The configuration was decided without the vote of a
+        /// run that has none; an earlier one may have voted since. `None`: what was voted for before was decided, and earlier runs may have.
+        run: Option<Incarnation>,
+    },
     /// The sender holds the configuration and its base, both durable.
     Installed {
         epoch: Epoch,
@@ -295,8 +300,8 @@ pub struct PeerState {
     pub serving: bool,
     /// The durable state of its copy.
     pub position: Position,
-    /// It holds no configuration: a new or replaced local copy.
-    pub blank: bool,
+    /// Why it has no vote now, if it has none. Before the first configuration every node is new, and votes all the same.
+    pub no_vote: Option<NoVote>,
     /// It wants to be a member. A node that left says no.
     pub willing: bool,
     /// Its replicas are read; before that it decides nothing.
@@ -315,6 +320,13 @@ pub struct PeerState {
     pub trouble: Option<CopyTrouble>,
     /// Number of what it reports of itself now: see [`Message::Report`].
     pub report: u64,
+}
+
+impl PeerState {
+    /// What it holds is none of the cluster's copies.
+    pub fn is_blank(&self) -> bool {
+        self.no_vote.is_some_and(NoVote::is_blank)
+    }
 }
 
 /// What the receiver's copy is to the image that takes its place.
@@ -384,6 +396,38 @@ impl CopyTrouble {
     }
 }
 
+/// Why a node has no vote, for as long as that lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoVote {
+    /// Its local copy is new, or was replaced: what it promised before is not known.
+    NewCopy,
+    /// Its state folder came from another machine, and no configuration has taken it in.
+    Moved,
+    /// Such a folder of a member: not every device that votes shows yet that it is at home here.
+    MovedMember,
+    /// A member of the first configuration, which it has not opened: not each of its devices has a heartbeat of it yet.
+    Unsigned,
+}
+
+impl NoVote {
+    /// What this node holds is none of the cluster's copies: it may be older than what the node acknowledged.
+    pub fn is_blank(self) -> bool {
+        matches!(self, Self::NewCopy | Self::Moved)
+    }
+
+    /// What the node has or waits for, for people: `node 1 has a new local copy`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NewCopy => "has a new local copy",
+            Self::Moved => "has a state folder that came from another machine",
+            Self::MovedMember => {
+                "has a state folder that came from another machine, and has not written to every device since it was taken in"
+            }
+            Self::Unsigned => "has not written its first heartbeat to every device yet",
+        }
+    }
+}
+
 /// A node's vote in phase 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
@@ -410,8 +454,8 @@ pub enum Obstacle {
     Later(Configuration),
     /// It knows only an earlier configuration, or none: it must be told first.
     Behind { epoch: Epoch },
-    /// Its local copy is new: what it once promised is not known, so it cannot vote here.
-    Blank,
+    /// It has no vote now.
+    NoVote(NoVote),
     /// Its local copy cannot be written.
     Failed(String),
     /// It cannot be a member of such a configuration, and why.

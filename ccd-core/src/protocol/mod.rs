@@ -47,8 +47,8 @@ pub use interface::{
     Event, Loss, NodeStatus, Part, ServingState, Settings, Status, Ticket,
 };
 pub use message::{
-    CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, Obstacle, PeerState, Promise,
-    Replaces, Room,
+    CopyTrouble, ForwardOutcome, Freeze, FreezeId, IMAGE_CHUNK_BYTES, Message, NoVote, Obstacle, PeerState,
+    Promise, Replaces, Room,
 };
 pub use node::Node;
 pub use requests::LongRead;

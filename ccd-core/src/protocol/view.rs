@@ -7,7 +7,7 @@ use super::message::CopyTrouble;
 use super::plan::{Facts, Plan, View, plan};
 use super::voting::lower_bound::below_text;
 use crate::configuration::votes::{self, Voters};
-use crate::ids::{DeviceRole, NodeId, Replica};
+use crate::ids::{DeviceRole, NodeId, NodeSet, Replica};
 use alloc::string::{String, ToString};
 
 /// After this many leases of waiting for another node to act, this one acts.
@@ -38,7 +38,7 @@ impl Node {
             alive_apart: self.apart(node) && (self.moves_on_disk(node) || self.hears(node)),
             silent: self.silent(node),
             epoch: state.map(|state| state.epoch).unwrap_or_default(),
-            blank: state.is_some_and(|state| state.blank),
+            no_vote: state.and_then(|state| state.no_vote),
             willing: state.is_some_and(|state| state.willing),
             ready: state.is_some_and(|state| state.ready) && self.copy_fits(node),
             trouble: state.and_then(|state| state.trouble).or_else(|| {
@@ -81,7 +81,7 @@ impl Node {
                 && self
                     .lease_lost
                     .is_none_or(|since| self.now.since(since) < self.settings.lease),
-            blank: self.has_no_vote(),
+            no_vote: self.no_vote(),
             ready: self.ready(),
             willing: self.takes_part_in_plans(),
             called_gone: self.willing && !self.in_view(self.me()),
@@ -132,6 +132,15 @@ impl Node {
             restore: self.head.restore_flag(),
             below: self.starts_below(),
             designation: self.wanted_designation(),
+        }
+    }
+
+    /// Nodes that follow, and that this node takes in only with a device.
+    pub(super) fn held_out(&self) -> NodeSet {
+        if self.serving.is_some() {
+            self.view().held_out()
+        } else {
+            NodeSet::EMPTY
         }
     }
 

@@ -50,7 +50,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
         mark: 0,
         serving: true,
         position: Position::EMPTY,
-        blank: false,
+        no_vote: None,
         willing: true,
         ready: true,
         devices: DeviceSet::EMPTY,

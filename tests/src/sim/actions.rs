@@ -187,7 +187,7 @@ impl World {
 
     fn witness_message(&mut self, index: usize, message: &Message) {
         match message {
-            Message::Decided(configuration) | Message::Install(configuration) => {
+            Message::Decided(configuration) | Message::Install { configuration, .. } => {
                 self.witness_decided(index, configuration);
             }
             Message::UpdateReq { record, .. } => {

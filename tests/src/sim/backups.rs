@@ -102,6 +102,15 @@ impl World {
         self.media.scribble_on_device(role);
     }
 
+    /// A block of the local copy of a server that is down has rotted: the first of those that were used since then.
+    pub fn rot_local(&mut self, index: usize, since: &Backup) {
+        assert!(self.servers[index].process.is_none(), "it would not see it");
+        self.log
+            .line(self.now, format_args!("n{index} has a damaged local copy"));
+        self.media.rot_local(index, &since.relics);
+        self.damaged = true;
+    }
+
     /// The history of a server that is down is gone.
     pub fn forget_history(&mut self, index: usize) {
         self.servers[index].told = Position::EMPTY;

@@ -333,6 +333,15 @@ impl Media {
         self.devices[role as usize].corrupt(0, |block| block.fill(0x5A));
     }
 
+    /// The first block that the node's local copy has used since then is corrupted.
+    pub fn rot_local(&mut self, server: usize, since: &Relics) {
+        let before = since.locals[server].used_blocks();
+        let used = self.locals[server].used_blocks();
+        let block = used.into_iter().find(|block| !before.contains(block));
+        let offset = block.expect("something was written") * BLOCK_BYTES as u64;
+        self.locals[server].corrupt(offset, |block| block.fill(0x5A));
+    }
+
     pub fn fail_device_writes(&mut self, role: DeviceRole, fail: bool) {
         self.devices[role as usize].fail_writes(if fail { 0..4096 } else { 0..0 });
     }

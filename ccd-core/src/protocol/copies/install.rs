@@ -6,7 +6,7 @@
 use super::milestones::Milestones;
 use crate::configuration::{Configuration, Mode};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, NodeId, NodeSet, Position, Replica};
+use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -21,6 +21,9 @@ use core::time::Duration;
 /// The longest pause after configurations that were decided one after the other and not opened, in leases.
 const UNOPENED_PAUSE_LEASES_MAX: u32 = 8;
 const UNOPENED_DOUBLINGS_MAX: u32 = 16;
+
+/// Runs of nodes.
+pub(in crate::protocol) type Runs = BTreeMap<NodeId, Incarnation>;
 
 /// The proposer's side.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(in crate::protocol) struct Install {
     progress: BTreeMap<NodeId, Time>,
     /// Members that the others served without until now.
     newcomers: NodeSet,
+    /// The runs that were counted on.
+    runs: Runs,
     target: Option<(Database, Arc<Record>)>,
     failed: bool,
     milestones: Milestones,
@@ -63,6 +68,7 @@ impl Install {
             begun: now,
             progress: BTreeMap::new(),
             newcomers: NodeSet::EMPTY,
+            runs: Runs::new(),
             target: None,
             failed: false,
             milestones,
@@ -73,6 +79,18 @@ impl Install {
     pub fn with_newcomers(self, newcomers: NodeSet) -> Self {
         let newcomers = newcomers.intersection(self.configuration.members);
         Self { newcomers, ..self }
+    }
+
+    /// A run that has no vote is taken in only if it is one of these, as far as they are known.
+    pub fn counting_on(self, runs: Runs) -> Self {
+        Self { runs, ..self }
+    }
+
+    fn message(&self, node: NodeId) -> Message {
+        Message::Install {
+            configuration: self.configuration.clone(),
+            run: self.runs.get(&node).copied(),
+        }
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -161,7 +179,7 @@ impl Node {
         install.target = Some((database, open));
         let others = install.configuration.members.without(self.me());
         for node in others.iter() {
-            self.send(node, Message::Install(install.configuration.clone()));
+            self.send(node, install.message(node));
         }
         self.install = Some(install);
         self.give_to_waiting();
@@ -229,9 +247,9 @@ impl Node {
                 .members
                 .without(self.me())
                 .minus(install.installed);
-            let configuration = install.configuration.clone();
-            for node in missing.iter() {
-                self.send(node, Message::Install(configuration.clone()));
+            let told: alloc::vec::Vec<_> = missing.iter().map(|node| (node, install.message(node))).collect();
+            for (node, message) in told {
+                self.send(node, message);
             }
         }
         let mut comes_nearer = None;
@@ -270,13 +288,24 @@ impl Node {
         } else {
             late
         };
-        let trouble = (others.minus(install.installed).iter())
-            .find_map(|node| Some((node, self.peer_state(node)?.trouble?)));
+        let missing = others.minus(install.installed);
+        let trouble = (missing.iter()).find_map(|node| Some((node, self.peer_state(node)?.trouble?.name())));
+        // It is taken in by the next one.
+        let is_anew = |node: &NodeId| {
+            let (run, state) = (install.runs.get(node), self.peer_state(*node));
+            state.is_some_and(|state| state.is_blank() && run.is_some_and(|run| *run != state.incarnation))
+        };
+        let trouble = trouble.or_else(|| {
+            Some((
+                missing.iter().find(is_anew)?,
+                "has started again, and has no vote",
+            ))
+        });
         if install.failed || silent.is_some() || !late.is_empty() || trouble.is_some() {
             let why = match (silent, trouble) {
                 _ if install.failed => "a replica could not be written".into(),
                 (Some(node), _) => format!("node {node} went silent"),
-                (None, Some((node, trouble))) => format!("node {node} {}", trouble.name()),
+                (None, Some((node, trouble))) => format!("node {node} {trouble}"),
                 (None, None) => format!("node {late} does not get ready"),
             };
             self.record(
@@ -368,7 +397,12 @@ impl Node {
     }
 
     /// A member of a decided configuration is told to make itself ready.
-    pub(in crate::protocol) fn on_install(&mut self, from: NodeId, configuration: Configuration) {
+    pub(in crate::protocol) fn on_install(
+        &mut self,
+        from: NodeId,
+        configuration: Configuration,
+        run: Option<Incarnation>,
+    ) {
         if configuration.epoch < self.known.epoch {
             self.send(from, Message::Decided(self.known.clone()));
             return;
@@ -394,7 +428,14 @@ impl Node {
             self.waiting = (why, self.now);
             return;
         }
-        self.note_taken_in();
+        let is_counted_on = run == Some(self.settings.incarnation);
+        if self.blank && run.is_some() && !is_counted_on {
+            // An earlier run may have been installed, and have voted on the successor: the proposer decides on another configuration.
+            return;
+        }
+        if is_counted_on {
+            self.note_taken_in();
+        }
         if self.blank {
             self.blank = false;
             self.take_in_moved_copy();

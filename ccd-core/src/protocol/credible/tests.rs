@@ -67,7 +67,7 @@ fn state() -> PeerState {
         mark: 0,
         serving: true,
         position: at(5, 9),
-        blank: false,
+        no_vote: None,
         willing: true,
         ready: true,
         devices: DeviceSet::EMPTY,
@@ -211,7 +211,10 @@ fn a_configuration_that_does_not_fit_the_init_database_is_refused_in_whatever_it
         let accepted = Some((ballot, configuration.clone()));
         let carriers = [
             Message::Decided(configuration.clone()),
-            Message::Install(configuration.clone()),
+            Message::Install {
+                configuration: configuration.clone(),
+                run: None,
+            },
             Message::Accept {
                 instance,
                 ballot,

@@ -151,7 +151,7 @@ impl Node {
             mark: mark_of(&self.known),
             serving: self.is_open() && self.lease_holds(),
             position: self.offered_position(),
-            blank: self.blank,
+            no_vote: self.no_vote(),
             willing: self.takes_part_in_plans(),
             ready: self.ready(),
             devices: self.fit_devices(),

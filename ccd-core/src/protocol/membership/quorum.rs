@@ -116,7 +116,7 @@ impl Node {
             .then(|| (self.me(), self.offered_position().stamp));
         let others = (self.peers.keys()).filter_map(|node| {
             let state = self.peer_state(*node).filter(|_| self.linked(*node))?;
-            (state.ready && !state.blank).then_some((*node, state.position.stamp))
+            (state.ready && !state.is_blank()).then_some((*node, state.position.stamp))
         });
         let mut copies: BTreeMap<Stamp, NodeSet> = BTreeMap::new();
         for (node, stamp) in mine.into_iter().chain(others) {
@@ -155,7 +155,7 @@ impl Node {
         let here = self.offered_position().stamp;
         let states = (self.peers.keys()).filter_map(|node| Some((*node, self.peer_state(*node)?)));
         states
-            .filter(|(node, state)| self.linked(*node) && state.ready && !state.blank)
+            .filter(|(node, state)| self.linked(*node) && state.ready && !state.is_blank())
             .map(|(node, state)| (node, state.position.stamp))
             .find(|(_, stamp)| stamp.epoch == self.known.epoch && *stamp > here)
     }

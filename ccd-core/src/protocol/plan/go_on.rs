@@ -201,6 +201,7 @@ pub(in crate::protocol) fn flagged_text(known: &Configuration, missing: NodeSet)
 }
 
 fn form(view: &View, candidates: NodeSet, devices: DeviceSet, why: String) -> Plan {
+    let (candidates, devices) = view.without_leaning(candidates, devices);
     let total = view.all.count();
     if candidates.count() == 1 && devices.is_empty() && total > 1
         || !candidates.is_more_than_half_of(total) && devices.is_empty()

@@ -2,6 +2,7 @@
 
 use super::{Facts, Plan, Settles, View, Want};
 use crate::configuration::Mode;
+use crate::configuration::votes::Voters;
 use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use alloc::format;
 use alloc::string::ToString;
@@ -10,18 +11,70 @@ impl View<'_> {
     /// Which devices a node shares is known, and it shares one, if there are any: a solo owner survives the loss of a node that is no
     /// member, and as one of a pair without devices it would not.
     fn is_found_out(&self, facts: &Facts) -> bool {
-        let among = |set: DeviceSet| self.usable.iter().any(|role| set.contains(role));
-        let needs_some = self.known.owner().is_some() && self.all.count() == 2;
-        !among(facts.undecided.union(facts.unwritten))
-            && (among(facts.shares) || !needs_some || self.usable.is_empty())
+        !self.uses_one(facts.undecided.union(facts.unwritten)) && !self.lacks_device(facts)
     }
 
-    /// The last device that votes would be given up, and without a new local copy the members could decide nothing.
-    fn leans_on_forgetful(&self, members: NodeSet, devices: DeviceSet) -> bool {
-        let remember: NodeSet = members.iter().filter(|node| !self.is_blank(*node)).collect();
-        !self.known.devices.is_empty()
-            && devices.is_empty()
-            && !remember.is_more_than_half_of(self.all.count())
+    fn uses_one(&self, of: DeviceSet) -> bool {
+        self.usable.iter().any(|role| of.contains(role))
+    }
+
+    fn lacks_device(&self, facts: &Facts) -> bool {
+        let needs_some = self.known.owner().is_some() && self.all.count() == 2 && !self.usable.is_empty();
+        needs_some && !self.uses_one(facts.shares)
+    }
+
+    /// The members that are to stay.
+    fn staying(&self) -> NodeSet {
+        (self.known.members.iter())
+            .filter(|node| {
+                if *node == self.me {
+                    self.willing && self.ready || self.known.owner() == Some(self.me)
+                } else {
+                    let facts = self.of(*node);
+                    let starts = !facts.settled && facts.trouble.is_none();
+                    !facts.linked || facts.willing && (facts.ready || starts)
+                }
+            })
+            .collect()
+    }
+
+    /// Nodes that could become members now, as far as their devices allow it.
+    fn followers(&self) -> impl Iterator<Item = (NodeId, &Facts)> {
+        // An owner whose local copy is out of use has the devices only, and becomes no member of a pair.
+        let takes_in = self.ready;
+        let follows = move |node: NodeId, facts: &Facts| {
+            !self.known.members.contains(node)
+                && takes_in
+                && facts.linked
+                && facts.ready
+                && facts.willing
+                && facts.caught_up
+                && !facts.held_back
+                && facts.epoch <= self.known.epoch
+        };
+        (self.nodes.iter())
+            .map(|(node, facts)| (*node, facts))
+            .filter(move |(node, facts)| follows(*node, facts))
+    }
+
+    fn joiners(&self) -> NodeSet {
+        let joins = self.followers().filter(|(_, facts)| self.is_found_out(facts));
+        joins.map(|(node, _)| node).collect()
+    }
+
+    /// Those of these joiners that have no vote, and for whom no device is given up. Whatever became of the devices: as long as this
+    /// configuration serves, nothing is lost by waiting for one.
+    fn held_out_of(&self, staying: NodeSet, joiners: NodeSet) -> NodeSet {
+        let everybody = staying.union(joiners);
+        let next = Voters::new(everybody, self.devices_of(everybody, joiners));
+        self.leaned_on(self.known.devices, next).intersection(joiners)
+    }
+
+    /// Nodes that could become members if a device could be used together with them.
+    pub(in crate::protocol) fn held_out(&self) -> NodeSet {
+        let lacking = self.followers().filter(|(_, facts)| self.lacks_device(facts));
+        let lacking = lacking.map(|(node, _)| node).collect();
+        self.held_out_of(self.staying(), self.joiners()).union(lacking)
     }
 
     /// The devices of a configuration with these members, of which the joiners are new.
@@ -49,33 +102,8 @@ impl View<'_> {
 pub(super) fn improve(view: &View) -> Plan {
     let known = view.known;
     // The master acts if it stays, else the lowest member that does: so a master can leave.
-    let all_staying: NodeSet = (known.members.iter())
-        .filter(|node| {
-            if *node == view.me {
-                view.willing && view.ready || known.owner() == Some(view.me)
-            } else {
-                let facts = view.of(*node);
-                let starts = !facts.settled && facts.trouble.is_none();
-                !facts.linked || facts.willing && (facts.ready || starts)
-            }
-        })
-        .collect();
-    // An owner whose local copy is out of use has the devices only, and becomes no member of a pair.
-    let takes_in = view.ready;
-    let joiners: NodeSet = (view.nodes.iter())
-        .filter(|(node, facts)| {
-            !known.members.contains(**node)
-                && takes_in
-                && facts.linked
-                && facts.ready
-                && facts.willing
-                && facts.caught_up
-                && view.is_found_out(facts)
-                && !facts.held_back
-                && facts.epoch <= known.epoch
-        })
-        .map(|(node, _)| *node)
-        .collect();
+    let all_staying = view.staying();
+    let joiners = view.joiners();
     let waits_for_local = !view.local_near && !joiners.is_empty();
     let joiners = if view.local_near { joiners } else { NodeSet::EMPTY };
     // One that comes and goes, or that has lost its copy, is let in once it follows.
@@ -83,12 +111,7 @@ pub(super) fn improve(view: &View) -> Plan {
     let steady: NodeSet = (all_staying.iter())
         .filter(|node| *node == view.me || steady(view.of(*node)))
         .collect();
-    let everybody = all_staying.union(joiners);
-    let joiners = if view.leans_on_forgetful(everybody, view.devices_of(everybody, joiners)) {
-        joiners.iter().filter(|node| !view.is_blank(*node)).collect()
-    } else {
-        joiners
-    };
+    let joiners = joiners.minus(view.held_out_of(all_staying, joiners));
     let goes_on = |staying: NodeSet| {
         let members = staying.union(joiners);
         view.goes_on_with(members, view.devices_of(members, joiners))

@@ -10,9 +10,10 @@
 mod go_on;
 mod improve;
 
+use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Configuration, RestoreFlag};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet};
-use crate::protocol::message::CopyTrouble;
+use crate::protocol::message::{CopyTrouble, NoVote};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -34,7 +35,7 @@ pub(super) struct Facts {
     pub silent: bool,
     /// What it said last, if it is linked.
     pub epoch: Epoch,
-    pub blank: bool,
+    pub no_vote: Option<NoVote>,
     pub willing: bool,
     pub ready: bool,
     /// Why its local copy is out of use: it says so, or this node knows.
@@ -72,7 +73,7 @@ static UNSEEN: Facts = Facts {
     alive_apart: false,
     silent: false,
     epoch: Epoch(0),
-    blank: false,
+    no_vote: None,
     willing: false,
     ready: false,
     trouble: None,
@@ -100,7 +101,7 @@ pub(super) struct View<'a> {
     pub all: NodeSet,
     pub known: &'a Configuration,
     pub serving: bool,
-    pub blank: bool,
+    pub no_vote: Option<NoVote>,
     pub ready: bool,
     pub willing: bool,
     /// The external membership monitor says that this node itself is gone.
@@ -269,18 +270,40 @@ impl View<'_> {
         !devices.is_empty() || nodes.is_more_than_half_of(self.all.count())
     }
 
-    fn is_blank(&self, node: NodeId) -> bool {
+    fn has_vote(&self, node: NodeId) -> bool {
         if node == self.me {
-            self.blank
+            self.no_vote.is_none()
         } else {
-            self.of(node).blank
+            self.of(node).no_vote.is_none()
         }
     }
 
+    /// Those of these that have no vote now.
+    fn voteless(&self, nodes: NodeSet) -> NodeSet {
+        nodes.iter().filter(|node| !self.has_vote(*node)).collect()
+    }
+
+    fn leaned_on(&self, at_hand: DeviceSet, next: Voters) -> NodeSet {
+        votes::leaned_on(at_hand, next, self.all, self.voteless(next.nodes))
+    }
+
+    /// These members and devices, or those that go on without giving up the last device for a node without a vote.
+    fn without_leaning(&self, members: NodeSet, devices: DeviceSet) -> (NodeSet, DeviceSet) {
+        let at_hand = (self.known.devices.iter())
+            .filter(|role| self.usable.contains(*role) && !self.known.is_genesis())
+            .collect();
+        let next = Voters::new(members, devices);
+        let voteless = self.voteless(members);
+        let uses = |node: NodeId| self.of(node).may_share;
+        let instead = votes::instead_of_leaning(self.me, at_hand, next, self.all, voteless, uses);
+        let Voters { nodes, devices } = instead.unwrap_or(next);
+        (nodes, devices)
+    }
+
     /// Who reconfigures: the owner, who has the newest state at hand; else the designated master, or the lowest-numbered member; else the
-    /// lowest-numbered candidate. One with a new local copy cannot vote, and only acts if there is nobody else.
+    /// lowest-numbered candidate. One without a vote only acts if there is nobody else.
     fn leader(&self, candidates: NodeSet) -> NodeId {
-        let known = |node: &NodeId| !self.is_blank(*node);
+        let votes = |node: &NodeId| self.has_vote(*node);
         let members = self.known.members.intersection(candidates);
         (self
             .known
@@ -291,10 +314,10 @@ impl View<'_> {
         .chain(
             (self.known.designated.into_iter())
                 .filter(|node| members.contains(*node))
-                .filter(known),
+                .filter(votes),
         )
-        .chain(members.iter().filter(known))
-        .chain(candidates.iter().filter(known))
+        .chain(members.iter().filter(votes))
+        .chain(candidates.iter().filter(votes))
         .chain(candidates.iter())
         .next()
         .unwrap_or(self.me)

@@ -62,7 +62,7 @@ fn view(me: NodeId, known: &Configuration, serving: bool, other: Facts) -> View<
         all: NodeSet::of(A).with(B),
         known,
         serving,
-        blank: false,
+        no_vote: None,
         ready: true,
         willing: true,
         called_gone: false,
@@ -109,7 +109,7 @@ fn each_situation_of_two_nodes_has_its_plan() {
     let genesis = Configuration::genesis(pair.nodes, BOTH);
     let new = |facts: Facts| Facts {
         epoch: Epoch(0),
-        blank: true,
+        no_vote: Some(NoVote::NewCopy),
         ..facts
     };
     let serving = Facts {
@@ -158,9 +158,12 @@ fn each_situation_of_two_nodes_has_its_plan() {
         ("an owner that is silent is replaced",  view(B, &solo_a, false, silent()),     "{1} {Primary, Secondary}"),
         ("the owner is back first: it leads",    view(A, &solo_b, false, healthy()),    "wait"),
         ("the owner serves: join it",            view(B, &solo_a, false, serving),      "wait"),
+        ("the owner is there and has no vote yet: it leads", view(B, &solo_a, false, Facts { no_vote: Some(NoVote::MovedMember), ..healthy() }), "wait"),
+        ("the lowest has no vote yet: the other leads", view(B, &pair, false, Facts { no_vote: Some(NoVote::MovedMember), ..healthy() }), "{0,1} {Primary, Secondary}"),
+        ("and the lowest lets it",               View { no_vote: Some(NoVote::MovedMember), ..view(A, &pair, false, healthy()) }, "wait"),
         ("the peer is back: it is let in",       view(A, &solo_a, true, healthy()),     "{0,1} {Primary, Secondary}"),
         ("the peer lacks much: it is not let in yet", view(A, &solo_a, true, behind.clone()), "serve"),
-        ("without a device a new copy is not let in", View { usable: DeviceSet::EMPTY, lost: BOTH, ..view(A, &solo_a, true, Facts { blank: true, shares: DeviceSet::EMPTY, ..healthy() }) }, "serve"),
+        ("without a device a new copy is not let in", View { usable: DeviceSet::EMPTY, lost: BOTH, ..view(A, &solo_a, true, Facts { no_vote: Some(NoVote::NewCopy), shares: DeviceSet::EMPTY, ..healthy() }) }, "serve"),
         ("and one that knows its votes is",      View { usable: DeviceSet::EMPTY, lost: BOTH, ..view(A, &solo_a, true, Facts { shares: DeviceSet::EMPTY, ..healthy() }) }, "{0,1} {}"),
         ("the owner's own copy lacks much",      View { local_near: false, ..view(A, &solo_a, true, healthy()) }, "prewrite local"),
         ("a member has lost its copy: it goes", view(A, &pair, true, lost_copy),        "{0} {Primary, Secondary}"),
@@ -316,7 +319,7 @@ fn a_device_is_counted_only_with_those_that_share_it() {
     let no_path = shares(DeviceSet::EMPTY, DeviceSet::EMPTY);
     let new = |facts: &Facts| Facts {
         epoch: Epoch(0),
-        blank: true,
+        no_vote: Some(NoVote::NewCopy),
         ..facts.clone()
     };
     #[rustfmt::skip]

@@ -9,6 +9,7 @@
 //! each.rs        one view for every replica that can be named
 //! moved.rs       a state folder that came from another machine    overwritten.rs  what another program wrote over
 //! lacking.rs     what another device proves to have been written to one
+//! signing.rs     a heartbeat of this run stands on each device before the first configuration is opened
 //! ```
 //!
 //! Owns `replicas`, `pending` and `ticket_last`.
@@ -22,6 +23,7 @@ mod moved;
 mod overwritten;
 pub(super) mod own_area;
 mod room;
+mod signing;
 mod survey;
 pub(super) mod track;
 mod view;
@@ -256,44 +258,7 @@ impl Node {
         self.write_heartbeat(role, begun);
     }
 
-    /// A vote is to be written to this device. If this node votes itself as well, a heartbeat of this run stands there before: another run
-    /// of this node, with a vote of its own, finds it.
-    pub(in crate::protocol) fn sign_area(&mut self, role: DeviceRole) {
-        if self.may_vote() && !self.is_signed(role) && self.writes_heartbeats(role) {
-            self.write_heartbeat(role, self.now);
-        }
-    }
-
-    /// A heartbeat of this run was found in its area.
-    pub(in crate::protocol) fn is_signed(&self, role: DeviceRole) -> bool {
-        self.replica(Replica::Device(role)).own_area.found_last.is_some()
-    }
-
-    /// The first configuration was decided, and this node has not opened it yet, nor ever written a heartbeat to each of its devices. A
-    /// copy of its state folder would find nothing there of it, and each could give the vote of the node. Of later configurations the
-    /// members have shown each other that they share the devices, by heartbeats.
-    pub(in crate::protocol) fn is_unsigned(&self) -> bool {
-        // An owner that is alone has claimed its devices, and signed them before; its local copy does not say that it has opened.
-        let is_member = self.known.owner().is_none() && self.known.members.contains(self.me());
-        let is_first = self.known.base == Position::EMPTY && is_member;
-        let has_opened = self.head.position().stamp.epoch > Epoch(0);
-        is_first
-            && !self.known.is_genesis()
-            && !has_opened
-            && !self.known.devices.iter().all(|role| self.is_signed(role))
-    }
-
-    /// Such a node writes at once, and does not wait for its next heartbeat.
-    pub(in crate::protocol) fn sign_devices(&mut self) {
-        for role in self.device_roles() {
-            let is_wanted = self.known.devices.contains(role) && !self.is_signed(role);
-            if is_wanted && self.writes_heartbeats(role) {
-                self.beat_device(role);
-            }
-        }
-    }
-
-    fn write_heartbeat(&mut self, role: DeviceRole, begun: Time) {
+    pub(super) fn write_heartbeat(&mut self, role: DeviceRole, begun: Time) {
         let replica = Replica::Device(role);
         let view = self.replica_mut(replica);
         view.beat_sequence = view.beat_sequence.saturating_add(1);

@@ -44,7 +44,8 @@ enum Note {
     Stored,
 }
 
-/// A run that was installed in a configuration that was decided without its vote is counted on, whatever it promised before.
+/// A run that was installed in a configuration that was decided without its vote is counted on, whatever it promised before. The proposer
+/// names the run that it counts on: an earlier one, or that of another machine, may have voted since.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::protocol) struct TakenIn {
     /// That configuration, or the last one of those after it that this run voted for in turn.
@@ -156,7 +157,7 @@ impl Node {
         }
     }
 
-    /// A member of the newest configuration is about to install it.
+    /// This run is about to install the newest configuration, which counts on it.
     pub(in crate::protocol) fn note_taken_in(&mut self) {
         let known = self.known.epoch;
         if self.taken_in.voted_for != Some(known) {
@@ -255,10 +256,15 @@ impl Node {
     /// Why this node has no vote, for people.
     pub(in crate::protocol) fn moved_text(&self) -> Option<String> {
         let Moved { host, role, .. } = self.moved.as_ref()?;
+        let until = if self.is_moved_copy() {
+            "it has no vote before it was taken in again"
+        } else {
+            "it has no vote before every device that votes shows that it was taken in"
+        };
         let wrote = role.map_or(String::new(), |role| format!("; it wrote to the {role}"));
         Some(format!(
             "the last ccdd of node {} ran on another machine (host {}, machine-id {:032x}{wrote}): what this state folder lacks is not \
-             known, so it has no vote before it was taken in again",
+             known, so {until}",
             self.me(),
             host.name,
             u128::from_be_bytes(host.machine)

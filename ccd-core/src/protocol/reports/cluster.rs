@@ -35,8 +35,11 @@ impl Node {
             all.push(Problem::new(Cause::ExternalView, text).next(next));
         }
         if !serving {
-            let waits = Problem::new(Cause::Waits, self.waits_text()).on(self.me());
-            all.push(waits.next(self.waits_next()));
+            let text = self.waits_text();
+            if all.iter().all(|problem| problem.text != text) {
+                let waits = Problem::new(Cause::Waits, text).on(self.me());
+                all.push(waits.next(self.waits_next()));
+            }
             return all;
         }
         if self.known.quorum == Quorum::Waived {
@@ -138,6 +141,10 @@ impl Node {
             )
         } else if !facts.ready {
             of(Cause::NodeOut, "it has not read its local copy yet")
+        } else if self.held_out().contains(node) {
+            let but = (facts.no_vote).map_or_else(String::new, |why| format!(", but {}", why.name()));
+            let why = format!("it follows{but}: it is taken in once a device can be used together with it");
+            of(Cause::NodeOut, &why)
         } else {
             of(Cause::NodeOut, "it is catching up, to join")
         })

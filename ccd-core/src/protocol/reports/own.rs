@@ -26,6 +26,7 @@ impl Node {
         let is_moved = self.moved.is_some();
         let new_copy = said(Cause::LocalCopyNew, self.new_copy_text().filter(|_| !is_moved));
         all.extend(new_copy.map(|problem| problem.next(self.next_without_others())));
+        all.extend(said(Cause::Waits, self.unsigned_text()));
         all.extend(self.copy_problem());
         all.extend(said(
             Cause::Fenced,

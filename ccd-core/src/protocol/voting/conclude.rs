@@ -201,6 +201,23 @@ impl Node {
             members = NodeSet::of(self.me());
         }
         let settles = proposal.want.settles.clone();
+        let mut devices: DeviceSet = proposal
+            .want
+            .devices
+            .iter()
+            .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
+            .filter(|role| self.device_fits(*role))
+            .collect();
+        let mut why = proposal.want.why.clone();
+        if let Some(instead) = self.instead_of_leaning(proposal, Voters::new(members, devices)) {
+            let left = members.minus(instead.nodes);
+            why =
+                format!("{why}, and node {left} stays out: no device is given up for a node without a vote");
+            Voters {
+                nodes: members,
+                devices,
+            } = instead;
+        }
         let missing = if settles.nodes.is_some() {
             proposal.want.members.minus(members)
         } else if known.maintenance && settles.maintenance.is_none() && !proposal.forced {
@@ -208,13 +225,6 @@ impl Node {
         } else {
             NodeSet::EMPTY
         };
-        let devices: DeviceSet = proposal
-            .want
-            .devices
-            .iter()
-            .filter(|role| !failed.contains(*role) && !unclaimed.contains(*role))
-            .filter(|role| self.device_fits(*role))
-            .collect();
         let alone = members.count() == 1 && !devices.is_empty();
         let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);
         let (nodes, init_digest) = match settles.nodes {
@@ -278,7 +288,7 @@ impl Node {
             },
             proposer: self.me(),
             date: self.date,
-            reason: bounded(proposal.want.why.clone()),
+            reason: bounded(why),
         };
         if configuration.epoch > Epoch::MAX {
             self.abandon(&format!("epoch {} is the last there can be", known.epoch));
@@ -294,13 +304,6 @@ impl Node {
             ));
             return;
         }
-        let is_operators = proposal.forced || settles.nodes.is_some();
-        if let Some(forgetful) = self.leans_on_forgetful(&configuration).filter(|_| !is_operators) {
-            self.abandon(&format!(
-                "no device is left, and without one too few are here who have a vote: node {forgetful} has a new local copy"
-            ));
-            return;
-        }
         if let Err(why) = self.may_restart(proposal, members) {
             self.give_up(why);
             return;
@@ -311,22 +314,23 @@ impl Node {
         self.ask_for_votes();
     }
 
-    /// Those without a vote whom this successor could not do without if it gave up the last device that votes. Nothing could be decided
-    /// any more should one of them fail before it has stored the successor, and come back as new as it is now.
-    fn leans_on_forgetful(&self, next: &Configuration) -> Option<NodeSet> {
-        if next.is_genesis() || self.known.devices.is_empty() || !next.devices.is_empty() {
+    /// What this successor becomes if it would give up the last device that votes for it for members without a vote.
+    fn instead_of_leaning(&self, proposal: &Proposal, next: Voters) -> Option<Voters> {
+        let is_operators = proposal.forced || proposal.want.settles.nodes.is_some();
+        if self.known.is_genesis() || is_operators {
             return None;
         }
-        let is_forgetful = |node: &NodeId| {
-            if *node == self.me() {
-                self.has_no_vote()
-            } else {
-                self.peer_state(*node).is_some_and(|state| state.blank)
-            }
+        let at_hand: DeviceSet = (self.known.devices.iter())
+            .filter(|role| proposal.promised.devices.contains(*role) && !proposal.failed.contains(*role))
+            .filter(|role| self.device_fits(*role))
+            .collect();
+        let has_vote = |node: NodeId| match node == self.me() {
+            true => self.no_vote().is_none(),
+            false => (self.peer_state(node)).is_some_and(|state| state.no_vote.is_none()),
         };
-        let forgetful: NodeSet = next.members.iter().filter(is_forgetful).collect();
-        let rest = Voters::new(next.members.minus(forgetful), DeviceSet::EMPTY);
-        (!forgetful.is_empty() && !votes::decide(next, rest)).then_some(forgetful)
+        let voteless = next.nodes.iter().filter(|node| !has_vote(*node)).collect();
+        let uses = |node: NodeId| self.may_share(node);
+        votes::instead_of_leaning(self.me(), at_hand, next, self.cluster_nodes(), voteless, uses)
     }
 
     /// Whether these members may go on unattended from the state that this node has taken for the newest. The state is the one
@@ -483,12 +487,11 @@ impl Node {
             text = format!("{text}, although {shown}");
         }
         self.failures = 0;
-        let in_vain = |role: &DeviceRole| {
-            let is_new = !voters.contains(*role) && !configuration.devices.contains(*role);
-            is_new && (proposal.failed.contains(*role) || proposal.claims.contains(*role))
-        };
-        self.note_devices_missed(proposal.want.devices.iter().filter(in_vain).collect());
+        let missed = proposal.missed(voters);
+        let in_vain = |role: &DeviceRole| !configuration.devices.contains(*role);
+        self.note_devices_missed(missed.iter().filter(in_vain).collect());
         let newcomers = self.served_without();
+        let runs = proposal.counted_on();
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));
@@ -519,7 +522,7 @@ impl Node {
                 milestones,
                 self.now,
             );
-            self.begin_install(install.with_newcomers(newcomers));
+            self.begin_install(install.with_newcomers(newcomers).counting_on(runs));
         }
     }
 }

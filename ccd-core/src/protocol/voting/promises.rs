@@ -8,7 +8,6 @@ use super::propose::{Phase, Proposal};
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, NodeSet, Replica};
-use crate::problem::Cause;
 use crate::protocol::Node;
 use crate::protocol::membership::twice::wrote_for_another;
 use crate::protocol::message::{Message, Obstacle, Promise};
@@ -414,7 +413,7 @@ impl Node {
         if let Obstacle::Promised(promised) = &obstacle {
             self.round_max = self.round_max.max(promised.round);
         }
-        let (known, reported) = (self.known.clone(), self.reported(from).to_vec());
+        let known = self.known.clone();
         let Some(proposal) = &mut self.proposal else {
             return;
         };
@@ -431,17 +430,12 @@ impl Node {
             }
             // It is told; the next repetition asks it again.
             Obstacle::Behind { .. } => self.send(from, Message::Decided(known)),
-            Obstacle::Blank => {
+            Obstacle::NoVote(why) => {
                 proposal.nodes_asked.remove(from);
-                let is_moved = (reported.iter()).any(|problem| problem.cause == Cause::Moved);
-                let has = if is_moved {
-                    "a state folder that came from another machine"
-                } else {
-                    "a new local copy"
-                };
+                let why = why.name();
                 proposal
                     .obstacles
-                    .push(format!("node {from} has {has} and cannot vote yet"));
+                    .push(format!("node {from} cannot vote yet: it {why}"));
             }
             Obstacle::Unfit(why) => self.abandon(&format!("node {from} cannot be a member: {why}")),
             Obstacle::Failed(why) => {

@@ -14,6 +14,7 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, ROUND_MAX, Replica};
 use crate::protocol::Node;
+use crate::protocol::copies::install::Runs;
 use crate::protocol::copies::milestones::Milestones;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -80,6 +81,8 @@ pub(in crate::protocol) struct Proposal {
     /// An operator wants it, whatever the evidence says.
     pub is_attended: bool,
     pub milestones: Milestones,
+    /// The runs of the other nodes that were heard when it began.
+    runs: Runs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,24 @@ pub(in crate::protocol) enum Phase {
 impl Proposal {
     pub(in crate::protocol) fn is_voting(&self) -> bool {
         matches!(self.phase, Phase::Voting)
+    }
+
+    /// Devices that it was to take in, and that have not answered: they failed, or were waited for in vain.
+    pub(in crate::protocol) fn missed(&self, voters: DeviceSet) -> DeviceSet {
+        let is_missed = |role: &DeviceRole| self.failed.contains(*role) || self.claims.contains(*role);
+        (self.want.devices.iter())
+            .filter(|role| !voters.contains(*role) && is_missed(role))
+            .collect()
+    }
+
+    /// The runs that what it decides counts on. What was voted for before may have been decided by votes of others.
+    pub(in crate::protocol) fn counted_on(&self) -> Runs {
+        let is_repeated = self.accepted.is_some() && !self.forced;
+        if is_repeated {
+            Runs::new()
+        } else {
+            self.runs.clone()
+        }
     }
 
     fn all_answered(&self) -> bool {
@@ -197,8 +218,15 @@ impl Node {
             is_restart: self.serving != Some(instance),
             is_attended,
             milestones,
+            runs: self.runs(),
         });
         self.ask_for_promises();
+    }
+
+    fn runs(&self) -> Runs {
+        (self.peers.keys())
+            .filter_map(|node| Some((*node, self.peer_state(*node)?.incarnation)))
+            .collect()
     }
 
     fn ask_for_promises(&mut self) {
@@ -278,7 +306,11 @@ impl Node {
 
     /// Ends the proposal, if there is one, with this text for people.
     pub(in crate::protocol) fn give_up(&mut self, text: String) {
-        if self.proposal.take().is_some() {
+        let has_waited = self.now >= self.proposal_deadline();
+        if let Some(proposal) = self.proposal.take() {
+            if has_waited {
+                self.note_devices_missed(proposal.missed(self.known.devices));
+            }
             // Nodes back off for different times, the lower-numbered ones for shorter.
             let turn = (self.attempt.0 % 3) as u32;
             let beats = u32::from(u8::from(self.me()))

@@ -7,7 +7,7 @@ use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{Epoch, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
-use crate::protocol::message::{Message, Obstacle, Promise};
+use crate::protocol::message::{Message, NoVote, Obstacle, Promise};
 use crate::protocol::replicas::Purpose;
 use crate::replica::{ReplicaError, ReplicaOp};
 use crate::time::{Time, doubled};
@@ -35,8 +35,8 @@ impl Node {
             return Some(Obstacle::Failed(why));
         }
         // The first configuration needs every voter, so what one of them forgot the others remember.
-        if self.has_no_vote() && !self.known.is_genesis() {
-            return Some(Obstacle::Blank);
+        if let Some(why) = self.no_vote().filter(|_| !self.known.is_genesis()) {
+            return Some(Obstacle::NoVote(why));
         }
         if let Some(epoch) = self.forgotten() {
             return Some(Obstacle::Failed(alloc::format!(
@@ -64,12 +64,20 @@ impl Node {
 
     /// Its local copy is a voter for the successor of `known`.
     pub(in crate::protocol) fn may_vote(&self) -> bool {
-        self.ready() && (!self.has_no_vote() || self.known.is_genesis()) && self.forgotten().is_none()
+        self.ready() && (self.no_vote().is_none() || self.known.is_genesis()) && self.forgotten().is_none()
     }
 
-    /// What this node promised is not in its local copy: that one is new, or another run of this node may still vote.
-    pub(in crate::protocol) fn has_no_vote(&self) -> bool {
-        self.blank || self.moved.is_some() || self.is_unsigned()
+    /// Why this node has no vote: what it promised is not in its local copy, or another run of it may still vote.
+    pub(in crate::protocol) fn no_vote(&self) -> Option<NoVote> {
+        if self.is_moved_copy() {
+            Some(NoVote::Moved)
+        } else if self.blank {
+            Some(NoVote::NewCopy)
+        } else if self.moved.is_some() {
+            Some(NoVote::MovedMember)
+        } else {
+            self.is_unsigned().then_some(NoVote::Unsigned)
+        }
     }
 
     /// Whether this node votes on this ballot; else its proposer is told why not.
