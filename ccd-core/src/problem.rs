@@ -95,6 +95,41 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// In the order of explanation.
+    pub const ALL: [Self; 31] = [
+        Self::OtherRun,
+        Self::Removed,
+        Self::DecidedTwice,
+        Self::UpdatesLost,
+        Self::InitFile,
+        Self::AuthkeyFile,
+        Self::Refused,
+        Self::NotSameDisk,
+        Self::LocalCopy,
+        Self::StateFolder,
+        Self::Moved,
+        Self::LocalCopyNew,
+        Self::DeviceUnusable,
+        Self::DeviceForgot,
+        Self::DeviceDamaged,
+        Self::TooSmall,
+        Self::Fenced,
+        Self::Maintenance,
+        Self::Left,
+        Self::NetworkCut,
+        Self::NodeOut,
+        Self::Address,
+        Self::LinkDown,
+        Self::Packets,
+        Self::DeviceOut,
+        Self::ExternalView,
+        Self::Waits,
+        Self::QuorumOff,
+        Self::RestoreFlag,
+        Self::BranchKept,
+        Self::NotRedundant,
+    ];
+
     /// Whether a cluster that serves counts as degraded for it.
     pub fn degrades(self) -> bool {
         !matches!(self, Self::Packets | Self::ExternalView | Self::BranchKept)
