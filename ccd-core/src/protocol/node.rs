@@ -4,7 +4,8 @@
 
 use super::copies::catch_up::CatchUp;
 use super::copies::history::History;
-use super::copies::install::{Install, Member};
+use super::copies::install::Install;
+use super::copies::member::Member;
 use super::copies::pace::Pace;
 use super::copies::parcels::Parcels;
 use super::copies::spread::Spread;

@@ -1,19 +1,17 @@
 //! Control blocks: heartbeat, ballot, configuration, last words. One block each, rewritten in turn.
+//!
+//! ```text
+//! heartbeat.rs  configuration.rs   the two that have most to say; the others are here
+//! ```
 
-use super::RawPosition;
+mod configuration;
+mod heartbeat;
+
 use super::header::{BlockFault, HEADER_BYTES, Identity, Kind, PAYLOAD_BYTES, Sealed, Tag, put, seal};
 use crate::device::BLOCK_BYTES;
-use ccd_core::configuration::REASON_BYTES_MAX;
-use ccd_core::configuration::{
-    Ballot, BallotBlock, Configuration, Decider, Mode, Quorum, RestoreFlag, Writers,
-};
-use ccd_core::ids::{
-    DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, PerDevice, RegionId,
-    Regions, ServerId, Servers, Stamp,
-};
-use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host, Trace};
-use ccd_core::time::Date;
-use zerocopy::little_endian::{U16, U32, U64};
+use ccd_core::configuration::{Ballot, BallotBlock, Configuration};
+use ccd_core::ids::{DeviceSet, Epoch, Incarnation, NodeId};
+use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Longest last words, in bytes; a longer text is cut at a character.
@@ -53,322 +51,6 @@ pub trait Control: Sized {
             return Err(BlockFault::Foreign);
         }
         Self::decode(sealed.payload).ok_or(BlockFault::Payload)
-    }
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawHeartbeat {
-    incarnation: U64,
-    sequence: U64,
-    stamp_epoch: U64,
-    stamp_generation: U64,
-    hears: U32,
-    serving: u8,
-    /// Of `host`.
-    host_name_len_bytes: u8,
-    is_moved: u8,
-    /// Of `moved_from`.
-    moved_name_len_bytes: u8,
-    host: RawHost,
-    moved_from: RawHost,
-    /// The servers that have the node's number, as the runs on these hosts knew it.
-    server: U64,
-    moved_server: U64,
-    run: U64,
-    /// Of the primary, then of the secondary.
-    traces: [RawTrace; 2],
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawTrace {
-    region: [u8; 16],
-    run: U64,
-    incarnation: U64,
-    sequence: U64,
-    epoch: U64,
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawHost {
-    machine: [u8; 16],
-    lock: [u8; 16],
-    hardware: [u8; 16],
-    name: [u8; HOST_NAME_BYTES_MAX],
-}
-
-/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, and without traces.
-const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
-const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
-
-const HEARTBEAT_BYTES_WITHOUT_TRACES: usize = HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16;
-
-const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
-const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_TRACES + 104);
-
-impl RawTrace {
-    fn new(trace: &Trace) -> Self {
-        Self {
-            region: trace.region.0,
-            run: trace.run.into(),
-            incarnation: trace.incarnation.0.into(),
-            sequence: trace.sequence.into(),
-            epoch: trace.epoch.0.into(),
-        }
-    }
-
-    fn trace(&self) -> Trace {
-        Trace {
-            region: RegionId(self.region),
-            run: self.run.get(),
-            incarnation: Incarnation(self.incarnation.get()),
-            sequence: self.sequence.get(),
-            epoch: Epoch(self.epoch.get()),
-        }
-    }
-}
-
-impl RawHost {
-    /// As it is stored, and the length of its name.
-    fn new(host: &Host) -> (Self, u8) {
-        let text = cut(&host.name, HOST_NAME_BYTES_MAX);
-        let raw = Self {
-            machine: host.machine,
-            lock: host.lock,
-            hardware: host.hardware,
-            name: filled(text),
-        };
-        (raw, text.len() as u8)
-    }
-
-    fn host(&self, name_len_bytes: u8, server: U64) -> Option<Host> {
-        let name = std::str::from_utf8(self.name.get(..name_len_bytes.into())?).ok()?;
-        Some(Host {
-            // Another machine wrote it, and a terminal may show it.
-            name: name.chars().filter(|letter| !letter.is_control()).collect(),
-            machine: self.machine,
-            lock: self.lock,
-            hardware: self.hardware,
-            server: ServerId(server.get()),
-        })
-    }
-}
-
-impl Control for Heartbeat {
-    const KIND: Kind = Kind::Heartbeat;
-
-    fn epoch(&self) -> Epoch {
-        self.stamp.epoch
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let (host, host_name_len_bytes) = RawHost::new(&self.host);
-        let (moved_from, moved_name_len_bytes) =
-            RawHost::new(self.moved_from.as_ref().unwrap_or(&Host::default()));
-        RawHeartbeat {
-            incarnation: self.incarnation.0.into(),
-            sequence: self.sequence.into(),
-            stamp_epoch: self.stamp.epoch.0.into(),
-            stamp_generation: self.stamp.generation.0.into(),
-            hears: self.hears.bits().into(),
-            serving: self.serving.into(),
-            host_name_len_bytes,
-            is_moved: self.moved_from.is_some().into(),
-            moved_name_len_bytes,
-            host,
-            moved_from,
-            server: self.host.server.0.into(),
-            moved_server: self.moved_from.as_ref().map_or(0, |host| host.server.0).into(),
-            run: self.run.into(),
-            traces: DeviceRole::ALL.map(|role| RawTrace::new(self.traces.of(role))),
-        }
-        .as_bytes()
-        .to_vec()
-    }
-
-    fn decode(payload: &[u8]) -> Option<Self> {
-        let mut whole = [0; size_of::<RawHeartbeat>()];
-        let known = [
-            HEARTBEAT_BYTES_WITHOUT_HOST,
-            HEARTBEAT_BYTES_WITH_ONE_HOST,
-            HEARTBEAT_BYTES_WITHOUT_TRACES,
-            whole.len(),
-        ];
-        let is_known_length = known.contains(&payload.len());
-        whole
-            .get_mut(..payload.len())
-            .filter(|_| is_known_length)?
-            .copy_from_slice(payload);
-        let raw = RawHeartbeat::read_from_bytes(&whole).ok()?;
-        let moved_from = raw.moved_from.host(raw.moved_name_len_bytes, raw.moved_server)?;
-        Some(Self {
-            incarnation: Incarnation(raw.incarnation.get()),
-            sequence: raw.sequence.get(),
-            run: raw.run.get(),
-            stamp: Stamp {
-                epoch: Epoch(raw.stamp_epoch.get()),
-                generation: Generation(raw.stamp_generation.get()),
-            },
-            serving: bool_from(raw.serving)?,
-            hears: NodeSet::from_bits(raw.hears.get()),
-            host: raw.host.host(raw.host_name_len_bytes, raw.server)?,
-            moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
-            traces: PerDevice::from_fn(|role| {
-                let [primary, secondary] = &raw.traces;
-                match role {
-                    DeviceRole::Primary => primary.trace(),
-                    DeviceRole::Secondary => secondary.trace(),
-                }
-            }),
-        })
-    }
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawConfiguration {
-    epoch: U64,
-    base: RawPosition,
-    date_ms: U64,
-    members: U32,
-    nodes: U32,
-    /// 0 paired, 1 solo.
-    mode: u8,
-    /// Solo: the owner; paired: 0.
-    owner: u8,
-    /// Bit 0 primary, bit 1 secondary.
-    devices: u8,
-    /// `3` or `4`, as in Fig. 6.
-    restore: u8,
-    /// 0 votes, 1 operator.
-    decider: u8,
-    proposer: u8,
-    reason_len_bytes: U16,
-    base_writer_nodes: U32,
-    base_writer_devices: u8,
-    /// 0 required, 1 waived.
-    quorum: u8,
-    /// 0 none; else the number of the node plus 1.
-    designated: u8,
-    maintenance: u8,
-    init_digest: [u8; 32],
-    reason: [u8; REASON_BYTES_MAX],
-    /// Primary, then secondary; zeros where it is not known.
-    regions: [[u8; 16]; 2],
-    /// By number; zero where it is not known.
-    servers: [U64; NODES_MAX],
-}
-
-const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX + 8 * NODES_MAX);
-
-/// Bytes of a configuration as earlier programs wrote it: without regions, and without servers.
-const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
-const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
-
-impl RawConfiguration {
-    fn new(configuration: &Configuration) -> Self {
-        let text = cut(&configuration.reason, REASON_BYTES_MAX);
-        let reason = filled(text);
-        Self {
-            epoch: configuration.epoch.0.into(),
-            base: configuration.base.into(),
-            date_ms: configuration.date.0.into(),
-            members: configuration.members.bits().into(),
-            nodes: configuration.nodes.bits().into(),
-            mode: u8::from(configuration.owner().is_some()),
-            owner: configuration.owner().map_or(0, u8::from),
-            devices: device_bits(configuration.devices),
-            restore: configuration.restore.digit() as u8,
-            decider: u8::from(configuration.decider == Decider::Operator),
-            proposer: configuration.proposer.into(),
-            reason_len_bytes: (text.len() as u16).into(),
-            base_writer_nodes: configuration.base_writers.nodes.bits().into(),
-            base_writer_devices: device_bits(configuration.base_writers.devices),
-            quorum: u8::from(configuration.quorum == Quorum::Waived),
-            designated: configuration
-                .designated
-                .map_or(0, |node| u8::from(node).saturating_add(1)),
-            maintenance: u8::from(configuration.maintenance),
-            init_digest: configuration.init_digest,
-            reason,
-            regions: configuration.regions.bytes(),
-            servers: servers_to_raw(&configuration.servers),
-        }
-    }
-
-    fn parse(&self) -> Option<Configuration> {
-        let reason = self.reason.get(..self.reason_len_bytes.get().into())?;
-        Some(Configuration {
-            epoch: Epoch(self.epoch.get()),
-            mode: match self.mode {
-                0 if self.owner == 0 => Mode::Paired,
-                1 => Mode::Solo(NodeId::new(self.owner)?),
-                _ => return None,
-            },
-            members: NodeSet::from_bits(self.members.get()),
-            nodes: NodeSet::from_bits(self.nodes.get()),
-            devices: devices_from_bits(self.devices)?,
-            regions: Regions::from_bytes(self.regions),
-            base: self.base.into(),
-            base_writers: Writers {
-                nodes: NodeSet::from_bits(self.base_writer_nodes.get()),
-                devices: devices_from_bits(self.base_writer_devices)?,
-            },
-            restore: match self.restore {
-                b'4' => RestoreFlag::AllActive,
-                b'3' => RestoreFlag::NotAllActive,
-                _ => return None,
-            },
-            quorum: if bool_from(self.quorum)? {
-                Quorum::Waived
-            } else {
-                Quorum::Required
-            },
-            designated: match self.designated.checked_sub(1) {
-                Some(node) => Some(NodeId::new(node)?),
-                None => None,
-            },
-            maintenance: bool_from(self.maintenance)?,
-            init_digest: self.init_digest,
-            servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
-            decider: if bool_from(self.decider)? {
-                Decider::Operator
-            } else {
-                Decider::Votes
-            },
-            proposer: NodeId::new(self.proposer)?,
-            date: Date(self.date_ms.get()),
-            reason: std::str::from_utf8(reason).ok()?.to_owned(),
-        })
-    }
-}
-
-impl Control for Configuration {
-    const KIND: Kind = Kind::Configuration;
-
-    fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        RawConfiguration::new(self).as_bytes().to_vec()
-    }
-
-    fn decode(payload: &[u8]) -> Option<Self> {
-        let mut whole = [0; size_of::<RawConfiguration>()];
-        let known = [
-            CONFIGURATION_BYTES_WITHOUT_REGIONS,
-            CONFIGURATION_BYTES_WITHOUT_SERVERS,
-            whole.len(),
-        ];
-        let is_known_length = known.contains(&payload.len());
-        whole
-            .get_mut(..payload.len())
-            .filter(|_| is_known_length)?
-            .copy_from_slice(payload);
-        RawConfiguration::read_from_bytes(&whole).ok()?.parse()
     }
 }
 
@@ -474,14 +156,6 @@ impl Control for LastWords {
     }
 }
 
-fn servers_to_raw(servers: &Servers) -> [U64; NODES_MAX] {
-    let mut raw = [U64::ZERO; NODES_MAX];
-    for (place, server) in raw.iter_mut().zip(servers.iter()) {
-        *place = server.0.into();
-    }
-    raw
-}
-
 /// Bit 0 primary, bit 1 secondary.
 fn device_bits(devices: DeviceSet) -> u8 {
     u8::from(devices.primary) | u8::from(devices.secondary) << 1
@@ -518,8 +192,18 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::configuration::{CONFIGURATION_BYTES_WITHOUT_REGIONS, CONFIGURATION_BYTES_WITHOUT_SERVERS};
+    use super::heartbeat::{
+        HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITHOUT_TRACES,
+    };
     use super::*;
-    use ccd_core::ids::{Lineage, Position};
+    use ccd_core::configuration::{Decider, Mode, Quorum, RestoreFlag, Writers};
+    use ccd_core::ids::{
+        Generation, Lineage, NODES_MAX, NodeSet, PerDevice, Position, RegionId, Regions, ServerId, Servers,
+        Stamp,
+    };
+    use ccd_core::replica::{Heartbeat, Host, Trace};
+    use ccd_core::time::Date;
     use proptest::prelude::*;
 
     fn node() -> impl Strategy<Value = NodeId> {

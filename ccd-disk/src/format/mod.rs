@@ -4,7 +4,7 @@
 //! header.rs       the 128 bytes that begin every block: who wrote it, where it belongs, checksum
 //! geometry.rs     where things lie: every offset computed from the one before
 //! superblock.rs   identity and geometry, at both ends
-//! control.rs      heartbeat, ballot, configuration, last words
+//! control.rs      heartbeat, ballot, configuration, last words; control/ has the two large ones
 //! checkpoint.rs   a whole database image in a slot
 //! segment.rs      records packed behind an image
 //! journal.rs      one record of the ring

@@ -1,4 +1,4 @@
-//! From decided to open, and updates: what `install.rs`, `update.rs` and `prepared.rs` of the product do.
+//! From decided to open, and updates: what `install.rs`, `member.rs`, `round.rs` and `prepared.rs` of the product do.
 
 use super::checks;
 use super::parts::{Device, Install, Node, Round, Set, State, has, members};

@@ -371,6 +371,18 @@ pub struct Plan {
     pub load: Load,
 }
 
+/// Of histories that are about replicas: few clients, and not for long.
+fn small_load(draws: &mut Random) -> Load {
+    Load {
+        clients: draws.between(2, 4) as usize,
+        think_max: Duration::from_millis(draws.skewed(30, 400)),
+        operations_max: draws.between(100, 350) as usize,
+        keys: draws.between(1, 3) as usize,
+        registers: draws.between(1, 3) as u8,
+        command: false,
+    }
+}
+
 /// Odd numbers of nodes where there are no devices: half of the nodes answers queries, and without a vote nobody can tell that they
 /// are old.
 fn replicas_shape(random: &mut Random) -> Shape {
@@ -438,14 +450,7 @@ impl Plan {
                     drift: draws.chance(500),
                     ..FaultBudget::none()
                 };
-                let load = Load {
-                    clients: draws.between(2, 4) as usize,
-                    think_max: Duration::from_millis(draws.skewed(30, 400)),
-                    operations_max: draws.between(100, 350) as usize,
-                    keys: draws.between(1, 3) as usize,
-                    registers: draws.between(1, 3) as u8,
-                    command: false,
-                };
+                let load = small_load(&mut draws);
                 let mut ways = draws.clone().fork("propagation");
                 Self {
                     seed,
@@ -459,14 +464,7 @@ impl Plan {
             Family::Clones => {
                 let mut draws = draws.fork("clones");
                 let faults = super::clones::faults(&mut draws);
-                let load = Load {
-                    clients: draws.between(2, 4) as usize,
-                    think_max: Duration::from_millis(draws.skewed(30, 400)),
-                    operations_max: draws.between(100, 350) as usize,
-                    keys: draws.between(1, 3) as usize,
-                    registers: draws.between(1, 3) as u8,
-                    command: false,
-                };
+                let load = small_load(&mut draws);
                 let mut ways = draws.clone().fork("propagation");
                 Self {
                     seed,

@@ -6,6 +6,7 @@
 //! incoming.rs    an image in pieces                   verification.rs  comparing copies, and replacing a wrong one
 //! parcels.rs     updates that are too large for one message
 //! pace.rs        who follows so closely that it can be let in
+//! member.rs      the same at the other members
 //! milestones.rs  where the time of a reconfiguration went
 //! ```
 
@@ -13,6 +14,7 @@ pub(super) mod catch_up;
 pub(super) mod history;
 pub(super) mod incoming;
 pub(super) mod install;
+pub(super) mod member;
 pub(super) mod milestones;
 pub(super) mod pace;
 pub(super) mod parcels;

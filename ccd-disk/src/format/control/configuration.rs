@@ -1,0 +1,164 @@
+//! A configuration, as it is stored by itself and within a ballot.
+
+use super::{Control, bool_from, cut, device_bits, devices_from_bits, filled};
+use crate::format::RawPosition;
+use crate::format::header::Kind;
+use ccd_core::configuration::{Configuration, Decider, Mode, Quorum, REASON_BYTES_MAX, RestoreFlag, Writers};
+use ccd_core::ids::{Epoch, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers};
+use ccd_core::time::Date;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawConfiguration {
+    epoch: U64,
+    base: RawPosition,
+    date_ms: U64,
+    members: U32,
+    nodes: U32,
+    /// 0 paired, 1 solo.
+    mode: u8,
+    /// Solo: the owner; paired: 0.
+    owner: u8,
+    /// Bit 0 primary, bit 1 secondary.
+    devices: u8,
+    /// `3` or `4`, as in Fig. 6.
+    restore: u8,
+    /// 0 votes, 1 operator.
+    decider: u8,
+    proposer: u8,
+    reason_len_bytes: U16,
+    base_writer_nodes: U32,
+    base_writer_devices: u8,
+    /// 0 required, 1 waived.
+    quorum: u8,
+    /// 0 none; else the number of the node plus 1.
+    designated: u8,
+    maintenance: u8,
+    init_digest: [u8; 32],
+    reason: [u8; REASON_BYTES_MAX],
+    /// Primary, then secondary; zeros where it is not known.
+    regions: [[u8; 16]; 2],
+    /// By number; zero where it is not known.
+    servers: [U64; NODES_MAX],
+}
+
+const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX + 8 * NODES_MAX);
+
+/// Bytes of a configuration as earlier programs wrote it: without regions, and without servers.
+pub(super) const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
+pub(super) const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
+
+impl RawConfiguration {
+    fn new(configuration: &Configuration) -> Self {
+        let text = cut(&configuration.reason, REASON_BYTES_MAX);
+        let reason = filled(text);
+        Self {
+            epoch: configuration.epoch.0.into(),
+            base: configuration.base.into(),
+            date_ms: configuration.date.0.into(),
+            members: configuration.members.bits().into(),
+            nodes: configuration.nodes.bits().into(),
+            mode: u8::from(configuration.owner().is_some()),
+            owner: configuration.owner().map_or(0, u8::from),
+            devices: device_bits(configuration.devices),
+            restore: configuration.restore.digit() as u8,
+            decider: u8::from(configuration.decider == Decider::Operator),
+            proposer: configuration.proposer.into(),
+            reason_len_bytes: (text.len() as u16).into(),
+            base_writer_nodes: configuration.base_writers.nodes.bits().into(),
+            base_writer_devices: device_bits(configuration.base_writers.devices),
+            quorum: u8::from(configuration.quorum == Quorum::Waived),
+            designated: configuration
+                .designated
+                .map_or(0, |node| u8::from(node).saturating_add(1)),
+            maintenance: u8::from(configuration.maintenance),
+            init_digest: configuration.init_digest,
+            reason,
+            regions: configuration.regions.bytes(),
+            servers: servers_to_raw(&configuration.servers),
+        }
+    }
+
+    fn parse(&self) -> Option<Configuration> {
+        let reason = self.reason.get(..self.reason_len_bytes.get().into())?;
+        Some(Configuration {
+            epoch: Epoch(self.epoch.get()),
+            mode: match self.mode {
+                0 if self.owner == 0 => Mode::Paired,
+                1 => Mode::Solo(NodeId::new(self.owner)?),
+                _ => return None,
+            },
+            members: NodeSet::from_bits(self.members.get()),
+            nodes: NodeSet::from_bits(self.nodes.get()),
+            devices: devices_from_bits(self.devices)?,
+            regions: Regions::from_bytes(self.regions),
+            base: self.base.into(),
+            base_writers: Writers {
+                nodes: NodeSet::from_bits(self.base_writer_nodes.get()),
+                devices: devices_from_bits(self.base_writer_devices)?,
+            },
+            restore: match self.restore {
+                b'4' => RestoreFlag::AllActive,
+                b'3' => RestoreFlag::NotAllActive,
+                _ => return None,
+            },
+            quorum: if bool_from(self.quorum)? {
+                Quorum::Waived
+            } else {
+                Quorum::Required
+            },
+            designated: match self.designated.checked_sub(1) {
+                Some(node) => Some(NodeId::new(node)?),
+                None => None,
+            },
+            maintenance: bool_from(self.maintenance)?,
+            init_digest: self.init_digest,
+            servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
+            decider: if bool_from(self.decider)? {
+                Decider::Operator
+            } else {
+                Decider::Votes
+            },
+            proposer: NodeId::new(self.proposer)?,
+            date: Date(self.date_ms.get()),
+            reason: std::str::from_utf8(reason).ok()?.to_owned(),
+        })
+    }
+}
+
+impl Control for Configuration {
+    const KIND: Kind = Kind::Configuration;
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        RawConfiguration::new(self).as_bytes().to_vec()
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let mut whole = [0; size_of::<RawConfiguration>()];
+        let known = [
+            CONFIGURATION_BYTES_WITHOUT_REGIONS,
+            CONFIGURATION_BYTES_WITHOUT_SERVERS,
+            whole.len(),
+        ];
+        let is_known_length = known.contains(&payload.len());
+        whole
+            .get_mut(..payload.len())
+            .filter(|_| is_known_length)?
+            .copy_from_slice(payload);
+        RawConfiguration::read_from_bytes(&whole).ok()?.parse()
+    }
+}
+
+fn servers_to_raw(servers: &Servers) -> [U64; NODES_MAX] {
+    let mut raw = [U64::ZERO; NODES_MAX];
+    for (place, server) in raw.iter_mut().zip(servers.iter()) {
+        *place = server.0.into();
+    }
+    raw
+}
