@@ -162,6 +162,9 @@ pub struct Heartbeat {
     pub serving: bool,
     /// The nodes it hears over the network.
     pub hears: NodeSet,
+    /// The newest configuration that the node knew; 0: not told. In a local copy: the one that took in the run on `host`, without a vote
+    /// of this folder.
+    pub known: Epoch,
     /// Where the node runs.
     pub host: Host,
     /// Where the last run was that had a vote, if this one has none: its state folder is a copy, and was not taken in since.

@@ -33,16 +33,76 @@ fn lines_of(node: &GuestNode) -> usize {
     node.log().lines().count()
 }
 
+/// What stops a server: all commands that it has sent to the target stay as they are.
+struct Strike {
+    stop: fn(&GuestNode),
+    /// The server runs again, with its disks and its daemon.
+    undo: fn(&Servers, usize),
+}
+
+const POWER_LOSS: Strike = Strike {
+    stop: |node| {
+        node.machine.quit();
+        node.forget();
+    },
+    undo: |servers, node| {
+        servers.nodes[node].machine.power_on();
+        servers.connect(node);
+        servers.nodes[node].start();
+    },
+};
+
+const RESET: Strike = Strike {
+    stop: |node| {
+        node.machine.reset();
+        node.forget();
+    },
+    undo: |servers, node| {
+        servers.connect(node);
+        servers.nodes[node].start();
+    },
+};
+
+const PAUSE: Strike = Strike {
+    stop: |node| node.machine.pause(),
+    undo: |servers, node| servers.nodes[node].machine.resume(),
+};
+
+/// Stops a server at a moment at which the target survives the takeover; returns it, and how long the survivor's log was then.
+///
+/// A target of Debian's 6.1 may never finish PREEMPT AND ABORT of a server that stopped in the middle of a command, and has to be
+/// restarted (docs/fencing.md, trap 14).
+fn strike(servers: &Servers, struck: usize, load: &Load, strike: &Strike) -> (Instant, usize) {
+    let survivor = servers.other(struck);
+    for _ in 0..3 {
+        let lines = lines_of(survivor);
+        let moment = Instant::now();
+        (strike.stop)(&servers.nodes[struck]);
+        let is_done = || survivor.state() == "serving solo" || servers.hangs_in_preemption();
+        while !is_done() && moment.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if !servers.hangs_in_preemption() {
+            return (moment, lines);
+        }
+        println!(
+            "the target hangs in a preemption: it is restarted, and the server struck at another moment"
+        );
+        servers.reset_target(Memory::Remembered);
+        (strike.undo)(servers, struck);
+        servers.wait_until_redundant();
+        load.wait_for_more(20);
+    }
+    panic!("the target hung each time");
+}
+
 #[test]
 fn a_server_that_loses_power_is_replaced_and_rejoins_after_its_boot() {
     let servers = Servers::take(Fencing::Scsi);
     show_keys(servers.alpha());
     let load = Load::start(&servers.nodes);
     load.wait_for_more(20);
-    let lines = lines_of(servers.beta());
-    let moment = Instant::now();
-    servers.alpha().machine.quit();
-    servers.alpha().forget();
+    let (moment, lines) = strike(&servers, ALPHA, &load, &POWER_LOSS);
     wait_for_takeover(servers.beta(), &load, moment, lines);
     show_keys(servers.beta());
     servers.alpha().machine.power_on();
@@ -113,33 +173,6 @@ fn servers_that_see_each_other_go_on_although_one_lost_its_storage() {
     servers.verify();
 }
 
-/// Pauses a server at a moment at which the target survives the takeover; returns it, and how long the survivor's log was then.
-///
-/// A target of Debian's 6.1 may never finish PREEMPT AND ABORT of a server that stopped in the middle of a command, and has to be
-/// restarted (docs/fencing.md, trap 14).
-fn pause(servers: &Servers, paused: usize, load: &Load) -> (Instant, usize) {
-    for _ in 0..3 {
-        let lines = lines_of(servers.other(paused));
-        let moment = Instant::now();
-        servers.nodes[paused].machine.pause();
-        let is_done = || servers.other(paused).state() == "serving solo" || servers.hangs_in_preemption();
-        while !is_done() && moment.elapsed() < Duration::from_secs(60) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        if !servers.hangs_in_preemption() {
-            return (moment, lines);
-        }
-        println!(
-            "the target hangs in a preemption: it is restarted, and the server paused at another moment"
-        );
-        servers.nodes[paused].machine.resume();
-        servers.reset_target(Memory::Remembered);
-        servers.wait_until_redundant();
-        load.wait_for_more(20);
-    }
-    panic!("the target hung each time");
-}
-
 #[test]
 fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
     let servers = Servers::take(Fencing::Scsi);
@@ -150,7 +183,7 @@ fn a_paused_server_is_replaced_and_what_it_writes_when_it_goes_on_is_refused() {
         let stranger = server.stranger("primary");
         stranger.wait_until_written();
         let lines = lines_of(server);
-        let (moment, lines_of_other) = pause(&servers, paused, &load);
+        let (moment, lines_of_other) = strike(&servers, paused, &load, &PAUSE);
         wait_for_takeover(servers.other(paused), &load, moment, lines_of_other);
         server.machine.resume();
         // The daemon may see that it is fenced before it writes; what asks nobody goes on with the write that it was about to do.
@@ -170,8 +203,7 @@ fn a_server_that_is_reset_rejoins_after_its_boot() {
     let servers = Servers::take(Fencing::Scsi);
     let mut load = Load::start(&servers.nodes);
     load.wait_for_more(20);
-    servers.beta().machine.reset();
-    servers.beta().forget();
+    strike(&servers, BETA, &load, &RESET);
     servers.alpha().wait_for("serving solo");
     load.wait_for_more(20);
     servers.connect(BETA);

@@ -206,6 +206,10 @@ const FOUND: &[(u64, &str)] = &[
         45_000_223_925,
         "with reservations: what a device had voted for could not be decided again without a state that nobody needs any more",
     ),
+    (
+        46_000_003_637,
+        "what a copy of a server had left on a device without a vote took its original's vote after a restart",
+    ),
 ];
 
 /// The same for groups.

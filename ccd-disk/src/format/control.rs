@@ -194,7 +194,8 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::configuration::{CONFIGURATION_BYTES_WITHOUT_REGIONS, CONFIGURATION_BYTES_WITHOUT_SERVERS};
     use super::heartbeat::{
-        HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITHOUT_TRACES,
+        HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITHOUT_KNOWN,
+        HEARTBEAT_BYTES_WITHOUT_TRACES,
     };
     use super::*;
     use ccd_core::configuration::{Decider, Mode, Quorum, RestoreFlag, Writers};
@@ -287,6 +288,7 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
+                known: Epoch(epoch ^ run),
                 host: Host { name: name.clone(), machine, lock, hardware, server: ServerId(server) },
                 moved_from: moved.then_some(Host { name, machine: lock, lock: hardware, hardware: machine, server: ServerId(!server) }),
             };
@@ -314,6 +316,7 @@ mod tests {
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
             HEARTBEAT_BYTES_WITHOUT_TRACES,
+            HEARTBEAT_BYTES_WITHOUT_KNOWN,
         ] {
             let earlier = &heartbeat.encode()[..short];
             assert_eq!(Heartbeat::decode(earlier), Some(heartbeat.clone()));

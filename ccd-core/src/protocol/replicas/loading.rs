@@ -96,7 +96,7 @@ impl Node {
         self.recall_move();
         // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
         let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank = configuration.is_none() && !voted || self.is_moved_copy();
+        let is_new = configuration.is_none() && !voted;
         self.ballot = ballot;
         self.round = None;
         self.prepared = None;
@@ -110,6 +110,8 @@ impl Node {
             self.note_nodes();
             self.note_override();
         }
+        self.judge_runs_elsewhere();
+        self.blank = is_new || self.is_moved_copy();
         self.damaged = loaded.damage.clone();
         let Replayed {
             base,

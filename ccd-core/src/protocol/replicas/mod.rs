@@ -271,6 +271,7 @@ impl Node {
             stamp: self.bound.stamp(),
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
+            known: self.known.epoch,
             host: self.settings.host.clone(),
             moved_from: self.moved_from(),
             traces: self.traces,

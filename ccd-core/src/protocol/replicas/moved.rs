@@ -52,6 +52,11 @@ pub(in crate::protocol) struct TakenIn {
     by: Option<Epoch>,
     /// The newest configuration, if this node's vote may have decided it.
     voted_for: Option<Epoch>,
+    /// The last one that was decided without a vote of this folder and counted on it, on this machine; 0: none is known.
+    pub since: Epoch,
+    /// What the local copy says of `since`, and what is being written to it.
+    stored: Epoch,
+    writing: Epoch,
 }
 
 impl Moved {
@@ -78,6 +83,16 @@ impl Node {
         let folder = found.folder_of();
         // A server that had the number before, or has it now, has promised nothing for this one.
         folder.is_other_machine(&self.settings.host) && !self.is_of_another_server(folder)
+    }
+
+    /// The last run of this node that wrote to the device was on another machine, and may have promised what this one must know.
+    ///
+    /// It is of the past if it did not know the configuration that has taken in this one: what it promised before is not counted on. What it
+    /// may have done since it would do on the devices that vote, and this run has left its heartbeats there.
+    pub(super) fn has_moved_since(&self, role: DeviceRole, found: &Heartbeat) -> bool {
+        let is_past = found.known != Epoch(0) && found.known < self.taken_in.since;
+        let has_vote = votes::voters(&self.known).devices.contains(role);
+        self.was_elsewhere(found) && (has_vote || !is_past)
     }
 
     /// The last run of this node was on another machine. Its state folder may have been copied from there at any time: what this copy
@@ -126,9 +141,14 @@ impl Node {
         let areas = &self.replica(Replica::Local).survey.areas;
         let own = areas.iter().find(|area| area.node == self.me());
         let noted = own.and_then(|area| area.heartbeat.as_ref());
+        // A copy of this folder that starts elsewhere was not taken in there.
+        let is_of_here = |noted: &&Heartbeat| !noted.host.is_other_machine(&self.settings.host);
+        let since = noted.filter(is_of_here).map_or(Epoch(0), |noted| noted.known);
         let told = noted.and_then(|noted| Some((noted.moved_from.clone()?, Epoch(noted.sequence))));
         // A copy that is read again says what this run knows better.
         let is_first = self.moved.is_none() && self.taken_in.by.is_none() && self.serving.is_none();
+        self.taken_in.since = self.taken_in.since.max(since);
+        self.taken_in.stored = since;
         if let Some((host, since)) = told.filter(|_| is_first) {
             self.distrust_folder_of(None, host, Note::Stored, since);
             if self.stored_epoch() > since {
@@ -162,6 +182,7 @@ impl Node {
         let known = self.known.epoch;
         if self.taken_in.voted_for != Some(known) {
             self.taken_in.by = Some(known);
+            self.taken_in.since = known;
         }
     }
 
@@ -181,12 +202,15 @@ impl Node {
         if let Some(moved) = self.moved.as_mut().filter(|moved| moved.note == Note::Wanted) {
             moved.note = Note::UnderWay;
             self.write_move();
+        } else if self.taken_in.since > self.taken_in.stored.max(self.taken_in.writing) {
+            self.write_move();
         }
     }
 
     /// Until this is stored, the next run has no vote again, which is safe.
     fn write_move(&mut self) {
         let heartbeat = self.local_heartbeat();
+        self.taken_in.writing = heartbeat.known;
         self.ask(
             Replica::Local,
             ReplicaOp::WriteHeartbeat { heartbeat },
@@ -198,6 +222,10 @@ impl Node {
         if let Some(moved) = self.moved.as_mut().filter(|moved| moved.note == Note::UnderWay) {
             moved.note = if done { Note::Stored } else { Note::Wanted };
             self.look = true;
+        }
+        let writing = core::mem::take(&mut self.taken_in.writing);
+        if done {
+            self.taken_in.stored = self.taken_in.stored.max(writing);
         }
     }
 
@@ -235,6 +263,7 @@ impl Node {
         }
         self.moved = None;
         self.taken_in.by = Some(self.known.epoch);
+        self.taken_in.since = self.known.epoch;
         self.look = true;
         let text = format!(
             "node {} has its vote again: its state folder is at home here",

@@ -38,6 +38,9 @@ pub(in crate::protocol) struct OwnArea {
     pub(super) predecessor: Option<(Incarnation, u64)>,
     /// The last heartbeat that this run wrote and found there since the device was opened.
     pub(super) found_last: Option<u64>,
+    /// What was found when the device was opened, from a run on another machine: the local copy, which was not read yet, tells what to make of
+    /// it.
+    elsewhere: Option<Heartbeat>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,9 +165,7 @@ impl Node {
     pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
         let newest = area.and_then(|area| area.heartbeat.as_ref());
         let is_old = newest.is_none_or(|found| self.is_mine(role, found) || self.is_of_ended_run(found));
-        if let Some(found) = newest.filter(|found| self.was_elsewhere(found)).cloned() {
-            self.distrust_state_folder(role, &found);
-        }
+        let elsewhere = newest.filter(|found| self.was_elsewhere(found)).cloned();
         let now = self.now;
         let view = self.replica_mut(Replica::Device(role));
         let seen = newest.map(|found| (found.incarnation, found.sequence));
@@ -184,7 +185,22 @@ impl Node {
             foreign: seen,
             predecessor: seen,
             found_last: None,
+            elsewhere,
         };
+        if self.ready() {
+            self.judge_runs_elsewhere();
+        }
+    }
+
+    /// The local copy was read, or a device that was opened while it was here.
+    pub(super) fn judge_runs_elsewhere(&mut self) {
+        for role in self.device_roles() {
+            let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+            let found = own.elsewhere.take();
+            if let Some(found) = found.filter(|found| self.has_moved_since(role, found)) {
+                self.distrust_state_folder(role, &found);
+            }
+        }
     }
 
     /// The run that wrote it has ended, and it was not one of several copies.
@@ -229,7 +245,7 @@ impl Node {
                     }
                 } else if begun >= still_since + lease.saturating_mul(leases) {
                     own.predecessor = own.foreign;
-                    if let Some(found) = foreign.filter(|found| self.was_elsewhere(found)) {
+                    if let Some(found) = foreign.filter(|found| self.has_moved_since(role, found)) {
                         self.distrust_state_folder(role, &found);
                     }
                     if self.is_for_one_copy_of_several(role) {

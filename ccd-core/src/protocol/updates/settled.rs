@@ -84,6 +84,7 @@ impl Node {
             stamp: up_to,
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),
+            known: self.taken_in.since,
             host: self.settings.host.clone(),
             moved_from: self.noted_move(),
             ..Heartbeat::default()

@@ -31,6 +31,7 @@ struct RawHeartbeat {
     run: U64,
     /// Of the primary, then of the secondary.
     traces: [RawTrace; 2],
+    known: U64,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -52,15 +53,19 @@ struct RawHost {
     name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, and without traces.
+/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, without traces, and without the configuration that was known.
 pub(super) const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
 pub(super) const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
 
 pub(super) const HEARTBEAT_BYTES_WITHOUT_TRACES: usize =
     HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16;
 
+pub(super) const HEARTBEAT_BYTES_WITHOUT_KNOWN: usize =
+    HEARTBEAT_BYTES_WITHOUT_TRACES + 8 + 2 * size_of::<RawTrace>();
+
 const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
-const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_TRACES + 104);
+const _: () = assert!(size_of::<RawTrace>() == 48);
+const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_KNOWN + 8);
 
 impl RawTrace {
     fn new(trace: &Trace) -> Self {
@@ -137,6 +142,7 @@ impl Control for Heartbeat {
             moved_server: self.moved_from.as_ref().map_or(0, |host| host.server.0).into(),
             run: self.run.into(),
             traces: DeviceRole::ALL.map(|role| RawTrace::new(self.traces.of(role))),
+            known: self.known.0.into(),
         }
         .as_bytes()
         .to_vec()
@@ -148,6 +154,7 @@ impl Control for Heartbeat {
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
             HEARTBEAT_BYTES_WITHOUT_TRACES,
+            HEARTBEAT_BYTES_WITHOUT_KNOWN,
             whole.len(),
         ];
         let is_known_length = known.contains(&payload.len());
@@ -167,6 +174,7 @@ impl Control for Heartbeat {
             },
             serving: bool_from(raw.serving)?,
             hears: NodeSet::from_bits(raw.hears.get()),
+            known: Epoch(raw.known.get()),
             host: raw.host.host(raw.host_name_len_bytes, raw.server)?,
             moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
             traces: PerDevice::from_fn(|role| {
