@@ -6,7 +6,7 @@ use ccd_core::configuration::{Ballot, BallotBlock, Configuration};
 use ccd_core::database::{Database, Record};
 use ccd_core::ids::{DeviceSet, Epoch, Generation, Incarnation, Position, Stamp};
 use ccd_core::replica::{Heartbeat, ReplicaOp};
-use ccd_disk::device::BLOCK_BYTES;
+use ccd_disk::device::{BLOCK_BYTES, Tear};
 use std::sync::Arc;
 use support::{both, device, node, open, survey, updated};
 
@@ -230,4 +230,52 @@ fn a_claim_is_not_written_over_a_vote_that_another_run_of_the_node_has_cast_sinc
         Some(ballot(3, 7)),
         "its block is the newest of the two"
     );
+}
+
+/// Two runs of one node, one after the other: the later one was opened while the first one still wrote.
+#[test]
+fn what_another_run_wrote_last_is_not_overwritten_first() {
+    for written in 1..4 {
+        let device = device();
+        let mut first = open(&device, 0);
+        let beat = |run: u64, sequence| Heartbeat {
+            incarnation: Incarnation(run),
+            sequence,
+            ..Heartbeat::default()
+        };
+        let configuration = |epoch| Configuration {
+            epoch: Epoch(epoch),
+            ..Configuration::genesis(both(), DeviceSet::EMPTY)
+        };
+        let mut second = open(&device, 0);
+        for round in 1..=written {
+            let heartbeat = beat(1, round);
+            first.execute(ReplicaOp::WriteHeartbeat { heartbeat }).unwrap();
+            let configuration = configuration(round);
+            first
+                .execute(ReplicaOp::WriteConfiguration { configuration })
+                .unwrap();
+        }
+        second.execute(ReplicaOp::Survey).unwrap();
+        let heartbeat = beat(2, 1);
+        let seen = survey(second.execute(ReplicaOp::WriteHeartbeat { heartbeat }).unwrap());
+        assert_eq!(seen.areas[0].heartbeat, Some(beat(2, 1)));
+        assert_eq!(seen.areas[0].heartbeat_before, Some(beat(1, written)));
+        // The write is torn: the newest one of before is there.
+        device.die_at_write(
+            1,
+            Tear {
+                sector_bytes: 512,
+                kept: 0b10,
+            },
+        );
+        second
+            .execute(ReplicaOp::WriteConfiguration {
+                configuration: configuration(written + 1),
+            })
+            .unwrap_err();
+        device.power_cut(512, |_, _| false);
+        let seen = survey(open(&device, 1).execute(ReplicaOp::Survey).unwrap());
+        assert_eq!(seen.areas[0].configuration, Some(configuration(written)));
+    }
 }

@@ -210,6 +210,10 @@ const FOUND: &[(u64, &str)] = &[
         46_000_003_637,
         "what a copy of a server had left on a device without a vote took its original's vote after a restart",
     ),
+    (
+        46_000_000_457,
+        "a node wrote over the last heartbeat of another run of it, and then took its devices for overwritten",
+    ),
 ];
 
 /// The same for groups.

@@ -370,7 +370,8 @@ impl Region {
     }
 
     fn survey_control(&mut self) -> Result<Survey, RegionError> {
-        survey::survey(&mut self.handle, &self.superblock, &mut self.looks)
+        let (handle, looks) = (&mut self.handle, &mut self.looks);
+        survey::survey(handle, &self.superblock, looks, self.node, &mut self.turns)
     }
 
     /// Whether this node's newest ballot block is the one that the caller knows of, and takes nothing back; the next is then written over
@@ -388,6 +389,7 @@ impl Region {
                 device: self.handle.name(),
             });
         }
+        self.turns.follow(&own.turns);
         self.turns.ballot = own.turns.ballot;
         Ok(())
     }

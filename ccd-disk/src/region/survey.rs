@@ -77,6 +77,24 @@ pub struct Turns {
     pub last_words: Turn,
 }
 
+impl Turns {
+    /// Goes by what was found where that is newer: another run of the node has written since, and what it wrote last is not to be
+    /// overwritten first.
+    pub fn follow(&mut self, found: &Self) {
+        let pairs = [
+            (&mut self.heartbeat, &found.heartbeat),
+            (&mut self.ballot, &found.ballot),
+            (&mut self.configuration, &found.configuration),
+            (&mut self.last_words, &found.last_words),
+        ];
+        for (own, found) in pairs {
+            if found.sequence > own.sequence {
+                *own = *found;
+            }
+        }
+    }
+}
+
 impl AreaControl {
     /// Looks at the control blocks of `node`, which begin at block index `start` of `buffer`.
     /// `sound`: see [`ControlBlocks`](super::handle::ControlBlocks).
@@ -172,15 +190,20 @@ pub fn read_one(
     }
 }
 
-/// Those of all areas, as the protocol wants them, with what `looks` has found.
+/// Those of all areas, as the protocol wants them, with what `looks` has found. `turns` are those of the area of `own`.
 pub fn survey(
     handle: &mut Handle,
     superblock: &Superblock,
     looks: &mut Looks,
+    own: NodeId,
+    turns: &mut Turns,
 ) -> Result<Survey, RegionError> {
     let areas = read_all(handle, superblock)?;
     for area in &areas {
         looks.note_control(handle, superblock, area);
+        if area.node == own {
+            turns.follow(&area.turns);
+        }
     }
     Ok(Survey {
         region: superblock.identity.region,

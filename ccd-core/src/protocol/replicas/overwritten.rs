@@ -34,8 +34,8 @@ impl Node {
     ) -> Result<ReplicaAnswer, ReplicaError> {
         if let (Purpose::Heartbeat { .. }, Replica::Device(role), ReplicaAnswer::Survey(survey)) =
             (purpose, replica, &answer)
-            && self.area_is_clean(role)
             && !self.finds_last_beat(role, survey)
+            && self.area_is_clean(role)
         {
             self.replica_mut(replica).was_overwritten = true;
             return Err(ReplicaError {
@@ -159,7 +159,7 @@ impl Node {
         Some(format!("the {role} ({path}) is damaged: {damage}"))
     }
 
-    /// False if only somebody else can have taken it away.
+    /// False if only somebody else can have taken it away. Called after each heartbeat: the next one must find this one.
     fn finds_last_beat(&mut self, role: DeviceRole, survey: &Survey) -> bool {
         let (me, run) = (self.me(), self.settings.incarnation);
         let view = self.replica_mut(Replica::Device(role));
