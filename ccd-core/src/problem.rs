@@ -80,6 +80,8 @@ pub enum Cause {
     LinkDown,
     /// The network does not pass packets of full size.
     Packets,
+    /// The clocks of two nodes differ.
+    Clock,
     /// The device is not in the configuration.
     DeviceOut,
     /// An external membership monitor contradicts what is seen.
@@ -96,7 +98,7 @@ pub enum Cause {
 
 impl Cause {
     /// In the order of explanation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::OtherRun,
         Self::Removed,
         Self::DecidedTwice,
@@ -121,6 +123,7 @@ impl Cause {
         Self::Address,
         Self::LinkDown,
         Self::Packets,
+        Self::Clock,
         Self::DeviceOut,
         Self::ExternalView,
         Self::Waits,
@@ -132,7 +135,10 @@ impl Cause {
 
     /// Whether a cluster that serves counts as degraded for it.
     pub fn degrades(self) -> bool {
-        !matches!(self, Self::Packets | Self::ExternalView | Self::BranchKept)
+        !matches!(
+            self,
+            Self::Packets | Self::Clock | Self::ExternalView | Self::BranchKept
+        )
     }
 }
 

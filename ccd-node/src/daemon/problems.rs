@@ -5,6 +5,9 @@ use ccd_client::wire::{LinkReport, LinkState};
 use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::Event;
 
+/// Clocks of two nodes may differ by so much.
+const CLOCK_DIFFERENCE_MAX_S: u64 = 60;
+
 impl Daemon {
     /// Tells the state machine, which tells the other nodes, if something has changed.
     pub(super) fn tell_problems(&mut self) {
@@ -29,20 +32,47 @@ impl Daemon {
         let narrow = narrow.iter().filter_map(|found| self.packets_text(found));
         found.extend(narrow.map(|text| Problem::new(Cause::Packets, text)));
         let links = self.peers.report();
+        let here = (self.init.node(self.me)).map_or_else(|| self.me.to_string(), |node| node.name.clone());
         let others = self.init.nodes().iter().filter(|node| node.id != self.me);
         found.extend(others.flat_map(|node| {
-            let of_node = links.iter().filter(|link| link.node == node.id).cloned();
-            link_problems(&node.name, &of_node.collect::<Vec<_>>())
+            let of_node: Vec<_> = links
+                .iter()
+                .filter(|link| link.node == node.id)
+                .cloned()
+                .collect();
+            let mut problems = link_problems(&node.name, &of_node);
+            // Of two nodes one says it.
+            if self.me < node.id && is_up(&of_node) {
+                let ahead_s = self.peers.clock_ahead_s(node.id);
+                problems.extend(ahead_s.and_then(|ahead_s| clock_problem(&here, &node.name, ahead_s)));
+            }
+            problems
         }));
         found
     }
 }
 
+fn is_up(links: &[LinkReport]) -> bool {
+    links.iter().any(|link| link.state == LinkState::Up)
+}
+
+/// Nothing is decided by dates, but people compare the records of both nodes.
+fn clock_problem(here: &str, there: &str, ahead_s: i64) -> Option<Problem> {
+    let differs_s = ahead_s.unsigned_abs();
+    let side = if ahead_s > 0 { "ahead of" } else { "behind" };
+    (differs_s > CLOCK_DIFFERENCE_MAX_S).then(|| {
+        let text = format!(
+            "the clock of {there} is {differs_s} s {side} that of {here}: dates in the history and in the records of the two do not agree; \
+             nothing else goes by them"
+        );
+        Problem::new(Cause::Clock, text).next("timedatectl")
+    })
+}
+
 /// What is wrong with the connections to one node. A network counts as broken as soon as nothing comes over it, also while its
 /// connection still stands; before the first attempt has ended, nothing is known of it.
 fn link_problems(name: &str, links: &[LinkReport]) -> Vec<Problem> {
-    let is_up = links.iter().any(|link| link.state == LinkState::Up);
-    if !is_up {
+    if !is_up(links) {
         let refused = links.iter().find(|link| link.refused);
         let text =
             refused.map(|link| format!("{name} is there, and there is no connection: {}", link.trouble));
@@ -88,6 +118,17 @@ mod tests {
     fn causes(links: &[LinkReport]) -> Vec<Cause> {
         let found = link_problems("beta", links);
         found.iter().map(|problem| problem.cause).collect()
+    }
+
+    #[test]
+    fn clocks_that_differ_by_more_than_a_minute_are_told() {
+        for within in [0, 60, -60] {
+            assert_eq!(clock_problem("alpha", "beta", within), None);
+        }
+        let text = |ahead_s| clock_problem("alpha", "beta", ahead_s).unwrap().text;
+        assert!(text(61).starts_with("the clock of beta is 61 s ahead of that of alpha: "));
+        assert!(text(-90).starts_with("the clock of beta is 90 s behind that of alpha: "));
+        assert!(text(i64::MIN).contains(" s behind "));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::process::Process;
 use ccd_client::wire::{LinkState, StatusReport};
 use ccd_core::configuration::{Mode, Quorum};
 use ccd_core::ids::{NodeId, Replica};
+use ccd_core::problem::{Cause, Health};
 use ccd_core::protocol::{Part, ServingState};
 use ccd_mirror::{LATENCY_BOUNDS_MICROS, LaneReport, Latencies, LongWork};
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub struct Facts<'a> {
 pub fn page(facts: &Facts<'_>) -> String {
     let mut page = Exposition::default();
     node(&mut page, facts);
+    problems(&mut page, facts.report);
     cluster(&mut page, facts.report);
     devices(&mut page, facts.report);
     replicas(&mut page, facts.lanes);
@@ -130,6 +132,35 @@ fn node(page: &mut Exposition, facts: &Facts<'_>) {
         };
         survives.flag(&[("part", &part)], *goes_on);
     }
+}
+
+/// What `ccdadm status` says on any node.
+fn problems(page: &mut Exposition, report: &StatusReport) {
+    let mut healths = page.family(
+        "ccd_health",
+        Kind::Gauge,
+        "1 for the verdict on the cluster, as this node knows it, 0 for the others.",
+    );
+    for health in [Health::Redundant, Health::Degraded, Health::NotServing] {
+        healths.flag(&[("health", health.name())], health == report.status.health());
+    }
+    let mut causes = page.family(
+        "ccd_problems",
+        Kind::Gauge,
+        "What is wrong in the cluster, as this node knows it, by cause.",
+    );
+    for cause in Cause::ALL {
+        let of_cause = (report.status.problems.iter()).filter(|problem| problem.cause == cause);
+        causes.sample(&[("cause", &name_of_cause(cause))], of_cause.count());
+    }
+}
+
+fn name_of_cause(cause: Cause) -> String {
+    let name = serde_json::to_value(cause).ok();
+    name.as_ref()
+        .and_then(|name| name.as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn cluster(page: &mut Exposition, report: &StatusReport) {

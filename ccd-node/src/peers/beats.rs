@@ -27,16 +27,18 @@ impl Beats {
         (self.sent + 1).is_multiple_of(every)
     }
 
-    /// An answer says how many came. One that says more than were sent is taken for all.
-    pub fn on_answer(&mut self, count: u64) {
+    /// An answer says how many came. One that says more than were sent is taken for all. Returns when the newest of those that it
+    /// answers first was sent.
+    pub fn on_answer(&mut self, count: u64) -> Option<Instant> {
         self.answered = self.answered.max(count.min(self.sent));
-        while self
+        let mut newest = None;
+        while let Some((_, sent)) = self
             .unanswered
-            .front()
-            .is_some_and(|(number, _)| *number <= self.answered)
+            .pop_front_if(|(number, _)| *number <= self.answered)
         {
-            self.unanswered.pop_front();
+            newest = Some(sent);
         }
+        newest
     }
 
     /// A heartbeat has waited longer than that for its answer.

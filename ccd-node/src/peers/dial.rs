@@ -323,13 +323,15 @@ async fn answers(peer: &Peer, index: usize, id: LinkId, stream: &TcpStream) {
         while let Some((answer, after)) = rest.split_first_chunk::<ANSWER_BYTES>() {
             rest = after;
             let genuine = peer.networks[index].with_link(id, |link| {
-                let count = link.sealer.read_answer(answer)?;
-                link.beats.on_answer(count);
-                Ok::<_, super::sealed::SealedError>(())
+                let answer = link.sealer.read_answer(answer)?;
+                let sent = link.beats.on_answer(answer.count);
+                Ok::<_, super::sealed::SealedError>(sent.map(|sent| (sent, answer.date_ms)))
             });
-            // A link that is retired has no use for answers.
-            if let Some(Err(_)) = genuine {
-                return;
+            match genuine {
+                Some(Ok(Some((sent, date_ms)))) => peer.clock.on_answer(sent.elapsed(), date_ms),
+                // A link that is retired has no use for answers.
+                Some(Ok(None)) | None => {}
+                Some(Err(_)) => return,
             }
         }
         let done = partial.len() - rest.len();

@@ -6,6 +6,7 @@
 
 use super::FULL_EVERY;
 use super::beats::Beats;
+use super::clocks::PeerClock;
 use super::packets::Packets;
 use super::sealed::Sealer;
 use super::segments::TcpInfo;
@@ -94,6 +95,7 @@ pub(super) struct Peer {
     carried: Cell<bool>,
     /// A heartbeat without an answer for so long makes a link silent.
     pub patience: Duration,
+    pub clock: PeerClock,
     quiet: RefCell<Quiet>,
 }
 
@@ -115,6 +117,7 @@ impl Peer {
             preferred: Cell::new(0),
             carried: Cell::new(false),
             patience,
+            clock: PeerClock::default(),
             quiet: RefCell::default(),
         }
     }

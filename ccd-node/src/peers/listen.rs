@@ -6,9 +6,10 @@ use super::hello::{Hello, Identity};
 use super::inbound::{Connection, InboundPeers};
 use super::late::{LateAddress, Missing, bind_late};
 use super::measure::is_probe;
-use super::sealed::Opener;
+use super::sealed::{HeartbeatAnswer, Opener};
 use super::version::{self, Version};
 use super::{FromPeer, Pace, ports};
+use crate::clock;
 use crate::door::Door;
 use crate::quiet::Quiet;
 use ccd_client::files::AuthkeyId;
@@ -498,7 +499,10 @@ impl Reading {
     /// more does not read them.
     fn answer(&mut self) -> anyhow::Result<()> {
         self.beats += 1;
-        let answer = self.opener.answer(self.beats)?;
+        let answer = self.opener.answer(HeartbeatAnswer {
+            count: self.beats,
+            date_ms: clock::date_ms(),
+        })?;
         match self.stream.try_write(&answer) {
             Ok(len) if len == answer.len() => Ok(()),
             Ok(_) => Err(anyhow::anyhow!("answers to heartbeats are not read")),

@@ -7,6 +7,7 @@
 //! handshake.rs   who holds a key, bytes in and bytes out
 //! sealed.rs      messages of any length in sealed frames, and the answers to heartbeats
 //! beats.rs       whether a connection still carries
+//! clocks.rs      how far a peer's clock is ahead of this node's
 //! ports.rs       a range of ports, and which to try next
 //! packets.rs     how large packets may be on the way to an address, as far as it was shown
 //! segments.rs    what the kernel knows of a connection's segments
@@ -25,6 +26,7 @@
 
 mod arrivals;
 mod beats;
+mod clocks;
 mod dial;
 mod handshake;
 mod hello;
@@ -251,6 +253,12 @@ impl Peers {
             })
             .filter(|found| found.packets.is_trouble())
             .collect()
+    }
+
+    /// How far the clock of a node is ahead of this one's, in seconds, if it has answered.
+    pub fn clock_ahead_s(&self, node: NodeId) -> Option<i64> {
+        let peer = self.peers.iter().find(|peer| peer.node == node)?;
+        peer.clock.ahead_s()
     }
 
     /// Ends the connections to all but these.

@@ -19,8 +19,19 @@ const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - TAG_BYTES;
 /// Before each message, its length.
 const LENGTH_BYTES: usize = 4;
 
-/// An answer on the wire: its frame's length, a count, and the authentication.
-pub const ANSWER_BYTES: usize = 2 + 8 + TAG_BYTES;
+/// What an answer to a heartbeat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatAnswer {
+    /// How many heartbeats came over this connection.
+    pub count: u64,
+    /// What the clock of the other side showed then, in milliseconds since 1970.
+    pub date_ms: u64,
+}
+
+const ANSWER_PLAIN_BYTES: usize = 16;
+
+/// An answer on the wire: its frame's length, count and date, and the authentication.
+pub const ANSWER_BYTES: usize = 2 + ANSWER_PLAIN_BYTES + TAG_BYTES;
 
 /// The channel cannot go on; the connection must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,17 +72,22 @@ impl Sealer {
         Ok(())
     }
 
-    /// Reads an answer: how many heartbeats the other side had then.
-    pub fn read_answer(&mut self, answer: &[u8; ANSWER_BYTES]) -> Result<u64, SealedError> {
-        let mut count = [0; 8 + TAG_BYTES];
+    /// Reads an answer.
+    pub fn read_answer(&mut self, answer: &[u8; ANSWER_BYTES]) -> Result<HeartbeatAnswer, SealedError> {
+        let mut plain = [0; ANSWER_PLAIN_BYTES + TAG_BYTES];
         let len_bytes = self
             .transport
-            .read_message(&answer[2..], &mut count)
+            .read_message(&answer[2..], &mut plain)
             .map_err(|_| SealedError::NotGenuine)?;
-        match count[..len_bytes].try_into() {
-            Ok(count) => Ok(u64::from_le_bytes(count)),
-            Err(_) => Err(SealedError::NotGenuine),
-        }
+        let plain: [u8; ANSWER_PLAIN_BYTES] = plain[..len_bytes]
+            .try_into()
+            .map_err(|_| SealedError::NotGenuine)?;
+        let [count, date_ms] = [0, 8].map(|at| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&plain[at..at + 8]);
+            u64::from_le_bytes(number)
+        });
+        Ok(HeartbeatAnswer { count, date_ms })
     }
 
     /// Appends the frames of one message.
@@ -125,12 +141,15 @@ impl Opener {
         }
     }
 
-    /// The answer that says how many heartbeats came.
-    pub fn answer(&mut self, count: u64) -> Result<[u8; ANSWER_BYTES], SealedError> {
+    /// The answer as it travels.
+    pub fn answer(&mut self, said: HeartbeatAnswer) -> Result<[u8; ANSWER_BYTES], SealedError> {
+        let mut plain = [0; ANSWER_PLAIN_BYTES];
+        plain[..8].copy_from_slice(&said.count.to_le_bytes());
+        plain[8..].copy_from_slice(&said.date_ms.to_le_bytes());
         let mut answer = [0; ANSWER_BYTES];
         answer[..2].copy_from_slice(&((ANSWER_BYTES - 2) as u16).to_le_bytes());
         self.transport
-            .write_message(&count.to_le_bytes(), &mut answer[2..])
+            .write_message(&plain, &mut answer[2..])
             .map_err(|_| SealedError::NotGenuine)?;
         Ok(answer)
     }
@@ -251,8 +270,12 @@ mod tests {
     fn answers_come_back_and_only_genuine_ones() {
         let (mut sealer, mut opener) = pair();
         for count in [1, 2, u64::MAX] {
-            let answer = opener.answer(count).unwrap();
-            assert_eq!(sealer.read_answer(&answer), Ok(count));
+            let said = HeartbeatAnswer {
+                count,
+                date_ms: !count,
+            };
+            let answer = opener.answer(said).unwrap();
+            assert_eq!(sealer.read_answer(&answer), Ok(said));
             assert_eq!(
                 sealer.read_answer(&answer),
                 Err(SealedError::NotGenuine),

@@ -19,10 +19,10 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// The versions of this release. Version 1 had other heartbeats and configurations, and no reports.
+    /// The versions of this release. Version 1 had other heartbeats and configurations, and no reports; version 2 had no dates in answers.
     pub const OURS: Self = Self {
-        oldest: Version(2),
-        newest: Version(2),
+        oldest: Version(3),
+        newest: Version(3),
     };
 
     /// The highest version that both speak.

@@ -19,6 +19,7 @@
 //!   writer      Writer: updates without end, and what was promised about each
 //!   follower    Follower: watches, and checks what it is told
 //!   clients     Clients: many at once through every node, and the check of what they heard
+//!   clock       a daemon whose clock shows another date
 //!   users       asking as somebody who is not root
 //!   chaos       faults at random
 //!   until       waiting for a condition, with a deadline; and that something never happens
@@ -30,6 +31,7 @@
 pub mod attack;
 pub mod chaos;
 pub mod clients;
+pub mod clock;
 pub mod cluster;
 pub mod device;
 pub mod follower;

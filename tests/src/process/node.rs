@@ -69,6 +69,14 @@ impl TestNode {
     /// # Panics
     /// When it runs already.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start_with(&mut self, variables: &[(&str, String)]) {
         assert!(self.daemon.is_none(), "{} runs already", self.name);
         let log = fs::File::options()
             .create(true)
@@ -76,6 +84,7 @@ impl TestNode {
             .open(self.log_path());
         let log = log.expect("the folder is ours");
         let mut command = self.daemon_command();
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         // `ip netns exec` becomes the daemon: the process id is the daemon's.
         let daemon = command.stdout(Stdio::null()).stderr(log).spawn();
         self.daemon = Some(daemon.expect("ip can be started"));

@@ -131,6 +131,11 @@ fn a_node_tells_what_it_is_and_what_it_did() {
     );
     assert_eq!(value(&after, "ccd_state", &[("state", "serving")]), 1.0);
     assert_eq!(value(&after, "ccd_mode", &[("mode", "paired")]), 1.0);
+    assert_eq!(value(&after, "ccd_health", &[("health", "redundant")]), 1.0);
+    assert_eq!(
+        value(&after, "ccd_problems", &[("cause", "device_unusable")]),
+        0.0
+    );
     assert_eq!(value(&after, "ccd_is_master", &[]), 1.0);
     assert_eq!(value(&page(cluster.beta()), "ccd_is_master", &[]), 0.0);
     assert_eq!(value(&after, "ccd_node_member", &[("node", "beta")]), 1.0);
@@ -171,6 +176,17 @@ fn a_node_tells_what_it_is_and_what_it_did() {
             0.0 => Ok(()),
             _ => Err(now),
         }
+    });
+    // The other node knows it as well.
+    until("both nodes to count it", || {
+        for node in &cluster.nodes {
+            let now = page(node);
+            let counted = value(&now, "ccd_problems", &[("cause", "device_unusable")]);
+            if counted < 1.0 || value(&now, "ccd_health", &[("health", "degraded")]) < 1.0 {
+                return Err(now);
+            }
+        }
+        Ok(())
     });
     assert!(
         value(

@@ -116,7 +116,7 @@ fn connections_bear_the_number_of_the_reconfiguration() {
         for node in &cluster.nodes {
             until("connections of this reconfiguration", || {
                 let (link, epoch) = (link(node, 0)?, epoch(node));
-                if link["epoch"] == epoch && link["protocol"] == 2 {
+                if link["epoch"] == epoch && link["protocol"] == 3 {
                     Ok(())
                 } else {
                     Err(format!("{link} in epoch {epoch}"))

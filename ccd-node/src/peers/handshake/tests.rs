@@ -2,7 +2,7 @@
 
 use super::super::hello::Digest;
 use super::super::samples::{self, key, node, roster};
-use super::super::sealed::{Opener, Sealer};
+use super::super::sealed::{HeartbeatAnswer, Opener, Sealer};
 use super::*;
 use ccd_client::files::Authkeys;
 use ccd_core::ids::{ClusterId, Incarnation, NodeSet, ServerId, Servers};
@@ -77,8 +77,9 @@ fn nodes_of_one_cluster_meet() {
         opener.open_frame(frame(&sealed, 0)).unwrap(),
         Some(b"hello".as_slice())
     );
-    let answer = opener.answer(1).unwrap();
-    assert_eq!(sealer.read_answer(&answer), Ok(1));
+    let said = HeartbeatAnswer { count: 1, date_ms: 2 };
+    let answer = opener.answer(said).unwrap();
+    assert_eq!(sealer.read_answer(&answer), Ok(said));
 }
 
 #[test]
@@ -200,13 +201,13 @@ fn a_later_release_talks_to_this_one_and_one_that_is_too_new_or_too_old_is_named
         versions: versions(oldest, newest),
         ..identity(me)
     };
-    let (dialed, answered) = meet(&pretended(0, 1, 3), 1, &identity(1));
-    assert_eq!(dialed.unwrap().version, Version(2));
-    assert_eq!(answered.unwrap().1.version, Version(2));
-    let (dialed, answered) = meet(&pretended(0, 1, 4), 1, &pretended(1, 3, 3));
+    let (dialed, answered) = meet(&pretended(0, 1, 4), 1, &identity(1));
     assert_eq!(dialed.unwrap().version, Version(3));
     assert_eq!(answered.unwrap().1.version, Version(3));
-    for (oldest, newest) in [(0, 1), (3, 5)] {
+    let (dialed, answered) = meet(&pretended(0, 1, 5), 1, &pretended(1, 4, 4));
+    assert_eq!(dialed.unwrap().version, Version(4));
+    assert_eq!(answered.unwrap().1.version, Version(4));
+    for (oldest, newest) in [(0, 2), (4, 6)] {
         let (dialed, answered) = meet(&pretended(0, oldest, newest), 1, &identity(1));
         let expected = HandshakeError::Version {
             dialer: versions(oldest, newest),
@@ -214,7 +215,7 @@ fn a_later_release_talks_to_this_one_and_one_that_is_too_new_or_too_old_is_named
         };
         let text = expected.to_string();
         assert!(
-            text.contains(&format!("speaks {}, the other 2", versions(oldest, newest))),
+            text.contains(&format!("speaks {}, the other 3", versions(oldest, newest))),
             "{text}"
         );
         assert_eq!(dialed.unwrap_err(), expected);

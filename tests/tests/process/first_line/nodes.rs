@@ -1,6 +1,7 @@
 //! Nodes that die, hang, or start alone.
 
 use super::{Situation, seen};
+use ccd_tests::process::clock::clock_ahead;
 use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
 
 /// Nothing is heard of beta.
@@ -140,5 +141,44 @@ pub const SITUATIONS: &[Situation] = &[
             stage.connect(BETA, SECONDARY);
             stage.node_mut(ALPHA).start();
         }),
+    },
+    Situation {
+        name: "The clock of one node is wrong",
+        cause: |stage| {
+            let wrong = clock_ahead(stage.folder(), 95);
+            stage.node_mut(BETA).kill();
+            stage.node_mut(BETA).start_with(&wrong);
+        },
+        alpha: seen(
+            0,
+            &[
+                "serving, all redundant: on alpha: the clock of beta is 9",
+                "s ahead of that of alpha",
+                "; next: timedatectl",
+            ],
+        ),
+        beta: seen(
+            0,
+            &[
+                "serving, all redundant: on alpha: the clock of beta is 9",
+                "s ahead of that of alpha",
+                "; next, on alpha: timedatectl",
+            ],
+        ),
+        cure: Some(|stage| stage.restart(BETA)),
+    },
+    Situation {
+        name: "The clock of the master is wrong",
+        cause: |stage| {
+            let wrong = clock_ahead(stage.folder(), 3_605);
+            stage.node_mut(ALPHA).kill();
+            stage.node_mut(ALPHA).start_with(&wrong);
+        },
+        alpha: seen(0, &["the clock of beta is 360", "s behind that of alpha"]),
+        beta: seen(
+            0,
+            &["on alpha: the clock of beta is 360", "s behind that of alpha"],
+        ),
+        cure: Some(|stage| stage.restart(ALPHA)),
     },
 ];
