@@ -3,15 +3,19 @@
 //! Every other file of the workspace uses these types; none of them can be mixed up with another, and none
 //! knows anything about how it is stored.
 
+mod folder;
 mod per_device;
+mod per_node;
 mod region;
 mod request;
 mod server;
 
+pub use folder::FolderId;
 pub use per_device::PerDevice;
+pub use per_node::{Folders, PerNode, Servers};
 pub use region::{RegionId, Regions};
 pub use request::{MalformedRequestId, PublicRequestId, RequestId};
-pub use server::{ServerId, Servers};
+pub use server::ServerId;
 
 use core::fmt;
 use serde::{Deserialize, Serialize};

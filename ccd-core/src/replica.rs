@@ -6,7 +6,9 @@
 
 use crate::configuration::{BallotBlock, Configuration};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, PerDevice, Position, RegionId, ServerId, Stamp};
+use crate::ids::{
+    Epoch, FolderId, Incarnation, NodeId, NodeSet, PerDevice, Position, RegionId, ServerId, Stamp,
+};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -162,9 +164,8 @@ pub struct Heartbeat {
     pub serving: bool,
     /// The nodes it hears over the network.
     pub hears: NodeSet,
-    /// The newest configuration that the node knew; 0: not told. In a local copy: the one that took in the run on `host`, without a vote
-    /// of this folder.
-    pub known: Epoch,
+    /// The state folder of the run; in a local copy: its own, as it was on `host`. Zero: not told.
+    pub folder: FolderId,
     /// Where the node runs.
     pub host: Host,
     /// Where the last run was that had a vote, if this one has none: its state folder is a copy, and was not taken in since.

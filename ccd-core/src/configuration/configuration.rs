@@ -3,7 +3,7 @@
 //! Configurations form one chain: the successor of epoch `e` is decided once, by the voters of epoch `e`
 //! (see `votes.rs`), and gets epoch `e + 1`. Only an operator's override jumps further.
 
-use crate::ids::{DeviceSet, Epoch, NodeId, NodeSet, Position, Regions, Servers};
+use crate::ids::{DeviceSet, Epoch, Folders, NodeId, NodeSet, Position, Regions, Servers};
 use crate::time::Date;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -105,6 +105,9 @@ pub struct Configuration {
     /// Which servers the numbers belong to. A server keeps its number until the nodes are changed; a run of another one is no node.
     #[serde(default)]
     pub servers: Box<Servers>,
+    /// Which state folder each node is counted by: another one of the node has no vote on the successor.
+    #[serde(default)]
+    pub folders: Box<Folders>,
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
     pub proposer: NodeId,
@@ -130,6 +133,7 @@ impl Configuration {
             maintenance: false,
             init_digest: [0; 32],
             servers: Box::default(),
+            folders: Box::default(),
             decider: Decider::Votes,
             proposer: nodes.lowest().unwrap_or(NodeId::FIRST),
             date: Date(0),

@@ -1,6 +1,5 @@
 //! Which server a node's number was given to.
 
-use super::{NODES_MAX, NodeId};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -39,37 +38,6 @@ impl fmt::Display for ServerId {
 impl fmt::Debug for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerId({self})")
-    }
-}
-
-/// The servers that have the numbers of a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Servers([[ServerId; ROW]; NODES_MAX / ROW]);
-
-/// In rows, so that 32 of them are not taken for a hash where only the form is known.
-const ROW: usize = 8;
-const _: () = assert!(NODES_MAX.is_multiple_of(ROW));
-
-impl Servers {
-    /// In the order of the numbers, as they are stored.
-    pub fn new(servers: [ServerId; NODES_MAX]) -> Self {
-        let mut rows = Self::default();
-        rows.0.as_flattened_mut().copy_from_slice(&servers);
-        rows
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = ServerId> {
-        self.0.as_flattened().iter().copied()
-    }
-
-    pub fn get(&self, node: NodeId) -> ServerId {
-        (self.0.as_flattened().get(node.index()).copied()).unwrap_or_default()
-    }
-
-    pub fn set(&mut self, node: NodeId, server: ServerId) {
-        if let Some(slot) = self.0.as_flattened_mut().get_mut(node.index()) {
-            *slot = server;
-        }
     }
 }
 

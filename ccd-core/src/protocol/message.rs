@@ -7,8 +7,8 @@ use crate::configuration::{Ballot, Configuration};
 use crate::database::Record;
 use crate::drill::Enforcement;
 use crate::ids::{
-    DeviceRole, DeviceSet, Epoch, Incarnation, NODES_MAX, NodeId, NodeSet, PerDevice, Position, RegionId,
-    RequestId, Stamp,
+    DeviceRole, DeviceSet, Epoch, FolderId, Incarnation, NODES_MAX, NodeId, NodeSet, PerDevice, Position,
+    RegionId, RequestId, Stamp,
 };
 use crate::init::NodeEdit;
 use crate::problem::{PROBLEMS_MAX, Problem};
@@ -70,9 +70,6 @@ pub enum Message {
     /// Tells a member of a decided configuration to make itself ready at its base.
     Install {
         configuration: Configuration,
-        /// The run of the receiver that was heard before the proposer asked for promises. The configuration was decided without the vote of a
-        /// run that has none; an earlier one may have voted since. `None`: what was voted for before was decided, and earlier runs may have.
-        run: Option<Incarnation>,
     },
     /// The sender holds the configuration and its base, both durable.
     Installed {
@@ -302,6 +299,8 @@ pub struct PeerState {
     pub position: Position,
     /// Why it has no vote now, if it has none. Before the first configuration every node is new, and votes all the same.
     pub no_vote: Option<NoVote>,
+    /// The state folder that its vote is in.
+    pub folder: FolderId,
     /// It wants to be a member. A node that left says no.
     pub willing: bool,
     /// Its replicas are read; before that it decides nothing.
@@ -401,10 +400,8 @@ impl CopyTrouble {
 pub enum NoVote {
     /// Its local copy is new, or was replaced: what it promised before is not known.
     NewCopy,
-    /// Its state folder came from another machine, and no configuration has taken it in.
+    /// Its state folder came from another machine, or another copy of it is counted on, and no configuration has taken it in.
     Moved,
-    /// Such a folder of a member: not every device that votes shows yet that it is at home here.
-    MovedMember,
     /// A member of the first configuration, which it has not opened: not each of its devices has a heartbeat of it yet.
     Unsigned,
 }
@@ -420,9 +417,6 @@ impl NoVote {
         match self {
             Self::NewCopy => "has a new local copy",
             Self::Moved => "has a state folder that came from another machine",
-            Self::MovedMember => {
-                "has a state folder that came from another machine, and has not written to every device since it was taken in"
-            }
             Self::Unsigned => "has not written its first heartbeat to every device yet",
         }
     }

@@ -19,11 +19,11 @@ use super::membership::peers::Peer;
 use super::membership::returns::Returns;
 use super::membership::twice::Twice;
 use super::message::Message;
+use super::replicas::Folder;
 use super::replicas::each::Replicas;
 use super::replicas::last_words::LastWords;
 use super::replicas::own_area::OtherRun;
 use super::replicas::{Attempt, Purpose, ReplicaView, Writes};
-use super::replicas::{Moved, TakenIn};
 use super::reports::OwnReport;
 use super::requests::Requests;
 use super::requests::drill::Drill;
@@ -117,10 +117,8 @@ pub struct Node {
     pub(super) claimed_by: Option<Claimed>,
     /// A node that knows another configuration of this epoch.
     pub(super) twice: Option<Twice>,
-    /// The state folder came from another machine, and this run has no vote yet.
-    pub(super) moved: Option<Moved>,
-    /// Which configuration has taken this run in.
-    pub(super) taken_in: TakenIn,
+    /// Which state folder this is, and where it came from.
+    pub(super) folder: Folder,
 
     /// What each device must show of this node, for whoever reads another one.
     pub(super) traces: PerDevice<Trace>,
@@ -241,8 +239,7 @@ impl Node {
             other_run: None,
             claimed_by: None,
             twice: None,
-            moved: None,
-            taken_in: TakenIn::default(),
+            folder: Folder::default(),
             traces: PerDevice::default(),
             report: OwnReport::default(),
             drills: Vec::new(),
@@ -484,11 +481,12 @@ impl Node {
         self.replicas.of_mut(replica)
     }
 
-    /// The local copy is read, can be written, and has room for the database.
+    /// The local copy is read, says which folder it is, can be written, and has room for the database; and no other run or server is this node.
     pub(super) fn ready(&self) -> bool {
         let local = self.replica(Replica::Local);
         local.loaded
             && local.usable()
+            && self.knows_folder()
             && self.local_copy_fits()
             && self.other_run.is_none()
             && !self.number_is_anothers()

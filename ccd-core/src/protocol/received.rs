@@ -61,7 +61,7 @@ impl Node {
             } => {
                 self.on_ballot_refused(from, instance, ballot, obstacle);
             }
-            Message::Install { configuration, run } => self.on_install(from, configuration, run),
+            Message::Install { configuration } => self.on_install(from, configuration),
             Message::Installed { epoch } => self.on_installed(from, epoch),
             Message::Open { epoch } => self.on_open(epoch),
             Message::Fetch { have, image, base } => self.on_fetch(from, have, image, base),

@@ -192,16 +192,19 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::configuration::{CONFIGURATION_BYTES_WITHOUT_REGIONS, CONFIGURATION_BYTES_WITHOUT_SERVERS};
+    use super::configuration::{
+        CONFIGURATION_BYTES_WITHOUT_FOLDERS, CONFIGURATION_BYTES_WITHOUT_REGIONS,
+        CONFIGURATION_BYTES_WITHOUT_SERVERS,
+    };
     use super::heartbeat::{
-        HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_HOST, HEARTBEAT_BYTES_WITHOUT_KNOWN,
+        HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_FOLDER, HEARTBEAT_BYTES_WITHOUT_HOST,
         HEARTBEAT_BYTES_WITHOUT_TRACES,
     };
     use super::*;
     use ccd_core::configuration::{Decider, Mode, Quorum, RestoreFlag, Writers};
     use ccd_core::ids::{
-        Generation, Lineage, NODES_MAX, NodeSet, PerDevice, Position, RegionId, Regions, ServerId, Servers,
-        Stamp,
+        FolderId, Folders, Generation, Lineage, NODES_MAX, NodeSet, PerDevice, Position, RegionId, Regions,
+        ServerId, Servers, Stamp,
     };
     use ccd_core::replica::{Heartbeat, Host, Trace};
     use ccd_core::time::Date;
@@ -240,6 +243,7 @@ mod tests {
                 maintenance,
                 init_digest,
                 servers: Box::new(Servers::new(servers.map(ServerId))),
+                folders: Box::new(Folders::new(servers.map(|server| FolderId(!server)))),
                 decider: if operator { Decider::Operator } else { Decider::Votes },
                 proposer,
                 date: Date(date),
@@ -288,7 +292,7 @@ mod tests {
                 stamp: Stamp { epoch: Epoch(epoch), generation: Generation(sequence) },
                 serving,
                 hears: NodeSet::from_bits(hears),
-                known: Epoch(epoch ^ run),
+                folder: FolderId(epoch ^ run),
                 host: Host { name: name.clone(), machine, lock, hardware, server: ServerId(server) },
                 moved_from: moved.then_some(Host { name, machine: lock, lock: hardware, hardware: machine, server: ServerId(!server) }),
             };
@@ -316,7 +320,7 @@ mod tests {
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
             HEARTBEAT_BYTES_WITHOUT_TRACES,
-            HEARTBEAT_BYTES_WITHOUT_KNOWN,
+            HEARTBEAT_BYTES_WITHOUT_FOLDER,
         ] {
             let earlier = &heartbeat.encode()[..short];
             assert_eq!(Heartbeat::decode(earlier), Some(heartbeat.clone()));
@@ -325,6 +329,7 @@ mod tests {
         for short in [
             CONFIGURATION_BYTES_WITHOUT_REGIONS,
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
+            CONFIGURATION_BYTES_WITHOUT_FOLDERS,
         ] {
             let earlier = &configuration.encode()[..short];
             assert_eq!(Configuration::decode(earlier), Some(configuration.clone()));

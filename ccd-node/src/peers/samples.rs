@@ -51,6 +51,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
         serving: true,
         position: Position::EMPTY,
         no_vote: None,
+        folder: Default::default(),
         willing: true,
         ready: true,
         devices: DeviceSet::EMPTY,

@@ -90,7 +90,7 @@ impl World {
             FaultKind::Leave => self.operator_tells(first, RequestBody::Leave),
             FaultKind::Reconnect => self.media.reconnect(first, role),
             FaultKind::TargetReset => self.reset_target(role),
-            FaultKind::Copy => self.start(second),
+            FaultKind::Copy => self.start_copy(second, first),
             FaultKind::CrashSome
             | FaultKind::Partition
             | FaultKind::CutsOneWay
@@ -136,7 +136,7 @@ impl World {
             | FaultKind::Clone
             | FaultKind::Replace => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
-            FaultKind::Copy => self.retire(second),
+            FaultKind::Copy => self.end_copy(second, first),
         }
     }
 
@@ -171,7 +171,7 @@ impl World {
         self.network.mend_all();
         self.media.mend_all();
         self.faults.disk_delay_max = super::plan::FaultBudget::none().disk_delay_max;
-        (0..self.servers.len()).for_each(|index| self.retire(index));
+        self.end_copies();
         for index in 0..self.shape.nodes {
             self.resume(index);
             self.start(index);

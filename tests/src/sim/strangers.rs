@@ -32,6 +32,13 @@ impl World {
         copy
     }
 
+    /// The address of the node leads to this server, and no more to that other one of it.
+    pub fn connect_instead(&mut self, server: usize, other: usize) {
+        self.network.grow_to(self.servers.len());
+        self.servers[server].copy_of = None;
+        self.servers[other].copy_of = Some(server);
+    }
+
     /// This server is another machine from its next start on, with the same state folder: it was put into other hardware.
     pub fn move_server(&mut self, index: usize) {
         self.moves += 1;
@@ -40,9 +47,10 @@ impl World {
 
     /// This server opens a configuration.
     pub(super) fn note_two_runs(&mut self, index: usize) {
-        let server = &self.servers[index];
-        let original = server.copy_of.map(|of| &self.servers[of]);
-        self.two_runs |= original.is_some_and(|original| original.process.is_some());
+        let mut others = self.servers.iter().enumerate().filter(|(other, server)| {
+            server.copy_of == Some(index) || self.servers[index].copy_of == Some(*other)
+        });
+        self.two_runs |= others.any(|(_, server)| server.process.is_some());
     }
 
     /// A server more, with an empty state folder, the number of this one and the init database of that one: the number was given to it
@@ -56,6 +64,33 @@ impl World {
         self.copy_init(init_of, successor);
         self.wipe_local(successor);
         successor
+    }
+
+    /// A copy of a server is started: each third one has the node's address, and the server has no network while that lasts.
+    pub(super) fn start_copy(&mut self, copy: usize, of: usize) {
+        if copy.is_multiple_of(3) && !self.servers[of].is_copy() {
+            self.connect_instead(copy, of);
+            self.copy_was_connected = true;
+        }
+        self.start(copy);
+    }
+
+    /// It is switched off for ever, and the server has its network again.
+    pub(super) fn end_copy(&mut self, copy: usize, of: usize) {
+        if self.servers[of].copy_of == Some(copy) {
+            self.connect_instead(of, copy);
+        }
+        self.retire(copy);
+    }
+
+    /// All copies of servers are.
+    pub(super) fn end_copies(&mut self) {
+        for index in 0..self.shape.nodes {
+            if let Some(copy) = self.servers[index].copy_of {
+                self.end_copy(copy, index);
+            }
+        }
+        (0..self.servers.len()).for_each(|index| self.retire(index));
     }
 
     /// If it is a copy of a server, it is switched off for ever.

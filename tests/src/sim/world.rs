@@ -96,6 +96,8 @@ pub struct World {
     /// A copy of a server opened a configuration while its original hung: both may write to one area of a device, and what one has
     /// written the other may write over. A start then waits and says so, and an operator must look.
     pub two_runs: bool,
+    /// A copy of a server had its network: what it promised went with it.
+    pub copy_was_connected: bool,
     /// Servers that were put into other hardware so far.
     pub moves: usize,
     /// The server whose number is given to another one.
@@ -180,6 +182,7 @@ impl World {
             damaged: false,
             dies_after: None,
             two_runs: false,
+            copy_was_connected: false,
             moves: 0,
             replaced: None,
             clone: None,

@@ -3,9 +3,9 @@
 use ccd_core::client::RequestBody;
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch};
 use ccd_core::init::Fencing;
-use ccd_core::problem::Problem;
+use ccd_core::problem::{Cause, Problem};
 use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::asks::{AskEnd, is_done};
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
@@ -402,4 +402,30 @@ fn problem_of(cluster: &Cluster, server: usize, role: DeviceRole) -> Problem {
     found
         .unwrap_or_else(|| panic!("no problem of the {role}: {}", status.verdict))
         .clone()
+}
+
+/// A node that left writes no heartbeats to the devices. When it comes back, what it wrote before is no heartbeat of now.
+#[test]
+fn a_node_that_left_and_joins_is_not_taken_for_one_with_other_disks() {
+    for server in 0..2 {
+        let mut cluster = Cluster::serving(PAIR);
+        assert!(is_done(&cluster.command(server, RequestBody::Leave)));
+        cluster.run_for(LEASE * 6);
+        cluster.begin(server, RequestBody::Join);
+        for _ in 0..200 {
+            cluster.run_for(LEASE / 100);
+            for other in 0..2 {
+                let problems = cluster.status(other).unwrap().problems;
+                let is_other = problems
+                    .iter()
+                    .find(|problem| problem.cause == Cause::NotSameDisk);
+                assert_eq!(is_other, None, "n{other}");
+            }
+        }
+        assert!(
+            cluster.serves_within(server, SETTLED),
+            "{}",
+            cluster.verdict(server)
+        );
+    }
 }

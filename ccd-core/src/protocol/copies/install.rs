@@ -6,7 +6,7 @@
 use super::milestones::Milestones;
 use crate::configuration::{Configuration, Mode};
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, NodeSet, Replica};
+use crate::ids::{Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -21,9 +21,6 @@ use core::time::Duration;
 /// The longest pause after configurations that were decided one after the other and not opened, in leases.
 const UNOPENED_PAUSE_LEASES_MAX: u32 = 8;
 const UNOPENED_DOUBLINGS_MAX: u32 = 16;
-
-/// Runs of nodes.
-pub(in crate::protocol) type Runs = BTreeMap<NodeId, Incarnation>;
 
 /// The proposer's side.
 #[derive(Debug)]
@@ -42,8 +39,6 @@ pub(in crate::protocol) struct Install {
     progress: BTreeMap<NodeId, Time>,
     /// Members that the others served without until now.
     newcomers: NodeSet,
-    /// The runs that were counted on.
-    runs: Runs,
     target: Option<(Database, Arc<Record>)>,
     failed: bool,
     milestones: Milestones,
@@ -68,7 +63,6 @@ impl Install {
             begun: now,
             progress: BTreeMap::new(),
             newcomers: NodeSet::EMPTY,
-            runs: Runs::new(),
             target: None,
             failed: false,
             milestones,
@@ -81,15 +75,9 @@ impl Install {
         Self { newcomers, ..self }
     }
 
-    /// A run that has no vote is taken in only if it is one of these, as far as they are known.
-    pub fn counting_on(self, runs: Runs) -> Self {
-        Self { runs, ..self }
-    }
-
-    fn message(&self, node: NodeId) -> Message {
+    fn message(&self) -> Message {
         Message::Install {
             configuration: self.configuration.clone(),
-            run: self.runs.get(&node).copied(),
         }
     }
 
@@ -125,7 +113,6 @@ impl Node {
     pub(in crate::protocol) fn begin_install(&mut self, mut install: Install) {
         let epoch = install.epoch();
         self.blank = false;
-        self.take_in_moved_copy();
         self.catch_up = None;
         self.store_configuration(Replica::Local, install.configuration.clone());
         let Some((database, open)) = self.target() else {
@@ -152,7 +139,7 @@ impl Node {
         install.target = Some((database, open));
         let others = install.configuration.members.without(self.me());
         for node in others.iter() {
-            self.send(node, install.message(node));
+            self.send(node, install.message());
         }
         self.install = Some(install);
         self.give_to_waiting();
@@ -220,9 +207,9 @@ impl Node {
                 .members
                 .without(self.me())
                 .minus(install.installed);
-            let told: alloc::vec::Vec<_> = missing.iter().map(|node| (node, install.message(node))).collect();
-            for (node, message) in told {
-                self.send(node, message);
+            let message = install.message();
+            for node in missing.iter() {
+                self.send(node, message.clone());
             }
         }
         let comes_nearer = self.repeat_installed();
@@ -255,13 +242,14 @@ impl Node {
         let trouble = (missing.iter()).find_map(|node| Some((node, self.peer_state(node)?.trouble?.name())));
         // It is taken in by the next one.
         let is_anew = |node: &NodeId| {
-            let (run, state) = (install.runs.get(node), self.peer_state(*node));
-            state.is_some_and(|state| state.is_blank() && run.is_some_and(|run| *run != state.incarnation))
+            let folder = self.peer_state(*node).map(|state| state.folder);
+            let known = folder.filter(|folder| folder.is_known());
+            known.is_some_and(|folder| install.configuration.names_another_folder(*node, folder))
         };
         let trouble = trouble.or_else(|| {
             Some((
                 missing.iter().find(is_anew)?,
-                "has started again, and has no vote",
+                "has another state folder than the one that is counted on",
             ))
         });
         if install.failed || silent.is_some() || !late.is_empty() || trouble.is_some() {

@@ -4,7 +4,7 @@
 
 use crate::configuration::Configuration;
 use crate::database::{Database, Record};
-use crate::ids::{Epoch, Incarnation, NodeId, Position, Replica};
+use crate::ids::{Epoch, NodeId, Position, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -58,12 +58,7 @@ impl Node {
     }
 
     /// A member of a decided configuration is told to make itself ready.
-    pub(in crate::protocol) fn on_install(
-        &mut self,
-        from: NodeId,
-        configuration: Configuration,
-        run: Option<Incarnation>,
-    ) {
+    pub(in crate::protocol) fn on_install(&mut self, from: NodeId, configuration: Configuration) {
         if configuration.epoch < self.known.epoch {
             self.send(from, Message::Decided(self.known.clone()));
             return;
@@ -89,17 +84,12 @@ impl Node {
             self.waiting = (why, self.now);
             return;
         }
-        let is_counted_on = run == Some(self.settings.incarnation);
-        if self.blank && run.is_some() && !is_counted_on {
-            // An earlier run may have been installed, and have voted on the successor: the proposer decides on another configuration.
+        if configuration.names_another_folder(self.me(), self.folder.id) {
+            // That one may have been installed, and have voted on the successor: the proposer decides on another configuration.
             return;
-        }
-        if is_counted_on {
-            self.note_taken_in();
         }
         if self.blank {
             self.blank = false;
-            self.take_in_moved_copy();
             self.store_configuration(Replica::Local, configuration.clone());
         }
         self.member = Some(Member {

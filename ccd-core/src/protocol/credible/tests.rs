@@ -1,6 +1,6 @@
 use super::*;
 use crate::configuration::{Decider, Writers};
-use crate::ids::{Lineage, PerDevice};
+use crate::ids::{FolderId, Lineage, PerDevice};
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::protocol::copies::parcels::Parcel;
 use crate::protocol::message::{DeviceReport, Freeze, FreezeId, Room};
@@ -68,6 +68,7 @@ fn state() -> PeerState {
         serving: true,
         position: at(5, 9),
         no_vote: None,
+        folder: FolderId::default(),
         willing: true,
         ready: true,
         devices: DeviceSet::EMPTY,
@@ -213,7 +214,6 @@ fn a_configuration_that_does_not_fit_the_init_database_is_refused_in_whatever_it
             Message::Decided(configuration.clone()),
             Message::Install {
                 configuration: configuration.clone(),
-                run: None,
             },
             Message::Accept {
                 instance,

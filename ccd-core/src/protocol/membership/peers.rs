@@ -139,7 +139,7 @@ impl Node {
         }
         self.beat_devices();
         self.mark_settled();
-        self.store_move();
+        self.store_folder();
         self.write_last_words();
     }
 
@@ -152,6 +152,7 @@ impl Node {
             serving: self.is_open() && self.lease_holds(),
             position: self.offered_position(),
             no_vote: self.no_vote(),
+            folder: self.offered_folder(),
             willing: self.takes_part_in_plans(),
             ready: self.ready(),
             devices: self.fit_devices(),

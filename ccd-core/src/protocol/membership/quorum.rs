@@ -44,7 +44,7 @@ impl Node {
             && known.members.contains(node)
             && !known.is_genesis()
             && !self.sealed()
-            && !self.blank
+            && !self.holds_no_copy()
             && !self.number_is_anothers()
     }
 
@@ -59,7 +59,7 @@ impl Node {
             && self.serving != Some(known.epoch)
             && self.willing
             && self.ready()
-            && !self.blank
+            && !self.holds_no_copy()
             && self.damaged.is_none()
             && !self.sealed()
             && self.install.is_none()
@@ -112,7 +112,7 @@ impl Node {
     /// The copies of the cluster that are here: this node's, and those of the nodes that it is linked to. A new local copy
     /// is none.
     fn copies_found(&self) -> BTreeMap<Stamp, NodeSet> {
-        let mine = (self.ready() && !self.blank && self.damaged.is_none())
+        let mine = (self.ready() && !self.holds_no_copy() && self.damaged.is_none())
             .then(|| (self.me(), self.offered_position().stamp));
         let others = (self.peers.keys()).filter_map(|node| {
             let state = self.peer_state(*node).filter(|_| self.linked(*node))?;

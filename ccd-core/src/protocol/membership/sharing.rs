@@ -9,7 +9,7 @@
 use crate::configuration::Configuration;
 use crate::ids::{DeviceRole, DeviceSet, NodeId, PerDevice, RegionId, Replica};
 use crate::protocol::Node;
-use crate::protocol::message::{DeviceReport, SeenHeartbeat};
+use crate::protocol::message::{DeviceReport, PeerState, SeenHeartbeat};
 use crate::time::Time;
 use alloc::format;
 use alloc::string::String;
@@ -28,6 +28,8 @@ pub(in crate::protocol) struct Sharing {
     proven_at: Option<Time>,
     /// Since when it is not proven, although the other node is heard.
     doubted_since: Option<Time>,
+    /// Since when both write there, as far as is known: before that nothing could be found.
+    written_since: Option<Time>,
     /// When the other node was last heard, it was another disk there.
     was_other: bool,
 }
@@ -102,10 +104,16 @@ impl Node {
         let (now, lease) = (self.now, self.settings.lease);
         for role in self.device_roles() {
             let proven = self.finds_each_other(node, role);
+            let both_write = self.both_write(node, role);
             let Some(peer) = self.peers.get_mut(&node) else {
                 return;
             };
             let sharing = peer.sharing.of_mut(role);
+            if both_write {
+                sharing.written_since.get_or_insert(now);
+            } else {
+                sharing.written_since = None;
+            }
             // What is to be proven takes some heartbeats of both.
             let is_back = after >= lease;
             if proven {
@@ -217,7 +225,8 @@ impl Node {
         let report = state.device_reports.of(role);
         let sharing = peer.sharing.of(role);
         let span = self.settings.lease.saturating_mul(PROOF_LEASES);
-        let is_early = (sharing.doubted_since).is_none_or(|since| self.now.since(since) < span);
+        let is_recent = |since: Option<Time>| since.is_none_or(|since| self.now.since(since) < span);
+        let is_early = is_recent(sharing.doubted_since);
         if report.region == RegionId::default() {
             return if report.opening && is_early {
                 Share::Undecided
@@ -231,12 +240,18 @@ impl Node {
         if sharing.doubted_since.is_none() && sharing.proven_at.is_some() {
             return Share::Proven;
         }
-        let both_write = report.writes && self.writes_heartbeats(role);
-        match (both_write, is_early) {
-            (false, is_early) => Share::Unwritten { is_early },
-            (true, true) => Share::Undecided,
-            (true, false) => Share::Copied,
+        if !self.both_write(node, role) {
+            Share::Unwritten { is_early }
+        } else if is_early || is_recent(sharing.written_since) {
+            Share::Undecided
+        } else {
+            Share::Copied
         }
+    }
+
+    fn both_write(&self, node: NodeId, role: DeviceRole) -> bool {
+        let writes = |state: &PeerState| state.device_reports.of(role).writes;
+        self.peer_state(node).is_some_and(writes) && self.writes_heartbeats(role)
     }
 
     /// The devices for which this holds between this node and that one.

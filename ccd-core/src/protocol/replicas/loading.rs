@@ -93,7 +93,7 @@ impl Node {
         let (configuration, ballot) = survey.map_or((None, None), |area| {
             (area.configuration.clone(), area.ballot.clone())
         });
-        self.recall_move();
+        self.recall_folder();
         // Who has voted for the first configuration knows all that it ever promised, also if it died before it was told.
         let voted = ballot.as_ref().is_some_and(|ballot| ballot.accepted.is_some());
         let is_new = configuration.is_none() && !voted;
@@ -110,8 +110,10 @@ impl Node {
             self.note_nodes();
             self.note_override();
         }
+        self.blank = is_new;
         self.judge_runs_elsewhere();
-        self.blank = is_new || self.is_moved_copy();
+        self.judge_folder();
+        self.store_folder();
         self.damaged = loaded.damage.clone();
         let Replayed {
             base,

@@ -7,7 +7,7 @@
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! each.rs        one view for every replica that can be named
-//! moved.rs       a state folder that came from another machine    overwritten.rs  what another program wrote over
+//! folder.rs      which state folder this is, and who has the vote overwritten.rs  what another program wrote over
 //! lacking.rs     what another device proves to have been written to one
 //! signing.rs     a heartbeat of this run stands on each device before the first configuration is opened
 //! ```
@@ -16,10 +16,10 @@
 
 mod bring;
 pub(super) mod each;
+mod folder;
 mod lacking;
 pub(super) mod last_words;
 pub(super) mod loading;
-mod moved;
 mod overwritten;
 pub(super) mod own_area;
 mod room;
@@ -29,7 +29,7 @@ pub(super) mod track;
 mod view;
 
 pub(in crate::protocol) use bring::Brought;
-pub(in crate::protocol) use moved::{Moved, TakenIn};
+pub(in crate::protocol) use folder::Folder;
 pub(in crate::protocol) use view::ReplicaView;
 
 use crate::configuration::{Ballot, Configuration};
@@ -74,7 +74,7 @@ pub(in crate::protocol) enum Purpose {
     /// The local copy is told which rounds are known to be committed.
     Mark(Stamp),
     /// The local copy is told whether it came from another machine.
-    NoteMove,
+    NoteFolder,
     /// In place of a heartbeat, where this node cannot write.
     Survey {
         begun: Time,
@@ -145,7 +145,7 @@ impl Purpose {
             Self::Heartbeat { .. } => "a heartbeat",
             Self::DrillWrite { .. } | Self::DrillProof => "a write of a drill",
             Self::Mark(_) => "noting what is committed",
-            Self::NoteMove => "noting which machine it is on",
+            Self::NoteFolder => "noting which state folder it is",
             Self::Survey { .. } => "reading heartbeats",
             Self::Unattended | Self::Recorded(_) => "a record",
             Self::Branch { .. } => "keeping a branch",
@@ -271,7 +271,7 @@ impl Node {
             stamp: self.bound.stamp(),
             serving: self.is_open() && self.lease_holds(),
             hears: self.heard_nodes(),
-            known: self.known.epoch,
+            folder: self.folder.id,
             host: self.settings.host.clone(),
             moved_from: self.moved_from(),
             traces: self.traces,
@@ -383,7 +383,7 @@ impl Node {
                 }
             }
             Purpose::Mark(stamp) => self.on_marked(stamp, result.is_ok()),
-            Purpose::NoteMove => self.on_move_noted(result.is_ok()),
+            Purpose::NoteFolder => self.on_folder_noted(result.is_ok()),
             Purpose::Unattended | Purpose::Survey { .. } => {}
             Purpose::Branch { attempt, what } => self.on_branch_kept(attempt, &what, result),
             Purpose::DrillWrite { serial, begun } => {

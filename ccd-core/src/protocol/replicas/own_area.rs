@@ -187,18 +187,15 @@ impl Node {
             found_last: None,
             elsewhere,
         };
-        if self.ready() {
-            self.judge_runs_elsewhere();
-        }
+        self.judge_runs_elsewhere();
     }
 
-    /// The local copy was read, or a device that was opened while it was here.
+    /// The local copy was read, or a device was opened.
     pub(super) fn judge_runs_elsewhere(&mut self) {
         for role in self.device_roles() {
-            let own = &mut self.replica_mut(Replica::Device(role)).own_area;
-            let found = own.elsewhere.take();
-            if let Some(found) = found.filter(|found| self.has_moved_since(role, found)) {
-                self.distrust_state_folder(role, &found);
+            let own = &self.replica(Replica::Device(role)).own_area;
+            if let Some(found) = own.elsewhere.clone() {
+                self.note_run_elsewhere(role, &found);
             }
         }
     }
@@ -245,8 +242,9 @@ impl Node {
                     }
                 } else if begun >= still_since + lease.saturating_mul(leases) {
                     own.predecessor = own.foreign;
-                    if let Some(found) = foreign.filter(|found| self.has_moved_since(role, found)) {
-                        self.distrust_state_folder(role, &found);
+                    if let Some(found) = foreign.filter(|found| self.was_elsewhere(found)) {
+                        self.note_run_elsewhere(role, &found);
+                        self.replica_mut(Replica::Device(role)).own_area.elsewhere = Some(found);
                     }
                     if self.is_for_one_copy_of_several(role) {
                         self.replica_mut(Replica::Device(role)).own_area.state =
@@ -356,7 +354,7 @@ impl Node {
         // What it remembers of a configuration is no evidence: the other run may have written since, and voted.
         self.opened = None;
         if self.was_elsewhere(found) {
-            self.distrust_state_folder(role, found);
+            self.note_run_elsewhere(role, found);
         }
         self.found_other_run(other);
     }

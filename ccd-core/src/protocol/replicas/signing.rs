@@ -22,6 +22,11 @@ impl Node {
         self.replica(Replica::Device(role)).own_area.found_last.is_some()
     }
 
+    /// It was also read since the votes for the first configuration stand there: before that it looks as if somebody had made it anew.
+    fn is_signed_and_seen(&self, role: DeviceRole) -> bool {
+        self.is_signed(role) && !self.replica(Replica::Device(role)).is_new
+    }
+
     /// The first configuration was decided, and this node has not opened it yet, nor ever written a heartbeat to each of its devices. A
     /// copy of its state folder would find nothing there of it, and each could give the vote of the node. Of later configurations the
     /// members have shown each other that they share the devices, by heartbeats.
@@ -32,12 +37,16 @@ impl Node {
         is_first
             && !self.known.is_genesis()
             && !self.has_opened_once()
-            && !self.known.devices.iter().all(|role| self.is_signed(role))
+            && !self
+                .known
+                .devices
+                .iter()
+                .all(|role| self.is_signed_and_seen(role))
     }
 
     /// Why this node has no vote then, for people.
     pub(in crate::protocol) fn unsigned_text(&self) -> Option<String> {
-        let missing = self.known.devices.iter().find(|role| !self.is_signed(*role));
+        let missing = (self.known.devices.iter()).find(|role| !self.is_signed_and_seen(*role));
         let missing = missing.filter(|_| self.is_unsigned())?;
         Some(format!(
             "the first heartbeat of this node does not stand on the {missing} yet: before that it has no vote, and does not open the first \
@@ -54,7 +63,7 @@ impl Node {
     /// Such a node writes at once, and does not wait for its next heartbeat.
     pub(in crate::protocol) fn sign_devices(&mut self) {
         for role in self.device_roles() {
-            let is_wanted = self.known.devices.contains(role) && !self.is_signed(role);
+            let is_wanted = self.known.devices.contains(role) && !self.is_signed_and_seen(role);
             if is_wanted && self.writes_heartbeats(role) {
                 self.beat_device(role);
             }

@@ -187,7 +187,6 @@ impl Node {
         let took = self.now.since(begun);
         self.replica_mut(Replica::Device(role)).note_beat(took);
         let own = survey.areas.iter().find(|area| area.node == self.me());
-        self.note_mark(role, own);
         self.note_durable_beat(role, survey.region, own);
         if self.area_is_clean(role) {
             self.replica_mut(Replica::Device(role)).clean_beat = Some((begun, claimed));

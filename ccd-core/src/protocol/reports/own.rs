@@ -23,7 +23,7 @@ impl Node {
         all.extend(said(Cause::DecidedTwice, self.decided_twice_text()));
         let moved = said(Cause::Moved, self.moved_text());
         all.extend(moved.map(|problem| problem.next(self.next_of_moved())));
-        let is_moved = self.moved.is_some();
+        let is_moved = self.is_moved_copy();
         let new_copy = said(Cause::LocalCopyNew, self.new_copy_text().filter(|_| !is_moved));
         all.extend(new_copy.map(|problem| problem.next(self.next_without_others())));
         all.extend(said(Cause::Waits, self.unsigned_text()));

@@ -80,11 +80,11 @@ impl Node {
         let up_to = self.settled.up_to;
         Heartbeat {
             incarnation: self.settings.incarnation,
-            sequence: self.noted_sequence().unwrap_or(up_to.generation.0),
+            sequence: up_to.generation.0,
             stamp: up_to,
             serving: self.serving.is_some(),
             hears: self.heard_nodes(),
-            known: self.taken_in.since,
+            folder: self.folder.id,
             host: self.settings.host.clone(),
             moved_from: self.noted_move(),
             ..Heartbeat::default()

@@ -281,6 +281,7 @@ impl Node {
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
             init_digest,
             servers: Box::new(servers),
+            folders: Box::new(self.next_folders(members, &settles)),
             decider: if proposal.forced {
                 Decider::Operator
             } else {
@@ -470,6 +471,7 @@ impl Node {
         let voters = self.known.devices;
         let mine = configuration.proposer == self.me()
             && configuration.members.contains(self.me())
+            && !configuration.names_another_folder(self.me(), self.folder.id)
             && configuration.base == self.head.position();
         // What was voted for in an earlier run was judged then, by another node's evidence or while this one served.
         let opens = self.may_restart(&proposal, configuration.members);
@@ -491,7 +493,6 @@ impl Node {
         let in_vain = |role: &DeviceRole| !configuration.devices.contains(*role);
         self.note_devices_missed(missed.iter().filter(in_vain).collect());
         let newcomers = self.served_without();
-        let runs = proposal.counted_on();
         self.learn(configuration.clone());
         self.record(kind, text);
         self.send_to_all(&Message::Decided(configuration.clone()));
@@ -522,7 +523,7 @@ impl Node {
                 milestones,
                 self.now,
             );
-            self.begin_install(install.with_newcomers(newcomers).counting_on(runs));
+            self.begin_install(install.with_newcomers(newcomers));
         }
     }
 }

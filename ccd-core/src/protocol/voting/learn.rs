@@ -67,8 +67,8 @@ impl Node {
         let maintenance = self.known.maintenance;
         self.note_changes(configuration.members);
         self.note_devices(&configuration);
-        self.note_vote_on(&configuration);
         self.known = configuration;
+        self.judge_folder();
         self.note_nodes();
         self.note_maintenance(maintenance);
         self.known_since = self.now;

@@ -14,7 +14,6 @@ use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Ballot, BallotBlock, Configuration};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Position, ROUND_MAX, Replica};
 use crate::protocol::Node;
-use crate::protocol::copies::install::Runs;
 use crate::protocol::copies::milestones::Milestones;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::message::Message;
@@ -81,8 +80,6 @@ pub(in crate::protocol) struct Proposal {
     /// An operator wants it, whatever the evidence says.
     pub is_attended: bool,
     pub milestones: Milestones,
-    /// The runs of the other nodes that were heard when it began.
-    runs: Runs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,16 +106,6 @@ impl Proposal {
         (self.want.devices.iter())
             .filter(|role| !voters.contains(*role) && is_missed(role))
             .collect()
-    }
-
-    /// The runs that what it decides counts on. What was voted for before may have been decided by votes of others.
-    pub(in crate::protocol) fn counted_on(&self) -> Runs {
-        let is_repeated = self.accepted.is_some() && !self.forced;
-        if is_repeated {
-            Runs::new()
-        } else {
-            self.runs.clone()
-        }
     }
 
     fn all_answered(&self) -> bool {
@@ -218,15 +205,8 @@ impl Node {
             is_restart: self.serving != Some(instance),
             is_attended,
             milestones,
-            runs: self.runs(),
         });
         self.ask_for_promises();
-    }
-
-    fn runs(&self) -> Runs {
-        (self.peers.keys())
-            .filter_map(|node| Some((*node, self.peer_state(*node)?.incarnation)))
-            .collect()
     }
 
     fn ask_for_promises(&mut self) {
@@ -272,7 +252,7 @@ impl Node {
             .proposal
             .as_ref()
             .is_some_and(|proposal| proposal.is_attended);
-        is_attended && self.moved.is_some() && self.ready() && self.damaged.is_none()
+        is_attended && self.is_moved_copy() && self.ready() && self.damaged.is_none()
     }
 
     /// This node served the configuration as its solo owner and did not stop since: its memory is the newest state.

@@ -73,8 +73,6 @@ impl Node {
             Some(NoVote::Moved)
         } else if self.blank {
             Some(NoVote::NewCopy)
-        } else if self.moved.is_some() {
-            Some(NoVote::MovedMember)
         } else {
             self.is_unsigned().then_some(NoVote::Unsigned)
         }

@@ -4,7 +4,7 @@ use super::{Control, bool_from, cut, device_bits, devices_from_bits, filled};
 use crate::format::RawPosition;
 use crate::format::header::Kind;
 use ccd_core::configuration::{Configuration, Decider, Mode, Quorum, REASON_BYTES_MAX, RestoreFlag, Writers};
-use ccd_core::ids::{Epoch, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers};
+use ccd_core::ids::{Epoch, FolderId, Folders, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers};
 use ccd_core::time::Date;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -42,13 +42,17 @@ struct RawConfiguration {
     regions: [[u8; 16]; 2],
     /// By number; zero where it is not known.
     servers: [U64; NODES_MAX],
+    /// By number; zero where it is not known.
+    folders: [U64; NODES_MAX],
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == 152 + REASON_BYTES_MAX + 8 * NODES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_FOLDERS + 8 * NODES_MAX);
 
-/// Bytes of a configuration as earlier programs wrote it: without regions, and without servers.
+/// Bytes of a configuration as earlier programs wrote it: without regions, without servers, and without state folders.
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
+pub(super) const CONFIGURATION_BYTES_WITHOUT_FOLDERS: usize =
+    CONFIGURATION_BYTES_WITHOUT_SERVERS + 8 * NODES_MAX;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -77,7 +81,8 @@ impl RawConfiguration {
             init_digest: configuration.init_digest,
             reason,
             regions: configuration.regions.bytes(),
-            servers: servers_to_raw(&configuration.servers),
+            servers: by_number(configuration.servers.iter().map(|server| server.0)),
+            folders: by_number(configuration.folders.iter().map(|folder| folder.0)),
         }
     }
 
@@ -116,6 +121,7 @@ impl RawConfiguration {
             maintenance: bool_from(self.maintenance)?,
             init_digest: self.init_digest,
             servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
+            folders: Box::new(Folders::new(self.folders.map(|folder| FolderId(folder.get())))),
             decider: if bool_from(self.decider)? {
                 Decider::Operator
             } else {
@@ -144,6 +150,7 @@ impl Control for Configuration {
         let known = [
             CONFIGURATION_BYTES_WITHOUT_REGIONS,
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
+            CONFIGURATION_BYTES_WITHOUT_FOLDERS,
             whole.len(),
         ];
         let is_known_length = known.contains(&payload.len());
@@ -155,10 +162,10 @@ impl Control for Configuration {
     }
 }
 
-fn servers_to_raw(servers: &Servers) -> [U64; NODES_MAX] {
+fn by_number(values: impl Iterator<Item = u64>) -> [U64; NODES_MAX] {
     let mut raw = [U64::ZERO; NODES_MAX];
-    for (place, server) in raw.iter_mut().zip(servers.iter()) {
-        *place = server.0.into();
+    for (place, value) in raw.iter_mut().zip(values) {
+        *place = value.into();
     }
     raw
 }

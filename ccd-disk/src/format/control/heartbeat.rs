@@ -3,7 +3,7 @@
 use super::{Control, bool_from, cut, filled};
 use crate::format::header::Kind;
 use ccd_core::ids::{
-    DeviceRole, Epoch, Generation, Incarnation, NodeSet, PerDevice, RegionId, ServerId, Stamp,
+    DeviceRole, Epoch, FolderId, Generation, Incarnation, NodeSet, PerDevice, RegionId, ServerId, Stamp,
 };
 use ccd_core::replica::{HOST_NAME_BYTES_MAX, Heartbeat, Host, Trace};
 use zerocopy::little_endian::{U32, U64};
@@ -31,7 +31,7 @@ struct RawHeartbeat {
     run: U64,
     /// Of the primary, then of the secondary.
     traces: [RawTrace; 2],
-    known: U64,
+    folder: U64,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -53,19 +53,19 @@ struct RawHost {
     name: [u8; HOST_NAME_BYTES_MAX],
 }
 
-/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, without traces, and without the configuration that was known.
+/// Bytes of a heartbeat as earlier programs wrote it: without hosts, with one, without traces, and without the state folder.
 pub(super) const HEARTBEAT_BYTES_WITHOUT_HOST: usize = 40;
 pub(super) const HEARTBEAT_BYTES_WITH_ONE_HOST: usize = HEARTBEAT_BYTES_WITHOUT_HOST + size_of::<RawHost>();
 
 pub(super) const HEARTBEAT_BYTES_WITHOUT_TRACES: usize =
     HEARTBEAT_BYTES_WITH_ONE_HOST + size_of::<RawHost>() + 16;
 
-pub(super) const HEARTBEAT_BYTES_WITHOUT_KNOWN: usize =
+pub(super) const HEARTBEAT_BYTES_WITHOUT_FOLDER: usize =
     HEARTBEAT_BYTES_WITHOUT_TRACES + 8 + 2 * size_of::<RawTrace>();
 
 const _: () = assert!(size_of::<RawHost>() == 48 + HOST_NAME_BYTES_MAX);
 const _: () = assert!(size_of::<RawTrace>() == 48);
-const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_KNOWN + 8);
+const _: () = assert!(size_of::<RawHeartbeat>() == HEARTBEAT_BYTES_WITHOUT_FOLDER + 8);
 
 impl RawTrace {
     fn new(trace: &Trace) -> Self {
@@ -142,7 +142,7 @@ impl Control for Heartbeat {
             moved_server: self.moved_from.as_ref().map_or(0, |host| host.server.0).into(),
             run: self.run.into(),
             traces: DeviceRole::ALL.map(|role| RawTrace::new(self.traces.of(role))),
-            known: self.known.0.into(),
+            folder: self.folder.0.into(),
         }
         .as_bytes()
         .to_vec()
@@ -154,7 +154,7 @@ impl Control for Heartbeat {
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
             HEARTBEAT_BYTES_WITHOUT_TRACES,
-            HEARTBEAT_BYTES_WITHOUT_KNOWN,
+            HEARTBEAT_BYTES_WITHOUT_FOLDER,
             whole.len(),
         ];
         let is_known_length = known.contains(&payload.len());
@@ -174,7 +174,7 @@ impl Control for Heartbeat {
             },
             serving: bool_from(raw.serving)?,
             hears: NodeSet::from_bits(raw.hears.get()),
-            known: Epoch(raw.known.get()),
+            folder: FolderId(raw.folder.get()),
             host: raw.host.host(raw.host_name_len_bytes, raw.server)?,
             moved_from: bool_from(raw.is_moved)?.then_some(moved_from),
             traces: PerDevice::from_fn(|role| {

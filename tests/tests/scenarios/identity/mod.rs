@@ -1,6 +1,7 @@
 //! Which run is the node: two runs of one node, a number with a new owner, and runs that remember nothing.
 
 mod copies;
+mod folders;
 mod removed;
 mod votes;
 

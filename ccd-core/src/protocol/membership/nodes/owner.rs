@@ -15,7 +15,7 @@
 
 use super::Digest;
 use crate::configuration::Configuration;
-use crate::ids::{Epoch, NodeId, NodeSet, ServerId, Servers};
+use crate::ids::{Epoch, FolderId, Folders, NodeId, NodeSet, ServerId, Servers};
 use crate::init::InitFile;
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
@@ -157,6 +157,27 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    /// Which state folders the successor counts on: of its members those that are here, of the others those that it knew.
+    pub(in crate::protocol) fn next_folders(&self, members: NodeSet, settles: &Settles) -> Folders {
+        let mut folders = *self.known.folders;
+        for node in NodeId::all() {
+            // A number that is given anew belongs to another server.
+            let was_removed = settles.nodes.is_some_and(|(nodes, _)| !nodes.contains(node));
+            if was_removed || !self.known.nodes.contains(node) && settles.nodes.is_some() {
+                folders.set(node, FolderId::default());
+            }
+            let here = if node == self.me() {
+                Some(self.offered_folder())
+            } else {
+                self.peer_state(node).map(|state| state.folder)
+            };
+            if let Some(folder) = here.filter(|folder| members.contains(node) && folder.is_known()) {
+                folders.set(node, folder);
+            }
+        }
+        folders
     }
 
     /// Which servers have the numbers by the successor with these nodes.

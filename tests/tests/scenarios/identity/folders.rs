@@ -1,0 +1,145 @@
+//! Two runs of one node, each with a copy of its state folder: a configuration counts on one of them, whatever the other one sees.
+
+use super::PAIR;
+use ccd_core::ids::DeviceRole::{self, Primary, Secondary};
+use ccd_core::init::Fencing;
+use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
+use ccd_tests::sim::world::LEASE;
+
+/// A copy of server 0 has served, and is no more; server 0 was taken in again by the device `voting` alone, and node 1 by both. All is stopped.
+struct TakenIn {
+    cluster: Cluster,
+    copy: usize,
+    voting: DeviceRole,
+    other: DeviceRole,
+}
+
+impl TakenIn {
+    fn new(voting: DeviceRole, other: DeviceRole, fencing: Fencing) -> Self {
+        let mut cluster = Cluster::serving_with(PAIR, fencing);
+        cluster.crash(1, true);
+        assert!(cluster.add_within(0, "owner", SETTLED));
+        let copy = cluster.copy_server(0);
+        cluster.crash(0, true);
+        cluster.start(copy);
+        assert!(cluster.add_within(copy, "copy", SETTLED));
+        cluster.lose_path(copy, other);
+        assert!(cluster.add_within(copy, "copy alone", SETTLED));
+        cluster.crash(copy, true);
+
+        cluster.lose_path(0, other);
+        cluster.start(0);
+        assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+        cluster.start(1);
+        let both = set(&[0, 1]);
+        assert!(cluster.reaches(SETTLED, |known| known.members == both));
+        assert!(cluster.add_within(0, "pair", SETTLED));
+        assert_eq!(cluster.configuration().devices, [voting].into_iter().collect());
+        cluster.crash(1, true);
+        cluster.crash(0, true);
+        Self {
+            cluster,
+            copy,
+            voting,
+            other,
+        }
+    }
+
+    fn each(play: impl Fn(Self)) {
+        for (voting, other) in [(Primary, Secondary), (Secondary, Primary)] {
+            for fencing in [Fencing::Lease, Fencing::Scsi] {
+                play(Self::new(voting, other, fencing));
+            }
+        }
+    }
+
+    /// The copy has the network of node 0 and no way to the device that votes, as node 1.
+    fn start_copy_with_node_1(&mut self) -> bool {
+        let Self {
+            cluster,
+            copy,
+            voting,
+            ..
+        } = self;
+        for server in [1, *copy] {
+            cluster.lose_path(server, *voting);
+        }
+        cluster.connect_instead(*copy, 0);
+        cluster.start(*copy);
+        cluster.start(1);
+        cluster.add_within(*copy, "by copy and node 1", SETTLED)
+    }
+}
+
+/// They outweigh the node's own machine and the device; and the copy finds no heartbeat of that machine anywhere.
+#[test]
+fn a_copy_that_is_not_counted_on_decides_nothing_with_the_other_node() {
+    TakenIn::each(|mut taken| {
+        for server in [1, taken.copy] {
+            taken.cluster.lose_path(server, taken.other);
+        }
+        assert!(!taken.start_copy_with_node_1());
+        let TakenIn {
+            mut cluster, copy, ..
+        } = taken;
+        let verdict = cluster.verdict(copy);
+        assert!(
+            verdict.contains("has no vote before it was taken in again"),
+            "{verdict}"
+        );
+        cluster.crash(copy, true);
+        cluster.crash(1, true);
+        cluster.start(0);
+        assert!(cluster.serves_within(0, SETTLED), "{}", cluster.verdict(0));
+        assert!(cluster.rows(0).unwrap().contains(&"pair".to_owned()));
+    });
+}
+
+/// The site is split: the copy and node 1 see one device and each other, and the node's own machine sees the device that votes.
+#[test]
+fn a_copy_and_its_original_never_serve_apart_from_each_other() {
+    TakenIn::each(|mut taken| {
+        taken.cluster.return_path(taken.copy, taken.other);
+        let added = taken.start_copy_with_node_1();
+        let TakenIn { mut cluster, .. } = taken;
+        cluster.start(0);
+        let serves = cluster.serves_within(0, SETTLED);
+        assert!(!(serves && added), "{}", cluster.verdict(0));
+    });
+}
+
+/// What its copy left on a device is read before the local copy.
+#[test]
+fn a_node_has_its_vote_also_if_it_reads_its_local_copy_late() {
+    for slow in [4, 8] {
+        TakenIn::each(|taken| {
+            let TakenIn {
+                mut cluster,
+                voting,
+                other,
+                ..
+            } = taken;
+            cluster.start(0);
+            cluster.start(1);
+            assert!(cluster.add_within(0, "both", SETTLED * 2));
+            cluster.lose_device(voting);
+            assert!(cluster.reaches(SETTLED * 2, |known| known.devices.is_empty()
+                || !known.devices.contains(voting)));
+            cluster.crash(1, true);
+            cluster.crash(0, true);
+            cluster.return_path(0, other);
+            let usual = cluster.local_latency_max[0];
+            cluster.local_latency_max[0] = LEASE * slow;
+            cluster.start(0);
+            cluster.start(1);
+            cluster.run_for(LEASE * 4);
+            cluster.local_latency_max[0] = usual;
+            cluster.run_for(LEASE * 20);
+            assert!(
+                cluster.add_within(0, "again", SETTLED),
+                "{slow}: {}",
+                cluster.verdict(0)
+            );
+        });
+    }
+}
