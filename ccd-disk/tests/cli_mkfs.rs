@@ -139,6 +139,21 @@ fn mkfs_refuses_one_disk_given_twice() {
     );
 }
 
+/// The name of the other device leads to the file that mkfs makes: nobody sees that before it is there.
+#[test]
+fn mkfs_leaves_no_file_where_it_refuses_to_make_one() {
+    let (_folder, primary, etc) = with_init("lease");
+    let secondary = primary.with_file_name("secondary");
+    std::os::unix::fs::symlink(&primary, &secondary).unwrap();
+    let said = says(
+        &mkfs_with(&etc, "primary", primary.to_str().unwrap()),
+        107,
+        "CCD-2087",
+    );
+    assert!(said.contains("nothing was changed"), "{said}");
+    assert!(!primary.exists());
+}
+
 #[test]
 fn mkfs_tells_that_scsi_fencing_cannot_work_on_a_file() {
     let (_folder, primary, etc) = with_init("scsi");

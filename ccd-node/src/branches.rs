@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// The newest so many are kept.
+/// So many are kept: the one that came last, and those of the newest states.
 const KEPT_MAX: usize = 8;
 
 /// Writes one branch as `EPOCH-GENERATION-LINEAGE12.ccd`, durable on return, and drops the oldest beyond the limit.
@@ -27,7 +27,16 @@ pub fn keep(folder: &Path, database: &Database, reason: &str) -> io::Result<()> 
     let path = folder.join(name);
     write_whole(&path, database.to_text().as_bytes(), 0o600)?;
     tracing::warn!(path = %path.display(), "a branch was kept: {reason}");
-    drop_oldest(folder)
+    if let Err(error) = drop_oldest(folder, &path) {
+        tracing::warn!(%error, "branches beyond the newest {KEPT_MAX} could not be removed");
+    }
+    Ok(())
+}
+
+/// Epoch and generation in the name of a branch. Dates say nothing: a clock may have gone back.
+fn stamp_of(path: &Path) -> Option<(u64, u64)> {
+    let mut parts = path.file_stem()?.to_str()?.split('-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The branches that are kept, newest first.
@@ -76,20 +85,18 @@ pub fn read(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn drop_oldest(folder: &Path) -> io::Result<()> {
+/// `newest` stays, whatever it holds.
+fn drop_oldest(folder: &Path, newest: &Path) -> io::Result<()> {
     let mut kept = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry
-            .path()
-            .extension()
-            .is_some_and(|extension| extension == "ccd")
-        {
-            kept.push((entry.metadata()?.modified()?, entry.path()));
+        let path = entry?.path();
+        let is_branch = path.extension().is_some_and(|extension| extension == "ccd");
+        if is_branch && path != newest {
+            kept.push((stamp_of(&path), path));
         }
     }
     kept.sort();
-    let surplus = kept.len().saturating_sub(KEPT_MAX);
+    let surplus = (kept.len() + 1).saturating_sub(KEPT_MAX);
     for (_, path) in kept.into_iter().take(surplus) {
         fs::remove_file(path)?;
     }
@@ -107,9 +114,10 @@ mod tests {
         for number in 0..KEPT_MAX + 3 {
             let path = folder.path().join(format!("1-{number}-abc.ccd"));
             fs::write(&path, "").unwrap();
-            let age = std::time::Duration::from_secs(100 - number as u64);
+            // The clock has gone back since.
+            let ahead = std::time::Duration::from_secs(100 - number as u64);
             let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+            file.set_modified(std::time::SystemTime::now() + ahead).unwrap();
         }
         keep(folder.path(), &Database::default(), "test").unwrap();
         let mut names: Vec<String> = fs::read_dir(folder.path())
@@ -123,8 +131,7 @@ mod tests {
         assert!(names.contains(&"1-4-abc.ccd".to_owned()), "{names:?}");
         let listed = list(folder.path()).unwrap();
         assert_eq!(listed.len(), KEPT_MAX);
-        assert_eq!(listed[0].name, "0-0-000000000000");
-        let text = read(folder.path(), &listed[0].name).unwrap().unwrap();
+        let text = read(folder.path(), "0-0-000000000000").unwrap().unwrap();
         assert_eq!(text, Database::default().to_text().as_bytes());
         fs::write(folder.path().join("../outside.ccd"), "secret").unwrap();
         for name in ["../outside", "1-9", "", "/etc/passwd"] {

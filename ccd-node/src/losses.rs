@@ -1,7 +1,8 @@
 //! Updates that this node acknowledged and that are lost: a file for each loss beside the branches says so, after a restart too, until an
 //! operator removes it.
 //!
-//! A thread writes the file, for the event loop waits for no disk. What cannot be written is said from memory.
+//! The thread of the history writes the file before it goes on to what the cluster goes on from: the next start finds the one or the
+//! other. What cannot be written at once is said from memory, and tried again.
 
 use ccd_client::files::write_whole;
 use ccd_core::problem::{Cause, Problem};
@@ -39,8 +40,8 @@ struct Remembered {
 }
 
 impl Losses {
-    /// Says this loss from now on, and writes it into the folder.
-    pub fn keep(&mut self, folder: &Path, loss: &Loss) {
+    /// Says this loss from now on. Returns what writes it into the folder: a file is durable when that returns, if it can be written.
+    pub fn keep(&mut self, folder: &Path, loss: &Loss) -> impl FnOnce() + Send + use<> {
         let path = path_of(folder, loss);
         let written = Arc::<OnceLock<Instant>>::default();
         self.in_memory.push(Remembered {
@@ -48,13 +49,23 @@ impl Losses {
             written: Arc::clone(&written),
         });
         let content = format!("{}\n{}\n", loss.text, loss.next);
-        let spawned = thread::Builder::new().name("ccd-losses".into()).spawn(move || {
-            write_until_done(&path, &content);
-            // Nobody else sets it.
-            let _ = written.set(Instant::now());
-        });
-        if let Err(error) = spawned {
-            tracing::error!(%error, "a loss is said until ccdd ends, for there is no thread to write it");
+        move || {
+            let Err(error) = write(&path, &content) else {
+                // Nobody else sets it.
+                let _ = written.set(Instant::now());
+                return;
+            };
+            let shown = path.display();
+            tracing::error!(path = %shown, %error, "a loss cannot be written; it is said until ccdd ends, and tried again");
+            let spawned = thread::Builder::new().name("ccd-losses".into()).spawn(move || {
+                while write(&path, &content).is_err() {
+                    thread::sleep(RETRY);
+                }
+                let _ = written.set(Instant::now());
+            });
+            if let Err(error) = spawned {
+                tracing::error!(%error, "a loss is said until ccdd ends, for there is no thread to write it");
+            }
         }
     }
 
@@ -120,17 +131,6 @@ fn read(path: &Path) -> Problem {
     problem(path, text, lines.next().unwrap_or("ccdadm why"))
 }
 
-fn write_until_done(path: &Path, content: &str) {
-    let mut has_failed = false;
-    while let Err(error) = write(path, content) {
-        if !std::mem::replace(&mut has_failed, true) {
-            let path = path.display();
-            tracing::error!(%path, %error, "a loss cannot be written; it is said until ccdd ends, and tried again");
-        }
-        thread::sleep(RETRY);
-    }
-}
-
 fn write(path: &Path, content: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -163,10 +163,12 @@ mod tests {
         let folder = above.path().join("branches");
         assert_eq!(problems(&folder), []);
         let mut losses = Losses::default();
-        losses.keep(&folder, &loss(9));
+        let write_it = losses.keep(&folder, &loss(9));
         let began = Instant::now();
         let said = losses.problems(Some(began), &[]);
         assert_eq!(said.len(), 1, "before it is written");
+        assert_eq!(problems(&folder), []);
+        write_it();
         assert_eq!(
             (said[0].cause, &*said[0].next),
             (Cause::UpdatesLost, "ccdadm history --rows")
@@ -175,10 +177,6 @@ mod tests {
         let path = path_of(&folder, &loss(9));
         assert!(said[0].text.contains(&path.display().to_string()), "{said:?}");
         let until = Instant::now() + Duration::from_secs(60);
-        while problems(&folder).is_empty() {
-            assert!(Instant::now() < until, "it is written");
-            thread::sleep(Duration::from_millis(10));
-        }
         let found = problems(&folder);
         assert_eq!(found, said, "the file says the same");
         assert_eq!(losses.problems(Some(began), &found), [], "it is said once");
@@ -199,6 +197,23 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(losses.problems(None, &[]), [], "it is forgotten");
+    }
+
+    #[test]
+    fn a_loss_that_cannot_be_written_at_once_is_tried_again() {
+        let above = tempfile::tempdir().unwrap();
+        // A file stands where the folder is to be.
+        let folder = above.path().join("branches");
+        fs::write(&folder, "").unwrap();
+        let mut losses = Losses::default();
+        losses.keep(&folder, &loss(9))();
+        assert_eq!(losses.problems(Some(Instant::now()), &[]).len(), 1);
+        fs::remove_file(&folder).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while problems(&folder).is_empty() {
+            assert!(Instant::now() < until, "it is written");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

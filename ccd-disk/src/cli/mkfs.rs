@@ -135,8 +135,15 @@ pub fn run(global: &Global, args: &MkfsArgs, output: &mut Output) -> Result<u8, 
     if !global.dry_run {
         make(global, args, device, len_bytes, &options)?;
         if !exists {
-            // Only now is there a file to be looked at.
-            shared::check(global, path, options.cluster, options.replica)?;
+            // Only now is there a file to be looked at. What is refused leaves none.
+            shared::check(global, path, options.cluster, options.replica).inspect_err(|_| {
+                if let Err(error) = std::fs::remove_file(path) {
+                    global.note(&format!(
+                        "{} was made, and cannot be removed: {error}",
+                        path.display()
+                    ));
+                }
+            })?;
         }
     }
     let made = Made {

@@ -375,7 +375,10 @@ impl Daemon {
             Action::StageInit { init } => nodes::stage(&self.places, init, self.staged.clone()),
             Action::AdoptInit { init } => self.adopt_init(&init),
             Action::Record(decision) => self.record(decision),
-            Action::KeepLoss(loss) => self.losses.keep(&self.places.branches_dir(), &loss),
+            Action::KeepLoss(loss) => {
+                let write = self.losses.keep(&self.places.branches_dir(), &loss);
+                self.history.before_what_follows(write);
+            }
             Action::Committed(committed) => self.history.tell(committed),
         }
     }

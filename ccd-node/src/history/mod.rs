@@ -162,6 +162,11 @@ impl History {
         self.desk.tell(committed);
     }
 
+    /// Done before anything that is told from now on is written.
+    pub fn before_what_follows(&self, first: impl FnOnce() + Send + 'static) {
+        self.desk.first(Box::new(first));
+    }
+
     /// Answered when everything that was told before is written, and it is this user's turn.
     pub fn ask(&self, client: ClientToken, owner: Owner, ask: Ask) {
         let (turns, reader, answers) = (self.turns.clone(), self.reader.clone(), self.answers.clone());

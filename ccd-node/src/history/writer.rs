@@ -31,6 +31,9 @@ const NICE: i32 = 10;
 /// Something to do once everything told before is written; it gets the end of the history, and the version that was told last.
 pub type Then = Box<dyn FnOnce(Position, Option<&Database>) + Send>;
 
+/// Something to do before anything that is told later is written.
+pub type First = Box<dyn FnOnce() + Send>;
+
 /// What the event loop and the thread share.
 #[derive(Default)]
 pub struct Desk {
@@ -42,6 +45,7 @@ pub struct Desk {
 struct State {
     told: VecDeque<Committed>,
     then: Vec<Then>,
+    first: Vec<First>,
     /// The thread waits for the bell.
     dozing: bool,
     closed: bool,
@@ -79,14 +83,23 @@ impl Desk {
         self.bell.notify_one();
     }
 
+    pub fn first(&self, first: First) {
+        self.state().first.push(first);
+        self.bell.notify_one();
+    }
+
     pub fn close(&self) {
         self.state().closed = true;
         self.bell.notify_one();
     }
 
-    /// What there is to do: what was told is put into `told`, which is empty. `None` when it is closed and nothing is left.
-    /// Waits no longer than until `wake_at`.
-    fn take(&self, wake_at: Option<Instant>, told: &mut VecDeque<Committed>) -> Option<Vec<Then>> {
+    /// What there is to do before and after what was told, which is put into `told`; that is empty before. `None` when it is closed and
+    /// nothing is left. Waits no longer than until `wake_at`.
+    fn take(
+        &self,
+        wake_at: Option<Instant>,
+        told: &mut VecDeque<Committed>,
+    ) -> Option<(Vec<First>, Vec<Then>)> {
         let mut state = self.state();
         let mut dozed = false;
         loop {
@@ -97,7 +110,7 @@ impl Desk {
                     .expect("no thread panics with the lock")
                     .0;
             }
-            let idle = state.told.is_empty() && state.then.is_empty();
+            let idle = state.told.is_empty() && state.then.is_empty() && state.first.is_empty();
             if idle && state.closed {
                 return None;
             }
@@ -105,7 +118,7 @@ impl Desk {
             if !idle || left.is_some_and(|left| left.is_zero()) {
                 // Both keep their memory: telling must not allocate.
                 std::mem::swap(&mut state.told, told);
-                return Some(std::mem::take(&mut state.then));
+                return Some((std::mem::take(&mut state.first), std::mem::take(&mut state.then)));
             }
             state.dozing = true;
             state = match left {
@@ -149,7 +162,8 @@ pub fn run(desk: &Desk, mut store: Store, mut listener: Box<dyn Listener>) {
     let mut told = VecDeque::new();
     // Where those are who hear of everything; the disk is behind when it did not take something.
     let mut told_head = store.head();
-    while let Some(then) = desk.take(sync_at, &mut told) {
+    while let Some((first, then)) = desk.take(sync_at, &mut told) {
+        first.into_iter().for_each(|first| first());
         let worked = !told.is_empty();
         let mut outcome = Ok(());
         if worked {

@@ -2,9 +2,11 @@
 //! and in which devices come and go under two live nodes. The simulator's own invariants are part of each.
 
 use DeviceRole::{Primary, Secondary};
-use ccd_core::ids::DeviceRole;
+use ccd_core::client::RequestBody;
+use ccd_core::ids::{DeviceRole, Epoch};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::DecisionKind;
+use ccd_tests::sim::asks::is_done;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::{HEARTBEAT, LEASE};
@@ -214,4 +216,46 @@ fn a_session_that_was_made_anew_before_the_reservation_was_taken_is_registered()
     }
     assert_eq!(remade.count(), 2, "each session was made anew in between");
     assert!(cluster.define_formats(1, SETTLED), "{}", cluster.verdict(A));
+}
+
+/// The node dies after the image that lacks them was stored, and before it serves.
+#[test]
+fn updates_that_an_image_lacks_are_said_to_be_lost_also_after_a_crash() {
+    for crashes in [false, true] {
+        let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
+        assert!(cluster.add(A, "first").is_ok());
+        let backup = cluster.backup();
+        assert!(is_done(&cluster.command(C, RequestBody::Leave)));
+        assert!(cluster.reaches(SETTLED, |known| known.members == set(&[A, B])));
+        cluster.crash(C, false);
+        for number in 0..3 {
+            assert!(cluster.add_within(A, &format!("lost{number}"), SETTLED));
+        }
+        cluster.run_for(LEASE);
+        cluster.crash(A, false);
+        cluster.crash(B, false);
+        cluster.set_back_local(A, &backup, true);
+        cluster.promise_nothing(Epoch(1));
+        cluster.start(A);
+        cluster.start(C);
+        for number in 0..5 {
+            assert!(cluster.add_within(A, &format!("since{number}"), SETTLED));
+        }
+        cluster.start(B);
+        if crashes {
+            let end = cluster.now + SETTLED;
+            // The image is stored after the branch.
+            let theirs = cluster.status(A).unwrap().position.stamp.generation;
+            while cluster.branches(B).is_empty()
+                || cluster.status(B).unwrap().position.stamp.generation < theirs
+            {
+                assert!(cluster.now < end, "{}", cluster.verdict(B));
+                cluster.run_for(Duration::from_micros(20));
+            }
+            cluster.crash(B, false);
+            cluster.start(B);
+        }
+        assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+        assert!(!cluster.losses(B).is_empty(), "{crashes}");
+    }
 }

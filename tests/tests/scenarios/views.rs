@@ -42,6 +42,23 @@ fn a_node_that_the_view_calls_gone_is_left_out_at_once() {
 }
 
 #[test]
+fn a_node_that_is_heard_and_that_the_view_calls_gone_is_said_to_be_so() {
+    let mut cluster = Cluster::serving(THREE);
+    let token = cluster.begin(A, view(&[A, B]));
+    assert!(is_done(&cluster.await_end(token)));
+    cluster.run_for(LEASE * 2);
+    let problems = cluster.status(A).unwrap().problems;
+    let of_c = problems.iter().find(|problem| problem.text.contains("node 2"));
+    let of_c = of_c.unwrap_or_else(|| panic!("{problems:?}"));
+    assert!(
+        of_c.text
+            .contains("the external membership monitor says that it is gone, and it is heard"),
+        "{of_c:?}"
+    );
+    assert_eq!(of_c.next, "ccdctl reconfigure --built-in");
+}
+
+#[test]
 fn a_node_that_the_view_calls_there_is_waited_for_however_long_it_is_silent() {
     let mut cluster = Cluster::serving(THREE);
     for node in [A, B, C] {

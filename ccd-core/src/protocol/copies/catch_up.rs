@@ -415,7 +415,7 @@ impl Node {
                 {
                     self.keep_branch(&why);
                 }
-                self.note_told_replaced(have, replaces);
+                self.note_told_replaced(have, position, replaces);
                 let purpose = Purpose::CatchUp { position };
                 let op = ReplicaOp::AdoptImage {
                     database: database.clone(),

@@ -112,6 +112,12 @@ impl Node {
                 "the network between it and another node is cut: it is alive, and is not heard, or does not hear",
             )
             .next(MEND_THE_NETWORK)
+        } else if !self.in_view(node) && self.linked(node) {
+            of(
+                Cause::NodeOut,
+                "the external membership monitor says that it is gone, and it is heard: it counts again once the monitor says that it is there",
+            )
+            .next("ccdctl reconfigure --built-in")
         } else if !facts.linked {
             of(
                 Cause::NodeOut,

@@ -25,8 +25,8 @@ pub(in crate::protocol) struct Told {
     /// The version there. After a restart, until something is told: an earlier one, which the local copy of an owner that wrote on
     /// its devices is at; or a later one, if no journal reaches back so far. Whether that is committed is not known then.
     database: Option<Database>,
-    /// What was told last is to the whole image that took its place, if one did.
-    replaced: Option<Replaces>,
+    /// A whole image took its place, and it was said that it is lost.
+    lost: bool,
 }
 
 /// Whether two positions have the same content: a configuration that opens changes the epoch alone.
@@ -101,28 +101,36 @@ impl Node {
         if is_same(told, now) {
             return;
         }
-        let replaced = self.told.replaced.take();
-        self.note_lost(told, now, before.as_ref(), replaced);
+        if !core::mem::take(&mut self.told.lost) {
+            let round = self.history.round_of(told.stamp.generation);
+            // The cluster went through it as well, so what is lost came later.
+            let kept = (before.as_ref().map(Database::position))
+                .filter(|before| before.stamp.generation < told.stamp.generation)
+                .filter(|before| self.history.went_through(*before));
+            self.note_lost(told, now, round, kept, None);
+        }
         let way = before.and_then(|before| self.way(before, told, now));
         let after = self.committed.clone();
         self.actions.push(Action::Committed(Committed { way, after }));
     }
 
     /// What was told is committed for good. If what is committed now does not lead through it, an operator has overruled the votes, or
-    /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only. `before` is a
-    /// version that the way to `told` goes through, if one is known; `replaced` is what `told` is to a whole image that took its place.
+    /// replicas were put back to an earlier state; the updates of an owner that was alone are then in its history only. `round` is what the
+    /// way to `now` has of that generation, and `kept` what is certainly not lost, if they are known; `replaced` is what `told` is to a
+    /// whole image that took its place.
     fn note_lost(
         &mut self,
         told: Position,
         now: Position,
-        before: Option<&Database>,
+        round: Option<Position>,
+        kept: Option<Position>,
         replaced: Option<Replaces>,
-    ) {
+    ) -> bool {
         let generation = told.stamp.generation;
         let round = if generation >= now.stamp.generation {
             Some(now)
         } else {
-            self.history.round_of(generation)
+            round
         };
         let is_overruled = may_be_overruled(told.stamp.epoch, now.stamp.epoch);
         let is_lost = match (round, replaced) {
@@ -133,7 +141,7 @@ impl Node {
             (None, Some(Replaces::Earlier) | None) => false,
         };
         if !is_lost {
-            return;
+            return false;
         }
         let why = if is_overruled {
             "an operator overruled the votes"
@@ -142,11 +150,7 @@ impl Node {
         };
         let is_sure = round.is_some() || replaced == Some(Replaces::Branch);
         let doubt = if is_sure { "" } else { ", as far as can be told" };
-        // The cluster went through it as well, so what is lost came later.
-        let kept = (before.map(Database::position))
-            .filter(|before| before.stamp.generation < generation && self.history.went_through(*before))
-            .map(|before| before.stamp.generation);
-        let (which, next) = where_to_look(kept, generation);
+        let (which, next) = where_to_look(kept.map(|kept| kept.stamp.generation), generation);
         let text = format!(
             "updates that this node acknowledged or told of are not in the database any more{doubt}: they led to {}, and the cluster goes \
              on from {}; {why}; see {which} in the history of this node",
@@ -154,11 +158,21 @@ impl Node {
         );
         self.record(DecisionKind::UpdatesLost, text.clone());
         self.actions.push(Action::KeepLoss(Loss { told, text, next }));
+        true
     }
 
-    /// A whole image takes the place of what this copy held at `have`.
-    pub(in crate::protocol) fn note_told_replaced(&mut self, have: Position, replaces: Replaces) {
-        self.told.replaced = is_same(self.told.position, have).then_some(replaces);
+    /// A whole image takes the place of what this copy held at `have`. That it is lost is said now: after a crash nothing here tells it.
+    pub(in crate::protocol) fn note_told_replaced(
+        &mut self,
+        have: Position,
+        image: Position,
+        replaces: Replaces,
+    ) {
+        let told = self.told.position;
+        if replaces != Replaces::Earlier && is_same(told, have) {
+            // The history here leads to what is lost.
+            self.told.lost = self.note_lost(told, image, None, None, Some(replaces));
+        }
     }
 
     /// Up to where the driver was told, in this run or an earlier one.

@@ -211,8 +211,11 @@ impl Node {
         let mut why = proposal.want.why.clone();
         if let Some(instead) = self.instead_of_leaning(proposal, Voters::new(members, devices)) {
             let left = members.minus(instead.nodes);
-            why =
-                format!("{why}, and node {left} stays out: no device is given up for a node without a vote");
+            if !left.is_empty() {
+                why = format!(
+                    "{why}, and node {left} stays out: no device is given up for a node without a vote"
+                );
+            }
             Voters {
                 nodes: members,
                 devices,
