@@ -277,6 +277,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
         45_000_312_267,
         "with reservations: a member that had been taken in lost its vote when it could read a device again",
     ),
+    (
+        3_738,
+        "a server without its network answered a strict query after a copy with its address was taken in",
+    ),
 ];
 
 #[test]

@@ -139,10 +139,18 @@ impl Socket {
     /// A socket whose name leads elsewhere is reached by nobody. Connections that stand stay.
     fn make_again_if_gone(&mut self, rules: &AccessRules) {
         let locked = self.lock.borrow_mut().keep();
+        let shown = self.path.display();
         if FileId::of(&self.path) == Some(self.made) {
+            match &locked {
+                Ok(()) => self.is_logged = false,
+                Err(error) if !self.is_logged => {
+                    tracing::warn!(%error, "{shown} is there, but the lock beside it is gone: another ccdd could start with that folder");
+                    self.is_logged = true;
+                }
+                Err(_) => {}
+            }
             return;
         }
-        let shown = self.path.display();
         match locked.and_then(|()| listen(&self.path, mode(self.right, rules))) {
             Ok((listener, made)) => {
                 give_to_readers(&self.path, rules);

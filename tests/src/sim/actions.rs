@@ -102,6 +102,8 @@ impl World {
                 self.witness_op(index, &op);
                 let result = self.invariant_removed_servers_write_nothing(index, replica, &op);
                 self.judge(result);
+                let result = self.invariant_one_server_votes_as_a_node(index, replica, &op);
+                self.judge(result);
                 self.submit_op(index, ticket, replica, op);
             }
             Action::Fence { ticket, device, op } => self.submit_fence(index, ticket, device, op),

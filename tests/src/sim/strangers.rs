@@ -5,8 +5,9 @@ use super::moment::{Clock, Moment};
 use super::server::Server;
 use super::unsound::Unsound;
 use super::world::World;
-use ccd_core::ids::DeviceRole;
+use ccd_core::ids::{DeviceRole, Replica};
 use ccd_core::protocol::Decision;
+use ccd_core::replica::ReplicaOp;
 
 /// Numbers of machines from this one on are of servers that were moved.
 const MACHINES_MAX: usize = 100;
@@ -121,6 +122,29 @@ impl World {
             "invariant_nothing_is_missed_on_devices_that_keep_it",
             text,
         ))
+    }
+
+    /// A configuration counts each node by one state folder: of a server and its copies, one promises and votes on its successor.
+    pub(super) fn invariant_one_server_votes_as_a_node(
+        &mut self,
+        index: usize,
+        replica: Replica,
+        op: &ReplicaOp,
+    ) -> Result<(), Unsound> {
+        let (Replica::Local, ReplicaOp::WriteBallot { ballot }) = (replica, op) else {
+            return Ok(());
+        };
+        let (node, instance) = (self.servers[index].id, ballot.instance);
+        let known = self.ledger.configuration(instance);
+        if !known.is_some_and(|known| known.folders.get(node).is_known()) {
+            return Ok(());
+        }
+        let voter = *self.voted_by.entry((node, instance)).or_insert(index);
+        if voter == index {
+            return Ok(());
+        }
+        let text = format!("n{voter} and n{index} both promise as node {node} what comes after {instance}");
+        Err(Unsound::new("invariant_one_server_votes_as_a_node", text))
     }
 
     /// This server sees the shared device again.

@@ -25,7 +25,7 @@ use super::telling::Tellings;
 use super::unsound::Unsound;
 use super::voters::Voters;
 use ccd_core::configuration::Configuration;
-use ccd_core::ids::{ClusterId, NodeId};
+use ccd_core::ids::{ClusterId, Epoch, NodeId};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::protocol::{Event, Ticket};
 use ccd_core::replica::ReplicaOp;
@@ -98,6 +98,8 @@ pub struct World {
     pub two_runs: bool,
     /// A copy of a server had its network: what it promised went with it.
     pub copy_was_connected: bool,
+    /// Which server has promised or voted as this node in an instance.
+    pub voted_by: BTreeMap<(NodeId, Epoch), usize>,
     /// Servers that were put into other hardware so far.
     pub moves: usize,
     /// The server whose number is given to another one.
@@ -183,6 +185,7 @@ impl World {
             dies_after: None,
             two_runs: false,
             copy_was_connected: false,
+            voted_by: BTreeMap::new(),
             moves: 0,
             replaced: None,
             clone: None,

@@ -192,8 +192,8 @@ fn another_version_of_the_protocol() {
         let mut hello = b"ccdn\x01".to_vec();
         hello.extend([oldest, newest]);
         hello.extend([0; 8]);
-        assert_eq!(stranger::say(namespace, at(AT_ALPHA), &hello, 4), [2, 3, 2, 2]);
-        let speaks = format!("the connecting node speaks {shown}, the other 2");
+        assert_eq!(stranger::say(namespace, at(AT_ALPHA), &hello, 4), [2, 3, 3, 3]);
+        let speaks = format!("the connecting node speaks {shown}, the other 3");
         says(
             cluster.alpha(),
             &[
@@ -205,7 +205,7 @@ fn another_version_of_the_protocol() {
         );
         // Seen from who dials.
         let impostor = Impostor::start(namespace, at(AT_BETA), Trick::Answer(vec![2, 3, oldest, newest]));
-        let speaks = format!("the connecting node speaks 2, the other {shown}");
+        let speaks = format!("the connecting node speaks 3, the other {shown}");
         let words = [
             "not connected: 10.77.0.2:5640",
             "refused",
@@ -227,7 +227,7 @@ fn what_is_no_node() {
     let namespace = cluster.network.name(BETA);
     let request = b"GET / HTTP/1.1\r\n\r\n";
     for _ in 0..50 {
-        assert_eq!(stranger::say(namespace, at(AT_ALPHA), request, 4), [2, 2, 2, 2]);
+        assert_eq!(stranger::say(namespace, at(AT_ALPHA), request, 4), [2, 2, 3, 3]);
     }
     let words = [
         "connection of 10.77.0.2 refused",
@@ -291,7 +291,7 @@ fn a_handshake_that_is_replayed() {
             .ok_or_else(|| "nothing".to_owned())
     });
     drop(recorder);
-    assert!(recorded.starts_with(b"ccdn\x01\x02\x02") && recorded.len() > CLEAR_BYTES + 2);
+    assert!(recorded.starts_with(b"ccdn\x01\x03\x03") && recorded.len() > CLEAR_BYTES + 2);
     cluster.nodes[BETA].start();
     cluster.wait_until_redundant();
     // The first time beta cannot know, and answers; what comes next proves nothing.

@@ -3,6 +3,7 @@
 use ccd_core::client::RequestBody;
 use ccd_core::configuration::Decider;
 use ccd_core::ids::DeviceRole;
+use ccd_core::protocol::DecisionKind;
 use ccd_tests::sim::asks::is_done;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
@@ -11,6 +12,7 @@ use core::time::Duration;
 
 const A: usize = 0;
 const B: usize = 1;
+const C: usize = 2;
 const OVERRULE: RequestBody = RequestBody::Takeover { force: true };
 
 /// A pair that serves and holds one row.
@@ -118,4 +120,32 @@ fn an_override_that_nobody_waits_for_any_more_is_not_carried_out() {
     assert_eq!(cluster.configuration().decider, Decider::Votes);
     assert!(is_done(&cluster.command(A, OVERRULE)));
     assert_eq!(cluster.rows(A).unwrap_or_default(), ["first"]);
+}
+
+/// Two operators at once, at nodes that do not hear each other: both see the devices, and each would overrule the other's word for ever.
+#[test]
+fn of_two_overrides_at_once_one_is_refused() {
+    for apart in 0..6 {
+        let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 2 });
+        cluster.add(A, "first").unwrap();
+        cluster.network.cut(B, C);
+        cluster.network.cut(C, B);
+        cluster.crash(A, false);
+        let first = cluster.begin(B, OVERRULE);
+        cluster.run_for(LEASE * apart / 40);
+        let asked = [first, cluster.begin(C, OVERRULE)];
+        let ends = asked.map(|token| cluster.await_end(token));
+        let overrides = [B, C].map(|node| cluster.decisions(node, DecisionKind::Override).len());
+        assert!(overrides.iter().sum::<usize>() <= 4, "{overrides:?}: {ends:?}");
+        assert!(ends.iter().any(is_done), "{ends:?}");
+        cluster.mend_pair(B, C);
+        cluster.start(A);
+        for node in [A, B, C] {
+            assert!(
+                cluster.serves_within(node, SETTLED * 3),
+                "{}",
+                cluster.verdict(node)
+            );
+        }
+    }
 }

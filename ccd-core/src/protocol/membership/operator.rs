@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, ClientToken, Refusal};
 use crate::configuration::{Configuration, Decider, Quorum};
-use crate::ids::{NodeId, NodeSet};
+use crate::ids::{Epoch, NodeId, NodeSet};
 use crate::protocol::Node;
 use crate::time::Time;
 use alloc::format;
@@ -22,6 +22,8 @@ pub(in crate::protocol) enum Wish {
     /// Taken over, by the votes or, if `overrules`, whatever they say.
     Serve {
         overrules: bool,
+        /// The configuration that was known when it was asked for.
+        since: Epoch,
     },
     /// The configuration matches this view.
     Match(Option<NodeSet>),
@@ -85,7 +87,19 @@ impl Node {
                 }
                 Wish::In if late => Some(Err(self.not_serving())),
                 Wish::Serve { .. } if !self.willing => Some(Err(self.not_serving())),
-                Wish::Serve { overrules } if late || self.gave_up_takeover() => {
+                // Each would overrule the other's, for as long as the two operators wait.
+                Wish::Serve {
+                    overrules: true,
+                    since,
+                } if self.is_overruled_by_another(since) => {
+                    let (node, epoch) = (self.known.proposer, self.known.epoch);
+                    let why = format!(
+                        "node {node} was told to take over as well, and has overruled the votes since (epoch {epoch}): look at it there first, and \
+                         ask again if it is to be overruled"
+                    );
+                    Some(Err(Refusal::Unsafe { why }))
+                }
+                Wish::Serve { overrules, .. } if late || self.gave_up_takeover() => {
                     let is_unknown = overrules && self.may_still_overrule();
                     let refusal = self.not_known_yet(false, is_unknown);
                     Some(Err(refusal.unwrap_or_else(|| self.why_no_takeover())))
@@ -112,7 +126,7 @@ impl Node {
 
     /// An operator waits for an override.
     pub(in crate::protocol) fn wants_override(&self) -> bool {
-        let is_override = |operator: &Operator| matches!(operator.wish, Wish::Serve { overrules: true });
+        let is_override = |operator: &Operator| matches!(operator.wish, Wish::Serve { overrules: true, .. });
         self.willing && self.requests.operator.iter().any(is_override)
     }
 
@@ -125,6 +139,13 @@ impl Node {
         if is_undecided && !self.wants_override() {
             self.abandon("no operator waits for this override any more");
         }
+    }
+
+    /// Another node has decided alone since that configuration, by its operator's word.
+    fn is_overruled_by_another(&self, since: Epoch) -> bool {
+        self.known.decider == Decider::Operator
+            && self.known.proposer != self.me()
+            && self.known.epoch > since
     }
 
     /// It was tried, and is not under way.

@@ -32,7 +32,11 @@ pub(in crate::protocol) struct Folder {
     given: u64,
     /// Where this node ran last, if that was on another machine, until a configuration counts on this folder.
     elsewhere: Option<Elsewhere>,
-    note: Note,
+    /// The local copy says which folder this is.
+    is_stored: bool,
+    /// The local copy is to say so, or no more where the folder came from; and what it is being told.
+    wants_note: bool,
+    writing: Option<FolderId>,
     /// It was told that another folder is counted on.
     is_told: bool,
 }
@@ -43,15 +47,6 @@ struct Elsewhere {
     host: Host,
     /// The device whose heartbeats told it; `None`: the local copy did.
     role: Option<DeviceRole>,
-}
-
-/// Whether the local copy says which folder it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Note {
-    #[default]
-    Wanted,
-    UnderWay,
-    Stored,
 }
 
 /// Whom the newest configuration means by this node.
@@ -73,7 +68,7 @@ impl Folder {
         // The run is drawn at random; the lock is that of this folder in this boot.
         let id = lock.rotate_left(24) ^ run.rotate_left(1) ^ self.given.rotate_left(56);
         self.id = FolderId(id.max(1));
-        self.note = Note::Wanted;
+        (self.is_stored, self.wants_note) = (false, true);
         self.is_told = false;
     }
 }
@@ -125,7 +120,7 @@ impl Node {
 
     /// The local copy says which folder it is: what is promised from here on is promised by that.
     pub(in crate::protocol) fn knows_folder(&self) -> bool {
-        self.folder.note == Note::Stored
+        self.folder.is_stored
     }
 
     /// What a heartbeat says of where the state folder is at home.
@@ -176,10 +171,10 @@ impl Node {
         let run = self.settings.incarnation.0;
         let folder = &mut self.folder;
         match noted {
-            Some(noted) if noted.folder == folder.id => folder.note = Note::Stored,
+            Some(noted) if noted.folder == folder.id => folder.is_stored = true,
             Some(noted) if !noted.host.is_other_machine(&host) && !folder.id.is_known() => {
                 folder.id = noted.folder;
-                folder.note = Note::Stored;
+                folder.is_stored = true;
                 folder.elsewhere = noted.moved_from.map(|host| Elsewhere { host, role: None });
             }
             Some(noted) => {
@@ -197,7 +192,7 @@ impl Node {
         match self.counted() {
             Counted::ThisFolder => {
                 if self.folder.elsewhere.take().is_some() {
-                    self.folder.note = Note::Wanted;
+                    self.folder.wants_note = true;
                     let text = format!(
                         "node {} has its vote again: {} counts on its state folder here",
                         self.me(),
@@ -217,8 +212,9 @@ impl Node {
     /// The local copy learns which folder it is. Before that nobody is told, and nothing is promised.
     pub(in crate::protocol) fn store_folder(&mut self) {
         let is_readable = self.replica(Replica::Local).loaded && self.replica(Replica::Local).usable();
-        if self.folder.note == Note::Wanted && self.folder.id.is_known() && is_readable {
-            self.folder.note = Note::UnderWay;
+        if self.folder.wants_note && self.folder.writing.is_none() && is_readable {
+            self.folder.wants_note = false;
+            self.folder.writing = Some(self.folder.id);
             let heartbeat = self.local_heartbeat();
             let op = ReplicaOp::WriteHeartbeat { heartbeat };
             self.ask(Replica::Local, op, Purpose::NoteFolder);
@@ -226,10 +222,10 @@ impl Node {
     }
 
     pub(in crate::protocol) fn on_folder_noted(&mut self, done: bool) {
-        if self.folder.note == Note::UnderWay {
-            self.folder.note = if done { Note::Stored } else { Note::Wanted };
-            self.look = true;
-        }
+        let written = self.folder.writing.take();
+        self.folder.is_stored |= done && written == Some(self.folder.id);
+        self.folder.wants_note |= !done;
+        self.look = true;
     }
 
     /// What a heartbeat in the local copy says of where the state folder is at home.

@@ -219,7 +219,10 @@ impl Node {
                 self.requests.operator.push(Operator {
                     client,
                     deadline,
-                    wish: Wish::Serve { overrules: force },
+                    wish: Wish::Serve {
+                        overrules: force,
+                        since: self.known.epoch,
+                    },
                 });
             }
         }

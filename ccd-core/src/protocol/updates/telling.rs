@@ -8,7 +8,7 @@
 use crate::database::{Database, Record};
 use crate::ids::{Generation, Position};
 use crate::protocol::Node;
-use crate::protocol::copies::history::History;
+use crate::protocol::copies::history::{History, is_same};
 use crate::protocol::interface::{Action, Committed, DecisionKind, Loss};
 use crate::protocol::message::Replaces;
 use crate::protocol::voting::conclude::may_be_overruled;
@@ -27,11 +27,6 @@ pub(in crate::protocol) struct Told {
     database: Option<Database>,
     /// A whole image took its place, and it was said that it is lost.
     lost: bool,
-}
-
-/// Whether two positions have the same content: a configuration that opens changes the epoch alone.
-fn is_same(one: Position, other: Position) -> bool {
-    one.lineage == other.lineage && one.stamp.generation == other.stamp.generation
 }
 
 /// The generations among which lost updates are found, and the command that shows those. `kept`: the last one that is certainly not lost.

@@ -91,7 +91,7 @@ impl Node {
     fn refuse_takeovers(&mut self, why: &str) {
         let waiting = core::mem::take(&mut self.requests.operator);
         for operator in waiting {
-            if matches!(operator.wish, Wish::Serve { overrules: true }) {
+            if matches!(operator.wish, Wish::Serve { overrules: true, .. }) {
                 let why = String::from(why);
                 self.reply(operator.client, Err(Refusal::Unsafe { why }));
             } else {

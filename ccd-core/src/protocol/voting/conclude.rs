@@ -1,7 +1,7 @@
 //! The second half of a proposal: from enough promises to a decision. `propose.rs` is the first.
 
 use super::evidence::{Evidence, Source, newest_state};
-use super::left_out::may_hold_leases;
+use super::left_out::{may_hold_leases, staying};
 use super::lower_bound::below_text;
 use super::propose::{Phase, Proposal};
 use crate::configuration::votes::{self, Voters};
@@ -377,7 +377,7 @@ impl Node {
             }
         });
         // What this node itself has promised it keeps, whatever it was for.
-        let kept = (self.still_promised().minus(next.members)).minus(proposal.promised.nodes);
+        let kept = (self.still_promised().minus(staying(known, next))).minus(proposal.promised.nodes);
         let ends = ends.chain(kept.iter().map(|node| self.promised_until(node)));
         ends.fold(self.now, Time::max)
     }

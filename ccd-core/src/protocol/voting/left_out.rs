@@ -3,7 +3,7 @@
 //! Called by `conclude.rs` when a successor is decided.
 
 use crate::configuration::Configuration;
-use crate::ids::NodeSet;
+use crate::ids::{NodeId, NodeSet};
 
 /// Nodes that may hold a lease of an earlier configuration, and are not part of `next`, the successor of `known`.
 ///
@@ -20,13 +20,23 @@ pub fn may_hold_leases(known: &Configuration, next: &Configuration, served: bool
     } else {
         known.nodes.union(next.nodes)
     };
-    holders.minus(next.members)
+    holders.minus(staying(known, next))
+}
+
+/// Members of `next` that need no waiting: whatever lease they hold is theirs in `next` as well, and a run that started again has ended the
+/// one before. That does not hold where another state folder is counted on: a run with the one before may live elsewhere, and serve.
+pub fn staying(known: &Configuration, next: &Configuration) -> NodeSet {
+    let is_same = |node: &NodeId| {
+        let (before, now) = (known.folders.get(*node), next.folders.get(*node));
+        !before.is_known() || !now.is_known() || before == now
+    };
+    next.members.iter().filter(is_same).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{DeviceSet, Epoch, Generation, Position, Stamp};
+    use crate::ids::{DeviceSet, Epoch, FolderId, Generation, Position, Stamp};
 
     #[test]
     fn after_a_configuration_that_may_never_have_opened_everybody_else_is_waited_for() {
@@ -65,6 +75,30 @@ mod tests {
                 set(expected),
                 "{rule}"
             );
+        }
+    }
+
+    #[test]
+    fn a_member_with_another_folder_may_have_a_run_elsewhere_that_holds_a_lease() {
+        let of = |folders: [u64; 2]| {
+            let mut configuration = Configuration::genesis(NodeSet::from_bits(0b11), DeviceSet::EMPTY);
+            configuration.members = configuration.nodes;
+            configuration.epoch = Epoch(5);
+            for (node, folder) in configuration.nodes.iter().zip(folders) {
+                configuration.folders.set(node, FolderId(folder));
+            }
+            configuration
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("the same folders",     [7, 8], [7, 8], 0),
+            ("another one",          [7, 8], [7, 9], 0b10),
+            ("none was counted on",  [7, 0], [7, 9], 0),
+            ("both are others",      [7, 8], [1, 2], 0b11),
+        ];
+        for (rule, before, now, expected) in table {
+            let holders = may_hold_leases(&of(before), &of(now), true);
+            assert_eq!(holders, NodeSet::from_bits(expected), "{rule}");
         }
     }
 }

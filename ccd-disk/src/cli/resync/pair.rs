@@ -20,7 +20,7 @@ use ccd_core::protocol::rules::Source;
 use ccd_core::replica::Heartbeat;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub struct Pair {
     init: Option<ClusterInit>,
     signs: [Signs; 2],
     /// Held until the end.
-    _lock: Option<File>,
+    _locks: Vec<File>,
 }
 
 /// Looks at the twin while the target is written.
@@ -86,7 +86,7 @@ impl Pair {
         check_pair(&target, &twin)?;
         let init = init.filter(|init| init.id() == target.cluster);
         let node = own_node(global, args, init.as_ref())?;
-        let lock = lock(global)?;
+        let locks = lock(global)?;
         let device = |named: &Named| -> Result<Device, Failure> {
             let raw = open(&named.path, global.access_to_write())?;
             let expected = ExpectedIdentity {
@@ -108,7 +108,7 @@ impl Pair {
             target: device(&target)?,
             init,
             signs: [Vec::new(), Vec::new()],
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -360,10 +360,15 @@ fn own_node(global: &Global, args: &ResyncArgs, init: Option<&ClusterInit>) -> R
     })
 }
 
-/// The lock that a daemon holds as long as it runs. `None`: there is no state folder, so no daemon has run here.
-fn lock(global: &Global) -> Result<Option<File>, Failure> {
+/// The locks that a daemon holds as long as it runs: the file, and the folder itself if nobody else can open that, for the file may have
+/// been removed. None: there is no state folder, so no daemon has run here.
+fn lock(global: &Global) -> Result<Vec<File>, Failure> {
     let path = global.state.join("lock");
-    let file = match File::options().read(true).open(&path) {
+    let file = match File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+    {
         Err(missing)
             if missing.kind() == io::ErrorKind::NotFound && !global.dry_run && global.state.is_dir() =>
         {
@@ -374,14 +379,21 @@ fn lock(global: &Global) -> Result<Option<File>, Failure> {
                 .write(true)
                 // A user who could open it could lock it.
                 .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
         }
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened,
     };
-    let file = file.map_err(|source| RegionError::io("open", path.display().to_string(), source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+    let mut locks = vec![file.map_err(|source| RegionError::io("open", path.display().to_string(), source))?];
+    let folder = File::open(&global.state).and_then(|folder| Ok((folder.metadata()?.mode(), folder)));
+    let (mode, folder) =
+        folder.map_err(|source| RegionError::io("open", global.state.display().to_string(), source))?;
+    if mode & 0o044 == 0 {
+        locks.push(folder);
+    }
+    match locks.iter().try_for_each(File::try_lock) {
+        Ok(()) => Ok(locks),
         Err(TryLockError::WouldBlock) => Err(Failure::new(
             exit::BUSY,
             format!(

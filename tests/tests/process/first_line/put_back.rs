@@ -67,14 +67,19 @@ fn remove_losses(stage: &super::stage::Stage) {
             Err(verdict)
         }
     });
+    // It is said before it is written.
     let folder = stage.alpha().places().branches_dir();
-    let files = std::fs::read_dir(folder).expect("it is there").flatten();
-    let losses: Vec<_> = files
-        .map(|file| file.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "lost"))
-        .collect();
-    assert_eq!(losses.len(), 1, "{losses:?}");
-    std::fs::remove_file(&losses[0]).expect("it is there");
+    let (loss, _) = until("the file of the loss", || {
+        let files = std::fs::read_dir(&folder).map_err(|error| error.to_string())?;
+        let losses: Vec<_> = (files.flatten().map(|file| file.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "lost"))
+            .collect();
+        match <[_; 1]>::try_from(losses) {
+            Ok([loss]) => Ok(loss),
+            Err(losses) => Err(format!("{losses:?}")),
+        }
+    });
+    std::fs::remove_file(loss).expect("it is there");
 }
 
 /// Alpha is alone, acknowledges something, and dies; the devices are put back, and beta goes on from there.

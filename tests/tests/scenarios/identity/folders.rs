@@ -3,6 +3,7 @@
 use super::PAIR;
 use ccd_core::ids::DeviceRole::{self, Primary, Secondary};
 use ccd_core::init::Fencing;
+use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::LEASE;
 
@@ -142,4 +143,21 @@ fn a_node_has_its_vote_also_if_it_reads_its_local_copy_late() {
             );
         });
     }
+}
+
+/// The server lives, without its network, and answers strict queries for as long as it has its lease: the simulator objects to a stale one.
+#[test]
+fn a_copy_with_the_nodes_address_is_taken_in_after_the_lease_of_the_server() {
+    let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
+    assert!(cluster.add(0, "first").is_ok());
+    let copy = cluster.copy_server(0);
+    cluster.connect_instead(copy, 0);
+    cluster.start(copy);
+    for round in 0..400 {
+        cluster.run_for(LEASE / 200);
+        let (_, update) = cluster.addition(&format!("since{round}"));
+        cluster.begin(1, update);
+        cluster.begin_query(0);
+    }
+    assert!(cluster.serves_within(copy, SETTLED), "{}", cluster.verdict(copy));
 }
