@@ -7,7 +7,8 @@
 //! loading.rs     reading their content          last_words.rs  recent decisions on the devices, for the survivor to read
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! each.rs        one view for every replica that can be named
-//! folder.rs      which state folder this is, and who has the vote overwritten.rs  what another program wrote over
+//! folder.rs      which state folder this is, and whether this node is counted by it
+//! overwritten.rs what another program wrote over
 //! lacking.rs     what another device proves to have been written to one
 //! signing.rs     a heartbeat of this run stands on each device before the first configuration is opened
 //! ```

@@ -4,7 +4,7 @@ use super::{MOMENT, PAIR, alarms_of};
 use ccd_core::ids::DeviceRole;
 use ccd_core::init::Fencing;
 use ccd_tests::sim::plan::Shape;
-use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
+use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::LEASE;
 
 #[test]
@@ -240,50 +240,4 @@ fn a_server_that_comes_back_on_another_machine_waits_for_two_leases_and_no_longe
     );
     assert_eq!(alarms_of(&cluster, copy, "another ccdd runs"), 0);
     assert_eq!(alarms_of(&cluster, copy, "ran on another machine"), 1);
-}
-
-/// Its copy on another machine served, and is no more; the node was taken in again on its own machine while it could not read one of the
-/// devices. What the copy wrote there is of the past when it is found, also after a restart.
-#[test]
-fn what_a_copy_wrote_before_the_node_was_taken_in_again_is_of_the_past() {
-    for (unread, other) in [
-        (DeviceRole::Primary, DeviceRole::Secondary),
-        (DeviceRole::Secondary, DeviceRole::Primary),
-    ] {
-        let mut cluster = Cluster::serving(PAIR);
-        cluster.crash(1, true);
-        assert!(cluster.add_within(0, "owner", SETTLED));
-        let copy = cluster.copy_server(0);
-        cluster.crash(0, true);
-        cluster.start(copy);
-        assert!(cluster.add_within(copy, "copy", SETTLED));
-        cluster.lose_path(copy, unread);
-        assert!(cluster.add_within(copy, "copy alone", SETTLED));
-        cluster.crash(copy, true);
-
-        cluster.lose_path(0, unread);
-        cluster.start(0);
-        assert!(
-            cluster.serves_within(0, SETTLED),
-            "{unread}: {}",
-            cluster.verdict(0)
-        );
-        cluster.start(1);
-        let both = set(&[0, 1]);
-        assert!(cluster.reaches(SETTLED, |known| known.members == both));
-        cluster.lose_device(other);
-        assert!(cluster.reaches(SETTLED, |known| known.devices.is_empty()));
-        assert!(cluster.add_within(0, "pair", SETTLED));
-        cluster.crash(1, true);
-        cluster.crash(0, true);
-        cluster.return_path(0, unread);
-        cluster.start(0);
-        cluster.start(1);
-        assert!(
-            cluster.add_within(0, "again", SETTLED),
-            "{unread}: {} / {}",
-            cluster.verdict(0),
-            cluster.verdict(1)
-        );
-    }
 }
