@@ -176,6 +176,19 @@ fn bool_from(byte: u8) -> Option<bool> {
     }
 }
 
+/// A payload of this form, or of one of these lengths, which earlier programs wrote: zeros stand for what it lacks.
+fn padded<T: FromBytes + IntoBytes>(payload: &[u8], shorter: &[usize]) -> Option<T> {
+    let mut whole = T::new_zeroed();
+    let len_bytes = payload.len();
+    let is_known_length = len_bytes == size_of::<T>() || shorter.contains(&len_bytes);
+    whole
+        .as_mut_bytes()
+        .get_mut(..len_bytes)
+        .filter(|_| is_known_length)?
+        .copy_from_slice(payload);
+    Some(whole)
+}
+
 /// The text, as far as it has room, and zeros behind it.
 pub(super) fn filled<const BYTES: usize>(text: &str) -> [u8; BYTES] {
     let mut filled = [0; BYTES];

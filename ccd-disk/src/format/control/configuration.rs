@@ -1,6 +1,6 @@
 //! A configuration, as it is stored by itself and within a ballot.
 
-use super::{Control, bool_from, cut, device_bits, devices_from_bits, filled};
+use super::{Control, bool_from, cut, device_bits, devices_from_bits, filled, padded};
 use crate::format::RawPosition;
 use crate::format::header::Kind;
 use ccd_core::configuration::{Configuration, Decider, Mode, Quorum, REASON_BYTES_MAX, RestoreFlag, Writers};
@@ -146,19 +146,12 @@ impl Control for Configuration {
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
-        let mut whole = [0; size_of::<RawConfiguration>()];
-        let known = [
+        let shorter = [
             CONFIGURATION_BYTES_WITHOUT_REGIONS,
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
-            whole.len(),
         ];
-        let is_known_length = known.contains(&payload.len());
-        whole
-            .get_mut(..payload.len())
-            .filter(|_| is_known_length)?
-            .copy_from_slice(payload);
-        RawConfiguration::read_from_bytes(&whole).ok()?.parse()
+        padded::<RawConfiguration>(payload, &shorter)?.parse()
     }
 }
 

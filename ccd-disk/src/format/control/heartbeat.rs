@@ -1,6 +1,6 @@
 //! What a node writes at every heartbeat.
 
-use super::{Control, bool_from, cut, filled};
+use super::{Control, bool_from, cut, filled, padded};
 use crate::format::header::Kind;
 use ccd_core::ids::{
     DeviceRole, Epoch, FolderId, Generation, Incarnation, NodeSet, PerDevice, RegionId, ServerId, Stamp,
@@ -149,20 +149,13 @@ impl Control for Heartbeat {
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
-        let mut whole = [0; size_of::<RawHeartbeat>()];
-        let known = [
+        let shorter = [
             HEARTBEAT_BYTES_WITHOUT_HOST,
             HEARTBEAT_BYTES_WITH_ONE_HOST,
             HEARTBEAT_BYTES_WITHOUT_TRACES,
             HEARTBEAT_BYTES_WITHOUT_FOLDER,
-            whole.len(),
         ];
-        let is_known_length = known.contains(&payload.len());
-        whole
-            .get_mut(..payload.len())
-            .filter(|_| is_known_length)?
-            .copy_from_slice(payload);
-        let raw = RawHeartbeat::read_from_bytes(&whole).ok()?;
+        let raw: RawHeartbeat = padded(payload, &shorter)?;
         let moved_from = raw.moved_from.host(raw.moved_name_len_bytes, raw.moved_server)?;
         Some(Self {
             incarnation: Incarnation(raw.incarnation.get()),
