@@ -92,7 +92,8 @@ pub struct Configuration {
     pub regions: Regions,
     /// The state that this configuration starts from. A replica older than this cannot serve it.
     pub base: Position,
-    /// Who wrote the updates of the epoch of `base`: any of them holds every update acked up to `base`.
+    /// Who wrote the updates of the epoch of `base`, by the state folders and regions that this configuration names: any of them
+    /// holds every update acked up to `base`.
     pub base_writers: Writers,
     pub restore: RestoreFlag,
     pub quorum: Quorum,
@@ -108,6 +109,10 @@ pub struct Configuration {
     /// Which state folder each node is counted by: another one of the node has no vote on the successor.
     #[serde(default)]
     pub folders: Box<Folders>,
+    /// Nodes that are counted by another folder than before, since the last configuration that is certain to have opened: a run with the
+    /// folder before may hold a lease, and nobody may have waited for its end.
+    #[serde(default)]
+    pub replaced: NodeSet,
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
     pub proposer: NodeId,
@@ -134,6 +139,7 @@ impl Configuration {
             init_digest: [0; 32],
             servers: Box::default(),
             folders: Box::default(),
+            replaced: NodeSet::EMPTY,
             decider: Decider::Votes,
             proposer: nodes.lowest().unwrap_or(NodeId::FIRST),
             date: Date(0),

@@ -416,7 +416,7 @@ impl NoVote {
     pub fn name(self) -> &'static str {
         match self {
             Self::NewCopy => "has a new local copy",
-            Self::Moved => "has a state folder that came from another machine",
+            Self::Moved => "has another state folder than the one that is counted on",
             Self::Unsigned => "has not written its first heartbeat to every device yet",
         }
     }

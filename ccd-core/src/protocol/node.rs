@@ -13,6 +13,7 @@ use super::credible::Doubted;
 use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::membership::designation::Designation;
+use super::membership::elsewhere::Elsewhere;
 use super::membership::nodes::NodeChanges;
 use super::membership::nodes::owner::Claimed;
 use super::membership::peers::Peer;
@@ -117,6 +118,8 @@ pub struct Node {
     pub(super) claimed_by: Option<Claimed>,
     /// A node that knows another configuration of this epoch.
     pub(super) twice: Option<Twice>,
+    /// What nodes tell that the voters here have not decided.
+    pub(super) elsewhere: BTreeMap<NodeId, Elsewhere>,
     /// Which state folder this is, and where it came from.
     pub(super) folder: Folder,
 
@@ -239,6 +242,7 @@ impl Node {
             other_run: None,
             claimed_by: None,
             twice: None,
+            elsewhere: BTreeMap::new(),
             folder: Folder::default(),
             traces: PerDevice::default(),
             report: OwnReport::default(),

@@ -37,7 +37,9 @@ impl Node {
                 number,
                 problems,
             } => self.on_report(from, run, number, problems),
-            Message::Decided(configuration) => self.learn(configuration),
+            Message::Decided(configuration) => {
+                self.hear_of(from, configuration);
+            }
             Message::Prepare { instance, ballot } => self.on_prepare(from, instance, ballot),
             Message::Promise {
                 instance,

@@ -69,6 +69,13 @@ impl World {
         }
     }
 
+    /// The local copy of a running server is as it was then: its file was replaced below it.
+    pub fn overwrite_local(&mut self, index: usize, backup: &Backup) {
+        self.log
+            .line(self.now, format_args!("n{index} has another local copy below it"));
+        self.media.overwrite_local(index, &backup.relics);
+    }
+
     /// A device that nobody uses is as it was then.
     pub fn set_back_device(&mut self, role: DeviceRole, backup: &Backup) {
         assert!(

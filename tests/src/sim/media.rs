@@ -328,6 +328,10 @@ impl Media {
         }
     }
 
+    pub fn overwrite_local(&mut self, server: usize, relics: &Relics) {
+        self.locals[server].overwrite(&relics.locals[server]);
+    }
+
     /// Somebody writes over its first block.
     pub fn scribble_on_device(&mut self, role: DeviceRole) {
         self.devices[role as usize].corrupt(0, |block| block.fill(0x5A));

@@ -140,10 +140,10 @@ impl Cluster {
         Self::stopped_as(shape, usual_fencing(), propagation, update_propagation).started()
     }
 
-    /// A cluster that serves, and whose journals hold thousands of records.
-    pub fn serving_with_room(shape: Shape) -> Self {
+    /// A cluster that serves, and whose regions have this room.
+    pub fn serving_with_room(shape: Shape, room: Room) -> Self {
         let mut cluster = Self::stopped(shape);
-        cluster.world.media = Media::format_with(shape, Room::ROOMY);
+        cluster.world.media = Media::format_with(shape, room);
         cluster.started()
     }
 
@@ -270,6 +270,21 @@ impl Cluster {
                 why: format!("{other:?}"),
             }),
         }
+    }
+
+    /// Adds so many rows of some 900 bytes through this node, in one update.
+    pub fn add_many(&mut self, server: usize, rows: usize) -> AskEnd {
+        self.next_request += 1;
+        let request = RequestId {
+            client: 0xa1,
+            sequence: self.next_request,
+        };
+        let value = |index| row(&format!("{index} {}", "x".repeat(900)));
+        let ops = (0..rows).map(|index| Op::Add(value(index))).collect();
+        self.command(
+            server,
+            RequestBody::Update(update(request, Vec::new(), ops, false)),
+        )
     }
 
     /// Tries for so long to add a row through this node; another row with each attempt, of which the first may stay.

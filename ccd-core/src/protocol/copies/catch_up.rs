@@ -248,6 +248,15 @@ impl Node {
                 return;
             }
             records.drain(..own.len());
+            if records.is_empty() {
+                // What follows them may be too large for one message with them.
+                if let Some(catch_up) = &mut self.catch_up {
+                    catch_up.confirmed = Some(here);
+                }
+                self.note_moved();
+                self.ask_for_more();
+                return;
+            }
         }
         if records.is_empty() {
             if self

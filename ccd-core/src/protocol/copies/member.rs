@@ -63,7 +63,9 @@ impl Node {
             self.send(from, Message::Decided(self.known.clone()));
             return;
         }
-        self.learn(configuration.clone());
+        if !self.hear_of(from, configuration.clone()) {
+            return;
+        }
         if self.known.epoch != configuration.epoch
             || self.sealed()
             || !configuration.members.contains(self.me())

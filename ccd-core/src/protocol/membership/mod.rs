@@ -7,10 +7,12 @@
 //!                 nodes that come and go              maintenance.rs  planned work: nobody is taken over
 //! external.rs     another monitor's view              quorum.rs       exactly half of the nodes: valid, but closed;
 //! nodes/          nodes added and removed                             quorum on and off
-//! returns.rs      devices that come and go
+//! returns.rs      devices that come and go            elsewhere.rs    what nodes with copies of the devices tell
+//! twice.rs        an epoch that was decided twice
 //! ```
 
 pub(super) mod designation;
+pub(super) mod elsewhere;
 pub(super) mod external;
 pub(super) mod maintenance;
 pub(super) mod nodes;

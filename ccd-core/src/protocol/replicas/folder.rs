@@ -19,9 +19,12 @@ use crate::ids::{DeviceRole, FolderId, NodeId, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
 use crate::protocol::replicas::Purpose;
-use crate::replica::{Heartbeat, Host, ReplicaOp};
+use crate::replica::{AreaSurvey, Heartbeat, Host, ReplicaOp};
 use alloc::format;
 use alloc::string::String;
+
+/// Blocks of the local copy that say which folder it is.
+const NOTES: u8 = 2;
 
 /// The state folder of this run.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +37,14 @@ pub(in crate::protocol) struct Folder {
     elsewhere: Option<Elsewhere>,
     /// The local copy says which folder this is.
     is_stored: bool,
-    /// The local copy is to say so, or no more where the folder came from; and what it is being told.
-    wants_note: bool,
+    /// It has said so in this run: what was promised since then, this folder has promised.
+    was_stored: bool,
+    /// In how many blocks of the local copy that is still to be written, or no more where the folder came from: two hold it, so that one
+    /// damaged block takes no vote. And what is being written.
+    notes_due: u8,
     writing: Option<FolderId>,
+    /// The blocks that say so cannot be read.
+    is_damaged: bool,
     /// It was told that another folder is counted on.
     is_told: bool,
 }
@@ -68,7 +76,7 @@ impl Folder {
         // The run is drawn at random; the lock is that of this folder in this boot.
         let id = lock.rotate_left(24) ^ run.rotate_left(1) ^ self.given.rotate_left(56);
         self.id = FolderId(id.max(1));
-        (self.is_stored, self.wants_note) = (false, true);
+        (self.is_stored, self.notes_due) = (false, NOTES);
         self.is_told = false;
     }
 }
@@ -107,6 +115,15 @@ impl Node {
     /// What this node holds is none of the cluster's copies.
     pub(in crate::protocol) fn holds_no_copy(&self) -> bool {
         self.blank || self.is_moved_copy()
+    }
+
+    /// An owner decides by its devices: it is counted by the folder of this run, also where the local copy cannot say which one it is.
+    pub(in crate::protocol) fn owners_folder(&mut self) -> FolderId {
+        if !self.folder.id.is_known() {
+            let (run, host) = (self.settings.incarnation.0, self.settings.host.clone());
+            self.folder.give_id(run, &host);
+        }
+        self.folder.id
     }
 
     /// The folder that this node may be counted by.
@@ -163,28 +180,84 @@ impl Node {
 
     /// The local copy was read: it says which folder it is, and on which machine that was. Read again in one run, it may be another one.
     pub(super) fn recall_folder(&mut self) {
-        let areas = &self.replica(Replica::Local).survey.areas;
-        let own = areas.iter().find(|area| area.node == self.me());
-        let noted = own.and_then(|area| area.heartbeat.as_ref());
-        let noted = noted.filter(|noted| noted.folder.is_known()).cloned();
+        let noted = self.noted_folder();
         let host = self.settings.host.clone();
         let run = self.settings.incarnation.0;
+        // Counted on as an owner whose local copy could not say which folder it is: it has promised nothing there.
+        let is_new_here = self.counted() == Counted::ThisFolder && !self.folder.was_stored;
         let folder = &mut self.folder;
         match noted {
-            Some(noted) if noted.folder == folder.id => folder.is_stored = true,
-            Some(noted) if !noted.host.is_other_machine(&host) && !folder.id.is_known() => {
+            Some(noted) if noted.folder.is_known() && noted.folder == folder.id => folder.is_stored = true,
+            _ if is_new_here => folder.is_stored = false,
+            Some(noted)
+                if noted.folder.is_known() && !noted.host.is_other_machine(&host) && !folder.was_stored =>
+            {
                 folder.id = noted.folder;
                 folder.is_stored = true;
                 folder.elsewhere = noted.moved_from.map(|host| Elsewhere { host, role: None });
             }
             Some(noted) => {
                 folder.give_id(run, &host);
-                let is_elsewhere = noted.host.is_other_machine(&host);
+                let is_elsewhere = noted.host.is_other_machine(&host) || noted.moved_from.is_some();
                 let host = noted.folder_of().clone();
                 folder.elsewhere = is_elsewhere.then_some(Elsewhere { host, role: None });
             }
             None => folder.give_id(run, &host),
         }
+        self.complete_notes();
+    }
+
+    /// A local copy was read while this node serves. It may have been put in the place of the one before: what this run has promised it
+    /// has to hold before it says that it is this folder.
+    pub(super) fn recall_folder_of_run(&mut self) {
+        let is_same = self
+            .noted_folder()
+            .is_some_and(|noted| noted.folder == self.folder.id);
+        if !is_same {
+            self.folder.is_stored = false;
+            if let Some(ballot) = self.ballot.clone() {
+                self.ask(
+                    Replica::Local,
+                    ReplicaOp::WriteBallot { ballot },
+                    Purpose::Unattended,
+                );
+            }
+        }
+        self.complete_notes();
+        self.store_folder();
+    }
+
+    /// What the local copy says of its folder.
+    fn noted_folder(&self) -> Option<Heartbeat> {
+        let own = self.own_area_of_copy()?;
+        let blocks = [own.heartbeat.as_ref(), own.heartbeat_before.as_ref()];
+        let known = blocks.into_iter().flatten().find(|noted| noted.folder.is_known());
+        // Earlier programs wrote no id, but where the folder came from.
+        known.or(own.heartbeat.as_ref()).cloned()
+    }
+
+    fn own_area_of_copy(&self) -> Option<&AreaSurvey> {
+        let areas = &self.replica(Replica::Local).survey.areas;
+        areas.iter().find(|area| area.node == self.me())
+    }
+
+    /// Each block of the local copy that does not say which folder this is is to be written.
+    fn complete_notes(&mut self) {
+        let id = self.folder.id;
+        let (mut due, mut is_damaged) = (NOTES, false);
+        if let Some(own) = self.own_area_of_copy() {
+            let blocks = [&own.heartbeat, &own.heartbeat_before];
+            let said = blocks
+                .into_iter()
+                .flatten()
+                .filter(|noted| noted.folder == id)
+                .count();
+            due = NOTES.saturating_sub(u8::try_from(said).unwrap_or(NOTES));
+            is_damaged = own.damaged;
+        }
+        self.folder.is_damaged = is_damaged && !self.folder.is_stored;
+        self.folder.was_stored |= self.folder.is_stored;
+        self.folder.notes_due = due;
     }
 
     /// A configuration was learned, or the local copy read.
@@ -192,7 +265,7 @@ impl Node {
         match self.counted() {
             Counted::ThisFolder => {
                 if self.folder.elsewhere.take().is_some() {
-                    self.folder.wants_note = true;
+                    self.folder.notes_due = NOTES;
                     let text = format!(
                         "node {} has its vote again: {} counts on its state folder here",
                         self.me(),
@@ -212,8 +285,7 @@ impl Node {
     /// The local copy learns which folder it is. Before that nobody is told, and nothing is promised.
     pub(in crate::protocol) fn store_folder(&mut self) {
         let is_readable = self.replica(Replica::Local).loaded && self.replica(Replica::Local).usable();
-        if self.folder.wants_note && self.folder.writing.is_none() && is_readable {
-            self.folder.wants_note = false;
+        if self.folder.notes_due > 0 && self.folder.writing.is_none() && is_readable {
             self.folder.writing = Some(self.folder.id);
             let heartbeat = self.local_heartbeat();
             let op = ReplicaOp::WriteHeartbeat { heartbeat };
@@ -223,8 +295,10 @@ impl Node {
 
     pub(in crate::protocol) fn on_folder_noted(&mut self, done: bool) {
         let written = self.folder.writing.take();
-        self.folder.is_stored |= done && written == Some(self.folder.id);
-        self.folder.wants_note |= !done;
+        if done && written == Some(self.folder.id) {
+            self.folder.notes_due = self.folder.notes_due.saturating_sub(1);
+            (self.folder.is_stored, self.folder.was_stored) = (true, true);
+        }
         self.look = true;
     }
 
@@ -250,6 +324,9 @@ impl Node {
                     host.name,
                     u128::from_be_bytes(host.machine)
                 )
+            }
+            None if self.folder.is_damaged => {
+                format!("the blocks of the local copy that say which state folder it is are damaged: {until}")
             }
             None => format!(
                 "epoch {} counts node {me} by another copy of its state folder: {until}",

@@ -33,6 +33,8 @@ impl Node {
         if replica == Replica::Local {
             if self.serving.is_none() && !self.opened_as_owner() {
                 self.take_local_copy(loaded);
+            } else {
+                self.recall_folder_of_run();
             }
             self.store_what_the_copy_missed();
             self.follow_who_serves();

@@ -37,7 +37,7 @@ use crate::configuration::{Ballot, Configuration};
 use crate::ids::{DeviceRole, Epoch, NodeId, Position, Replica, Stamp};
 use crate::protocol::Node;
 use crate::protocol::interface::{Action, DecisionKind, Ticket};
-use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp};
+use crate::replica::{ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey};
 use crate::time::Time;
 use alloc::string::{String, ToString};
 use view::State;
@@ -74,7 +74,7 @@ pub(in crate::protocol) enum Purpose {
     DrillProof,
     /// The local copy is told which rounds are known to be committed.
     Mark(Stamp),
-    /// The local copy is told whether it came from another machine.
+    /// The local copy is told which state folder it is.
     NoteFolder,
     /// In place of a heartbeat, where this node cannot write.
     Survey {
@@ -224,6 +224,10 @@ impl Node {
             .collect();
         for replica in due {
             self.replica_mut(replica).state = State::Opening;
+            if replica == Replica::Local {
+                // It may be another one by now.
+                self.replica_mut(replica).survey = Survey::default();
+            }
             self.ask(replica, ReplicaOp::Open, Purpose::Open);
         }
     }

@@ -50,6 +50,10 @@ impl Node {
             all.push(Problem::new(Cause::RestoreFlag, RESTORE_FLAG));
         }
         for node in self.cluster_nodes().without(self.me()).iter() {
+            let elsewhere = self.elsewhere_text(node);
+            all.extend(elsewhere.map(|text| {
+                Problem::new(Cause::NotSameDisk, text).next(format!("on node {node}: systemctl stop ccdd"))
+            }));
             all.extend(self.node_problem(node));
         }
         for role in self.settings.devices.iter() {
@@ -124,8 +128,8 @@ impl Node {
                 "nothing is heard of it, so what it can use is not known",
             )
             .next(format!("on node {node}: systemctl status ccdd"))
-        } else if self.is_at_odds_with(node) {
-            // That an epoch was decided twice is said already, and why.
+        } else if self.is_at_odds_with(node) || self.tells_of_elsewhere(node) {
+            // That an epoch was decided twice, or on copies of the devices, is said already, and why.
             return None;
         } else if !facts.willing {
             return Some(

@@ -5,10 +5,10 @@ use crate::problem::{Cause, Problem};
 use crate::protocol::Node;
 use crate::protocol::message::CopyTrouble;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-const OVERRULE: &str = "ccdctl takeover --force: this node holds all that was acknowledged";
+const OVERRULE: &str = "ccdctl takeover --force";
 
 const START_THE_OTHERS: &str = "start ccdd on the nodes that are away; if what they hold is lost, too: ccdctl takeover --force where the newest \
                                 copy is";
@@ -46,13 +46,21 @@ impl Node {
     }
 
     /// Others take such a node in again as long as they have the votes. Once all of them are here and nobody serves, they have not.
-    fn next_of_moved(&self) -> &'static str {
+    fn next_of_moved(&self) -> String {
         let mut others = self.cluster_nodes().without(self.me()).iter();
-        if self.serving.is_none() && others.all(|node| self.linked(node)) {
-            let next = self.next_without_others();
-            return if next.is_empty() { next } else { OVERRULE };
+        let next = self.next_without_others();
+        if next.is_empty() || self.serving.is_some() || !others.all(|node| self.linked(node)) {
+            return next.to_string();
         }
-        self.next_without_others()
+        let newest = (self.peers.keys())
+            .filter_map(|node| Some((self.peer_state(*node)?.position.stamp, *node)))
+            .max_by_key(|(stamp, _)| *stamp);
+        match newest {
+            Some((stamp, node)) if stamp > self.head.position().stamp => {
+                format!("on node {node}, which has the newest copy: {OVERRULE}")
+            }
+            _ => OVERRULE.to_string(),
+        }
     }
 
     fn copy_problem(&self) -> Option<Problem> {

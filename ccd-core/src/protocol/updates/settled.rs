@@ -75,7 +75,7 @@ impl Node {
         self.ask(Replica::Local, op, Purpose::Mark(up_to));
     }
 
-    /// What the local copy says of this run: no sign of life, but what was committed, and whether its folder came from elsewhere.
+    /// What the local copy says of this run: no sign of life, but what was committed, and which state folder it is.
     pub(in crate::protocol) fn local_heartbeat(&self) -> Heartbeat {
         let up_to = self.settled.up_to;
         Heartbeat {

@@ -1,7 +1,7 @@
 //! The second half of a proposal: from enough promises to a decision. `propose.rs` is the first.
 
-use super::evidence::{Evidence, Source, newest_state};
-use super::left_out::{may_hold_leases, staying};
+use super::evidence::{Evidence, Source, base_writers, newest_state};
+use super::left_out::{may_hold_leases, replaced, replaced_before, staying};
 use super::lower_bound::below_text;
 use super::propose::{Phase, Proposal};
 use crate::configuration::votes::{self, Voters};
@@ -180,6 +180,7 @@ impl Node {
         if !self.branches_are_kept() {
             return;
         }
+        let owners = self.owners_folder();
         let Some(proposal) = &self.proposal else {
             return;
         };
@@ -187,8 +188,13 @@ impl Node {
         let base = self.head.position();
         let (failed, unclaimed) = (proposal.failed, proposal.claims);
         let present = self.heard_nodes().with(self.me());
-        // What the state to start from needs is known only now.
-        let fits = |node: &NodeId| *node == self.me() || self.copy_fits(*node);
+        // What the state to start from needs is known only now. A node that does not say yet which state folder it has cannot be counted.
+        // Whoever has promised is counted by the folder that it has.
+        let says_folder = |node| {
+            proposal.promised.nodes.contains(node)
+                || self.peer_state(node).is_some_and(|state| state.folder.is_known())
+        };
+        let fits = |node: &NodeId| *node == self.me() || self.copy_fits(*node) && says_folder(*node);
         let fitting: NodeSet = present.iter().filter(fits).collect();
         let nodes = (proposal.want.settles.nodes).map_or(self.cluster_nodes(), |(nodes, _)| nodes);
         let mut members = proposal.want.members.intersection(fitting).intersection(nodes);
@@ -253,6 +259,11 @@ impl Node {
             self.abandon(&format!("epoch {} is the last there can be", Epoch::MAX));
             return;
         }
+        let own = if alone { owners } else { self.offered_folder() };
+        let folders = self.next_folders(members, &settles, own);
+        let regions = devices.iter().fold(known.regions, |regions, role| {
+            regions.with(role, self.replica(Replica::Device(role)).region)
+        });
         let configuration = Configuration {
             epoch,
             mode: if alone {
@@ -263,15 +274,9 @@ impl Node {
             members,
             nodes,
             devices,
-            regions: devices.iter().fold(known.regions, |regions, role| {
-                regions.with(role, self.replica(Replica::Device(role)).region)
-            }),
+            regions,
             base,
-            base_writers: if base.stamp.epoch == known.epoch {
-                known.writers()
-            } else {
-                known.base_writers
-            },
+            base_writers: base_writers(known, base, &folders, &regions),
             restore: match (proposal.forced, members == all) {
                 (_, true) => RestoreFlag::AllActive,
                 (true, false) => RestoreFlag::NotAllActive,
@@ -284,7 +289,8 @@ impl Node {
             maintenance: settles.maintenance.unwrap_or(known.maintenance) && !proposal.forced,
             init_digest,
             servers: Box::new(servers),
-            folders: Box::new(self.next_folders(members, &settles)),
+            replaced: replaced(known, base, &folders, self.opened == Some(known.epoch)),
+            folders: Box::new(folders),
             decider: if proposal.forced {
                 Decider::Operator
             } else {
@@ -306,6 +312,12 @@ impl Node {
             self.abandon(&format!(
                 "too little is left to form a configuration ({configuration})"
             ));
+            return;
+        }
+        if members.contains(self.me()) && configuration.names_another_folder(self.me(), self.folder.id) {
+            self.abandon(
+                "the local copy cannot say which state folder it is, so this node cannot be counted",
+            );
             return;
         }
         if let Err(why) = self.may_restart(proposal, members) {
@@ -365,19 +377,23 @@ impl Node {
     fn leases_end(&self, next: &Configuration, proposal: &Proposal) -> Time {
         let known = &self.known;
         let served = self.opened == Some(known.epoch);
-        let holders = may_hold_leases(known, next, served).minus(proposal.promised.nodes);
-        // Who owned the devices before a configuration that perhaps never opened is not known here.
-        let maybe_owner = |node| !known.members.contains(node) || known.owner() == Some(node);
+        let replaced = replaced_before(known, next.base, served);
+        let ended = proposal.promised.nodes.minus(replaced);
+        let holders = may_hold_leases(known, next, served).minus(ended);
+        // Who owned the devices before a configuration that perhaps never opened is not known here, nor who has promised a lease to the
+        // run of a folder that was replaced.
+        let is_unknown =
+            |node| !known.members.contains(node) || known.owner() == Some(node) || replaced.contains(node);
         let ends = holders.iter().map(|node| {
             let promised = self.promised_until(node);
-            if maybe_owner(node) || proposal.forced {
+            if is_unknown(node) || proposal.forced {
                 promised.max(proposal.claimed_at + self.settings.lease)
             } else {
                 promised
             }
         });
         // What this node itself has promised it keeps, whatever it was for.
-        let kept = (self.still_promised().minus(staying(known, next))).minus(proposal.promised.nodes);
+        let kept = (self.still_promised().minus(staying(next))).minus(ended);
         let ends = ends.chain(kept.iter().map(|node| self.promised_until(node)));
         ends.fold(self.now, Time::max)
     }

@@ -1,8 +1,8 @@
 //! Which state a successor starts from (DESIGN §7): the newest on sealed replicas, if they are certain to hold every
 //! acked update. Pure; a table tests it.
 
-use crate::configuration::Configuration;
-use crate::ids::{DeviceRole, NodeId, Position};
+use crate::configuration::{Configuration, Writers};
+use crate::ids::{DeviceRole, Folders, NodeId, Position, Regions};
 use alloc::format;
 use alloc::string::String;
 
@@ -24,7 +24,7 @@ pub enum Source {
 }
 
 impl Evidence {
-    fn wrote_for(&self, writers: crate::configuration::Writers) -> bool {
+    fn wrote_for(&self, writers: Writers) -> bool {
         match self.source {
             Source::Node(node) => writers.nodes.contains(node),
             Source::Device(role) => writers.devices.contains(role),
@@ -87,7 +87,27 @@ pub fn newest_state<'a>(
     Ok(undone.unwrap_or(newest))
 }
 
-fn votes_text(writers: crate::configuration::Writers) -> String {
+/// Who holds every update that was acked before `base`, as the successor of `known` from it has to name them: those that wrote it. A
+/// state folder or a region that the successor counts on in the place of another one has written nothing yet, though it
+/// bears the writer's number.
+pub fn base_writers(known: &Configuration, base: Position, folders: &Folders, regions: &Regions) -> Writers {
+    let wrote = if base.stamp.epoch == known.epoch {
+        known.writers()
+    } else {
+        known.base_writers
+    };
+    let is_same_folder = |node: &NodeId| known.folders.get(*node) == folders.get(*node);
+    let is_same_region = |role: &DeviceRole| match (known.regions.get(*role), regions.get(*role)) {
+        (Some(before), Some(next)) => before == next,
+        (None, _) | (_, None) => true,
+    };
+    Writers {
+        nodes: wrote.nodes.iter().filter(is_same_folder).collect(),
+        devices: wrote.devices.iter().filter(is_same_region).collect(),
+    }
+}
+
+fn votes_text(writers: Writers) -> String {
     use alloc::string::ToString;
     crate::configuration::votes::Voters::new(writers.nodes, writers.devices).to_string()
 }
@@ -95,8 +115,8 @@ fn votes_text(writers: crate::configuration::Writers) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::{Mode, Writers};
-    use crate::ids::{DeviceSet, Epoch, Generation, Lineage, NodeSet, Stamp};
+    use crate::configuration::Mode;
+    use crate::ids::{DeviceSet, Epoch, FolderId, Generation, Lineage, NodeSet, RegionId, Stamp};
 
     const A: NodeId = NodeId::new(0).unwrap();
     const B: NodeId = NodeId::new(1).unwrap();
@@ -192,6 +212,60 @@ mod tests {
         for (rule, configuration, evidence, expected) in table {
             let found = newest_state(&configuration, &evidence).map(|e| e.position).ok();
             assert_eq!(found, expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_counted_on_in_the_place_of_a_writer_has_written_nothing() {
+        let (both, folder) = (NodeSet::of(A).with(B), |node, id| {
+            let mut folders = Folders::default();
+            for other in [A, B] {
+                folders.set(other, FolderId(if other == node { id } else { 7 }));
+            }
+            folders
+        });
+        let region = |role, id| {
+            Regions::default()
+                .with(P, RegionId([8; 16]))
+                .with(S, RegionId([8; 16]))
+                .with(role, id)
+        };
+        let known = |configuration: Configuration| Configuration {
+            folders: alloc::boxed::Box::new(folder(A, 7)),
+            regions: region(P, RegionId([8; 16])),
+            ..configuration
+        };
+        let disks = DeviceSet::EMPTY.with(P).with(S);
+        let before = Writers {
+            nodes: both,
+            devices: disks,
+        };
+        let nodes = |nodes| Writers {
+            nodes,
+            devices: DeviceSet::EMPTY,
+        };
+        let devices = |devices| Writers {
+            nodes: NodeSet::EMPTY,
+            devices,
+        };
+        let (same, made_anew) = (RegionId([8; 16]), RegionId([9; 16]));
+        #[rustfmt::skip]
+        let table = [
+            ("the members of the epoch that ends", known(paired(before)), 6, folder(A, 7), region(P, same), nodes(both)),
+            ("but one whose folder is another", known(paired(before)), 6, folder(A, 9), region(P, same), nodes(NodeSet::of(B))),
+            ("or whose number is given anew", known(paired(before)), 6, folder(A, 0), region(P, same), nodes(NodeSet::of(B))),
+            ("the owner's devices", known(solo(before)), 6, folder(A, 9), region(P, same), devices(disks)),
+            ("but one that was made anew", known(solo(before)), 6, folder(A, 7), region(P, made_anew), devices(DeviceSet::EMPTY.with(S))),
+            ("never opened: those before", known(paired(before)), 5, folder(A, 7), region(P, same), before),
+            ("never opened: those before that are the same", known(paired(before)), 5, folder(B, 9), region(S, made_anew),
+             Writers { nodes: NodeSet::of(A), devices: DeviceSet::EMPTY.with(P) }),
+        ];
+        for (rule, known, epoch, folders, regions, expected) in table {
+            assert_eq!(
+                base_writers(&known, at(epoch, 10, 1), &folders, &regions),
+                expected,
+                "{rule}"
+            );
         }
     }
 }

@@ -63,12 +63,13 @@ impl Node {
             .ballot
             .as_ref()
             .is_some_and(|ballot| ballot.accepted.is_some());
-        self.blank &= !(self.known.is_genesis() && voted) || self.is_moved_copy();
+        let voted_first = self.known.is_genesis() && voted;
         let maintenance = self.known.maintenance;
         self.note_changes(configuration.members);
         self.note_devices(&configuration);
         self.known = configuration;
         self.judge_folder();
+        self.blank &= !voted_first || self.is_moved_copy();
         self.note_nodes();
         self.note_maintenance(maintenance);
         self.known_since = self.now;

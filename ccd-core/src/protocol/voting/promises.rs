@@ -407,7 +407,7 @@ impl Node {
         obstacle: Obstacle,
     ) {
         if let Obstacle::Later(configuration) = obstacle {
-            self.learn(configuration);
+            self.hear_of(from, configuration);
             return;
         }
         if let Obstacle::Promised(promised) = &obstacle {

@@ -44,15 +44,19 @@ struct RawConfiguration {
     servers: [U64; NODES_MAX],
     /// By number; zero where it is not known.
     folders: [U64; NODES_MAX],
+    replaced: U32,
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_FOLDERS + 8 * NODES_MAX);
+const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_REPLACED + 4);
 
-/// Bytes of a configuration as earlier programs wrote it: without regions, without servers, and without state folders.
+/// Bytes of a configuration as earlier programs wrote it: without regions, without servers, without state folders, and without those
+/// that were replaced.
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_FOLDERS: usize =
     CONFIGURATION_BYTES_WITHOUT_SERVERS + 8 * NODES_MAX;
+pub(super) const CONFIGURATION_BYTES_WITHOUT_REPLACED: usize =
+    CONFIGURATION_BYTES_WITHOUT_FOLDERS + 8 * NODES_MAX;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -83,6 +87,7 @@ impl RawConfiguration {
             regions: configuration.regions.bytes(),
             servers: by_number(configuration.servers.iter().map(|server| server.0)),
             folders: by_number(configuration.folders.iter().map(|folder| folder.0)),
+            replaced: configuration.replaced.bits().into(),
         }
     }
 
@@ -122,6 +127,7 @@ impl RawConfiguration {
             init_digest: self.init_digest,
             servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
             folders: Box::new(Folders::new(self.folders.map(|folder| FolderId(folder.get())))),
+            replaced: NodeSet::from_bits(self.replaced.get()),
             decider: if bool_from(self.decider)? {
                 Decider::Operator
             } else {
@@ -150,6 +156,7 @@ impl Control for Configuration {
             CONFIGURATION_BYTES_WITHOUT_REGIONS,
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
+            CONFIGURATION_BYTES_WITHOUT_REPLACED,
         ];
         padded::<RawConfiguration>(payload, &shorter)?.parse()
     }

@@ -162,3 +162,79 @@ fn a_copy_with_the_nodes_address_is_taken_in_after_the_lease_of_the_server() {
     }
     assert!(cluster.serves_within(copy, SETTLED), "{}", cluster.verdict(copy));
 }
+
+/// The first configuration that counts on the copy is given up for a node that has died, and the next one opens with the copy's promise: nobody
+/// who decides it has waited for the server.
+#[test]
+fn a_copy_is_waited_for_after_a_configuration_that_did_not_open() {
+    for percent in (12..80).step_by(8) {
+        let mut cluster = Cluster::serving(Shape { nodes: 5, devices: 0 });
+        assert!(cluster.add(0, "first").is_ok());
+        let copy = cluster.copy_server(4);
+        // It assumes no more that it has promised anything when it gets the network.
+        cluster.start(copy);
+        cluster.run_for(LEASE * 3);
+        cluster.crash(3, true);
+        cluster.run_for(LEASE * percent / 100);
+        // Slower disks than the copy's.
+        for server in [1, 2] {
+            cluster.local_latency_max[server] = LEASE / 50;
+        }
+        cluster.local_latency_max[copy] = LEASE / 2000;
+        cluster.connect_instead(copy, 4);
+        for round in 0..400 {
+            cluster.run_for(LEASE / 200);
+            let (_, update) = cluster.addition(&format!("since{round}"));
+            cluster.begin(0, update);
+            cluster.begin_query(4);
+        }
+        assert!(
+            cluster.serves_within(copy, SETTLED),
+            "{percent}: {}",
+            cluster.verdict(copy)
+        );
+    }
+}
+
+/// Node 1 decides a configuration that counts on an older copy of server 0, and on node 2, and dies before they have what it starts from. The
+/// copy bears the number of a node that wrote all of it.
+#[test]
+fn a_copy_that_is_newly_counted_on_is_no_evidence_for_what_its_original_wrote() {
+    for steps in (0..400).step_by(10) {
+        let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
+        assert!(cluster.add(0, "first").is_ok());
+        cluster.crash(2, true);
+        assert!(cluster.reaches(SETTLED, |known| known.members == set(&[0, 1])));
+        assert!(cluster.add_within(1, "pair", SETTLED));
+        let copy = cluster.copy_server(0);
+        for round in 0..5 {
+            assert!(cluster.add_within(1, &format!("acked {round}"), SETTLED));
+        }
+        cluster.crash(0, true);
+        cluster.run_for(LEASE * 3);
+        cluster.connect_instead(copy, 0);
+        cluster.start(copy);
+        cluster.run_for(LEASE / 2);
+        cluster.start(2);
+        let before = cluster.configuration().epoch;
+        for _ in 0..1_000_000 {
+            if cluster.configuration().epoch > before {
+                break;
+            }
+            cluster.step();
+        }
+        for _ in 0..steps {
+            cluster.step();
+        }
+        cluster.crash(1, true);
+        cluster.run_for(SETTLED);
+        cluster.start(1);
+        assert!(
+            cluster.serves_within(copy, SETTLED),
+            "{steps}: {}",
+            cluster.verdict(copy)
+        );
+        let rows = cluster.rows(copy).unwrap();
+        assert!(rows.contains(&"acked 4".to_owned()), "{steps}: {rows:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod copies;
 mod folders;
+mod notes;
 mod removed;
 mod votes;
 

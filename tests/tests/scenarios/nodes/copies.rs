@@ -3,6 +3,9 @@
 use super::{A, B, C, D, E, FIVE};
 use ccd_core::init::Propagation;
 use ccd_core::protocol::DecisionKind;
+use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::media::Room;
+use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
 use ccd_tests::sim::world::{HEARTBEAT, LEASE};
 use core::time::Duration;
@@ -119,6 +122,30 @@ fn a_tail_that_the_journal_has_no_room_for_ends_in_an_image_and_is_no_damage() {
     assert!(cluster.serves_within(E, SETTLED));
     assert_eq!(cluster.rows(E).unwrap().len(), before + 40);
     assert!(cluster.decisions(E, DecisionKind::Damage).is_empty());
+}
+
+/// The journal is smaller than the images; and the node has a round in doubt, after which nothing fits into one message.
+#[test]
+fn an_update_that_fits_no_message_with_a_round_in_doubt_reaches_a_node_that_was_away() {
+    let room = Room {
+        content_bytes: 6 << 20,
+        image_bytes: 8 << 20,
+        ..Room::TINY
+    };
+    for rows in [20, 80, 300, 1_100, 1_500, 2_500] {
+        let mut cluster = Cluster::serving_with_room(Shape { nodes: 2, devices: 2 }, room);
+        assert!(cluster.add_within(A, "first", SETTLED));
+        cluster.crash(B, false);
+        let end = cluster.add_many(A, rows);
+        assert!(matches!(end, AskEnd::Reply(Ok(_))), "{rows} rows: {end:?}");
+        cluster.start(B);
+        assert!(
+            cluster.serves_within(B, SETTLED),
+            "{rows} rows: {}",
+            cluster.verdict(B)
+        );
+        assert_eq!(cluster.rows(B).unwrap().len(), rows + 1);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use super::{A, THREE, THREE_WITH_DEVICES};
 use ccd_core::client::Answer;
 use ccd_tests::sim::asks::AskEnd;
+use ccd_tests::sim::media::Room;
 use ccd_tests::sim::moment::Moment;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::Cluster;
@@ -120,7 +121,7 @@ struct Joining {
 
 /// A node misses so many updates and comes back with a disk that takes up to so long for an operation.
 fn join(shape: Shape, joiner: usize, missed: usize, latency_max: Duration, limit: Duration) -> Joining {
-    let mut cluster = Cluster::serving_with_room(shape);
+    let mut cluster = Cluster::serving_with_room(shape, Room::ROOMY);
     cluster.crash(joiner, false);
     assert!(cluster.add_within(A, "without it", 8 * LEASE));
     update(&mut cluster, A, missed);

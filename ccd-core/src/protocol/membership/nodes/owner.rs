@@ -159,8 +159,14 @@ impl Node {
         }
     }
 
-    /// Which state folders the successor counts on: of its members those that are here, of the others those that it knew.
-    pub(in crate::protocol) fn next_folders(&self, members: NodeSet, settles: &Settles) -> Folders {
+    /// Which state folders the successor counts on: of its members those that are here, of the others those that it knew. `own` is the one
+    /// that this node may be counted by.
+    pub(in crate::protocol) fn next_folders(
+        &self,
+        members: NodeSet,
+        settles: &Settles,
+        own: FolderId,
+    ) -> Folders {
         let mut folders = *self.known.folders;
         for node in NodeId::all() {
             // A number that is given anew belongs to another server.
@@ -169,7 +175,7 @@ impl Node {
                 folders.set(node, FolderId::default());
             }
             let here = if node == self.me() {
-                Some(self.offered_folder())
+                Some(own)
             } else {
                 self.peer_state(node).map(|state| state.folder)
             };

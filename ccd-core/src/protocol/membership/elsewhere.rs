@@ -1,0 +1,185 @@
+//! Successors that were not decided here: a node with copies of the devices decides by those, and tells of it once the network is there.
+//!
+//! ```text
+//! another node tells of a later epoch, and this node serves
+//!   this node and the devices that it reads outweigh all others, and none of them has a vote on a successor
+//!     → not learned from a message; the device will show it, if it was decided by the device
+//!   a lease later this still holds → the other one runs on copies of the devices: an alarm, and a problem
+//! ```
+//!
+//! What an operator overrules needs no votes, and is learned.
+//!
+//! Owns `Node::elsewhere`. Called with each heartbeat, and with each message that names a decided configuration.
+
+use crate::configuration::votes::{self, Voters};
+use crate::configuration::{Configuration, Quorum};
+use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
+use crate::protocol::Node;
+use crate::protocol::interface::DecisionKind;
+use crate::protocol::voting::conclude::is_overruled;
+use crate::replica::Survey;
+use crate::time::Time;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// What a node tells that was not decided by the voters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) struct Elsewhere {
+    epoch: Epoch,
+    since: Time,
+    /// When it was told last.
+    told_at: Time,
+    is_recorded: bool,
+}
+
+/// Somebody voted on the successor of `known`, or on a later one, or has written one.
+fn shows_votes(known: &Configuration, survey: &Survey) -> bool {
+    survey.areas.iter().any(|area| {
+        let voted = area.ballot.as_ref().is_some_and(|ballot| {
+            ballot.instance > known.epoch || ballot.instance == known.epoch && ballot.accepted.is_some()
+        });
+        let wrote = (area.configuration.as_ref()).is_some_and(|written| written.epoch > known.epoch);
+        voted || wrote
+    })
+}
+
+impl Node {
+    /// A message names a configuration that was decided. Returns whether this node goes by it.
+    pub(in crate::protocol) fn hear_of(&mut self, from: NodeId, configuration: Configuration) -> bool {
+        if self.is_elsewhere(from, configuration.epoch) {
+            return false;
+        }
+        self.learn(configuration);
+        true
+    }
+
+    /// Whether what that node has decided, or was told, cannot have been decided by the voters of the configuration that is served here.
+    pub(in crate::protocol) fn is_elsewhere(&mut self, from: NodeId, epoch: Epoch) -> bool {
+        if epoch <= self.known.epoch || !self.knows_all_votes(epoch) {
+            self.elsewhere.remove(&from);
+            return false;
+        }
+        let (now, lease) = (self.now, self.settings.lease);
+        let first = Elsewhere {
+            epoch,
+            since: now,
+            told_at: now,
+            is_recorded: false,
+        };
+        let told = self.elsewhere.entry(from).or_insert(first);
+        if now.since(told.told_at) > lease {
+            *told = first;
+        }
+        (told.epoch, told.told_at) = (epoch, now);
+        if let Some(text) = self.elsewhere_text(from)
+            && let Some(told) = self.elsewhere.get_mut(&from)
+            && !told.is_recorded
+        {
+            told.is_recorded = true;
+            self.record(DecisionKind::Alarm, text);
+        }
+        true
+    }
+
+    /// This node serves, and holds so many of the votes itself or by devices that it reads that nobody has decided that epoch.
+    fn knows_all_votes(&self, epoch: Epoch) -> bool {
+        let known = &self.known;
+        let serves = self.serving == Some(known.epoch) && !self.shut_out();
+        let devices = self.devices_without_votes();
+        // Where no votes are needed, anybody may have decided.
+        let needs_votes = known.quorum == Quorum::Required && !is_overruled(known.epoch, epoch);
+        let has_voted = !self.may_vote() || self.accepted_in(known.epoch).is_some();
+        let own = if has_voted {
+            NodeSet::EMPTY
+        } else {
+            NodeSet::of(self.me())
+        };
+        serves && needs_votes && !devices.is_empty() && votes::hold(known, Voters::new(own, devices))
+    }
+
+    /// The devices of the configuration that this node reads, and on which nobody has voted on a successor.
+    fn devices_without_votes(&self) -> DeviceSet {
+        let shows_none = |role: &DeviceRole| {
+            let view = self.replica(Replica::Device(*role));
+            view.usable() && !view.survey.areas.is_empty() && !shows_votes(&self.known, &view.survey)
+        };
+        self.known.devices.iter().filter(shows_none).collect()
+    }
+
+    /// That node runs on copies of the devices, for people. Not before a lease has gone by: what is decided is on the devices by then.
+    pub(in crate::protocol) fn elsewhere_text(&self, node: NodeId) -> Option<String> {
+        let told = self.elsewhere.get(&node)?;
+        let (now, lease) = (self.now, self.settings.lease);
+        if now.since(told.since) < lease || now.since(told.told_at) > lease || told.epoch <= self.known.epoch
+        {
+            return None;
+        }
+        let devices = self.known.devices.iter().map(|role| role.to_string());
+        let devices: alloc::vec::Vec<String> = devices.collect();
+        Some(format!(
+            "node {node} runs on copies of the devices: it tells of epoch {}, on which the {} here has no vote. Epoch {} goes on, and takes \
+             nothing from there",
+            told.epoch,
+            devices.join(" or the "),
+            self.known.epoch
+        ))
+    }
+
+    /// Nothing that this node tells is taken in here.
+    pub(in crate::protocol) fn tells_of_elsewhere(&self, node: NodeId) -> bool {
+        (self.elsewhere.get(&node)).is_some_and(|told| told.epoch > self.known.epoch && self.is_open())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::{Ballot, BallotBlock};
+    use crate::ids::Incarnation;
+    use crate::replica::AreaSurvey;
+
+    #[test]
+    fn a_device_that_a_successor_was_decided_by_shows_a_vote_or_the_successor() {
+        let [a, b] = [0, 1].map(|number| NodeId::new(number).unwrap());
+        let epoch = |number| Configuration {
+            epoch: Epoch(number),
+            ..Configuration::genesis(NodeSet::of(a).with(b), DeviceSet::EMPTY)
+        };
+        let ballot = |instance, accepted: Option<u64>| {
+            let promised = Ballot {
+                round: 1,
+                node: b,
+                incarnation: Incarnation(7),
+            };
+            Some(BallotBlock {
+                instance: Epoch(instance),
+                promised,
+                accepted: accepted.map(|number| (promised, epoch(number))),
+            })
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("nothing was written",              None,                None,           false),
+            ("the vote on the epoch that is",    ballot(4, Some(5)),  Some(epoch(5)), false),
+            ("a promise for the successor",      ballot(5, None),     Some(epoch(5)), false),
+            ("a vote on the successor",          ballot(5, Some(6)),  Some(epoch(5)), true),
+            ("a promise for the one after",      ballot(6, None),     Some(epoch(5)), true),
+            ("the successor",                    None,                Some(epoch(6)), true),
+        ];
+        for (what, ballot, configuration, expected) in table {
+            let area = AreaSurvey {
+                node: b,
+                heartbeat: None,
+                heartbeat_before: None,
+                ballot,
+                configuration,
+                damaged: false,
+            };
+            let survey = Survey {
+                areas: alloc::vec![area],
+                ..Survey::default()
+            };
+            assert_eq!(shows_votes(&epoch(5), &survey), expected, "{what}");
+        }
+    }
+}
