@@ -120,6 +120,8 @@ pub struct Node {
     pub(super) twice: Option<Twice>,
     /// What nodes tell that the voters here have not decided.
     pub(super) elsewhere: BTreeMap<NodeId, Elsewhere>,
+    /// Nodes that serve an earlier epoch than this one knows.
+    pub(super) earlier: BTreeMap<NodeId, Elsewhere>,
     /// Which state folder this is, and where it came from.
     pub(super) folder: Folder,
 
@@ -243,6 +245,7 @@ impl Node {
             claimed_by: None,
             twice: None,
             elsewhere: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             folder: Folder::default(),
             traces: PerDevice::default(),
             report: OwnReport::default(),

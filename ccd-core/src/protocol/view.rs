@@ -191,7 +191,10 @@ impl Node {
             self.propose_override(want);
             return;
         }
-        if let Some(text) = self.other_run_text().or_else(|| self.waits_for_choice()) {
+        let waits = (self.other_run_text())
+            .or_else(|| self.waits_for_choice())
+            .or_else(|| self.contradicted_text());
+        if let Some(text) = waits {
             if self.waiting.0 != text {
                 self.waiting = (text, self.now);
             }

@@ -9,7 +9,13 @@
 //!
 //! What an operator overrules needs no votes, and is learned.
 //!
-//! Owns `Node::elsewhere`. Called with each heartbeat, and with each message that names a decided configuration.
+//! The node with the copies finds it as well: who serves by an earlier epoch has lost that within a lease, once a later one is decided.
+//!
+//! ```text
+//! another node has served an earlier epoch for two leases, and is heard → this node serves nothing meanwhile
+//! ```
+//!
+//! Owns `Node::elsewhere` and `Node::earlier`. Called with each heartbeat, and with each message that names a decided configuration.
 
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Configuration, Quorum};
@@ -21,6 +27,9 @@ use crate::replica::Survey;
 use crate::time::Time;
 use alloc::format;
 use alloc::string::{String, ToString};
+
+/// So long may a node serve an earlier epoch that has not heard of the later one: longer than any lease that it holds.
+const EARLIER_LEASES: u32 = 2;
 
 /// What a node tells that was not decided by the voters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +131,50 @@ impl Node {
             told.epoch,
             devices.join(" or the "),
             self.known.epoch
+        ))
+    }
+
+    /// That node serves, or not, and knows this epoch. It contradicts what is known here if nobody can serve it any more.
+    pub(in crate::protocol) fn note_serving(&mut self, node: NodeId, serves: bool, epoch: Epoch) {
+        let known = &self.known;
+        let contradicts = serves
+            && epoch < known.epoch
+            && known.quorum == Quorum::Required
+            && !known.devices.is_empty()
+            && !is_overruled(epoch, known.epoch);
+        if !contradicts {
+            self.earlier.remove(&node);
+            return;
+        }
+        let (now, lease) = (self.now, self.settings.lease);
+        let first = Elsewhere {
+            epoch,
+            since: now,
+            told_at: now,
+            is_recorded: false,
+        };
+        let told = self.earlier.entry(node).or_insert(first);
+        if now.since(told.told_at) > lease {
+            *told = first;
+        }
+        (told.epoch, told.told_at) = (epoch, now);
+        if let Some(text) = self.contradicted_text().filter(|_| self.serving.is_some()) {
+            self.record(DecisionKind::Alarm, text.clone());
+            self.stop_serving(&text);
+        }
+    }
+
+    /// Why this node serves nothing, if another one serves an earlier epoch, which is over by what is known here.
+    pub(in crate::protocol) fn contradicted_text(&self) -> Option<String> {
+        let (now, lease) = (self.now, self.settings.lease);
+        let is_certain = |told: &Elsewhere| {
+            let lasts = told.told_at.since(told.since) > lease.saturating_mul(EARLIER_LEASES);
+            lasts && now.since(told.told_at) <= lease && told.epoch < self.known.epoch
+        };
+        let (node, told) = self.earlier.iter().find(|(_, told)| is_certain(told))?;
+        Some(format!(
+            "node {node} serves epoch {}, and epoch {} was decided here by devices that it does not see: one of the two nodes has copies of the              devices. This node serves nothing while that one does",
+            told.epoch, self.known.epoch
         ))
     }
 
