@@ -121,6 +121,9 @@ impl World {
                 let decided = matches!(decision.kind, DecisionKind::Decided | DecisionKind::Opened);
                 if let Some(configuration) = decision.configuration.as_ref().filter(|_| decided) {
                     self.witness_decided(index, configuration);
+                    if decision.kind == DecisionKind::Decided {
+                        self.may_die_deciding(index);
+                    }
                     if decision.kind == DecisionKind::Opened {
                         self.note_two_runs(index);
                         self.witness_opened(index, configuration);

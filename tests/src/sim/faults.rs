@@ -47,6 +47,10 @@ impl World {
             self.clone_begins(first);
             return;
         }
+        if kind == FaultKind::Move {
+            self.move_begins(first);
+            return;
+        }
         if kind == FaultKind::Replace {
             self.replace_begins(first, self.now + lasts);
             return;
@@ -98,6 +102,7 @@ impl World {
             | FaultKind::FlapProcess
             | FaultKind::DateJump
             | FaultKind::Clone
+            | FaultKind::Move
             | FaultKind::Replace => unreachable!("begun before"),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
@@ -134,6 +139,7 @@ impl World {
             | FaultKind::FlapProcess
             | FaultKind::DateJump
             | FaultKind::Clone
+            | FaultKind::Move
             | FaultKind::Replace => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
             FaultKind::Copy => self.end_copy(second, first),

@@ -67,6 +67,16 @@ pub(super) enum Happening {
     Fault,
     /// The next step of a copy of a disk at one server.
     Clone(CloneStep),
+    /// A copy of a server is switched on.
+    Moves {
+        copy: usize,
+        of: usize,
+    },
+    /// It is switched off, and its server has its network again.
+    MovesBack {
+        copy: usize,
+        of: usize,
+    },
     FaultEnds {
         kind: FaultKind,
         first: usize,

@@ -17,6 +17,7 @@
 //!                                                       checkpoints  how they were written, counted
 //!                                                       strangers    copies of a server, disks that are not shared
 //!                                                       clones       a copy of a disk at one server, while the other one owns it
+//!                                                       moves        copies of servers have their network in turn
 //!                                                       replaced     a removed server beside the new owner of its number
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
@@ -54,6 +55,7 @@ pub mod linear;
 pub mod log;
 pub mod media;
 pub mod moment;
+mod moves;
 mod network;
 pub mod plan;
 mod processes;

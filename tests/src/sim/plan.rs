@@ -40,6 +40,9 @@
 //! The family of clones (see `clones.rs`): one of two servers is shown a copy of one disk while the other one owns both, and loses its way
 //! to the other disk.
 //!
+//! The family of moves (see `moves.rs`): copies of servers, of now or of some seconds ago, have the network of their servers in turn, and
+//! who decides a configuration dies just then.
+//!
 //! Never in the budget, because nothing could be promised then: content of a device or local copy that changes by
 //! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
 //! overrule the votes. Directed scenarios have some of them.
@@ -110,6 +113,8 @@ pub enum FaultKind {
     Replace,
     /// A server is shown a copy of a disk, while the other one owns it.
     Clone,
+    /// A copy of a server has its network for a while, or to the end.
+    Move,
     /// Several processes die at once.
     CrashSome,
     /// The nodes fall into groups that do not hear each other.
@@ -139,6 +144,8 @@ pub struct FaultBudget {
     /// The process dies, or stands still, just before it carries out an action that changes something.
     pub crash_at_action_per_mille: u64,
     pub pause_at_action_per_mille: u64,
+    /// Who has decided a configuration dies within some milliseconds.
+    pub dies_deciding_per_mille: u64,
     /// Writes in flight at a crash may land late.
     pub late_writes: bool,
     pub torn_writes: bool,
@@ -167,6 +174,7 @@ impl FaultBudget {
             disk_deadline: DISK_DEADLINE,
             crash_at_action_per_mille: 0,
             pause_at_action_per_mille: 0,
+            dies_deciding_per_mille: 0,
             late_writes: false,
             torn_writes: false,
             drift: false,
@@ -260,6 +268,7 @@ impl FaultBudget {
             } else {
                 0
             },
+            dies_deciding_per_mille: 0,
             late_writes: random.chance(600),
             torn_writes: random.chance(600),
             disk_deadline: DISK_DEADLINE,
@@ -302,10 +311,18 @@ pub enum Family {
     Replicas,
     /// Two nodes with two devices; one of them is shown a copy of a disk.
     Clones,
+    /// Two to five nodes; copies of servers have their network in turn.
+    Moves,
 }
 
 impl Family {
-    pub const ALL: [Self; 4] = [Self::Pairs, Self::Groups, Self::Replicas, Self::Clones];
+    pub const ALL: [Self; 5] = [
+        Self::Pairs,
+        Self::Groups,
+        Self::Replicas,
+        Self::Clones,
+        Self::Moves,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -313,6 +330,7 @@ impl Family {
             Self::Groups => "groups",
             Self::Replicas => "replicas",
             Self::Clones => "clones",
+            Self::Moves => "moves",
         }
     }
 
@@ -471,6 +489,22 @@ impl Plan {
                     propagation: draw_propagation(&mut ways),
                     update_propagation: draw_propagation(&mut ways),
                     shape: Shape::PAIR,
+                    faults,
+                    load,
+                }
+            }
+            Family::Moves => {
+                let mut draws = draws.fork("moves");
+                let shape = super::moves::shape(&mut draws);
+                let mut faults = super::moves::faults(&mut draws, shape);
+                reservations(&mut faults, shape, &draws);
+                let mut ways = draws.clone().fork("propagation");
+                let load = super::moves::load(&mut draws, shape);
+                Self {
+                    seed,
+                    propagation: draw_propagation(&mut ways),
+                    update_propagation: draw_propagation(&mut ways),
+                    shape,
                     faults,
                     load,
                 }

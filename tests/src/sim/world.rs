@@ -349,6 +349,8 @@ impl World {
             Happening::OperatorLooks => self.operator_looks(),
             Happening::Fault => self.fault_begins(),
             Happening::Clone(step) => self.clone_goes_on(step),
+            Happening::Moves { copy, of } => self.moves(copy, of),
+            Happening::MovesBack { copy, of } => self.moves_back(copy, of),
             Happening::FaultEnds { kind, first, second } => self.fault_ends(kind, first, second),
             Happening::Cut { links } => {
                 if self.faulty {
