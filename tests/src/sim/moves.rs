@@ -7,24 +7,27 @@
 use super::happening::Happening;
 use super::plan::{FaultBudget, FaultKind, Load, Shape};
 use super::random::Random;
-use super::world::World;
+use super::world::{LEASE, World};
 use core::time::Duration;
 
 /// How old a copy is at most when it is switched on.
-const AGE_MAX: Duration = Duration::from_secs(3);
+const AGE_MAX: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// How long after its decision one dies at most: before the others have what it starts from.
-const AFTER_DECISION_MAX: Duration = Duration::from_millis(4);
+const AFTER_DECISION_MAX: Duration = Duration::from_millis(2);
+
+/// How long after the copy another node comes back at most.
+const TOGETHER_MAX: Duration = Duration::from_millis(30);
 
 pub(super) fn shape(random: &mut Random) -> Shape {
     let (nodes, devices) = match random.below(100) {
-        0..22 => (2, 2),
-        22..30 => (2, 1),
-        30..55 => (3, 0),
-        55..65 => (3, 2),
-        65..78 => (4, 0),
+        0..18 => (2, 2),
+        18..24 => (2, 1),
+        24..60 => (3, 0),
+        60..68 => (3, 2),
+        68..78 => (4, 0),
         78..94 => (5, 0),
         _ => (5, 2),
     };
@@ -32,7 +35,8 @@ pub(super) fn shape(random: &mut Random) -> Shape {
 }
 
 pub(super) fn faults(random: &mut Random, shape: Shape) -> FaultBudget {
-    let mut kinds = vec![FaultKind::Move, FaultKind::Move, FaultKind::Crash];
+    let mut kinds = vec![FaultKind::Move; 3];
+    kinds.push(FaultKind::Crash);
     let mut consider = |kind: FaultKind, is_possible: bool, random: &mut Random| {
         if is_possible && random.chance(350) {
             kinds.push(kind);
@@ -47,13 +51,13 @@ pub(super) fn faults(random: &mut Random, shape: Shape) -> FaultBudget {
     consider(FaultKind::DeviceLoss, shape.devices > 0, random);
     FaultBudget {
         kinds,
-        interval: Duration::from_millis(random.skewed(150, 1_500)),
+        interval: Duration::from_millis(random.between(400, 2_500)),
         disk_delay_max: Duration::from_micros(if random.chance(500) {
             random.skewed(500, 30_000)
         } else {
             500
         }),
-        dies_deciding_per_mille: random.below(500),
+        dies_deciding_per_mille: random.between(50, 700),
         start_spread: Duration::from_millis(100),
         late_writes: random.chance(300),
         targets_remember: random.chance(500),
@@ -81,16 +85,29 @@ impl World {
             return;
         }
         let copy = self.copy_server(of);
-        let age = if self.chance.chance(400) {
+        let age = if self.chance.chance(300) {
             Duration::ZERO
         } else {
             self.draw(Duration::ZERO, AGE_MAX)
         };
+        if self.chance.chance(500) {
+            // Long enough before the copy that the others may have stopped serving.
+            let before = self.draw(Duration::ZERO, 3 * LEASE);
+            self.after(age.saturating_sub(before), Happening::Dies { server: of });
+        }
         self.log.line(
             self.now,
             format_args!("n{copy} is a copy of n{of}, and is switched on after {age:?}"),
         );
         self.after(age, Happening::Moves { copy, of });
+        // Another node is away meanwhile, and comes back with the copy: then the configuration that counts on both is decided by somebody
+        // who alone has what it starts from.
+        let away = self.chance.below(self.shape.nodes as u64) as usize;
+        if away != of && self.chance.chance(500) {
+            self.crash(away, false);
+            let back = self.draw(Duration::ZERO, TOGETHER_MAX);
+            self.after(age + back, Happening::Start { server: away });
+        }
     }
 
     /// The copy is switched on, with the network of its server unless another copy has that.
@@ -100,9 +117,6 @@ impl World {
             return;
         }
         if !self.servers[of].is_copy() {
-            if self.chance.chance(500) {
-                self.crash(of, true);
-            }
             self.connect_instead(copy, of);
             self.copy_was_connected = true;
         }
