@@ -106,6 +106,23 @@ fn histories_of_a_copy_of_a_disk_at_one_server_are_sound() {
     );
 }
 
+#[test]
+fn histories_of_servers_that_are_moved_are_sound() {
+    let from = from_environment("CCD_SIM_FROM", 0);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(10);
+    let campaign = Campaign {
+        family: Some(Family::Moves),
+        failures_max: 5,
+        ..Campaign::new(from..from + count)
+    };
+    let report = sound(&campaign);
+    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
+    assert!(
+        report.counts.configurations > 3 * count,
+        "hardly anything was reconfigured"
+    );
+}
+
 /// Seeds that found something, each with what it was. They mean something else once the simulator draws
 /// pairs otherwise.
 const FOUND: &[(u64, &str)] = &[

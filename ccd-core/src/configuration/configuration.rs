@@ -106,7 +106,7 @@ pub struct Configuration {
     /// Which servers the numbers belong to. A server keeps its number until the nodes are changed; a run of another one is no node.
     #[serde(default)]
     pub servers: Box<Servers>,
-    /// Which state folder each node is counted by: another one of the node has no vote on the successor.
+    /// The state folder that each node is counted by: another one of the node has no vote on the successor.
     #[serde(default)]
     pub folders: Box<Folders>,
     /// Nodes that are counted by another folder than before, since the last configuration that is certain to have opened: a run with the

@@ -1,4 +1,4 @@
-//! Which state folder a node's vote is in.
+//! The id of a state folder, which holds a node's vote.
 
 use core::fmt;
 use serde::{Deserialize, Serialize};

@@ -225,6 +225,12 @@ impl TestNode {
         }
     }
 
+    /// The state folder is not there, as after `mv`.
+    pub fn move_state_away(&self) {
+        let state = &self.places.state;
+        fs::rename(state, state.with_extension("aside")).expect("the folder is ours");
+    }
+
     /// Waits until the daemon's log says so.
     pub fn wait_for_log(&self, text: &str) {
         until(&format!("{} to log {text:?}", self.name), || {

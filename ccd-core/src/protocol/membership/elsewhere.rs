@@ -1,4 +1,4 @@
-//! Successors that were not decided here: a node with copies of the devices decides by those, and tells of it once the network is there.
+//! Successors that the voters here did not decide: a node with copies of the devices decides by those, and tells of it over the network.
 //!
 //! ```text
 //! another node tells of a later epoch, and this node serves
@@ -12,7 +12,8 @@
 //! The node with the copies finds it as well: who serves by an earlier epoch has lost that within a lease, once a later one is decided.
 //!
 //! ```text
-//! another node has served an earlier epoch for two leases, and is heard → this node serves nothing meanwhile
+//! another node serves an earlier epoch, and is heard → a node that does not serve decides nothing
+//!   it has done so for two leases → one that serves stops
 //! ```
 //!
 //! Owns `Node::elsewhere` and `Node::earlier`. Called with each heartbeat, and with each message that names a decided configuration.
@@ -31,7 +32,7 @@ use alloc::string::{String, ToString};
 /// So long may a node serve an earlier epoch that has not heard of the later one: longer than any lease that it holds.
 const EARLIER_LEASES: u32 = 2;
 
-/// What a node tells that was not decided by the voters here.
+/// A later or earlier epoch that another node tells of, and that contradicts what is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) struct Elsewhere {
     epoch: Epoch,
@@ -95,7 +96,7 @@ impl Node {
         let known = &self.known;
         let serves = self.serving == Some(known.epoch) && !self.shut_out();
         let devices = self.devices_without_votes();
-        // Where no votes are needed, anybody may have decided.
+        // With quorum off anybody may have decided.
         let needs_votes = known.quorum == Quorum::Required && !is_overruled(known.epoch, epoch);
         let has_voted = !self.may_vote() || self.accepted_in(known.epoch).is_some();
         let own = if has_voted {
@@ -115,7 +116,7 @@ impl Node {
         self.known.devices.iter().filter(shows_none).collect()
     }
 
-    /// That node runs on copies of the devices, for people. Not before a lease has gone by: what is decided is on the devices by then.
+    /// Why that node is taken to run on copies of the devices, for people. Not before a lease has gone by: a decision is on the devices by then.
     pub(in crate::protocol) fn elsewhere_text(&self, node: NodeId) -> Option<String> {
         let told = self.elsewhere.get(&node)?;
         let (now, lease) = (self.now, self.settings.lease);
@@ -126,15 +127,15 @@ impl Node {
         let devices = self.known.devices.iter().map(|role| role.to_string());
         let devices: alloc::vec::Vec<String> = devices.collect();
         Some(format!(
-            "node {node} runs on copies of the devices: it tells of epoch {}, on which the {} here has no vote. Epoch {} goes on, and takes \
-             nothing from there",
+            "node {node} runs, or ran, on copies of the devices: it tells of epoch {}, on which the {} here has no vote. Epoch {} goes on, and \
+             takes nothing from there; with the right devices, and its state folder moved away, it joins again",
             told.epoch,
             devices.join(" or the "),
             self.known.epoch
         ))
     }
 
-    /// That node serves, or not, and knows this epoch. It contradicts what is known here if nobody can serve it any more.
+    /// Takes note of the epoch that another node knows, and whether it serves: nobody can serve an earlier one for long.
     pub(in crate::protocol) fn note_serving(&mut self, node: NodeId, serves: bool, epoch: Epoch) {
         let known = &self.known;
         let contradicts = serves
@@ -167,13 +168,18 @@ impl Node {
     /// Why this node serves nothing, if another one serves an earlier epoch, which is over by what is known here.
     pub(in crate::protocol) fn contradicted_text(&self) -> Option<String> {
         let (now, lease) = (self.now, self.settings.lease);
-        let is_certain = |told: &Elsewhere| {
+        let is_over = |told: &Elsewhere| {
+            // One that serves may have heard of the end of that epoch before the other one.
             let lasts = told.told_at.since(told.since) > lease.saturating_mul(EARLIER_LEASES);
-            lasts && now.since(told.told_at) <= lease && told.epoch < self.known.epoch
+            (lasts || self.serving.is_none())
+                && now.since(told.told_at) <= lease
+                && told.epoch < self.known.epoch
         };
-        let (node, told) = self.earlier.iter().find(|(_, told)| is_certain(told))?;
+        let (node, told) = self.earlier.iter().find(|(_, told)| is_over(told))?;
         Some(format!(
-            "node {node} serves epoch {}, and epoch {} was decided here by devices that it does not see: one of the two nodes has copies of the              devices. This node serves nothing while that one does",
+            "node {node} serves epoch {}, and epoch {} was decided here by devices that it does not see: this node has, or had, copies of the \
+             devices, or that one has. This node serves nothing while that one does; with the right devices, and its state folder moved \
+             away, it takes what that one holds",
             told.epoch, self.known.epoch
         ))
     }

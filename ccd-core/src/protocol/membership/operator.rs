@@ -94,8 +94,8 @@ impl Node {
                 } if self.is_overruled_by_another(since) => {
                     let (node, epoch) = (self.known.proposer, self.known.epoch);
                     let why = format!(
-                        "node {node} was told to take over as well, and has overruled the votes since (epoch {epoch}): look at it there first, and \
-                         ask again if it is to be overruled"
+                        "node {node} has overruled the votes meanwhile (epoch {epoch}), by an operator's word or with quorum off: look at it there \
+                         first, and ask again if it is to be overruled"
                     );
                     Some(Err(Refusal::Unsafe { why }))
                 }

@@ -1,6 +1,6 @@
-//! Which state folder this is, and whether the configuration counts this node by it.
+//! The id of the state folder, and whether the configuration counts this node by it.
 //!
-//! What a node has promised is in its state folder. A copy of it, on another machine or put back here, does not hold what the other one has
+//! A node's promises are in its state folder. A copy of it, on another machine or put back here, does not hold what the other one has
 //! promised since, and both would vote. So each folder has an id, and a configuration names for each node the folder that it counts on:
 //! a run with another one has no vote on the successor. A folder that is new, or starts on another machine than before, gets another id, which
 //! stands in the local copy before anybody is told of it.
@@ -33,7 +33,7 @@ pub(in crate::protocol) struct Folder {
     pub id: FolderId,
     /// How many ids this run has given.
     given: u64,
-    /// Where this node ran last, if that was on another machine, until a configuration counts on this folder.
+    /// The last run of this node, if it was on another machine; until a configuration counts on this folder.
     elsewhere: Option<Elsewhere>,
     /// The local copy says which folder this is.
     is_stored: bool,
@@ -57,7 +57,7 @@ struct Elsewhere {
     role: Option<DeviceRole>,
 }
 
-/// Whom the newest configuration means by this node.
+/// The folder that the newest configuration counts this node by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
     ThisFolder,
@@ -112,7 +112,7 @@ impl Node {
         }
     }
 
-    /// What this node holds is none of the cluster's copies.
+    /// The local copy of this node is none of the cluster's copies.
     pub(in crate::protocol) fn holds_no_copy(&self) -> bool {
         self.blank || self.is_moved_copy()
     }
@@ -140,7 +140,7 @@ impl Node {
         self.folder.is_stored
     }
 
-    /// What a heartbeat says of where the state folder is at home.
+    /// The machine where the state folder is at home, for a heartbeat.
     pub(in crate::protocol) fn moved_from(&self) -> Option<Host> {
         let elsewhere = self.folder.elsewhere.as_ref().filter(|_| self.is_moved_copy());
         elsewhere.map(|elsewhere| elsewhere.host.clone())
@@ -159,7 +159,7 @@ impl Node {
         if is_counted || self.serving.is_some() || self.folder.elsewhere.is_some() {
             return;
         }
-        // What was served before is served by others since.
+        // Others serve since then.
         self.opened = None;
         self.folder.elsewhere = Some(Elsewhere {
             host: found.folder_of().clone(),
@@ -168,7 +168,7 @@ impl Node {
         self.distrust_folder();
     }
 
-    /// What this folder lacks, and what was promised elsewhere since, is not known.
+    /// This folder may lack promises that were made elsewhere since.
     fn distrust_folder(&mut self) {
         self.blank |= self.counted() == Counted::Any;
         self.folder.is_told = true;
@@ -227,7 +227,7 @@ impl Node {
         self.store_folder();
     }
 
-    /// What the local copy says of its folder.
+    /// The newest note of the local copy about its folder.
     fn noted_folder(&self) -> Option<Heartbeat> {
         let own = self.own_area_of_copy()?;
         let blocks = [own.heartbeat.as_ref(), own.heartbeat_before.as_ref()];
@@ -274,6 +274,7 @@ impl Node {
                     self.record(DecisionKind::Start, text);
                 }
                 self.folder.is_told = false;
+                self.forget_runs_elsewhere();
             }
             Counted::AnotherFolder | Counted::Any if self.is_moved_copy() && !self.folder.is_told => {
                 self.distrust_folder();
@@ -302,7 +303,7 @@ impl Node {
         self.look = true;
     }
 
-    /// What a heartbeat in the local copy says of where the state folder is at home.
+    /// The machine where the state folder is at home, for a heartbeat in the local copy.
     pub(in crate::protocol) fn noted_move(&self) -> Option<Host> {
         let elsewhere = self.folder.elsewhere.as_ref();
         elsewhere.map(|elsewhere| elsewhere.host.clone())

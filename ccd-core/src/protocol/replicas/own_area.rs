@@ -200,6 +200,13 @@ impl Node {
         }
     }
 
+    /// What other machines have written as this node is of the past: this folder is counted on.
+    pub(super) fn forget_runs_elsewhere(&mut self) {
+        for role in self.device_roles() {
+            self.replica_mut(Replica::Device(role)).own_area.elsewhere = None;
+        }
+    }
+
     /// The run that wrote it has ended, and it was not one of several copies.
     fn is_of_ended_run(&self, found: &Heartbeat) -> bool {
         found.moved_from.is_none() && found.host.has_lock_of(&self.settings.host)

@@ -91,7 +91,7 @@ impl Node {
         if self.is_found_made_anew(role) {
             let forgot = of(Cause::DeviceForgot, self.made_anew_text_of(role));
             let next = if self.is_owner_without_votes() {
-                OVERRULE.to_string()
+                format!("{OVERRULE}: this node holds all that was acknowledged")
             } else if self.lacking_text(role).is_some() {
                 format!("ls -l {path}; ccd-disk heartbeats {path}")
             } else {

@@ -42,7 +42,7 @@ pub fn replaced_before(known: &Configuration, base: Position, served: bool) -> N
     }
 }
 
-/// What the successor of `known` says of nodes that are counted by another folder.
+/// Nodes that the successor of `known` names as counted by another folder.
 pub fn replaced(known: &Configuration, base: Position, folders: &Folders, served: bool) -> NodeSet {
     if known.is_genesis() {
         return NodeSet::EMPTY;

@@ -1,7 +1,7 @@
 //! Devices in use that were cleared or put back to an earlier state, and what only a history still shows.
 
 use super::{Situation, seen};
-use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY};
+use ccd_tests::process::cluster::{ALPHA, BETA, PRIMARY, SECONDARY};
 use ccd_tests::process::until;
 use std::time::Duration;
 
@@ -97,6 +97,50 @@ fn lose_what_alpha_acknowledged(stage: &mut super::stage::Stage) {
 }
 
 pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "The names of both devices lead to copies on one node, which started while the network was cut",
+        cause: |stage| {
+            stage.node_mut(BETA).kill();
+            stage.alpha().wait_for("serving solo");
+            stage.alpha().adm(&["format", "K", "value"]).done();
+            stage.copy_devices(BETA);
+            stage.alpha().adm(&["add", "K", "since"]).done();
+            stage.network.cut();
+            stage.node_mut(BETA).start();
+            stage.beta().wait_for("serving solo");
+            stage.beta().adm(&["add", "K", "on the copies"]).done();
+            stage.network.heal();
+        },
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: beta runs, or ran, on copies of the devices",
+                "queries and updates work",
+                "next: on beta: systemctl stop ccdd",
+            ],
+        ),
+        beta: seen(
+            2,
+            &[
+                "NOT SERVING",
+                "not the same disk on beta",
+                "one of them is a copy",
+                "alpha serves, and answers queries and updates",
+            ],
+        ),
+        // What the owner acknowledged is there, and on both.
+        cure: Some(|stage| {
+            stage.node_mut(BETA).kill();
+            for role in [PRIMARY, SECONDARY] {
+                stage.connect(BETA, role);
+            }
+            stage.node_mut(BETA).start();
+            stage.beta().wait_for_log("serves nothing while that one does");
+            stage.restart_beta_after(|stage| stage.beta().move_state_away());
+            stage.beta().wait_until_redundant();
+            assert_eq!(stage.beta().adm(&["query", "K"]).done().out, "K:since\n");
+        }),
+    },
     Situation {
         name: "The primary in use is cleared",
         cause: |stage| stage.path(ALPHA, PRIMARY).replace(),

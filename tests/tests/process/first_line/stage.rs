@@ -99,6 +99,19 @@ impl Stage {
         self.strangers.push(other);
     }
 
+    /// What both devices hold now, on disks of its own, is there instead at the next start of the node.
+    pub fn copy_devices(&mut self, node: usize) {
+        for (role, content) in self.contents().into_iter().enumerate() {
+            let file = self.folder().join(format!("copy-{node}-{role}.disk"));
+            let copy = LoopDevice::make(&file, Shape::default().device_bytes());
+            fs::write(copy.path(), content).expect("it is our device");
+            let link = self.link(node, role);
+            fs::remove_file(&link).expect("it was connected");
+            symlink(copy.path(), link).expect("the folder is ours");
+            self.strangers.push(copy);
+        }
+    }
+
     /// A region of the usual size.
     fn mkfs(&self, role: usize, more: &[&str]) -> Finished {
         let words = [

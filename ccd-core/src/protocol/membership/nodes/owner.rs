@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// Which state folders the successor counts on: of its members those that are here, of the others those that it knew. `own` is the one
+    /// The state folders that the successor counts on: of its members those that are here, of the others those that it knew. `own` is the one
     /// that this node may be counted by.
     pub(in crate::protocol) fn next_folders(
         &self,
