@@ -298,6 +298,10 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
         3_738,
         "a server without its network answered a strict query after a copy with its address was taken in",
     ),
+    (
+        3563,
+        "before the first configuration, a device on which nobody has a heartbeat was watched for ever",
+    ),
 ];
 
 #[test]

@@ -264,3 +264,44 @@ fn a_new_cluster_has_no_problems_from_the_moment_that_it_serves() {
         assert_eq!(agreed(&cluster, &all), []);
     }
 }
+
+/// Copies of two of four servers were counted on, and are no more. Their originals have older copies than the other two.
+#[test]
+fn the_node_with_the_newest_copy_is_the_one_to_overrule_on() {
+    let mut cluster = Cluster::serving(Shape { nodes: 4, devices: 0 });
+    assert!(cluster.add_within(A, "first", SETTLED));
+    let copies = [2, 3].map(|server| {
+        let copy = cluster.copy_server(server);
+        cluster.crash(server, true);
+        cluster.connect_instead(copy, server);
+        cluster.start(copy);
+        assert!(
+            cluster.serves_within(copy, 2 * SETTLED),
+            "{}",
+            cluster.verdict(copy)
+        );
+        copy
+    });
+    assert!(cluster.add_within(A, "since", SETTLED));
+    for (copy, server) in copies.into_iter().zip([2, 3]) {
+        cluster.crash(copy, true);
+        cluster.connect_instead(server, copy);
+        cluster.start(server);
+    }
+    cluster.run_for(6 * LEASE);
+    for server in [2, 3] {
+        let problems = status(&cluster, server).problems;
+        let moved = problems
+            .iter()
+            .filter(|problem| problem.cause == Cause::Moved && problem.node == Some(node(server)));
+        let next: Vec<&str> = moved.map(|problem| problem.next.as_str()).collect();
+        let [next] = next[..] else {
+            panic!("n{server}: {problems:?}");
+        };
+        assert!(
+            next.starts_with("on node 0, which has the newest copy: ccdctl takeover --force")
+                || next.starts_with("on node 1, which has the newest copy: ccdctl takeover --force"),
+            "n{server}: {next}"
+        );
+    }
+}

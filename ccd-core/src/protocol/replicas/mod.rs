@@ -334,7 +334,9 @@ impl Node {
             },
         ) = &result
         {
-            self.on_survey(replica, survey);
+            // The answer to an update has the ballots alone.
+            let is_whole = matches!(result, Ok(ReplicaAnswer::Survey(_)));
+            self.on_survey(replica, survey, is_whole);
         }
         match &result {
             Ok(ReplicaAnswer::Appended {

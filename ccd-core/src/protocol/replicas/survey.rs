@@ -13,8 +13,8 @@ use alloc::format;
 use alloc::string::String;
 
 impl Node {
-    /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations.
-    pub(in crate::protocol) fn on_survey(&mut self, replica: Replica, survey: &Survey) {
+    /// Control blocks read from a region: other nodes' heartbeats, ballots and configurations; without `is_whole`, ballots alone.
+    pub(in crate::protocol) fn on_survey(&mut self, replica: Replica, survey: &Survey, is_whole: bool) {
         let newest = (survey.areas.iter())
             .filter_map(|area| area.configuration.as_ref())
             .max_by_key(|configuration| configuration.epoch)
@@ -30,11 +30,6 @@ impl Node {
         if let (Replica::Device(role), Some(own)) = (replica, own) {
             self.note_earlier_runs(role, survey.region, own);
         }
-        // Some answers have the ballots alone. An area without a heartbeat is looked at as well: it stands still.
-        let full = survey
-            .areas
-            .iter()
-            .any(|area| area.configuration.is_some() || area.heartbeat.is_some());
         for area in &survey.areas {
             if let Some(configuration) = &area.configuration
                 && replica != Replica::Local
@@ -49,8 +44,9 @@ impl Node {
                 && let Replica::Device(role) = replica
                 && let Some(begun) = self.replica(replica).looked_at
                 && self.replica(replica).usable()
-                && full
+                && is_whole
             {
+                // Also one without a heartbeat: it stands still.
                 self.look_at_own_area(role, area, begun);
             }
             if let Some(heartbeat) = &area.heartbeat {
@@ -81,7 +77,7 @@ impl Node {
         if !is_of_a_new_region(survey) {
             self.replica_mut(replica).is_new = false;
         }
-        if full || self.replica(replica).survey.areas.is_empty() {
+        if is_whole || self.replica(replica).survey.areas.is_empty() {
             self.replica_mut(replica).survey = survey.clone();
         }
         if let Some(configuration) = newest {
