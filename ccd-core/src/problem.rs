@@ -68,6 +68,8 @@ pub enum Cause {
     Fenced,
     /// No node is replaced, and updates wait for those that are away.
     Maintenance,
+    /// Nodes that lose each other both go on.
+    QuorumOff,
     /// The node left by request.
     Left,
     /// Nodes hear each other in no direction, or in one, and are alive.
@@ -82,13 +84,14 @@ pub enum Cause {
     Packets,
     /// The clocks of two nodes differ.
     Clock,
+    /// The device takes longer for a heartbeat than there is from one to the next.
+    DeviceSlow,
     /// The device is not in the configuration.
     DeviceOut,
     /// An external membership monitor contradicts what is seen.
     ExternalView,
     /// What the node waits for.
     Waits,
-    QuorumOff,
     RestoreFlag,
     /// A branch that lost is kept.
     BranchKept,
@@ -98,7 +101,7 @@ pub enum Cause {
 
 impl Cause {
     /// In the order of explanation.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::OtherRun,
         Self::Removed,
         Self::DecidedTwice,
@@ -117,6 +120,7 @@ impl Cause {
         Self::TooSmall,
         Self::Fenced,
         Self::Maintenance,
+        Self::QuorumOff,
         Self::Left,
         Self::NetworkCut,
         Self::NodeOut,
@@ -124,10 +128,10 @@ impl Cause {
         Self::LinkDown,
         Self::Packets,
         Self::Clock,
+        Self::DeviceSlow,
         Self::DeviceOut,
         Self::ExternalView,
         Self::Waits,
-        Self::QuorumOff,
         Self::RestoreFlag,
         Self::BranchKept,
         Self::NotRedundant,
@@ -137,7 +141,7 @@ impl Cause {
     pub fn degrades(self) -> bool {
         !matches!(
             self,
-            Self::Packets | Self::Clock | Self::ExternalView | Self::BranchKept
+            Self::Packets | Self::Clock | Self::DeviceSlow | Self::ExternalView | Self::BranchKept
         )
     }
 }

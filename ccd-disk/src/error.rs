@@ -6,10 +6,23 @@ use ccd_core::ids::{ClusterId, NodeId, Position, Replica};
 use ccd_core::replica::{ReplicaError, ReplicaErrorKind};
 use std::io;
 
+/// What to look at after a failed call.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some room in its file system (`df -h`)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "see in `dmesg` why it is read-only; `mount -o remount,rw`, or `blockdev --setrw`"
+        }
+        _ => "check the path, its cables and `dmesg`",
+    }
+}
+
 /// Why an operation on a region failed: what, on what, why, and what to try next.
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
-    #[error("CCD-2001 cannot {doing} {device}: {source}; check the path, its cables and `dmesg`")]
+    #[error("CCD-2001 cannot {doing} {device}: {source}; {}", advice(.source))]
     Io {
         doing: &'static str,
         device: String,
@@ -29,11 +42,13 @@ pub enum RegionError {
     #[error("CCD-2004 {device} takes no more writes since one failed ({why}); it must be opened anew")]
     Poisoned { device: String, why: String },
     #[error(
-        "CCD-2010 {device} is no region: its first block: {first}, its last block: {last}; make one with `ccd-disk mkfs`, or \
+        "CCD-2010 {device} is no region{held}: its first block: {first}, its last block: {last}; make one with `ccd-disk mkfs`, or \
          check the path"
     )]
     NoRegion {
         device: String,
+        /// ` any more: it holds ext2/3/4`, or empty.
+        held: String,
         first: SuperblockError,
         last: SuperblockError,
     },
@@ -148,7 +163,9 @@ impl RegionError {
     /// The same without advice, where the region is a node's local copy: that is made by the daemon, and not with `ccd-disk mkfs`.
     pub(crate) fn of_local_copy(self) -> Self {
         let (device, what) = match self {
-            Self::NoRegion { device, first, last } => (
+            Self::NoRegion {
+                device, first, last, ..
+            } => (
                 device,
                 format!("CCD-2010 it is no region: its first block: {first}, its last block: {last}"),
             ),

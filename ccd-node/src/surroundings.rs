@@ -163,7 +163,7 @@ impl Surroundings {
             ),
             Err(why) => problems.push(
                 Problem::new(Cause::InitFile, format!("{why}: ccdd runs with what it read before, and could not start again"))
-                    .next(format!("copy {init} from another node")),
+                    .next(format!("copy {init} from a node where it is right, or correct it, on each node alike")),
             ),
         }
         match seen.authkeys {

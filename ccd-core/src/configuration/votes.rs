@@ -7,7 +7,7 @@
 //! common, and every set that decides has one of the replicas that the configuration's updates are written to
 //! (both are tests below): so there is one successor, and it starts from every acked update.
 
-use super::{Configuration, Mode};
+use super::{Configuration, Mode, Quorum};
 use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use core::fmt;
 
@@ -197,15 +197,19 @@ pub fn survives_loss(configuration: &Configuration, live: Voters, lost: Lost) ->
             ..live
         },
     };
+    // With quorum off whoever is left goes on.
+    let is_waived = configuration.quorum == Quorum::Waived;
     let someone_to_serve = match configuration.mode {
         // Another node can take over a solo owner's devices, if it is up.
         Mode::Solo(_) => !rest.nodes.is_empty() && !rest.devices.is_empty(),
         Mode::Paired => {
             !rest.nodes.intersection(configuration.members).is_empty()
-                && (rest.nodes.count() >= 2 && configuration.nodes.count() > 0 || !rest.devices.is_empty())
+                && (rest.nodes.count() >= 2 && configuration.nodes.count() > 0
+                    || !rest.devices.is_empty()
+                    || is_waived)
         }
     };
-    someone_to_serve && decide(configuration, rest)
+    someone_to_serve && (is_waived || decide(configuration, rest))
 }
 
 /// A part that [`survives_loss`] takes away.

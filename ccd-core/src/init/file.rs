@@ -82,6 +82,14 @@ impl InitFile {
         !self.parsed.devices().is_empty()
     }
 
+    /// What people call that node.
+    pub fn node_name(&self, node: NodeId) -> Option<&str> {
+        let mut nodes = self.parsed.nodes().iter();
+        nodes
+            .find(|known| known.id == node)
+            .map(|known| known.name.as_str())
+    }
+
     /// Where a device is on every node.
     pub fn device_path(&self, role: DeviceRole) -> Option<&str> {
         let mut devices = self.parsed.devices().iter();

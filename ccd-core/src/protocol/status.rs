@@ -116,7 +116,15 @@ impl Node {
                 Part::Device(role) => role.to_string(),
             })
             .collect();
-        let text = || format!("would not survive the loss of {}", lost.join(", or of "));
+        let others = self.cluster_nodes().without(self.me());
+        let text = || {
+            let lost = lost.join(", or of ");
+            if others.is_empty() {
+                format!("the cluster has this node alone, and would not survive the loss of {lost}")
+            } else {
+                format!("would not survive the loss of {lost}")
+            }
+        };
         (!lost.is_empty()).then(|| Problem::new(Cause::NotRedundant, text()))
     }
 

@@ -2,12 +2,12 @@
 
 use super::output::Output;
 use super::progress::Progress;
-use super::recognise::{Content, recognise};
 use super::{Failure, Global, cluster, exit, open, shared};
 use crate::device::{BLOCK_BYTES, Blocks, RawDevice};
 use crate::error::RegionError;
 use crate::format::geometry::{IMAGE_BYTES_DEFAULT, JOURNAL_BYTES_DEFAULT};
 use crate::format::header::RegionId;
+use crate::region::recognise::{Content, recognise};
 use crate::region::{MkfsOptions, create_in_file, create_with_progress};
 use ccd_core::ids::{ClusterId, DeviceRole, NodeId, Replica};
 use ccd_core::time::Date;

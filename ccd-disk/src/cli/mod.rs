@@ -3,7 +3,6 @@
 //! ```text
 //! mod.rs         flags, exit codes, how a command ends
 //! output.rs      tables and JSON on standard output; a closed pipe is no error
-//! recognise.rs   what a device holds, so that mkfs destroys nothing by mistake
 //! cluster.rs     what the init database says, if there is one
 //! progress.rs    how far long work is
 //! mkfs.rs show.rs check.rs dump.rs heartbeats.rs bench.rs probe.rs   one verb each
@@ -22,7 +21,6 @@ mod mkfs;
 mod output;
 mod probe;
 mod progress;
-mod recognise;
 mod resync;
 mod shared;
 mod show;

@@ -1,8 +1,10 @@
 //! Reads the two superblocks of a device and decides which of them to believe.
 
 use super::handle::Handle;
+use super::recognise::{Content, recognise_marks};
 use crate::device::BLOCK_BYTES;
 use crate::error::RegionError;
+use crate::format::geometry::END_BLOCKS;
 use crate::format::header::{BlockFault, FORMAT_VERSION};
 use crate::format::superblock::{Superblock, SuperblockError};
 
@@ -25,6 +27,7 @@ impl Label {
             let fault = || SuperblockError::Block(BlockFault::Zero);
             return Err(RegionError::NoRegion {
                 device,
+                held: String::new(),
                 first: fault(),
                 last: fault(),
             });
@@ -77,8 +80,27 @@ impl Label {
             (Err(_), Err(what)) if is_too_new(&what) => Err(RegionError::TooNew { device, what }),
             (Err(what), Err(_)) if is_too_old(&what) => Err(RegionError::TooOld { device, what }),
             (Err(_), Err(what)) if is_too_old(&what) => Err(RegionError::TooOld { device, what }),
-            (Err(first), Err(last)) => Err(RegionError::NoRegion { device, first, last }),
+            (Err(first), Err(last)) => Err(RegionError::NoRegion {
+                held: held_instead(handle),
+                device,
+                first,
+                last,
+            }),
         }
+    }
+}
+
+/// What the device holds in place of a region, as far as its first and last MiB tell.
+fn held_instead(handle: &mut Handle) -> String {
+    let count = handle.len_blocks().min(END_BLOCKS);
+    let last = handle.len_blocks() - count;
+    let mut read = |block| handle.read(block, usize::try_from(count).unwrap_or_default());
+    let (Ok(start), Ok(end)) = (read(0), read(last)) else {
+        return String::new();
+    };
+    match recognise_marks(&start, &end) {
+        Content::Known(what) => format!(" any more: it holds {what}"),
+        Content::Nothing | Content::Unknown | Content::Region { .. } => String::new(),
     }
 }
 

@@ -33,6 +33,7 @@ pub mod look;
 pub mod mkfs;
 pub mod own;
 mod packing;
+pub mod recognise;
 pub mod recovery;
 mod replay;
 pub mod slots;

@@ -65,7 +65,7 @@ fn clock_problem(here: &str, there: &str, ahead_s: i64) -> Option<Problem> {
             "the clock of {there} is {differs_s} s {side} that of {here}: dates in the history and in the records of the two do not agree; \
              nothing else goes by them"
         );
-        Problem::new(Cause::Clock, text).next("timedatectl")
+        Problem::new(Cause::Clock, text).next("timedatectl, on both nodes")
     })
 }
 

@@ -283,8 +283,12 @@ fn the_node_with_the_newest_copy_is_the_one_to_overrule_on() {
         copy
     });
     assert!(cluster.add_within(A, "since", SETTLED));
-    for (copy, server) in copies.into_iter().zip([2, 3]) {
+    for copy in copies {
         cluster.crash(copy, true);
+    }
+    // Nobody serves any more, and gives its copy to those who come.
+    cluster.run_for(3 * LEASE);
+    for (copy, server) in copies.into_iter().zip([2, 3]) {
         cluster.connect_instead(server, copy);
         cluster.start(server);
     }

@@ -30,6 +30,9 @@ pub(in crate::protocol) struct Sharing {
     doubted_since: Option<Time>,
     /// Since when both write there, as far as is known: before that nothing could be found.
     written_since: Option<Time>,
+    /// The last heartbeat of this run that the other node has said to find there, and when it had found a later one than before.
+    found_mine: u64,
+    found_later_at: Option<Time>,
     /// When the other node was last heard, it was another disk there.
     was_other: bool,
 }
@@ -103,6 +106,7 @@ impl Node {
     pub(in crate::protocol) fn note_sharing(&mut self, node: NodeId, after: Duration) {
         let (now, lease) = (self.now, self.settings.lease);
         for role in self.device_roles() {
+            self.note_found(node, role);
             let proven = self.finds_each_other(node, role);
             let both_write = self.both_write(node, role);
             let Some(peer) = self.peers.get_mut(&node) else {
@@ -131,6 +135,26 @@ impl Node {
                 peer.sharing.of_mut(role).was_other = was_other;
             }
         }
+    }
+
+    /// The last heartbeat of this run that the other node finds on the device, by what it said last.
+    fn note_found(&mut self, node: NodeId, role: DeviceRole) {
+        let (now, me, run) = (self.now, self.me(), self.settings.incarnation);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let Some(state) = &peer.state else {
+            return;
+        };
+        let seen = state.device_reports.of(role).seen.iter();
+        let mine = seen.filter(|seen| (seen.node, seen.incarnation) == (me, run));
+        let found = mine.map(|seen| seen.sequence).max().unwrap_or_default();
+        let sharing = peer.sharing.of_mut(role);
+        // Over a slow network it is told late. A copy has none that was written after it was made.
+        if sharing.found_mine > 0 && found > sharing.found_mine {
+            sharing.found_later_at = Some(now);
+        }
+        sharing.found_mine = found;
     }
 
     /// The first heartbeat of this run is on the device, and the others' are read: they are told at once, so that whoever waits for it
@@ -203,9 +227,11 @@ impl Node {
             .unwrap_or(u64::MAX);
         // Counted in heartbeats and not in time: a slow device is no other device.
         let is_recent = |found: u64, last: u64| found.saturating_add(beats) >= last;
+        let found_later =
+            (peer.sharing.of(role).found_later_at).is_some_and(|at| self.now.since(at) < recent);
         let found_mine = report.seen.iter().any(|seen| {
             (seen.node, seen.incarnation) == (self.me(), self.settings.incarnation)
-                && is_recent(seen.sequence, view.beat_sequence)
+                && (found_later || is_recent(seen.sequence, view.beat_sequence))
         });
         let found_its = peer.on_disk(role).is_some_and(|(heartbeat, _)| {
             heartbeat.incarnation == state.incarnation && is_recent(heartbeat.sequence, report.beat)

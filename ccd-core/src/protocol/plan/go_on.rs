@@ -52,6 +52,18 @@ pub(super) fn first(view: &View) -> Plan {
     form(view, candidates, view.usable, why)
 }
 
+/// Another node owns the devices, is alive, and is not heard.
+fn alive_owner(view: &View) -> Option<String> {
+    let owner = view.known.owner().filter(|owner| *owner != view.me)?;
+    let facts = view.of(owner);
+    let how = if facts.called_gone {
+        CALLED_GONE_AND_ALIVE
+    } else {
+        "its heartbeat there moves, but the network between us is cut"
+    };
+    (facts.alive_apart).then(|| format!("node {owner} owns the devices and is alive: {how}"))
+}
+
 /// Not serving, or serving a configuration of which a member has gone silent.
 pub(super) fn go_on(view: &View) -> Plan {
     let is_flagged = [view.known.restore, view.restore].contains(&RestoreFlag::NotAllActive);
@@ -60,6 +72,10 @@ pub(super) fn go_on(view: &View) -> Plan {
     } else {
         view.quick_candidates()
     };
+    // An override may have put it there: what counts is that it goes on, and cannot be heard.
+    if let Some(why) = is_flagged.then(|| alive_owner(view)).flatten() {
+        return Plan::Wait(why);
+    }
     if is_flagged && !view.serves && candidates != view.all {
         return Plan::Wait(flagged_text(view.known, view.all.minus(candidates)));
     }
@@ -93,13 +109,8 @@ pub(super) fn go_on(view: &View) -> Plan {
                 return Plan::Wait(format!("node {node} is starting"));
             }
             if facts.alive_apart {
-                if view.known.owner() == Some(node) {
-                    let how = if facts.called_gone {
-                        CALLED_GONE_AND_ALIVE
-                    } else {
-                        "its heartbeat there moves, but the network between us is cut"
-                    };
-                    return Plan::Wait(format!("node {node} owns the devices and is alive: {how}"));
+                if let Some(why) = alive_owner(view) {
+                    return Plan::Wait(why);
                 }
                 if node < view.me && !view.patience_over {
                     return Plan::Wait(if facts.called_gone {

@@ -45,6 +45,9 @@ use view::State;
 /// Journal use at which a checkpoint is begun, so that it is done long before the ring is full.
 const CHECKPOINT_AT_PERCENT: u8 = 50;
 
+/// So many slow heartbeats, one after another, are said to be slow.
+pub(in crate::protocol) const SLOW_BEATS: u8 = 10;
+
 /// Numbers this node's proposals, so that the answer to an earlier one is not taken for this one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) struct Attempt(pub u64);
@@ -311,7 +314,14 @@ impl Node {
         let result = result.and_then(|answer| self.refuse_overwritten(replica, answer));
         let is_refused = is_answered && result.is_err();
         if let Purpose::Heartbeat { begun } | Purpose::Survey { begun } = purpose {
+            let took = self.now.since(begun);
+            let is_slow = took > self.settings.heartbeat;
             let view = self.replica_mut(replica);
+            view.slow_beats = if is_slow {
+                view.slow_beats.saturating_add(1).min(2 * SLOW_BEATS)
+            } else {
+                view.slow_beats.saturating_sub(1)
+            };
             view.beat_in_flight = false;
             view.looks_first &= result.is_err() || !matches!(purpose, Purpose::Survey { .. });
             if let Ok(ReplicaAnswer::Survey(survey)) = &result {

@@ -67,6 +67,8 @@ pub(in crate::protocol) struct ReplicaView {
     pub looks_first: bool,
     /// When the last look at all control blocks that succeeded was begun.
     pub looked_at: Option<Time>,
+    /// Heartbeats in a row, or nearly, that took longer than there is from one to the next.
+    pub slow_beats: u8,
     /// How long the last heartbeats took, the newest last.
     beats: VecDeque<Duration>,
     pub beat_sequence: u64,
@@ -127,6 +129,7 @@ impl ReplicaView {
             beat_in_flight: false,
             looks_first: false,
             looked_at: None,
+            slow_beats: 0,
             beats: VecDeque::new(),
             beat_sequence: 0,
             checkpoint_in_flight: false,

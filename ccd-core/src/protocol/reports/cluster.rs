@@ -9,8 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-const MEND_THE_NETWORK: &str =
-    "ping the other node's addresses (ADDRESS rows of init.ccd) from both nodes, and mend what is cut";
+const MEND_THE_NETWORK: &str = "ping the other node's addresses (ADDRESS rows of init.ccd) from both nodes, look whether a firewall drops their TCP ports, and mend what is cut";
 
 const RESTORE_FLAG: &str = "restore flag 3: all nodes must be active once before an unattended restart";
 
@@ -36,9 +35,12 @@ impl Node {
         }
         if !serving {
             let text = self.waits_text();
-            if all.iter().all(|problem| problem.text != text) {
+            let next = self.waits_next();
+            // Who refuses a connection, or is refused, is there: no network is cut.
+            let is_explained = next == MEND_THE_NETWORK && self.refuses_somebody();
+            if !is_explained && all.iter().all(|problem| problem.text != text) {
                 let waits = Problem::new(Cause::Waits, text).on(self.me());
-                all.push(waits.next(self.waits_next()));
+                all.push(waits.next(next));
             }
             return all;
         }
@@ -88,7 +90,13 @@ impl Node {
     /// What ends that, if it does not end by itself.
     fn waits_next(&self) -> &'static str {
         let is_cut = |node: NodeId| self.facts(node).alive_apart;
-        if self.valid_but_closed()
+        if self
+            .known
+            .owner()
+            .is_some_and(|owner| owner != self.me() && is_cut(owner))
+        {
+            MEND_THE_NETWORK
+        } else if self.valid_but_closed()
             || self.closed_for_long()
             || self.lacks_majority()
             || self.needs_all_nodes()
@@ -101,6 +109,25 @@ impl Node {
         }
     }
 
+    /// The daemon has said that this node refuses the connection of that one, or is refused by it.
+    fn refuses(&self, node: NodeId) -> bool {
+        let Some(name) = self.settings.init.node_name(node) else {
+            return false;
+        };
+        let is_of = |problem: &Problem| {
+            let rest = problem.text.strip_prefix(name);
+            problem.cause == Cause::Refused && rest.is_some_and(|rest| rest.starts_with(' '))
+        };
+        self.report.of_driver.iter().any(is_of)
+    }
+
+    fn refuses_somebody(&self) -> bool {
+        self.cluster_nodes()
+            .without(self.me())
+            .iter()
+            .any(|node| self.refuses(node))
+    }
+
     /// Why a node is no member, or is about to be none.
     fn node_problem(&self, node: NodeId) -> Option<Problem> {
         let facts = self.facts(node);
@@ -110,7 +137,9 @@ impl Node {
         }
         let without = if is_member { "node" } else { "without node" };
         let of = |cause, why: &str| Problem::new(cause, format!("{without} {node}: {why}"));
-        Some(if facts.alive_apart {
+        Some(if facts.alive_apart && self.refuses(node) {
+            return None;
+        } else if facts.alive_apart {
             of(
                 Cause::NetworkCut,
                 "the network between it and another node is cut: it is alive, and is not heard, or does not hear",

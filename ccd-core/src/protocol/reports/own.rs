@@ -4,6 +4,7 @@ use crate::ids::{DeviceRole, NodeId, Replica};
 use crate::problem::{Cause, Problem};
 use crate::protocol::Node;
 use crate::protocol::message::CopyTrouble;
+use crate::protocol::replicas::SLOW_BEATS;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -66,7 +67,16 @@ impl Node {
     fn copy_problem(&self) -> Option<Problem> {
         let text = self.copy_text()?;
         Some(match self.trouble()? {
-            CopyTrouble::Failed => Problem::new(Cause::LocalCopy, text),
+            CopyTrouble::Failed => {
+                let of_folder = |problem: &&Problem| problem.cause == Cause::StateFolder;
+                let next = self
+                    .report
+                    .of_driver
+                    .iter()
+                    .find(of_folder)
+                    .map(|problem| problem.next.clone());
+                Problem::new(Cause::LocalCopy, text).next(next.unwrap_or_default())
+            }
             CopyTrouble::TooSmall => Problem::new(Cause::TooSmall, text),
         })
     }
@@ -107,9 +117,16 @@ impl Node {
         }
         // Who does not serve waits to be let in again, or has left: that is said.
         let is_kept_off = view.usable() && self.is_open() && !self.registered_on(role);
-        is_kept_off.then(|| {
+        if is_kept_off {
             let text = format!("not registered on the {role} ({path}), so nothing can be written there");
-            of(Cause::Fenced, text).next(format!("ccd-disk fence status {path}").to_string())
+            return Some(of(Cause::Fenced, text).next(format!("ccd-disk fence status {path}")));
+        }
+        (view.slow_beats >= SLOW_BEATS).then(|| {
+            let text = format!(
+                "the {role} ({path}) is slow: an operation takes longer than {} ms, the time from one heartbeat to the next",
+                self.settings.heartbeat.as_millis()
+            );
+            of(Cause::DeviceSlow, text).next("dmesg")
         })
     }
 }

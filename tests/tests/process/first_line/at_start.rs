@@ -162,7 +162,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on alpha: the secondary",
+                "serving, degraded: on alpha and beta: the secondary",
                 "No such file",
                 "queries and updates work, and would go on after any single loss",
                 "next: ccd-disk show",
@@ -171,7 +171,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             1,
             &[
-                "serving, degraded: on alpha: the secondary",
+                "serving, degraded: on alpha and beta: the secondary",
                 "No such file",
                 "next, on alpha: ccd-disk show",
             ],
@@ -194,7 +194,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on alpha: the primary",
+                "serving, degraded: on alpha and beta: both devices: the primary",
                 "No such file",
                 "queries and updates work, and would stop with the loss of alpha, or of beta",
                 "next: ccd-disk show",
@@ -203,7 +203,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             1,
             &[
-                "serving, degraded: on alpha: the primary",
+                "serving, degraded: on alpha and beta: both devices: the primary",
                 "No such file",
                 "next, on alpha: ccd-disk show",
             ],
@@ -232,7 +232,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on alpha: the secondary",
+                "serving, degraded: on alpha and beta: the secondary",
                 "is no region",
                 "queries and updates work, and would go on after any single loss",
                 "next: ccd-disk show",
@@ -241,7 +241,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             1,
             &[
-                "serving, degraded: on alpha: the secondary",
+                "serving, degraded: on alpha and beta: the secondary",
                 "is no region",
                 "next, on alpha: ccd-disk show",
             ],

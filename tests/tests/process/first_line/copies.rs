@@ -260,7 +260,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             2,
             &[
-                "NOT SERVING, waiting: on alpha: the primary was made anew",
+                "NOT SERVING, waiting: on alpha: both devices: the primary was made anew",
                 "it does not count before it was left out and taken in again",
                 START_THE_OTHERS,
             ],

@@ -61,7 +61,7 @@ pub const SITUATIONS: &[Situation] = &[
             2,
             &[
                 "NOT SERVING",
-                "on alpha: the primary",
+                "on alpha: both devices: the primary",
                 "cannot be used",
                 "next: ccd-disk show",
             ],

@@ -91,7 +91,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on beta: the primary",
+                "serving, degraded: on beta: both devices: the primary",
                 "would stop with the loss of alpha",
                 "next, on beta: ccd-disk show",
             ],
@@ -99,7 +99,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             1,
             &[
-                "serving, degraded: on beta: the primary",
+                "serving, degraded: on beta: both devices: the primary",
                 "would stop with the loss of alpha",
                 "next: ccd-disk show",
             ],
@@ -175,7 +175,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on beta: the primary",
+                "serving, degraded: on beta: both devices: the primary",
                 "mixed up",
                 "would stop with the loss of alpha",
             ],
@@ -183,7 +183,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             1,
             &[
-                "serving, degraded: on beta: the primary",
+                "serving, degraded: on beta: both devices: the primary",
                 "mixed up",
                 "would stop with the loss of alpha",
             ],

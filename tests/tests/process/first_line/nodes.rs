@@ -130,7 +130,7 @@ pub const SITUATIONS: &[Situation] = &[
         beta: seen(
             2,
             &[
-                "NOT SERVING, waiting: on beta: the primary",
+                "NOT SERVING, waiting: on beta: both devices: the primary",
                 "No such file",
                 "no update is taken here",
                 "next: ccd-disk show",

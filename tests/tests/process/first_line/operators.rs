@@ -54,7 +54,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: would not survive the loss of alpha",
+                "serving, degraded: the cluster has this node alone, and would not survive the loss of alpha",
                 "queries and updates work",
             ],
         ),
@@ -151,7 +151,14 @@ pub const SITUATIONS: &[Situation] = &[
                 .done();
             stage.node_mut(BETA).kill();
         },
-        alpha: seen(1, AWAY),
+        alpha: seen(
+            1,
+            &[
+                "serving, degraded: QUORUM IS OFF",
+                "queries and updates work",
+                "next: ccdadm quorum on",
+            ],
+        ),
         beta: seen(69, GONE),
         cure: Some(|stage| {
             stage.node_mut(BETA).start();

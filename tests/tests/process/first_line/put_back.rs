@@ -9,14 +9,14 @@ use std::time::Duration;
 const KEPT_WITHIN: Duration = Duration::from_secs(2);
 
 const LAST_SUPERBLOCK: &[&str] = &[
-    "serving, degraded: on alpha: the primary",
+    "serving, degraded: on alpha and beta: the primary",
     "its last superblock is gone",
     "queries and updates work, and would go on after any single loss",
     "ccd-disk check",
 ];
 
 const FIRST_SUPERBLOCK: &[&str] = &[
-    "serving, degraded: on alpha: the primary",
+    "serving, degraded: on alpha and beta: the primary",
     "its first superblock is gone",
     "queries and updates work, and would go on after any single loss",
     "ccd-disk check",
@@ -30,7 +30,7 @@ const WRITTEN_TO: &[&str] = &[
 ];
 
 const CLEARED: &[&str] = &[
-    "serving, degraded: on alpha: the primary",
+    "serving, degraded: on alpha and beta: the primary",
     "is no region: its first block: zero, its last block: zero",
     "queries and updates work, and would go on after any single loss",
     "ccd-disk show",
@@ -194,7 +194,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "serving, degraded: on alpha: the primary was cleared, or put back to an earlier state, while it was in use",
+                "serving, degraded: on alpha: both devices: the primary was cleared, or put back to an earlier state, while it was in use",
                 "queries work, updates wait",
                 "next: ccdctl takeover --force --cluster test: this node holds all that was acknowledged",
             ],

@@ -27,7 +27,8 @@ const ONE_LEFT: &[&str] = &[
     "ccd-disk show",
 ];
 const NONE_LEFT: &[&str] = &[
-    "serving, degraded: on alpha: the primary",
+    "serving, degraded: on alpha",
+    ": both devices: the primary",
     "cannot be used",
     "queries and updates work, and would stop with the loss of alpha, or of beta",
     "ccd-disk show",
@@ -97,7 +98,7 @@ pub const SITUATIONS: &[Situation] = &[
         alpha: seen(
             1,
             &[
-                "QUERIES ONLY: on alpha: the primary",
+                "QUERIES ONLY: on alpha: both devices: the primary",
                 "queries work, updates do not",
                 "next: ccd-disk show",
             ],

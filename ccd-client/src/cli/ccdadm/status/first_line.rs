@@ -4,7 +4,7 @@ use super::names::with_names;
 use super::{node_name, part_name};
 use crate::wire::StatusReport;
 use ccd_core::ids::NodeId;
-use ccd_core::problem::{Health, Problem};
+use ccd_core::problem::{Cause, Health, Problem};
 use ccd_core::protocol::ServingState;
 
 /// The verdict in a few words, and the rest of the line.
@@ -27,9 +27,18 @@ impl FirstLine {
         };
         let mut problems = status.problems.iter();
         let cause = problems.next();
-        let text = cause.map(|problem| text(report, problem));
+        let text = cause.map(|problem| text_of_all(report, problem));
+        // What is waited for is the way out, also where something else is the cause.
+        let waits = status
+            .problems
+            .iter()
+            .skip(1)
+            .find(|problem| problem.cause == Cause::Waits);
+        let missing = waits.and_then(|problem| problem.text.split_once("missing: "));
+        let missing = missing.map(|(_, parts)| format!("missing: {}", with_names(report, parts)));
         let parts = [
             text,
+            missing,
             what_works(report),
             cause.and_then(|problem| next(report, problem)),
         ];
@@ -55,6 +64,40 @@ fn text(report: &StatusReport, problem: &Problem) -> String {
         Some(node) => format!("on {}: {text}", node_name(report, node)),
         None => text,
     }
+}
+
+/// The same of the first problem. One that several nodes have, or both devices of a node, is one cause, as an array that is down:
+/// `on alpha and beta: the secondary …`, `on beta: both devices: the primary …`
+fn text_of_all(report: &StatusReport, first: &Problem) -> String {
+    let may_be_shared = matches!(
+        first.cause,
+        Cause::DeviceUnusable | Cause::DeviceDamaged | Cause::DeviceForgot | Cause::TooSmall
+    );
+    let (Some(_), Some(device), true) = (first.node, first.device, may_be_shared) else {
+        return text(report, first);
+    };
+    let alike = report
+        .status
+        .problems
+        .iter()
+        .filter(|other| other.cause == first.cause);
+    let mut nodes: Vec<String> = Vec::new();
+    let mut is_both = false;
+    for problem in alike {
+        if let (Some(node), true) = (problem.node, problem.device == Some(device)) {
+            let name = node_name(report, node);
+            if !nodes.contains(&name) {
+                nodes.push(name);
+            }
+        }
+        is_both |= problem.node == first.node && problem.device.is_some_and(|other| other != device);
+    }
+    let both = if is_both { "both devices: " } else { "" };
+    format!(
+        "on {}: {both}{}",
+        nodes.join(" and "),
+        with_names(report, &first.text)
+    )
 }
 
 /// `next, on beta: ccd-disk show …`

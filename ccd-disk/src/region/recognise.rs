@@ -1,4 +1,5 @@
-//! What a device holds, by the marks that file systems and others leave: so that mkfs destroys nothing by mistake.
+//! The kinds of content that a device may hold, by the marks that file systems and others leave: so that mkfs destroys nothing by mistake,
+//! and a region that is gone says what took its place.
 //!
 //! Marks as in the kernel's and util-linux' definitions. Only places are looked at, nothing is interpreted.
 
@@ -101,7 +102,8 @@ pub fn recognise(device: &mut dyn Blocks) -> io::Result<Content> {
     Ok(recognise_marks(&start, &end))
 }
 
-fn recognise_marks(start: &[u8], end: &[u8]) -> Content {
+/// The same by its first and last MiB.
+pub(super) fn recognise_marks(start: &[u8], end: &[u8]) -> Content {
     for (name, at, mark) in MARKS {
         let found = match *at {
             At::Start(offset) => start.get(offset..offset + mark.len()),
