@@ -34,7 +34,8 @@ impl World {
             init: server.inits.file.clone(),
             staged: server.inits.staged.clone(),
             devices: self.shape.device_set(),
-            incarnation: Incarnation(self.chance.draw() >> 40),
+            // Short in the log, and not so short that two runs of a server have one in a hundred thousand histories.
+            incarnation: Incarnation(self.chance.draw() >> 24),
             host: server.host(),
             heartbeat: HEARTBEAT,
             lease: LEASE,
