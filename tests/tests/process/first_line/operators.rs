@@ -1,6 +1,6 @@
 //! What operators have decided, and what becomes of it: nodes that left or were removed, maintenance, quorum.
 
-use super::nodes::{AWAY, GONE};
+use super::nodes::GONE;
 use super::{Situation, seen};
 use ccd_tests::process::cluster::{ALPHA, BETA};
 
