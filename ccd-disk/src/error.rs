@@ -42,12 +42,12 @@ pub enum RegionError {
     #[error("CCD-2004 {device} takes no more writes since one failed ({why}); it must be opened anew")]
     Poisoned { device: String, why: String },
     #[error(
-        "CCD-2010 {device} is no region{held}: its first block: {first}, its last block: {last}; make one with `ccd-disk mkfs`, or \
-         check the path"
+        "CCD-2010 {device} is no region{held}: its first block: {first}, its last block: {last}; check the path, or \
+         make one with `ccd-disk mkfs`"
     )]
     NoRegion {
         device: String,
-        /// ` any more: it holds ext2/3/4`, or empty.
+        /// `, it holds ext2/3/4`, or empty.
         held: String,
         first: SuperblockError,
         last: SuperblockError,
@@ -254,6 +254,26 @@ impl From<RegionError> for ReplicaError {
         Self {
             kind: error.kind(),
             text: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::libc::{EDQUOT, EIO, ENOSPC, EROFS};
+
+    #[test]
+    fn what_to_look_at_depends_on_what_the_call_said() {
+        let table = [
+            (ENOSPC, "df -h"),
+            (EDQUOT, "df -h"),
+            (EROFS, "read-only"),
+            (EIO, "cables"),
+        ];
+        for (code, expected) in table {
+            let error = RegionError::io("write", "/x".to_owned(), io::Error::from_raw_os_error(code));
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }

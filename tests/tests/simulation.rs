@@ -61,16 +61,30 @@ fn ten_thousand_histories_are_sound() {
     );
 }
 
-#[test]
-fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
+/// One history of this family for so many usual ones; how many there were, and what came out.
+fn sound_part(family: Family, one_in: u64) -> (u64, Report) {
     let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(4);
+    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(one_in);
     let campaign = Campaign {
-        family: Some(Family::Replicas),
+        family: Some(family),
         failures_max: 5,
         ..Campaign::new(from..from + count)
     };
-    let report = sound(&campaign);
+    (count, sound(&campaign))
+}
+
+/// Histories in which nothing happens would make any system sound.
+fn reconfigures(count: u64, report: &Report) {
+    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
+    assert!(
+        report.counts.configurations > 3 * count,
+        "hardly anything was reconfigured"
+    );
+}
+
+#[test]
+fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
+    let (count, report) = sound_part(Family::Replicas, 4);
     let Counts {
         acked,
         over,
@@ -91,36 +105,14 @@ fn histories_of_replicas_that_are_set_back_or_made_anew_are_sound() {
 
 #[test]
 fn histories_of_a_copy_of_a_disk_at_one_server_are_sound() {
-    let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(20);
-    let campaign = Campaign {
-        family: Some(Family::Clones),
-        failures_max: 5,
-        ..Campaign::new(from..from + count)
-    };
-    let report = sound(&campaign);
-    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
-    assert!(
-        report.counts.configurations > 3 * count,
-        "hardly anything was reconfigured"
-    );
+    let (count, report) = sound_part(Family::Clones, 20);
+    reconfigures(count, &report);
 }
 
 #[test]
 fn histories_of_servers_that_are_moved_are_sound() {
-    let from = from_environment("CCD_SIM_FROM", 0);
-    let count = from_environment("CCD_SIM_HISTORIES", 10_000).div_ceil(10);
-    let campaign = Campaign {
-        family: Some(Family::Moves),
-        failures_max: 5,
-        ..Campaign::new(from..from + count)
-    };
-    let report = sound(&campaign);
-    assert!(report.counts.acked > 20 * count, "hardly anything was acked");
-    assert!(
-        report.counts.configurations > 3 * count,
-        "hardly anything was reconfigured"
-    );
+    let (count, report) = sound_part(Family::Moves, 10);
+    reconfigures(count, &report);
 }
 
 /// Seeds that found something, each with what it was. They mean something else once the simulator draws

@@ -17,7 +17,7 @@ entries! {
     2001, Io,
         "A device or file could not be opened, read or written.",
         "Nothing more was done there.",
-        "check the path, its cables and dmesg";
+        "do what the message says: check the path, its cables and dmesg; free some room; or mount it for writing again";
     2002, Busy,
         "Another program holds the region, most likely the daemon; or the device is mounted, or part of another one.",
         "Nothing was changed.",

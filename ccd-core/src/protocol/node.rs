@@ -13,7 +13,7 @@ use super::credible::Doubted;
 use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
 use super::membership::designation::Designation;
-use super::membership::elsewhere::Elsewhere;
+use super::membership::elsewhere::Contradiction;
 use super::membership::nodes::NodeChanges;
 use super::membership::nodes::owner::Claimed;
 use super::membership::peers::Peer;
@@ -119,9 +119,9 @@ pub struct Node {
     /// A node that knows another configuration of this epoch.
     pub(super) twice: Option<Twice>,
     /// What nodes tell that the voters here have not decided.
-    pub(super) elsewhere: BTreeMap<NodeId, Elsewhere>,
+    pub(super) elsewhere: BTreeMap<NodeId, Contradiction>,
     /// Nodes that serve an earlier epoch than this one knows.
-    pub(super) earlier: BTreeMap<NodeId, Elsewhere>,
+    pub(super) earlier: BTreeMap<NodeId, Contradiction>,
     /// Which state folder this is, and where it came from.
     pub(super) folder: Folder,
 

@@ -99,7 +99,7 @@ fn held_instead(handle: &mut Handle) -> String {
         return String::new();
     };
     match recognise_marks(&start, &end) {
-        Content::Known(what) => format!(" any more: it holds {what}"),
+        Content::Known(what) => format!(", it holds {what}"),
         Content::Nothing | Content::Unknown | Content::Region { .. } => String::new(),
     }
 }
@@ -122,5 +122,32 @@ fn read_copy(handle: &mut Handle, number: u64) -> Result<Result<Superblock, Supe
         Ok(block) => Ok(Superblock::decode(block.block(0), number)),
         Err(failed) if number == 0 && handle.read(handle.len_blocks() - 1, 1).is_err() => Err(failed),
         Err(_) => Ok(Err(SuperblockError::Block(BlockFault::Unreadable))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Blocks, MemoryDevice};
+
+    #[test]
+    fn what_took_the_place_of_a_region_is_named() {
+        let device = MemoryDevice::new("memory", 4 << 20);
+        let mut block = vec![0; BLOCK_BYTES];
+        block[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+        device.open().write_at(0, &block).expect("it is memory");
+        let error = Label::read(&mut Handle::new(Box::new(device.open()))).expect_err("it is no region");
+        assert!(
+            error
+                .to_string()
+                .contains("is no region, it holds ext2/3/4: its first block"),
+            "{error}"
+        );
+        let nothing = MemoryDevice::new("memory", 4 << 20);
+        let error = Label::read(&mut Handle::new(Box::new(nothing.open()))).expect_err("it is no region");
+        assert!(
+            error.to_string().contains("is no region: its first block"),
+            "{error}"
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! label.rs      the two superblocks: which to believe
 //! mkfs.rs       makes a region
 //! survey.rs     control blocks: heartbeats, ballots, configurations
+//! recognise.rs  what else a device may hold, so that mkfs destroys nothing by mistake
 //! look.rs       what nobody comes across in a region that is in use: superblocks, size, name, blocks in turn
 //! watch.rs      the same for a region that another handle has open
 //! slots.rs      what the checkpoint slots hold: images, and the segments that continue them

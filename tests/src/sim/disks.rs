@@ -70,12 +70,11 @@ impl World {
     }
 
     fn latency(&mut self, index: usize, slot: usize) -> Duration {
-        let max = if slot == 0 {
-            self.local_latency_max[index]
+        if slot == 0 {
+            self.draw(LATENCY_MIN, self.local_latency_max[index])
         } else {
-            self.faults.disk_delay_max
-        };
-        self.draw(LATENCY_MIN, max)
+            self.device_lag + self.draw(LATENCY_MIN, self.faults.disk_delay_max)
+        }
     }
 
     pub(super) fn step_after(&mut self, index: usize, span: Duration, step: DiskStep) {

@@ -28,6 +28,8 @@ const ECHO_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Network {
     pub weather: Weather,
+    /// Every message takes so much longer, as behind a queue that is always full.
+    pub lag: Duration,
     random: Random,
     /// `cuts[from][to]`: how many faults hold this direction cut.
     cuts: Vec<Vec<u32>>,
@@ -39,6 +41,7 @@ impl Network {
     pub fn new(nodes: usize, weather: Weather, random: Random) -> Self {
         Self {
             weather,
+            lag: Duration::ZERO,
             random,
             cuts: vec![vec![0; nodes]; nodes],
             long_lost: vec![vec![None; nodes]; nodes],
@@ -79,6 +82,7 @@ impl Network {
     /// Everything is whole and fast again.
     pub fn mend_all(&mut self) {
         self.weather = Weather::FAIR;
+        self.lag = Duration::ZERO;
         self.cuts.iter_mut().flatten().for_each(|cut| *cut = 0);
     }
 
@@ -95,6 +99,7 @@ impl Network {
         if self.random.chance(self.weather.repeat_per_mille) {
             arrivals.push(self.delay(ECHO_MAX));
         }
+        arrivals.iter_mut().for_each(|arrival| *arrival += self.lag);
         arrivals
     }
 

@@ -423,6 +423,12 @@ fn draw_propagation(random: &mut Random) -> Propagation {
     }
 }
 
+/// How copies travel, and how updates do. Drawn apart, so that what other draws give does not depend on it.
+fn draw_ways(draws: &Random) -> (Propagation, Propagation) {
+    let mut ways = draws.clone().fork("propagation");
+    (draw_propagation(&mut ways), draw_propagation(&mut ways))
+}
+
 impl Plan {
     /// The same number has the same shape, load and other faults with both kinds of fencing.
     pub fn draw(seed: Seed) -> (Self, Random) {
@@ -438,7 +444,7 @@ impl Plan {
                 let shape = Shape::draw(&mut draws);
                 let mut faults = FaultBudget::draw(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
-                let mut ways = draws.clone().fork("propagation");
+                let (propagation, update_propagation) = draw_ways(&draws);
                 let command = groups::draws_command(&draws);
                 let load = Load {
                     clients: draws.between(2, 5) as usize,
@@ -450,8 +456,8 @@ impl Plan {
                 };
                 Self {
                     seed,
-                    propagation: draw_propagation(&mut ways),
-                    update_propagation: draw_propagation(&mut ways),
+                    propagation,
+                    update_propagation,
                     shape,
                     faults,
                     load,
@@ -469,11 +475,11 @@ impl Plan {
                     ..FaultBudget::none()
                 };
                 let load = small_load(&mut draws);
-                let mut ways = draws.clone().fork("propagation");
+                let (propagation, update_propagation) = draw_ways(&draws);
                 Self {
                     seed,
-                    propagation: draw_propagation(&mut ways),
-                    update_propagation: draw_propagation(&mut ways),
+                    propagation,
+                    update_propagation,
                     shape,
                     faults,
                     load,
@@ -483,11 +489,11 @@ impl Plan {
                 let mut draws = draws.fork("clones");
                 let faults = super::clones::faults(&mut draws);
                 let load = small_load(&mut draws);
-                let mut ways = draws.clone().fork("propagation");
+                let (propagation, update_propagation) = draw_ways(&draws);
                 Self {
                     seed,
-                    propagation: draw_propagation(&mut ways),
-                    update_propagation: draw_propagation(&mut ways),
+                    propagation,
+                    update_propagation,
                     shape: Shape::PAIR,
                     faults,
                     load,
@@ -498,12 +504,12 @@ impl Plan {
                 let shape = super::moves::shape(&mut draws);
                 let mut faults = super::moves::faults(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
-                let mut ways = draws.clone().fork("propagation");
+                let (propagation, update_propagation) = draw_ways(&draws);
                 let load = super::moves::load(&mut draws, shape);
                 Self {
                     seed,
-                    propagation: draw_propagation(&mut ways),
-                    update_propagation: draw_propagation(&mut ways),
+                    propagation,
+                    update_propagation,
                     shape,
                     faults,
                     load,
@@ -514,12 +520,12 @@ impl Plan {
                 let shape = groups::shape(&mut draws);
                 let mut faults = groups::faults(&mut draws, shape);
                 reservations(&mut faults, shape, &draws);
-                let mut ways = draws.clone().fork("propagation");
+                let (propagation, update_propagation) = draw_ways(&draws);
                 let load = groups::load(&mut draws, shape);
                 Self {
                     seed,
-                    propagation: draw_propagation(&mut ways),
-                    update_propagation: draw_propagation(&mut ways),
+                    propagation,
+                    update_propagation,
                     shape,
                     faults,
                     load,

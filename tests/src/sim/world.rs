@@ -98,6 +98,8 @@ pub struct World {
     pub two_runs: bool,
     /// A copy of a server had its network: what it promised went with it.
     pub copy_was_connected: bool,
+    /// Every operation on a device takes so much longer.
+    pub device_lag: Duration,
     /// Which server has promised or voted as this node in an instance.
     pub voted_by: BTreeMap<(NodeId, Epoch), usize>,
     /// Servers that were put into other hardware so far.
@@ -185,6 +187,7 @@ impl World {
             dies_after: None,
             two_runs: false,
             copy_was_connected: false,
+            device_lag: Duration::ZERO,
             voted_by: BTreeMap::new(),
             moves: 0,
             replaced: None,

@@ -149,3 +149,25 @@ fn of_two_overrides_at_once_one_is_refused() {
         }
     }
 }
+
+/// The other one is alive, and the command that the waiting node would be given for a lost one would only turn the sides.
+#[test]
+fn a_node_that_was_overruled_behind_a_cut_names_the_cut() {
+    let mut cluster = pair();
+    cluster.cut_pair(A, B);
+    cluster.run_for(2 * LEASE);
+    assert!(is_done(&cluster.command(B, OVERRULE)));
+    assert!(cluster.serves_within(B, SETTLED), "{}", cluster.verdict(B));
+    cluster.run_for(3 * LEASE);
+    let status = cluster.status(A).unwrap();
+    let first = &status.problems[0];
+    assert!(
+        first.text.contains("node 1 owns the devices and is alive"),
+        "{:?}",
+        status.problems
+    );
+    assert!(
+        first.next.starts_with("ping the other node's addresses"),
+        "{first:?}"
+    );
+}

@@ -498,3 +498,25 @@ fn verify_with_nothing_wrong_changes_nothing_also_under_load() {
     }
     assert_eq!(cluster.configuration().epoch, epoch);
 }
+
+#[test]
+fn with_quorum_off_whoever_is_left_is_said_to_survive_the_loss_of_the_others() {
+    let mut cluster = nodes(3);
+    assert!(is_done(&waive(&mut cluster, A)));
+    cluster.isolate(C);
+    for server in [A, B, C] {
+        assert!(cluster.add_within(server, &format!("on {server}"), SETTLED));
+    }
+    for (server, lost) in [
+        (A, [true, true, true]),
+        (B, [true, true, true]),
+        (C, [true, true, false]),
+    ] {
+        let survives = cluster.status(server).unwrap().survives;
+        let survives: Vec<bool> = survives.iter().map(|(_, survives)| *survives).collect();
+        assert_eq!(survives, lost, "n{server}");
+    }
+    // It is so.
+    cluster.crash(B, false);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+}

@@ -4,12 +4,14 @@
 use ccd_core::client::{Answer, Reply, RequestBody};
 use ccd_core::drill::Rehearsed;
 use ccd_core::ids::{DeviceRole, NodeId};
+use ccd_core::init::Fencing;
 use ccd_core::problem::{Cause, Health, Problem};
 use ccd_core::protocol::{Part, Status};
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED};
-use ccd_tests::sim::world::LEASE;
+use ccd_tests::sim::world::{HEARTBEAT, LEASE};
+use core::time::Duration;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -307,5 +309,58 @@ fn the_node_with_the_newest_copy_is_the_one_to_overrule_on() {
                 || next.starts_with("on node 1, which has the newest copy: ccdctl takeover --force"),
             "n{server}: {next}"
         );
+    }
+}
+
+#[test]
+fn a_device_that_is_slower_than_heartbeats_is_said_to_be_and_the_cluster_is_redundant() {
+    let mut cluster = Cluster::serving(PAIR);
+    cluster.device_lag = HEARTBEAT * 3 / 2;
+    cluster.run_for(10 * LEASE);
+    let slow = |cluster: &Cluster| {
+        let problems = status(cluster, A).problems;
+        problems
+            .iter()
+            .filter(|problem| problem.cause == Cause::DeviceSlow)
+            .count()
+    };
+    assert!(slow(&cluster) > 0, "{:?}", status(&cluster, A).problems);
+    assert!(cluster.serves(A));
+    cluster.device_lag = Duration::ZERO;
+    cluster.run_for(10 * LEASE);
+    assert_eq!(slow(&cluster), 0, "{:?}", status(&cluster, A).problems);
+    assert_eq!(status(&cluster, A).health(), Health::Redundant);
+}
+
+/// The daemon says that the other one refuses the connection: it is there, and its heartbeats move on the devices.
+#[test]
+fn a_refused_connection_is_no_cut_network() {
+    for (fencing, is_refused) in [
+        (Fencing::Lease, false),
+        (Fencing::Lease, true),
+        (Fencing::Scsi, true),
+    ] {
+        let mut cluster = Cluster::serving_with(PAIR, fencing);
+        cluster.cut_pair(A, B);
+        for (server, other) in [(A, B), (B, A)] {
+            let text =
+                format!("node{other} is there, and there is no connection: refused: the authkey differs");
+            if is_refused {
+                cluster.driver_finds(server, vec![Problem::new(Cause::Refused, text)]);
+            }
+        }
+        cluster.run_for(6 * LEASE);
+        for server in [A, B] {
+            let problems = status(&cluster, server).problems;
+            let speaks_of_cut = problems.iter().any(|problem| {
+                problem.cause == Cause::NetworkCut || problem.text.contains("the network between us is cut")
+            });
+            assert_eq!(speaks_of_cut, !is_refused, "n{server}, {fencing:?}: {problems:?}");
+            assert_eq!(
+                problems[0].cause == Cause::Refused,
+                is_refused,
+                "n{server}, {fencing:?}: {problems:?}"
+            );
+        }
     }
 }

@@ -429,3 +429,30 @@ fn a_node_that_left_and_joins_is_not_taken_for_one_with_other_disks() {
         );
     }
 }
+
+/// What each has found on a device is told late, and by then the other one has written on.
+#[test]
+fn a_slow_network_is_not_taken_for_a_copied_disk() {
+    for lag in [LEASE * 5 / 2, LEASE * 4] {
+        let mut cluster = Cluster::serving(PAIR);
+        cluster.network.lag = lag;
+        for _ in 0..200 {
+            cluster.run_for(LEASE / 5);
+            for server in 0..2 {
+                let problems = cluster.status(server).unwrap().problems;
+                let apart = problems
+                    .iter()
+                    .find(|problem| problem.cause == Cause::NotSameDisk);
+                assert_eq!(apart, None, "{lag:?}");
+            }
+        }
+        cluster.network.lag = Duration::ZERO;
+        for server in 0..2 {
+            assert!(
+                cluster.serves_within(server, 4 * SETTLED),
+                "{}",
+                cluster.verdict(server)
+            );
+        }
+    }
+}

@@ -26,20 +26,40 @@ use crate::protocol::interface::DecisionKind;
 use crate::protocol::voting::conclude::is_overruled;
 use crate::replica::Survey;
 use crate::time::Time;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
 
 /// So long may a node serve an earlier epoch that has not heard of the later one: longer than any lease that it holds.
 const EARLIER_LEASES: u32 = 2;
 
 /// A later or earlier epoch that another node tells of, and that contradicts what is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol) struct Elsewhere {
+pub(in crate::protocol) struct Contradiction {
     epoch: Epoch,
     since: Time,
-    /// When it was told last.
-    told_at: Time,
+    last_at: Time,
     is_recorded: bool,
+}
+
+impl Contradiction {
+    /// That node tells of it. After a lease of silence it counts anew.
+    fn note(all: &mut BTreeMap<NodeId, Self>, node: NodeId, epoch: Epoch, now: Time, lease: Duration) {
+        let told = all.get(&node).filter(|told| told.is_fresh(now, lease));
+        let told = Self {
+            epoch,
+            since: told.map_or(now, |told| told.since),
+            last_at: now,
+            is_recorded: told.is_some_and(|told| told.is_recorded),
+        };
+        all.insert(node, told);
+    }
+
+    fn is_fresh(&self, now: Time, lease: Duration) -> bool {
+        now.since(self.last_at) <= lease
+    }
 }
 
 /// Somebody voted on the successor of `known`, or on a later one, or has written one.
@@ -56,31 +76,21 @@ fn shows_votes(known: &Configuration, survey: &Survey) -> bool {
 impl Node {
     /// A message names a configuration that was decided. Returns whether this node goes by it.
     pub(in crate::protocol) fn hear_of(&mut self, from: NodeId, configuration: Configuration) -> bool {
-        if self.is_elsewhere(from, configuration.epoch) {
+        if self.note_epoch(from, configuration.epoch) {
             return false;
         }
         self.learn(configuration);
         true
     }
 
-    /// Whether what that node has decided, or was told, cannot have been decided by the voters of the configuration that is served here.
-    pub(in crate::protocol) fn is_elsewhere(&mut self, from: NodeId, epoch: Epoch) -> bool {
+    /// Takes note of the epoch that another node tells of. Returns whether the voters of the configuration that is served here cannot have
+    /// decided it.
+    pub(in crate::protocol) fn note_epoch(&mut self, from: NodeId, epoch: Epoch) -> bool {
         if epoch <= self.known.epoch || !self.knows_all_votes(epoch) {
             self.elsewhere.remove(&from);
             return false;
         }
-        let (now, lease) = (self.now, self.settings.lease);
-        let first = Elsewhere {
-            epoch,
-            since: now,
-            told_at: now,
-            is_recorded: false,
-        };
-        let told = self.elsewhere.entry(from).or_insert(first);
-        if now.since(told.told_at) > lease {
-            *told = first;
-        }
-        (told.epoch, told.told_at) = (epoch, now);
+        Contradiction::note(&mut self.elsewhere, from, epoch, self.now, self.settings.lease);
         if let Some(text) = self.elsewhere_text(from)
             && let Some(told) = self.elsewhere.get_mut(&from)
             && !told.is_recorded
@@ -120,12 +130,12 @@ impl Node {
     pub(in crate::protocol) fn elsewhere_text(&self, node: NodeId) -> Option<String> {
         let told = self.elsewhere.get(&node)?;
         let (now, lease) = (self.now, self.settings.lease);
-        if now.since(told.since) < lease || now.since(told.told_at) > lease || told.epoch <= self.known.epoch
-        {
+        let is_early = now.since(told.since) < lease;
+        if is_early || !told.is_fresh(now, lease) || told.epoch <= self.known.epoch {
             return None;
         }
         let devices = self.known.devices.iter().map(|role| role.to_string());
-        let devices: alloc::vec::Vec<String> = devices.collect();
+        let devices: Vec<String> = devices.collect();
         Some(format!(
             "node {node} runs, or ran, on copies of the devices: it tells of epoch {}, on which the {} here has no vote. Epoch {} goes on, and \
              takes nothing from there; with the right devices, and its state folder moved away, it joins again",
@@ -147,18 +157,7 @@ impl Node {
             self.earlier.remove(&node);
             return;
         }
-        let (now, lease) = (self.now, self.settings.lease);
-        let first = Elsewhere {
-            epoch,
-            since: now,
-            told_at: now,
-            is_recorded: false,
-        };
-        let told = self.earlier.entry(node).or_insert(first);
-        if now.since(told.told_at) > lease {
-            *told = first;
-        }
-        (told.epoch, told.told_at) = (epoch, now);
+        Contradiction::note(&mut self.earlier, node, epoch, self.now, self.settings.lease);
         if let Some(text) = self.contradicted_text().filter(|_| self.serving.is_some()) {
             self.record(DecisionKind::Alarm, text.clone());
             self.stop_serving(&text);
@@ -168,12 +167,10 @@ impl Node {
     /// Why this node serves nothing, if another one serves an earlier epoch, which is over by what is known here.
     pub(in crate::protocol) fn contradicted_text(&self) -> Option<String> {
         let (now, lease) = (self.now, self.settings.lease);
-        let is_over = |told: &Elsewhere| {
+        let is_over = |told: &Contradiction| {
             // One that serves may have heard of the end of that epoch before the other one.
-            let lasts = told.told_at.since(told.since) > lease.saturating_mul(EARLIER_LEASES);
-            (lasts || self.serving.is_none())
-                && now.since(told.told_at) <= lease
-                && told.epoch < self.known.epoch
+            let lasts = told.last_at.since(told.since) > lease.saturating_mul(EARLIER_LEASES);
+            (lasts || self.serving.is_none()) && told.is_fresh(now, lease) && told.epoch < self.known.epoch
         };
         let (node, told) = self.earlier.iter().find(|(_, told)| is_over(told))?;
         Some(format!(

@@ -206,7 +206,7 @@ impl Node {
 
     pub(in crate::protocol) fn on_heartbeat(&mut self, from: NodeId, mut state: PeerState) {
         state.willing &= self.agrees_with(from, &state);
-        let is_elsewhere = self.is_elsewhere(from, state.epoch);
+        let is_elsewhere = self.note_epoch(from, state.epoch);
         self.note_serving(from, state.serving, state.epoch);
         state.willing &= self.known.members.contains(from) || !is_elsewhere;
         let lease = state.epoch == self.known.epoch && self.lends_to(from);

@@ -163,6 +163,8 @@ pub const SITUATIONS: &[Situation] = &[
         name: "The paths of the two devices are mixed up on one node",
         cause: |stage| {
             stage.node_mut(BETA).kill();
+            // One that is back at once can stay a member, without the devices.
+            stage.alpha().wait_for("serving solo");
             let [primary, secondary] =
                 [PRIMARY, SECONDARY].map(|role| stage.path(BETA, role).path().to_owned());
             for (name, path) in [("primary", secondary), ("secondary", primary)] {
@@ -181,11 +183,11 @@ pub const SITUATIONS: &[Situation] = &[
             ],
         ),
         beta: seen(
-            1,
+            2,
             &[
-                "serving, degraded: on beta: both devices: the primary",
+                "NOT SERVING, waiting: on beta: both devices: the primary",
                 "mixed up",
-                "would stop with the loss of alpha",
+                "alpha serves",
             ],
         ),
         cure: Some(|stage| {

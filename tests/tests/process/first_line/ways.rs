@@ -99,6 +99,7 @@ pub const SITUATIONS: &[Situation] = &[
             1,
             &[
                 "QUERIES ONLY: on alpha: both devices: the primary",
+                "missing: beta; queries work",
                 "queries work, updates do not",
                 "next: ccd-disk show",
             ],
