@@ -144,7 +144,7 @@ pub fn prepare(places: Places, node: Option<&str>, scrub_every: Duration) -> Res
         run: settings.incarnation,
         cluster: init.id(),
         roster: RefCell::new(roster),
-        epoch: Cell::default(),
+        progress: Cell::default(),
         servers: Cell::default(),
         versions: Versions::OURS,
         keys: RefCell::new(keys),

@@ -10,7 +10,7 @@ use crate::client::{ClientToken, Reply, Request};
 use crate::configuration::{Configuration, Quorum};
 use crate::database::{Database, Record};
 use crate::ids::{
-    ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica, ServerId,
+    ClusterId, DeviceRole, DeviceSet, Epoch, Incarnation, NodeId, NodeSet, Position, Replica, ServerId, Stamp,
 };
 use crate::init::{Fencing, InitFile, Propagation};
 use crate::private;
@@ -82,6 +82,9 @@ pub enum Event {
         epoch: Epoch,
         server: ServerId,
     },
+    /// A peer whose identity the driver has proven does not talk to this node, because their init databases differ: what it knows of the
+    /// cluster.
+    RefusedBy { by: NodeId, epoch: Epoch, newest: Stamp },
     /// A client of this node asks; it is answered by one [`Action::Reply`] or [`Action::Read`].
     Client {
         client: ClientToken,

@@ -295,6 +295,8 @@ pub struct PeerState {
     pub mark: u64,
     /// Whether it serves that configuration.
     pub serving: bool,
+    /// For how long it has served, in milliseconds: a pause of a reconfiguration is part of that.
+    pub served_ms: u64,
     /// The durable state of its copy.
     pub position: Position,
     /// Why it has no vote now, if it has none. Before the first configuration every node is new, and votes all the same.

@@ -12,8 +12,9 @@ use super::copies::spread::Spread;
 use super::credible::Doubted;
 use super::fencing::Fence;
 use super::interface::{Action, Decision, DecisionKind, Event, Settings, Ticket};
+use super::membership::ahead::Ahead;
 use super::membership::designation::Designation;
-use super::membership::elsewhere::Contradiction;
+use super::membership::elsewhere::{Contradiction, Tenure};
 use super::membership::nodes::NodeChanges;
 use super::membership::nodes::owner::Claimed;
 use super::membership::peers::Peer;
@@ -39,7 +40,9 @@ use super::voting::lower_bound::LowerBound;
 use super::voting::propose::Proposal;
 use crate::configuration::{BallotBlock, Configuration, Mode, Quorum};
 use crate::database::{Database, Update};
-use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, PerDevice, Position, Replica, Servers};
+use crate::ids::{
+    DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, PerDevice, Position, Replica, Servers, Stamp,
+};
 use crate::init::Fencing;
 use crate::replica::Trace;
 use crate::time::{Date, Time};
@@ -120,8 +123,11 @@ pub struct Node {
     pub(super) twice: Option<Twice>,
     /// What nodes tell that the voters here have not decided.
     pub(super) elsewhere: BTreeMap<NodeId, Contradiction>,
-    /// Nodes that serve an earlier epoch than this one knows.
-    pub(super) earlier: BTreeMap<NodeId, Contradiction>,
+    /// Nodes that serve apart from this one.
+    pub(super) apart: BTreeMap<NodeId, Contradiction>,
+    pub(super) tenure: Tenure,
+    /// The latest epoch that a node knows which does not talk to this one.
+    pub(super) ahead: Option<Ahead>,
     /// Which state folder this is, and where it came from.
     pub(super) folder: Folder,
 
@@ -245,7 +251,9 @@ impl Node {
             claimed_by: None,
             twice: None,
             elsewhere: BTreeMap::new(),
-            earlier: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            tenure: Tenure::default(),
+            ahead: None,
             folder: Folder::default(),
             traces: PerDevice::default(),
             report: OwnReport::default(),
@@ -305,6 +313,7 @@ impl Node {
             Event::Message { from, message } => self.on_message(from, message),
             Event::Reachable { node } => self.on_reachable(node),
             Event::Disowned { by, epoch, server } => self.on_disowned(by, epoch, server),
+            Event::RefusedBy { by, epoch, newest } => self.on_refused_by(by, epoch, newest),
             Event::Client {
                 client,
                 request,
@@ -374,6 +383,11 @@ impl Node {
     /// Number of the newest reconfiguration that this node knows to be decided.
     pub fn epoch(&self) -> Epoch {
         self.known.epoch
+    }
+
+    /// The newest state that is known to have been committed, or may have been: this node's copy holds it.
+    pub fn newest_stamp(&self) -> Stamp {
+        self.bound.stamp().max(self.head.position().stamp)
     }
 
     /// Which server has each number by that configuration.

@@ -193,7 +193,8 @@ impl Node {
         }
         let waits = (self.other_run_text())
             .or_else(|| self.waits_for_choice())
-            .or_else(|| self.contradicted_text());
+            .or_else(|| self.contradicted_text())
+            .or_else(|| self.ahead_text().filter(|_| !self.removed()));
         if let Some(text) = waits {
             if self.waiting.0 != text {
                 self.waiting = (text, self.now);

@@ -36,7 +36,7 @@ use crate::losses::Losses;
 use crate::metrics::Counters;
 use crate::nodes;
 use crate::outlet::{Bell, Outlet};
-use crate::peers::{Digest, Disowned, FromPeer, Identity, Listening, Peers, Roster};
+use crate::peers::{Digest, Disowned, FromPeer, Identity, Listening, Peers, Progress, Roster};
 use crate::reads::{self, Finished, Long, Reads};
 use crate::scrub::{self, Scrub};
 use crate::service::Service;
@@ -226,6 +226,9 @@ impl Daemon {
         while let Some(Disowned { by, epoch, server }) = self.peers.take_disowned() {
             self.handle(Event::Disowned { by, epoch, server });
         }
+        while let Some((by, Progress { epoch, newest })) = self.peers.take_progress() {
+            self.handle(Event::RefusedBy { by, epoch, newest });
+        }
         while let Some(found) = self.peers.take_found() {
             self.on_packets_found(&found);
         }
@@ -351,7 +354,11 @@ impl Daemon {
                 })
             });
         }
-        self.peers.set_epoch(self.node.epoch(), || self.node.servers());
+        let progress = Progress {
+            epoch: self.node.epoch(),
+            newest: self.node.newest_stamp(),
+        };
+        self.peers.set_progress(progress, || self.node.servers());
         self.peers.flush();
         self.strict.go_on(&self.history);
     }

@@ -150,6 +150,7 @@ pub(super) async fn keep_connected(calling: Rc<Calling>, peer: Rc<Peer>, index: 
                 ports.failed(address, &error);
                 sizes.on_cut();
                 note_disowned(&calling, node, &error);
+                note_progress(&calling, node, &error);
                 let text = format!("{address}: {error}");
                 if ports.is_best(address) {
                     complain(&mut quiet, node, &error, &text);
@@ -188,18 +189,34 @@ fn learn(calling: &Calling, peer: &Peer, index: usize, packets: Packets) {
 /// The event loop hears of a peer by whose configuration another server has this node's number.
 fn note_disowned(calling: &Calling, by: NodeId, error: &DialError) {
     let me = calling.identity.me;
-    if let DialError::Refused(HandshakeError::Mismatch(Mismatch::OtherServer {
-        node,
-        listener: server,
-        epoch,
-        ..
-    })) = *error
+    if let DialError::Refused(HandshakeError::Mismatch(
+        Mismatch::OtherServer {
+            node,
+            listener: server,
+            epoch,
+            ..
+        },
+        _,
+    )) = *error
         && node == me
     {
         let mut disowned = calling.disowned.borrow_mut();
         // Each is told once, and again with the next attempt.
         disowned.retain(|told| told.by != by);
         disowned.push_back(Disowned { by, epoch, server });
+        calling.bell.notify_one();
+    }
+}
+
+/// The event loop hears how far the cluster has come by a peer that does not talk to this node.
+fn note_progress(calling: &Calling, by: NodeId, error: &DialError) {
+    if let DialError::Refused(HandshakeError::Mismatch(mismatch, theirs)) = error
+        && mismatch.is_of_the_cluster()
+    {
+        let mut refusals = calling.progress_of_others.borrow_mut();
+        // As above.
+        refusals.retain(|(other, _)| *other != by);
+        refusals.push_back((by, *theirs));
         calling.bell.notify_one();
     }
 }

@@ -10,7 +10,7 @@
 //! A frame is a length (u16, little-endian) and that many bytes. Nothing that a stranger sends is believed: before
 //! the first sealed frame opens, the listener does nothing but answer.
 
-use super::hello::{Hello, Identity, Mismatch};
+use super::hello::{Hello, Identity, Mismatch, Progress};
 use super::version::{Version, Versions};
 use ccd_client::files::{Authkey, AuthkeyId};
 use ccd_core::ids::{Epoch, NodeId};
@@ -73,7 +73,7 @@ pub enum HandshakeError {
     #[error("its hello or verdict does not decode; its own log says more, and update ccdd on the older node")]
     Malformed,
     #[error("{0}")]
-    Mismatch(Mismatch),
+    Mismatch(Mismatch, Progress),
     #[error("the key exchange failed: {0}; it is tried again")]
     Noise(String),
 }
@@ -111,8 +111,12 @@ impl Clear {
 /// The listener's answer inside message 2. It repeats the versions, so that nobody on the way can lower them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Verdict {
-    Accepted { oldest: u8, newest: u8 },
-    Refused(Mismatch),
+    Accepted {
+        oldest: u8,
+        newest: u8,
+    },
+    /// With what the listener knows.
+    Refused(Mismatch, Progress),
 }
 
 /// A proven channel.
@@ -181,7 +185,7 @@ impl Dialing {
                     key: self.key,
                 })
             }
-            Verdict::Refused(mismatch) => Err(HandshakeError::Mismatch(mismatch)),
+            Verdict::Refused(mismatch, theirs) => Err(HandshakeError::Mismatch(mismatch, theirs)),
         }
     }
 
@@ -276,7 +280,7 @@ fn try_answer(
             oldest: identity.versions.oldest.0,
             newest: identity.versions.newest.0,
         },
-        Err(mismatch) => Verdict::Refused(mismatch.clone()),
+        Err(mismatch) => Verdict::Refused(mismatch.clone(), identity.progress.get()),
     };
     let verdict = postcard::to_allocvec(&verdict).map_err(|_| HandshakeError::Malformed)?;
     let mut bytes = vec![TAG_NOISE];
@@ -290,7 +294,7 @@ fn try_answer(
             };
             Ok((hello, channel))
         }
-        Err(mismatch) => Err(HandshakeError::Mismatch(mismatch)),
+        Err(mismatch) => Err(HandshakeError::Mismatch(mismatch, identity.progress.get())),
     };
     Ok(Answer { bytes, outcome })
 }
@@ -329,8 +333,8 @@ fn append_frame(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -
 /// What hellos of earlier releases lack at their end: two ids, which are not known where they are zero.
 const HELLO_GREW_BYTES: usize = 2;
 
-/// What refusals of earlier releases lack at their end: an epoch.
-const VERDICT_GREW_BYTES: usize = 1;
+/// What refusals of earlier releases lack at their end: an epoch, and the listener's progress of three numbers.
+const VERDICT_GREW_BYTES: usize = 4;
 
 /// Reads what came, with so many zeros behind it. Later versions may say more than this one reads.
 fn open<T: serde::de::DeserializeOwned>(
@@ -339,7 +343,7 @@ fn open<T: serde::de::DeserializeOwned>(
     id: AuthkeyId,
     zeros: usize,
 ) -> Result<T, HandshakeError> {
-    let mut payload = [0; HANDSHAKE_FRAME_BYTES_MAX + HELLO_GREW_BYTES];
+    let mut payload = [0; HANDSHAKE_FRAME_BYTES_MAX + VERDICT_GREW_BYTES];
     let len_bytes = noise
         .read_message(frame, &mut payload[..HANDSHAKE_FRAME_BYTES_MAX])
         .map_err(|error| match error {

@@ -5,7 +5,7 @@
 use super::roster::Roster;
 use super::version::Versions;
 use ccd_client::files::Authkeys;
-use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId, Servers};
+use ccd_core::ids::{ClusterId, Epoch, Incarnation, NodeId, ServerId, Servers, Stamp};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -48,6 +48,16 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// How far the cluster has come, as a node knows it: told to those that it does not talk to, which may have been put back to an earlier
+/// state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The newest reconfiguration that is decided.
+    pub epoch: Epoch,
+    /// The newest state that was committed, as far as it knows, or that its copy holds.
+    pub newest: Stamp,
+}
+
 /// What this node says and expects.
 #[derive(Debug)]
 pub struct Identity {
@@ -55,9 +65,8 @@ pub struct Identity {
     pub run: Incarnation,
     pub cluster: ClusterId,
     pub roster: RefCell<Roster>,
-    /// The newest reconfiguration that this node knows to be decided.
-    pub epoch: Cell<Epoch>,
-    /// Which server has each number by it.
+    pub progress: Cell<Progress>,
+    /// Which server has each number by its epoch.
     pub servers: Cell<Servers>,
     pub versions: Versions,
     /// From `/etc/ccd/authkey`; replaced when the file is read again.
@@ -126,6 +135,24 @@ pub enum Mismatch {
     },
 }
 
+impl Mismatch {
+    /// The listener is of the dialer's cluster, and its progress says something of it.
+    pub fn is_of_the_cluster(&self) -> bool {
+        match self {
+            Self::InitDigest { .. }
+            | Self::NotInInit(_)
+            | Self::NumberReused(_)
+            | Self::OtherServer { .. } => true,
+            Self::Cluster { .. }
+            | Self::WrongNode { .. }
+            | Self::SameNumber(_)
+            | Self::Claimed { .. }
+            | Self::Reflected { .. }
+            | Self::Replayed { .. } => false,
+        }
+    }
+}
+
 impl Identity {
     pub fn hello(&self, to: NodeId, network: u8, epoch: Epoch) -> Hello {
         let roster = *self.roster.borrow();
@@ -168,7 +195,7 @@ impl Identity {
                     listener,
                     // What only an init database says, which may be an older one, is no decision.
                     epoch: if self.servers.get().get(node) == listener {
-                        self.epoch.get()
+                        self.progress.get().epoch
                     } else {
                         Epoch::default()
                     },

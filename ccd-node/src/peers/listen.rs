@@ -243,6 +243,9 @@ async fn serve(
         Ok(Ok(_)) if digest() != goes_by => {
             Err("the init database was changed during the handshake".to_owned())
         }
+        Ok(Ok(proven)) if shared.identity.keys.borrow().find(proven.key).is_none() => {
+            Err("its authkey was taken away during the handshake".to_owned())
+        }
         Ok(Ok(proven)) => Ok(proven),
     };
     shared.leave_unproven(number);

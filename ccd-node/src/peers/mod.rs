@@ -47,7 +47,7 @@ mod tests;
 mod version;
 
 pub use arrivals::Arrivals;
-pub use hello::{Digest, Identity};
+pub use hello::{Digest, Identity, Progress};
 pub use late::LateAddress;
 pub use listen::{Listening, bind, listen};
 pub use packets::Packets;
@@ -147,6 +147,8 @@ struct Calling {
     reachable: RefCell<BTreeSet<NodeId>>,
     /// Peers that refused this node because another server has its number, until the event loop has heard of it.
     disowned: RefCell<VecDeque<Disowned>>,
+    /// What peers that refused this node know of the cluster, until the event loop has heard of it.
+    progress_of_others: RefCell<VecDeque<(NodeId, Progress)>>,
     /// What was found of the size of packets, until the event loop has heard of it.
     found: RefCell<VecDeque<PacketsFound>>,
     bell: Bell,
@@ -192,6 +194,7 @@ impl Peers {
             links: Cell::default(),
             reachable: RefCell::default(),
             disowned: RefCell::default(),
+            progress_of_others: RefCell::default(),
             found: RefCell::default(),
             bell: bell.clone(),
             arrivals: Rc::default(),
@@ -234,6 +237,11 @@ impl Peers {
     /// One that refused this node, since this was last asked.
     pub fn take_disowned(&self) -> Option<Disowned> {
         self.calling.disowned.borrow_mut().pop_front()
+    }
+
+    /// What one that refused this node knows, since this was last asked.
+    pub fn take_progress(&self) -> Option<(NodeId, Progress)> {
+        self.calling.progress_of_others.borrow_mut().pop_front()
     }
 
     /// What was found of the size of packets since this was last asked: what is in trouble now, and what no longer is.
@@ -281,8 +289,9 @@ impl Peers {
 
     /// Connections are made anew if this reconfiguration is a later one. The old ones are used until the new ones are
     /// proven, so nothing waits.
-    pub fn set_epoch(&self, epoch: Epoch, servers: impl FnOnce() -> Servers) {
-        if self.calling.identity.epoch.replace(epoch) != epoch {
+    pub fn set_progress(&self, progress: Progress, servers: impl FnOnce() -> Servers) {
+        let epoch = progress.epoch;
+        if self.calling.identity.progress.replace(progress).epoch != epoch {
             self.calling.identity.servers.set(servers());
         }
         if self.calling.epoch.replace(epoch) != epoch {

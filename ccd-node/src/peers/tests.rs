@@ -99,6 +99,13 @@ fn chunk(bytes: usize) -> Message {
     }
 }
 
+fn at_epoch(epoch: u64) -> Progress {
+    Progress {
+        epoch: Epoch(epoch),
+        ..Progress::default()
+    }
+}
+
 fn number(epoch: u64) -> Message {
     Message::Open { epoch: Epoch(epoch) }
 }
@@ -232,7 +239,7 @@ fn connections_are_made_anew_at_every_reconfiguration_and_nothing_is_lost_or_ove
         until(|| pair.links_up() == 1).await;
         let mut sent = 0;
         for epoch in 1..=10 {
-            pair.peers.set_epoch(Epoch(epoch), Servers::default);
+            pair.peers.set_progress(at_epoch(epoch), Servers::default);
             // Sent on the old one, while the new one is made, and on the new one.
             while pair.connection().map(|connection| connection.epoch) != Some(Epoch(epoch)) {
                 assert_eq!(pair.links_up(), 1, "nothing to send on");
@@ -272,7 +279,7 @@ fn what_goes_out_in_the_moment_of_the_change_arrives_in_order() {
         };
         for sent in 1..=total {
             if sent % 200 == 0 {
-                pair.peers.set_epoch(Epoch(sent), Servers::default);
+                pair.peers.set_progress(at_epoch(sent), Servers::default);
             }
             pair.send(&number(sent));
             yield_now().await;
@@ -433,4 +440,44 @@ fn the_next_port_of_the_range_is_taken_and_found() {
         pair.send(&number(4));
         assert!(pair.next().await == number(4));
     });
+}
+
+/// The listener has looked at the dialer's key and number, and then its authkey file is read again, or its init database is another one.
+#[test]
+fn what_changes_during_a_handshake_is_looked_at_again() {
+    for changes_key in [true, false] {
+        on_one_thread(async move {
+            let keys = Authkeys::of(key(9)).with(key(5)).unwrap();
+            let socket = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+            let address = socket.local_addr().unwrap();
+            let listener = Rc::new(identity(1, keys));
+            let (listening, mut inlet) = listen_at(vec![socket], &listener);
+            let old = key(5);
+            let dialer = identity(0, Authkeys::of(old.clone()));
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let (dialing, first) = handshake::Dialing::begin(&dialer, &old, node(1), 0, Epoch(1)).unwrap();
+            stream.write_all(&first).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), handshake::TAG_NOISE);
+            let verdict = listen::read_frame(&mut stream, 1024).await.unwrap();
+            let channel = dialing.finish(&verdict).unwrap();
+            if changes_key {
+                *listener.keys.borrow_mut() = Authkeys::of(key(9));
+                listening.revoke();
+            } else {
+                listener.roster.borrow_mut().digest = Digest([77; 32]);
+                listening.keep_only([node(1)].into_iter().collect(), BTreeSet::new());
+            }
+            let mut sealer = sealed::Sealer::new(channel.transport);
+            let mut bytes = Vec::new();
+            sealer.prove(&mut bytes).unwrap();
+            let message = version::encode(channel.version, &number(77), Vec::new()).unwrap();
+            sealer.seal(&message, &mut bytes).unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            let came = tokio::time::timeout(Duration::from_secs(1), inlet.recv()).await;
+            assert!(
+                !matches!(came, Ok(Some(_))),
+                "key: {changes_key}: its message was handed on"
+            );
+        });
+    }
 }

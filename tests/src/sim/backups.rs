@@ -109,6 +109,16 @@ impl World {
         self.media.scribble_on_device(role);
     }
 
+    /// A device loses the blocks of this kind in a server's area, and nothing else.
+    pub fn clear_control(&mut self, role: DeviceRole, index: usize, kind: &str) {
+        self.log.line(
+            self.now,
+            format_args!("{role} loses each {kind} of n{index} below its users"),
+        );
+        self.media.clear_control(role, self.node_id(index), kind);
+        self.setbacks.happened = true;
+    }
+
     /// A block of the local copy of a server that is down has rotted: the first of those that were used since then.
     pub fn rot_local(&mut self, index: usize, since: &Backup) {
         assert!(self.servers[index].process.is_none(), "it would not see it");

@@ -36,6 +36,7 @@ pub fn event(event: &Event) -> String {
         Event::Problems(problems) => format!("the driver finds {problems:?}"),
         Event::Worked { ticket, .. } => format!("t{} is worked out", ticket.0),
         Event::Disowned { .. }
+        | Event::RefusedBy { .. }
         | Event::Timer
         | Event::Reachable { .. }
         | Event::ClientGone { .. }

@@ -13,6 +13,7 @@ use super::store::{Fault, Initiator, Path, PathBlocks, SECTOR_BYTES, Store};
 use super::world::CLUSTER;
 use ccd_core::ids::{DeviceRole, NodeId, Position};
 use ccd_core::time::Date;
+use ccd_disk::format::geometry::{CONTROL_BLOCKS, CONTROL_KINDS, END_BLOCKS};
 use ccd_disk::{
     BLOCK_BYTES, Blocks, ExpectedIdentity, MemoryDevice, MkfsOptions, RegionId, ReplicaDriver, create,
 };
@@ -335,6 +336,18 @@ impl Media {
     /// Somebody writes over its first block.
     pub fn scribble_on_device(&mut self, role: DeviceRole) {
         self.devices[role as usize].corrupt(0, |block| block.fill(0x5A));
+    }
+
+    /// The control blocks of one kind (`CONTROL_KINDS`) in a node's area are zeros.
+    pub fn clear_control(&mut self, role: DeviceRole, node: NodeId, kind: &str) {
+        self.has_lost_writes = true;
+        let area = END_BLOCKS + node.index() as u64 * CONTROL_BLOCKS;
+        let blocks =
+            (CONTROL_KINDS.iter()).find_map(|(name, blocks)| (*name == kind).then(|| blocks.clone()));
+        for block in blocks.expect("it is a kind of control block") {
+            let offset = (area + block) * BLOCK_BYTES as u64;
+            self.devices[role as usize].corrupt(offset, |block| block.fill(0));
+        }
     }
 
     /// The first block that the node's local copy has used since then is corrupted.

@@ -11,7 +11,7 @@ use super::world::{LEASE, World};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Configuration, RestoreFlag};
 use ccd_core::database::{Content, ContentText, Key, Op, Pattern, Row, Update};
-use ccd_core::ids::{Epoch, NodeId, NodeSet, Position, RequestId, ServerId};
+use ccd_core::ids::{Epoch, NodeId, NodeSet, Position, RequestId, ServerId, Stamp};
 use ccd_core::init::{Fencing, Propagation};
 use ccd_core::problem::Problem;
 use ccd_core::protocol::{Decision, DecisionKind, Event, Loss, ServingState, Status};
@@ -175,6 +175,11 @@ impl Cluster {
             server: owner,
         };
         self.world.tell(server, event);
+    }
+
+    /// That node refuses the server's connections, for their init databases differ, and tells what it knows.
+    pub fn refused_by(&mut self, server: usize, by: NodeId, epoch: Epoch, newest: Stamp) {
+        self.world.tell(server, Event::RefusedBy { by, epoch, newest });
     }
 
     pub fn settle(&mut self) {

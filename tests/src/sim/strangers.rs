@@ -114,7 +114,7 @@ impl World {
         index: usize,
         decision: &Decision,
     ) -> Result<(), Unsound> {
-        if self.media.has_lost_writes || !decision.text.contains("lacks what node") {
+        if self.media.has_lost_writes || !decision.text.contains("lacks what") {
             return Ok(());
         }
         let text = format!("n{index}: {}", decision.text);

@@ -5,6 +5,7 @@
 //!   identity/         two runs of one node, a number with a new owner, runs that remember nothing
 //!   sharing.rs        disks that are not the same ones on both servers
 //!   overwritten.rs    a device that is cleared or put back while it is in use
+//!   apart.rs          nodes that went on apart from each other, and meet
 //!   sides.rs          nodes of a group that were put back and went on from there
 //!   evidence.rs       what a restart starts from
 //!   room.rs           replicas that are too small, or take no writes
@@ -27,6 +28,7 @@
 //!   synchronization/  freeze and unfreeze commands around an update
 //! ```
 
+mod apart;
 mod branches;
 mod clocks;
 mod evidence;

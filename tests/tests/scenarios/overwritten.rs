@@ -41,6 +41,40 @@ fn a_device_that_was_cleared_in_use_has_no_vote() {
     }
 }
 
+/// An array that lost a few blocks, which are written seldom: heartbeats go on beside them.
+#[test]
+fn a_device_that_lost_votes_or_configurations_in_use_is_left_out_and_taken_in_again() {
+    for (is_solo, kind) in [
+        (false, "ballot"),
+        (true, "ballot"),
+        (false, "configuration"),
+        (true, "configuration"),
+    ] {
+        for role in DeviceRole::ALL {
+            let mut cluster = Cluster::serving(PAIR);
+            if is_solo {
+                cluster.crash(B, true);
+                assert!(cluster.add_within(A, "alone", SETTLED));
+            }
+            let epoch = cluster.configuration().epoch;
+            cluster.clear_control(role, A, kind);
+            let what = format!("{kind} on the {role}, solo: {is_solo}");
+            assert!(
+                cluster.reaches(LEASE * 2, |known| known.devices == without(role)),
+                "{what}: {}",
+                cluster.verdict(A)
+            );
+            assert!(
+                cluster.reaches(SETTLED, |known| known.devices == without(role).with(role)),
+                "{what}: {}",
+                cluster.verdict(A)
+            );
+            assert!(cluster.configuration().epoch.0 >= epoch.0 + 2, "{what}");
+            assert!(cluster.add_within(A, "after", SETTLED), "{what}");
+        }
+    }
+}
+
 /// Its region is whole, and holds what it held then.
 #[test]
 fn a_device_that_was_put_back_in_use_is_taken_in_again_with_what_it_lacks() {

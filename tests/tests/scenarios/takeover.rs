@@ -243,6 +243,36 @@ fn a_graceful_leave_hands_over_at_once() {
     }
 }
 
+/// It takes a majority of the nodes, or a device that one of the others can use.
+#[test]
+fn a_leave_after_which_nobody_could_go_on_is_refused_at_once() {
+    let mut three = Cluster::serving(Shape { nodes: 3, devices: 0 });
+    assert!(matches!(
+        three.command(A, RequestBody::Leave),
+        AskEnd::Reply(Ok(_))
+    ));
+    let mut blind = pair();
+    for role in DeviceRole::ALL {
+        blind.lose_path(B, role);
+    }
+    blind.run_for(LEASE * 4);
+    for (mut cluster, leaves, stays) in [(three, B, 2), (blind, A, B)] {
+        let asked_at = cluster.now;
+        let end = cluster.command(leaves, RequestBody::Leave);
+        assert!(
+            matches!(end, AskEnd::Reply(Err(Refusal::NoQuorum { .. }))),
+            "{end:?}"
+        );
+        assert!(cluster.now.since(asked_at) < LEASE / 10);
+        for server in [leaves, stays] {
+            assert!(
+                cluster.add_within(server, &format!("by n{server}"), LEASE),
+                "n{server}"
+            );
+        }
+    }
+}
+
 #[test]
 fn when_the_network_is_cut_the_lowest_node_takes_over_and_the_other_rejoins_by_itself() {
     let mut cluster = pair();

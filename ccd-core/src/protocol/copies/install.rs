@@ -320,6 +320,7 @@ impl Node {
         self.damaged = None;
         self.catch_up = None;
         self.serving = Some(self.known.epoch);
+        self.begin_tenure();
         self.opened = Some(self.known.epoch);
         self.opening_done();
         let text = format!(

@@ -223,6 +223,7 @@ impl Node {
         {
             // Rounds may have been prepared since: the coordinator opens first.
             self.serving = Some(epoch);
+            self.begin_tenure();
             self.opened = Some(epoch);
             self.opening_done();
             let text = format!("opened {} at {} as member", self.known, open.next);

@@ -66,6 +66,7 @@ fn state() -> PeerState {
         epoch: Epoch(5),
         mark: 0,
         serving: true,
+        served_ms: u64::MAX,
         position: at(5, 9),
         no_vote: None,
         folder: FolderId::default(),

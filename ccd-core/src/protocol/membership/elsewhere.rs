@@ -9,39 +9,55 @@
 //!
 //! What an operator overrules needs no votes, and is learned.
 //!
-//! The node with the copies finds it as well: who serves by an earlier epoch has lost that within a lease, once a later one is decided.
+//! Neither side can tell by itself whose devices are the copies, and both serve. Two that serve apart and hear each other find it within two
+//! leases, for whoever has lost an epoch stops within one. The one that has served for longer goes on: a copy was started later than what it
+//! was copied from, and what has been acknowledged for longer is more.
 //!
 //! ```text
-//! another node serves an earlier epoch, and is heard → a node that does not serve decides nothing
-//!   it has done so for two leases → one that serves stops
+//! another node serves an earlier epoch, one that was decided twice, or one that the voters here did not decide
+//!   it has done so for two leases, and has served for longer → this node stops
+//!   an earlier one, and this node does not serve             → this node decides nothing
 //! ```
 //!
-//! Owns `Node::elsewhere` and `Node::earlier`. Called with each heartbeat, and with each message that names a decided configuration.
+//! Owns `Node::elsewhere`, `Node::apart` and `Node::tenure`. Called with each heartbeat, and with each message that names a decided
+//! configuration.
 
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Configuration, Quorum};
 use crate::ids::{DeviceRole, DeviceSet, Epoch, NodeId, NodeSet, Replica};
 use crate::protocol::Node;
 use crate::protocol::interface::DecisionKind;
-use crate::protocol::voting::conclude::is_overruled;
+use crate::protocol::message::PeerState;
+use crate::protocol::voting::conclude::may_be_overruled;
 use crate::replica::Survey;
 use crate::time::Time;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cmp::{Ordering, Reverse};
 use core::time::Duration;
 
-/// So long may a node serve an earlier epoch that has not heard of the later one: longer than any lease that it holds.
-const EARLIER_LEASES: u32 = 2;
+/// For so many leases a node may serve that has not heard of a later epoch: longer than any lease that it holds. A node that begins to
+/// serve again within that time has served all the while.
+const APART_LEASES: u32 = 2;
 
-/// A later or earlier epoch that another node tells of, and that contradicts what is known here.
+/// Since when this node serves, and when it stopped last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::protocol) struct Tenure {
+    since: Option<Time>,
+    stopped_at: Option<Time>,
+}
+
+/// An epoch that another node tells of, and that contradicts what is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) struct Contradiction {
     epoch: Epoch,
     since: Time,
     last_at: Time,
     is_recorded: bool,
+    /// The other node has served for longer.
+    outlasts: bool,
 }
 
 impl Contradiction {
@@ -53,6 +69,7 @@ impl Contradiction {
             since: told.map_or(now, |told| told.since),
             last_at: now,
             is_recorded: told.is_some_and(|told| told.is_recorded),
+            outlasts: false,
         };
         all.insert(node, told);
     }
@@ -107,7 +124,7 @@ impl Node {
         let serves = self.serving == Some(known.epoch) && !self.shut_out();
         let devices = self.devices_without_votes();
         // With quorum off anybody may have decided.
-        let needs_votes = known.quorum == Quorum::Required && !is_overruled(known.epoch, epoch);
+        let needs_votes = known.quorum == Quorum::Required && !may_be_overruled(known.epoch, epoch);
         let has_voted = !self.may_vote() || self.accepted_in(known.epoch).is_some();
         let own = if has_voted {
             NodeSet::EMPTY
@@ -119,9 +136,11 @@ impl Node {
 
     /// The devices of the configuration that this node reads, and on which nobody has voted on a successor.
     fn devices_without_votes(&self) -> DeviceSet {
+        let usable = self.usable_devices();
         let shows_none = |role: &DeviceRole| {
             let view = self.replica(Replica::Device(*role));
-            view.usable() && !view.survey.areas.is_empty() && !shows_votes(&self.known, &view.survey)
+            let is_recent = (view.looked_at).is_some_and(|at| self.now.since(at) <= self.settings.lease);
+            usable.contains(*role) && is_recent && !shows_votes(&self.known, &view.survey)
         };
         self.known.devices.iter().filter(shows_none).collect()
     }
@@ -131,7 +150,9 @@ impl Node {
         let told = self.elsewhere.get(&node)?;
         let (now, lease) = (self.now, self.settings.lease);
         let is_early = now.since(told.since) < lease;
-        if is_early || !told.is_fresh(now, lease) || told.epoch <= self.known.epoch {
+        let gives_way =
+            (self.apart.get(&node)).is_some_and(|told| told.outlasts && told.is_fresh(now, lease));
+        if is_early || gives_way || !told.is_fresh(now, lease) || told.epoch <= self.known.epoch {
             return None;
         }
         let devices = self.known.devices.iter().map(|role| role.to_string());
@@ -145,39 +166,76 @@ impl Node {
         ))
     }
 
-    /// Takes note of the epoch that another node knows, and whether it serves: nobody can serve an earlier one for long.
-    pub(in crate::protocol) fn note_serving(&mut self, node: NodeId, serves: bool, epoch: Epoch) {
-        let known = &self.known;
-        let contradicts = serves
-            && epoch < known.epoch
-            && known.quorum == Quorum::Required
-            && !known.devices.is_empty()
-            && !is_overruled(epoch, known.epoch);
-        if !contradicts {
-            self.earlier.remove(&node);
+    /// For how long this node has served, a reconfiguration now and then not counted; zero while it does not.
+    pub(in crate::protocol) fn served_for(&self) -> Duration {
+        let since = self.tenure.since.filter(|_| self.serving.is_some());
+        since.map_or(Duration::ZERO, |since| self.now.since(since))
+    }
+
+    pub(in crate::protocol) fn begin_tenure(&mut self) {
+        let longest = self.settings.lease.saturating_mul(APART_LEASES);
+        let (now, tenure) = (self.now, &mut self.tenure);
+        let goes_on = (tenure.stopped_at.take()).is_some_and(|stopped_at| now.since(stopped_at) <= longest);
+        if !goes_on {
+            tenure.since = Some(now);
+        }
+    }
+
+    pub(in crate::protocol) fn end_tenure(&mut self) {
+        self.tenure.stopped_at = Some(self.now);
+    }
+
+    /// Takes note of a node that serves for itself, as `state` says: nobody can serve an earlier epoch for long, nor one beside this one.
+    pub(in crate::protocol) fn note_serving(&mut self, node: NodeId, state: &PeerState) {
+        let (known, epoch) = (&self.known, state.epoch);
+        let is_apart = match epoch.cmp(&known.epoch) {
+            Ordering::Less => !may_be_overruled(epoch, known.epoch),
+            Ordering::Equal => self.serving.is_some() && self.is_at_odds_with(node),
+            Ordering::Greater => self.elsewhere.contains_key(&node),
+        };
+        let by_votes = known.quorum == Quorum::Required && !known.devices.is_empty();
+        if !(state.serving && is_apart && by_votes) {
+            self.apart.remove(&node);
             return;
         }
-        Contradiction::note(&mut self.earlier, node, epoch, self.now, self.settings.lease);
+        let (theirs, ours) = (Duration::from_millis(state.served_ms), self.served_for());
+        let outlasts = (theirs, Reverse(epoch)) > (ours, Reverse(known.epoch));
+        Contradiction::note(&mut self.apart, node, epoch, self.now, self.settings.lease);
+        if let Some(told) = self.apart.get_mut(&node) {
+            told.outlasts = outlasts;
+        }
         if let Some(text) = self.contradicted_text().filter(|_| self.serving.is_some()) {
             self.record(DecisionKind::Alarm, text.clone());
             self.stop_serving(&text);
         }
     }
 
-    /// Why this node serves nothing, if another one serves an earlier epoch, which is over by what is known here.
+    /// Why this node serves nothing, if another one serves apart from it.
     pub(in crate::protocol) fn contradicted_text(&self) -> Option<String> {
         let (now, lease) = (self.now, self.settings.lease);
-        let is_over = |told: &Contradiction| {
+        let gives_way = |told: &Contradiction| {
             // One that serves may have heard of the end of that epoch before the other one.
-            let lasts = told.last_at.since(told.since) > lease.saturating_mul(EARLIER_LEASES);
-            (lasts || self.serving.is_none()) && told.is_fresh(now, lease) && told.epoch < self.known.epoch
+            let lasts = told.last_at.since(told.since) > lease.saturating_mul(APART_LEASES);
+            let is_over = if self.serving.is_some() {
+                lasts && told.outlasts
+            } else {
+                told.epoch < self.known.epoch
+            };
+            is_over && told.is_fresh(now, lease)
         };
-        let (node, told) = self.earlier.iter().find(|(_, told)| is_over(told))?;
+        let (node, told) = self.apart.iter().find(|(_, told)| gives_way(told))?;
+        let why = if told.epoch < self.known.epoch {
+            format!(
+                "and epoch {} was decided here by devices that it does not see",
+                self.known.epoch
+            )
+        } else {
+            String::from("by devices that this node does not see, and has served for longer")
+        };
         Some(format!(
-            "node {node} serves epoch {}, and epoch {} was decided here by devices that it does not see: this node has, or had, copies of the \
-             devices, or that one has. This node serves nothing while that one does; with the right devices, and its state folder moved \
-             away, it takes what that one holds",
-            told.epoch, self.known.epoch
+            "node {node} serves epoch {}, {why}: this node has, or had, copies of the devices, or that one has. This node serves nothing while \
+             that one does; with the right devices, and its state folder moved away, it takes what that one holds",
+            told.epoch
         ))
     }
 

@@ -8,9 +8,10 @@
 //! external.rs     another monitor's view              quorum.rs       exactly half of the nodes: valid, but closed;
 //! nodes/          nodes added and removed                             quorum on and off
 //! returns.rs      devices that come and go            elsewhere.rs    what nodes with copies of the devices tell
-//! twice.rs        an epoch that was decided twice
+//! twice.rs        an epoch that was decided twice             ahead.rs        what nodes with another init database know
 //! ```
 
+pub(super) mod ahead;
 pub(super) mod designation;
 pub(super) mod elsewhere;
 pub(super) mod external;

@@ -45,14 +45,28 @@ impl Node {
             let open = self.is_open() && self.lease_holds();
             let reply = match operator.wish {
                 Wish::Out => {
-                    let member = self.known.members.contains(self.me()) && self.serving.is_some();
+                    let takes_part =
+                        self.serving.is_some() || self.member.is_some() || self.install.is_some();
+                    let member = self.known.members.contains(self.me()) && takes_part;
                     // During maintenance nobody takes over: the others wait for this node.
                     let alone = self.known.members.count() <= 1 || self.known.maintenance;
-                    if member && (alone || late) {
+                    if member && alone {
                         // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
                         self.stop_serving("left by request; `ccdctl join` takes part again");
                     }
-                    (!member || alone || late).then_some(Ok(Answer::Done))
+                    if !member || alone {
+                        Some(Ok(Answer::Done))
+                    } else if late || self.is_open() && !self.can_others_go_on() {
+                        let me = self.me();
+                        let says = |configuration: &Configuration| !configuration.members.contains(me);
+                        let undecided = self.undecided(says);
+                        // What may still be decided is not taken back.
+                        self.willing = undecided.is_none();
+                        self.beat();
+                        Some(Err(undecided.unwrap_or_else(|| self.why_no_leave())))
+                    } else {
+                        None
+                    }
                 }
                 Wish::Match(view) if self.matches_view(view) => Some(Ok(Answer::Done)),
                 Wish::Match(view) if view != self.external => {
@@ -166,6 +180,49 @@ impl Node {
         }
         Refusal::NoQuorum {
             why: self.obstacle_text(),
+        }
+    }
+
+    /// A node that serves beside others leaves, and they take over at once; or it stays, for they could not go on.
+    pub(in crate::protocol) fn begin_to_leave(&mut self, client: ClientToken, deadline: Time) {
+        self.look = true;
+        let hands_over = self.is_open() && self.known.members.count() > 1 && !self.known.maintenance;
+        if hands_over && !self.can_others_go_on() {
+            let refusal = self.why_no_leave();
+            self.reply(client, Err(refusal));
+            return;
+        }
+        self.willing = false;
+        self.requests.operator.push(Operator {
+            client,
+            deadline,
+            wish: Wish::Out,
+        });
+        self.beat();
+    }
+
+    /// The other members outweigh this node, or can use a device. Of those that are silent it is not known, and they are waited for.
+    fn can_others_go_on(&self) -> bool {
+        let others = self.other_members();
+        let stays = |node: &NodeId| self.peer_state(*node).is_none_or(|state| state.willing);
+        let staying: NodeSet = others.iter().filter(stays).collect();
+        let has_device = |node: NodeId| {
+            self.peer_state(node)
+                .is_none_or(|state| !state.devices.is_empty())
+        };
+        staying.is_more_than_half_of(self.cluster_nodes().count())
+            || self.known.quorum == Quorum::Waived && !staying.is_empty()
+            || !self.device_roles().is_empty() && staying.iter().any(has_device)
+    }
+
+    fn why_no_leave(&self) -> Refusal {
+        let others = self.other_members();
+        Refusal::NoQuorum {
+            why: format!(
+                "node {others} could not go on without this node: it takes more than half of the {} nodes, or a device that one of them can \
+                 use. This node goes on; look at `ccdadm status`, or stop the daemon if the cluster may stop with it",
+                self.cluster_nodes().count()
+            ),
         }
     }
 

@@ -150,6 +150,7 @@ impl Node {
             epoch: self.known.epoch,
             mark: mark_of(&self.known),
             serving: self.is_open() && self.lease_holds(),
+            served_ms: u64::try_from(self.served_for().as_millis()).unwrap_or(u64::MAX),
             position: self.offered_position(),
             no_vote: self.no_vote(),
             folder: self.offered_folder(),
@@ -207,7 +208,7 @@ impl Node {
     pub(in crate::protocol) fn on_heartbeat(&mut self, from: NodeId, mut state: PeerState) {
         state.willing &= self.agrees_with(from, &state);
         let is_elsewhere = self.note_epoch(from, state.epoch);
-        self.note_serving(from, state.serving, state.epoch);
+        self.note_serving(from, &state);
         state.willing &= self.known.members.contains(from) || !is_elsewhere;
         let lease = state.epoch == self.known.epoch && self.lends_to(from);
         let lease_span = self.settings.lease;

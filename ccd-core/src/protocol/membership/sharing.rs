@@ -98,6 +98,7 @@ impl Node {
         let is_wanted = !self.is_moved_copy() || !self.heard_nodes().is_empty();
         (self.serving.is_some() || self.willing && is_wanted && !self.lacks_own_trace(role))
             && self.replica(Replica::Device(role)).usable()
+            && !self.lacks_durable_beat(role)
             && self.registered_on(role)
             && self.owns_area(role)
     }

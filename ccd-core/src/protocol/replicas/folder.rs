@@ -213,15 +213,14 @@ impl Node {
         let is_same = self
             .noted_folder()
             .is_some_and(|noted| noted.folder == self.folder.id);
-        if !is_same {
-            self.folder.is_stored = false;
-            if let Some(ballot) = self.ballot.clone() {
-                self.ask(
-                    Replica::Local,
-                    ReplicaOp::WriteBallot { ballot },
-                    Purpose::Unattended,
-                );
-            }
+        self.folder.is_stored &= is_same;
+        // Also where it is this folder: it may be a backup of it, with the ballots of then.
+        if let Some(ballot) = self.ballot.clone() {
+            self.ask(
+                Replica::Local,
+                ReplicaOp::WriteBallot { ballot },
+                Purpose::Unattended,
+            );
         }
         self.complete_notes();
         self.store_folder();

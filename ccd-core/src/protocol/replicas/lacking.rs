@@ -50,6 +50,11 @@ impl Proof {
         self.lacks.is_some()
     }
 
+    /// The number of this run in that region; zero if it wrote nothing there.
+    pub fn run_number(&self, region: RegionId) -> u64 {
+        if self.run.0 == region { self.run.1 } else { 0 }
+    }
+
     /// It was opened anew: its name may lead to another disk, and what was written before an error is not known to be durable.
     pub fn begin_anew(&mut self) {
         self.last = None;
@@ -87,7 +92,7 @@ impl Node {
             .map(|trace| trace.run.saturating_add(1))
             .max()
             .unwrap_or(1);
-        let known = if proof.run.0 == region { proof.run.1 } else { 0 };
+        let known = proof.run_number(region);
         proof.run = (region, next.max(known));
         proof.run.1
     }

@@ -537,6 +537,8 @@ impl Node {
             view.region = survey.region;
             if is_another {
                 view.is_forgiven = false;
+                view.own_area.durable = None;
+                view.own_area.lacks_durable = false;
                 self.note_another_region(replica);
             }
             if let Replica::Device(role) = replica {

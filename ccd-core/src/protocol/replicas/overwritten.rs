@@ -1,22 +1,24 @@
 //! Whether somebody has cleared a device that this run uses, or put it back to an earlier state.
 //!
 //! Heartbeats, ballots and configurations are written anew all the time, so such a device looks alive, and what it has lost is found when
-//! it is read: too late. But each heartbeat is written beside the one before, which must still stand there. If it does not, the device has
-//! failed like one that loses writes: it is left out, and taken in again with all that it is to hold.
+//! it is read: too late. But each heartbeat is written beside the one before, which must still stand there; and ballots and configurations
+//! in the same area never go back. If one is missing, the device has failed like one that loses writes: it is left out, and taken in again
+//! with all that it is to hold.
 //!
 //! A region that is corrupted elsewhere, or that another program writes to, is left out as well, until it is made anew; but not where its
 //! vote may be needed.
 //!
 //! Owns `ReplicaView::{was_overwritten, damage, condemned}` and `OwnArea::found_last`.
 
-use crate::ids::{DeviceRole, NodeId, Replica};
+use crate::configuration::{Ballot, BallotBlock};
+use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
 use crate::protocol::message::PeerState;
 use crate::protocol::replicas::Purpose;
 use crate::protocol::replicas::survey::is_of_a_new_region;
 use crate::protocol::replicas::view::Condemned;
 use crate::protocol::{DecisionKind, Node};
 use crate::replica::{
-    Heartbeat, RegionDamage, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
+    AreaSurvey, Heartbeat, RegionDamage, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
 };
 use alloc::format;
 use alloc::string::String;
@@ -34,16 +36,18 @@ impl Node {
     ) -> Result<ReplicaAnswer, ReplicaError> {
         if let (Purpose::Heartbeat { .. }, Replica::Device(role), ReplicaAnswer::Survey(survey)) =
             (purpose, replica, &answer)
-            && !self.finds_last_beat(role, survey)
-            && self.area_is_clean(role)
         {
-            self.replica_mut(replica).was_overwritten = true;
-            return Err(ReplicaError {
-                kind: ReplicaErrorKind::Damaged,
-                text: format!(
-                    "the {role} was cleared, or put back to an earlier state, while it was in use: what this node wrote there last is gone"
-                ),
-            });
+            let keeps_votes = self.keeps_votes(role, survey);
+            let keeps_beat = self.finds_last_beat(role, survey);
+            if !(keeps_votes && keeps_beat) && self.area_is_clean(role) {
+                self.replica_mut(replica).was_overwritten = true;
+                return Err(ReplicaError {
+                    kind: ReplicaErrorKind::Damaged,
+                    text: format!(
+                        "the {role} was cleared, or put back to an earlier state, while it was in use: what this node wrote there last is gone"
+                    ),
+                });
+            }
         }
         Ok(answer)
     }
@@ -184,6 +188,74 @@ impl Node {
             found.incarnation != run && known.is_none_or(|(_, sequence)| found.sequence > sequence)
         });
         own.found_last = Some(written);
+        if is_kept {
+            own.durable = last.or(own.durable);
+        }
         is_kept || is_by_another
     }
+
+    /// The device was opened anew. It still shows the last heartbeat of this run that was durable there, or a later run's; else its name leads
+    /// to a copy now, or it was put back meanwhile. Until it shows that, or a configuration without it serves, nothing more is written
+    /// there: that would look like what is missing.
+    pub(super) fn look_for_durable_beat(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
+        let run = self.settings.incarnation;
+        let view = self.replica_mut(Replica::Device(role));
+        let (Some(durable), Some(area)) = (view.own_area.durable, area.filter(|area| !area.damaged)) else {
+            return;
+        };
+        let number = view.proof.run_number(view.region);
+        let shows = |found: &Heartbeat| {
+            if found.incarnation == run {
+                found.sequence >= durable
+            } else {
+                found.run > number
+            }
+        };
+        let mut blocks = [&area.heartbeat, &area.heartbeat_before].into_iter().flatten();
+        let lacks = !blocks.any(shows);
+        if core::mem::replace(&mut view.own_area.lacks_durable, lacks) != lacks {
+            self.look = true;
+            let text = if lacks {
+                self.made_anew_text_of(role)
+            } else {
+                format!("the {role} shows what this run had written there")
+            };
+            self.record(DecisionKind::Damage, text);
+        }
+    }
+
+    /// The same, known since it was opened.
+    pub(in crate::protocol) fn lacks_durable_beat(&self, role: DeviceRole) -> bool {
+        self.replica(Replica::Device(role)).own_area.lacks_durable
+    }
+
+    /// False if this node's area holds less than it did before of what was voted and decided. Asked before `finds_last_beat`.
+    fn keeps_votes(&self, role: DeviceRole, survey: &Survey) -> bool {
+        let view = self.replica(Replica::Device(role));
+        let is_own = |area: &&AreaSurvey| area.node == self.me();
+        let (Some(before), Some(now)) = (
+            view.survey.areas.iter().find(is_own),
+            survey.areas.iter().find(is_own),
+        ) else {
+            return true;
+        };
+        view.own_area.found_last.is_none()
+            || now.damaged
+            || rank(now.ballot.as_ref()) >= rank(view.own_ballot.as_ref())
+                && epoch_of(now) >= epoch_of(before)
+    }
+}
+
+/// A voter's block only rises.
+fn rank(block: Option<&BallotBlock>) -> Option<(Epoch, Ballot, Option<Ballot>)> {
+    block.map(|block| {
+        let accepted = block.accepted.as_ref().map(|(ballot, _)| *ballot);
+        (block.instance, block.promised, accepted)
+    })
+}
+
+fn epoch_of(area: &AreaSurvey) -> Option<Epoch> {
+    area.configuration
+        .as_ref()
+        .map(|configuration| configuration.epoch)
 }

@@ -38,6 +38,10 @@ pub(in crate::protocol) struct OwnArea {
     pub(super) predecessor: Option<(Incarnation, u64)>,
     /// The last heartbeat that this run wrote and found there since the device was opened.
     pub(super) found_last: Option<u64>,
+    /// The one before it, which is durable by then; kept when the device is opened anew.
+    pub(super) durable: Option<u64>,
+    /// The device was opened anew, and did not show that one.
+    pub(super) lacks_durable: bool,
     /// What was found when the device was opened, from a run on another machine: the local copy, which was not read yet, tells what to make of
     /// it.
     elsewhere: Option<Heartbeat>,
@@ -163,6 +167,7 @@ impl Node {
 
     /// The device has been opened: what was known of the area is looked at anew.
     pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
+        self.look_for_durable_beat(role, area);
         let newest = area.and_then(|area| area.heartbeat.as_ref());
         let is_old = newest.is_none_or(|found| self.is_mine(role, found) || self.is_of_ended_run(found));
         let elsewhere = newest.filter(|found| self.was_elsewhere(found)).cloned();
@@ -185,6 +190,8 @@ impl Node {
             foreign: seen,
             predecessor: seen,
             found_last: None,
+            durable: view.own_area.durable,
+            lacks_durable: view.own_area.lacks_durable,
             elsewhere,
         };
         self.judge_runs_elsewhere();
@@ -335,6 +342,8 @@ impl Node {
         own.state = State::Ours;
         // What this run wrote there before another one did is not to be found any more.
         own.found_last = None;
+        own.durable = None;
+        own.lacks_durable = false;
         self.forget_other_run(role);
         self.look = true;
     }

@@ -94,7 +94,11 @@ impl Node {
             .is_some_and(|region| view.usable() && view.region != region && !view.is_forgiven);
         counts
             && !self.known.is_genesis()
-            && (view.is_new || view.was_overwritten || is_another || view.proof.lacks())
+            && (view.is_new
+                || view.was_overwritten
+                || is_another
+                || view.proof.lacks()
+                || view.own_area.lacks_durable)
     }
 
     /// The same, for people: what this node has not looked at since it learned of the configuration that counts the device may have
@@ -136,6 +140,8 @@ impl Node {
                 let view = self.replica_mut(Replica::Device(role));
                 view.is_new = false;
                 view.was_overwritten = false;
+                view.own_area.durable = None;
+                view.own_area.lacks_durable = false;
                 view.is_forgiven = true;
             }
         }
@@ -147,6 +153,13 @@ impl Node {
             return format!(
                 "the {role} was cleared, or put back to an earlier state, while it was in use: it does not count before it was left out and \
                  taken in again"
+            );
+        }
+        if self.lacks_durable_beat(role) {
+            return format!(
+                "the {role} was opened anew, and lacks what this run of node {} had written there: it is a copy of that disk, or was put back \
+                 to an earlier state; it does not count before its name leads to the right disk, or it was left out and taken in again",
+                self.me()
             );
         }
         if let Some(text) = self.lacking_text(role) {

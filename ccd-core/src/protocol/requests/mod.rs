@@ -148,16 +148,7 @@ impl Node {
                 self.reply(client, Err(refusal));
             }
             RequestBody::Drill => self.begin_drill(client, deadline),
-            RequestBody::Leave => {
-                self.look = true;
-                self.willing = false;
-                self.requests.operator.push(Operator {
-                    client,
-                    deadline,
-                    wish: Wish::Out,
-                });
-                self.beat();
-            }
+            RequestBody::Leave => self.begin_to_leave(client, deadline),
             RequestBody::Join => {
                 self.willing = true;
                 self.requests.operator.push(Operator {

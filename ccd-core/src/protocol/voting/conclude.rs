@@ -300,10 +300,6 @@ impl Node {
             date: self.date,
             reason: bounded(why),
         };
-        if configuration.epoch > Epoch::MAX {
-            self.abandon(&format!("epoch {} is the last there can be", known.epoch));
-            return;
-        }
         if !missing.is_empty() {
             self.abandon(&format!("node {missing} has gone silent, and this needs it"));
             return;

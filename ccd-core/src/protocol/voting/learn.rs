@@ -17,6 +17,7 @@ impl Node {
         self.look = true;
         self.settle_committed();
         if let Some(epoch) = self.serving.take() {
+            self.end_tenure();
             let text = alloc::format!("stopped serving epoch {epoch}: {why}");
             self.record(DecisionKind::StoppedServing, text);
             self.waiting = (String::from(why), self.now);

@@ -34,6 +34,9 @@ impl Node {
         if let Some(why) = self.lost_number_text().filter(|_| self.number_is_anothers()) {
             return Some(Obstacle::Failed(why));
         }
+        if let Some(why) = self.ahead_text() {
+            return Some(Obstacle::Failed(why));
+        }
         // The first configuration needs every voter, so what one of them forgot the others remember.
         if let Some(why) = self.no_vote().filter(|_| !self.known.is_genesis()) {
             return Some(Obstacle::NoVote(why));

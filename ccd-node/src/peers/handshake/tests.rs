@@ -151,10 +151,13 @@ fn both_sides_hear_what_differs() {
         ),
     ];
     for ((dialed, answered), expected, says) in table {
-        assert_eq!(dialed.unwrap_err(), HandshakeError::Mismatch(expected.clone()));
+        assert_eq!(
+            dialed.unwrap_err(),
+            HandshakeError::Mismatch(expected.clone(), Progress::default())
+        );
         let answered = answered.unwrap_err();
         assert!(answered.to_string().contains(says), "{answered}");
-        assert_eq!(answered, HandshakeError::Mismatch(expected));
+        assert_eq!(answered, HandshakeError::Mismatch(expected, Progress::default()));
     }
 }
 
@@ -283,14 +286,15 @@ fn a_hello_of_an_earlier_release_names_no_servers() {
 
 #[test]
 fn a_refusal_of_an_earlier_release_names_no_epoch() {
-    let refusal = Verdict::Refused(Mismatch::OtherServer {
+    let mismatch = Mismatch::OtherServer {
         node: node(0),
         dialer: ServerId(4),
         listener: ServerId(5),
         epoch: Epoch(0),
-    });
+    };
+    let refusal = Verdict::Refused(mismatch, Progress::default());
     let mut earlier = postcard::to_allocvec(&refusal).unwrap();
-    assert_eq!(earlier.pop(), Some(0));
+    assert_eq!(earlier.split_off(earlier.len() - VERDICT_GREW_BYTES), [0; 4]);
     let (dialing, bytes) = begin(&identity(0), 1);
     let key = key(9);
     let prologue = prologue(&bytes[..CLEAR_BYTES]);
@@ -300,8 +304,11 @@ fn a_refusal_of_an_earlier_release_names_no_epoch() {
     let mut answer = Vec::new();
     append_frame(&mut noise, &earlier, &mut answer).unwrap();
     match dialing.finish(&answer[2..]) {
-        Err(HandshakeError::Mismatch(Mismatch::OtherServer { listener, epoch, .. })) => {
-            assert_eq!((listener, epoch), (ServerId(5), Epoch(0)));
+        Err(HandshakeError::Mismatch(Mismatch::OtherServer { listener, epoch, .. }, theirs)) => {
+            assert_eq!(
+                (listener, epoch, theirs),
+                (ServerId(5), Epoch(0), Progress::default())
+            );
         }
         other => panic!("{:?}", other.err()),
     }
@@ -326,7 +333,10 @@ fn servers_that_had_one_number_after_the_other_are_told_apart() {
     ];
     for (situation, dialer, listener, wrong) in table {
         let listener = with(1, listener);
-        listener.epoch.set(Epoch(9));
+        listener.progress.set(Progress {
+            epoch: Epoch(9),
+            ..Progress::default()
+        });
         // What an init database says alone, which may be an older one, is no claim about that epoch.
         let epochs = [
             (listener.roster.borrow().servers, Epoch(9)),
@@ -337,7 +347,7 @@ fn servers_that_had_one_number_after_the_other_are_told_apart() {
             let (dialed, answered) = meet(&with(0, dialer), 1, &listener);
             let found = match (dialed, answered) {
                 (Ok(_), Ok(_)) => None,
-                (Err(HandshakeError::Mismatch(one)), Err(HandshakeError::Mismatch(other))) => {
+                (Err(HandshakeError::Mismatch(one, _)), Err(HandshakeError::Mismatch(other, _))) => {
                     assert_eq!(one, other, "{situation}");
                     match one {
                         Mismatch::OtherServer { node, epoch, .. } => {
