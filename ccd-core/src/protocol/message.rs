@@ -311,6 +311,8 @@ pub struct PeerState {
     pub devices: DeviceSet,
     /// The nodes it hears.
     pub hears: NodeSet,
+    /// Of those, the ones that could go on with it: they take part, and have a vote.
+    pub able: NodeSet,
     /// The nodes that may register on the devices where it is registered.
     pub lets_in: NodeSet,
     /// What it sees of the primary, and of the secondary.

@@ -61,8 +61,8 @@ impl Node {
         }
     }
 
-    /// Which single losses the cluster would survive. After the loss of a node another one must go on with the devices that *it* can
-    /// use, by what it says itself.
+    /// Which single losses the cluster would survive. After the loss of a node another one must go on with the nodes that it hears and the
+    /// devices that *it* can use, by what they say themselves.
     fn survives(&self, serving: bool) -> Vec<(Part, bool)> {
         let nodes = (self.settings.nodes.iter()).map(|node| (Part::Node(node), Lost::Node(node)));
         let devices = (self.settings.devices.iter()).map(|role| (Part::Device(role), Lost::Device(role)));
@@ -77,12 +77,40 @@ impl Node {
     }
 
     fn survives_loss(&self, lost: Lost) -> bool {
-        let nodes = self.able_nodes();
+        let able = self.able_nodes();
+        // A solo owner's devices can be taken over by one that has no vote.
+        let votes = |node: &NodeId| self.known.owner().is_some() || self.is_taken_to_vote(*node);
         let may_go_on = |node: &NodeId| lost != Lost::Node(*node);
-        nodes.iter().filter(may_go_on).any(|node| {
+        able.iter().filter(may_go_on).any(|node| {
+            let joined = |other: &NodeId| node == *other || self.hear_each_other(node, *other);
+            let nodes = able.iter().filter(joined).filter(votes).collect();
             let live = Voters::new(nodes, self.devices_of(node).unwrap_or_default());
             votes::survives_loss(&self.known, live, lost)
         })
+    }
+
+    fn is_taken_to_vote(&self, node: NodeId) -> bool {
+        if node == self.me() {
+            self.no_vote().is_none()
+        } else {
+            self.peer_state(node).is_none_or(|state| state.no_vote.is_none())
+        }
+    }
+
+    /// By what both say; of one that is not heard here the other one's word is enough.
+    pub(super) fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
+        let says = |from: NodeId, to: NodeId| {
+            if from == self.me() {
+                Some(self.hears(to))
+            } else {
+                self.peer_state(from).map(|state| state.hears.contains(to))
+            }
+        };
+        match (says(one, other), says(other, one)) {
+            (Some(hears), Some(is_heard)) => hears && is_heard,
+            (Some(hears), None) | (None, Some(hears)) => hears,
+            (None, None) => false,
+        }
     }
 
     /// The devices that a node can go on with: one that is too small may vote, but nobody can. `None`: it is not heard.
@@ -97,14 +125,37 @@ impl Node {
     /// The nodes that would go on if they had to: one that has left, or cannot use its local copy, does not, and is no member of what
     /// comes next.
     pub(super) fn able_nodes(&self) -> NodeSet {
-        let is_able = |node: &NodeId| {
-            if *node == self.me() {
-                return self.is_open() || self.takes_part_in_plans() && self.ready();
-            }
-            let facts = self.facts(*node);
-            facts.linked && facts.willing && facts.ready
+        let here = self.is_open() || self.takes_part_in_plans() && self.ready();
+        let own = if here {
+            NodeSet::of(self.me())
+        } else {
+            NodeSet::EMPTY
         };
-        self.live_voters().nodes.iter().filter(is_able).collect()
+        let others = self.cluster_nodes().without(self.me());
+        let heard = others.iter().filter(|node| self.is_able(*node)).collect();
+        // Of a node that is not heard here another one says it.
+        let is_told = |node: &NodeId| {
+            let tells = |other: NodeId| {
+                self.linked(other)
+                    && self
+                        .peer_state(other)
+                        .is_some_and(|state| state.able.contains(*node))
+            };
+            self.peer_state(*node).is_none() && others.iter().any(tells)
+        };
+        own.union(heard).union(others.iter().filter(is_told).collect())
+    }
+
+    fn is_able(&self, node: NodeId) -> bool {
+        let facts = self.facts(node);
+        facts.linked && facts.willing && facts.ready
+    }
+
+    /// What this node tells the others of that.
+    pub(super) fn able_peers(&self) -> NodeSet {
+        let others = self.cluster_nodes().without(self.me());
+        let is_able = |node: &NodeId| self.is_able(*node) && self.is_taken_to_vote(*node);
+        others.iter().filter(is_able).collect()
     }
 
     /// Losses that nothing else that was found explains.

@@ -21,7 +21,7 @@ impl Node {
     }
 
     /// Not linked for a whole lease.
-    fn apart(&self, node: NodeId) -> bool {
+    pub(super) fn apart(&self, node: NodeId) -> bool {
         (self.peers.get(&node)).is_some_and(|peer| self.now.since(peer.linked_at) >= self.settings.lease)
     }
 
@@ -52,6 +52,8 @@ impl Node {
             held_back: self.held_back(node),
             slow: self.slow(node),
             flapping: self.flapping(node),
+            hears: state.map(|state| state.hears).unwrap_or_default(),
+            lasting: linked && self.linked_for_a_lease(node),
             shares: self.shared_as(node, |share| share == Share::Proven),
             may_share: self.may_share(node),
             undecided: self.shared_as(node, |share| share == Share::Undecided),

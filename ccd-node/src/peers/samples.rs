@@ -57,6 +57,7 @@ pub fn beat(run: u64, echo: u64) -> Message {
         ready: true,
         devices: DeviceSet::EMPTY,
         hears: NodeSet::EMPTY,
+        able: NodeSet::EMPTY,
         lets_in: NodeSet::EMPTY,
         device_reports: Default::default(),
         room: Room {

@@ -171,6 +171,94 @@ fn what_is_said_to_be_survived_is_what_is_survived() {
 }
 
 #[test]
+fn a_link_that_is_cut_in_a_group_leaves_a_cluster_that_comes_to_rest() {
+    for devices in [0, 1, 2] {
+        for (one, other) in [(A, B), (A, 2), (B, 2)] {
+            for is_one_way in [false, true] {
+                let mut cluster = Cluster::serving(Shape { nodes: 3, devices });
+                if is_one_way {
+                    cluster.network.cut(one, other);
+                } else {
+                    cluster.cut_pair(one, other);
+                }
+                cluster.run_for(LEASE * 90);
+                let epoch = cluster.configuration().epoch;
+                let mut unanswered = [0; 3];
+                for _ in 0..60 {
+                    cluster.run_for(LEASE / 2);
+                    for (server, count) in unanswered.iter_mut().enumerate() {
+                        *count += usize::from(!cluster.serves(server));
+                    }
+                }
+                let epochs = cluster.configuration().epoch.0 - epoch.0;
+                let what = format!(
+                    "{devices} devices, {one}-{other}, one way: {is_one_way}: {unanswered:?}, {epochs} epochs, {} | {} | {}",
+                    cluster.verdict(0),
+                    cluster.verdict(1),
+                    cluster.verdict(2)
+                );
+                assert!(epochs <= 2, "{what}");
+                // One may be left out; the others answer.
+                assert!(
+                    unanswered.iter().filter(|count| **count <= 4).count() >= 2,
+                    "{what}"
+                );
+            }
+        }
+    }
+}
+
+/// Every set of links that can be cut in a group of three, and then each node: 48 outages. What a node says that serves holds.
+#[test]
+fn what_a_group_with_cut_links_is_said_to_survive_is_what_it_survives() {
+    for devices in [0, 2] {
+        for cut in 0..8_usize {
+            for lost in 0..3 {
+                let mut cluster = Cluster::serving(Shape { nodes: 3, devices });
+                let links = [(A, B), (A, 2), (B, 2)];
+                for (bit, (one, other)) in links.into_iter().enumerate() {
+                    if cut & 1 << bit != 0 {
+                        cluster.cut_pair(one, other);
+                    }
+                }
+                // A node that comes and goes is let in again after longer and longer pauses.
+                cluster.run_for(LEASE * 60);
+                let serving = (0..3)
+                    .filter(|server| cluster.serves(*server))
+                    .collect::<Vec<_>>();
+                let part = Part::Node(node(lost));
+                let said: Vec<bool> = serving
+                    .iter()
+                    .map(|server| survives(&status(&cluster, *server), part))
+                    .collect();
+                let what = format!("{devices} devices, links {cut:03b}, n{lost}, by {serving:?}: {said:?}");
+                if cut.count_ones() < 2 {
+                    assert!(!serving.is_empty(), "{what}");
+                }
+                if cut.count_ones() == 1 {
+                    for server in &serving {
+                        assert_eq!(status(&cluster, *server).health(), Health::Degraded, "{what}");
+                    }
+                }
+                cluster.crash(lost, false);
+                cluster.run_for(LEASE * 2);
+                let goes_on = (0..3).any(|server| server != lost && cluster.serves_within(server, SETTLED));
+                // A node that nobody hears does not know what the others could do.
+                let is_known = cut.count_ones() < 2;
+                let holds = |said: &bool| *said == goes_on || !*said && !is_known;
+                assert!(
+                    said.iter().all(holds),
+                    "{what}, in fact {goes_on}: {} | {} | {}",
+                    cluster.verdict(0),
+                    cluster.verdict(1),
+                    cluster.verdict(2)
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_node_that_is_not_there_can_use_is_said_to_be_unknown() {
     let mut cluster = Cluster::serving(PAIR);
     cluster.crash(B, false);

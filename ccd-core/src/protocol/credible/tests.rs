@@ -74,6 +74,7 @@ fn state() -> PeerState {
         ready: true,
         devices: DeviceSet::EMPTY,
         hears: NodeSet::ALL,
+        able: NodeSet::ALL,
         lets_in: NodeSet::ALL,
         device_reports: Default::default(),
         room: Room {

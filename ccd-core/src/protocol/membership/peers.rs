@@ -44,6 +44,8 @@ pub(in crate::protocol) struct Peer {
     pub taken_in: Option<Incarnation>,
     /// When each last heard the other, or when this node started.
     pub linked_at: Time,
+    /// Since when they do so without a break of a lease, and with which run of it.
+    linked_since: Option<(Time, Incarnation)>,
     /// When it was last seen alive in any way, or when this node started.
     pub alive_at: Time,
     /// Whether the devices are the same ones for both.
@@ -69,6 +71,7 @@ impl Peer {
             idle_since: None,
             taken_in: None,
             linked_at: now,
+            linked_since: None,
             alive_at: now,
             sharing: Default::default(),
             record: TrackRecord::default(),
@@ -158,6 +161,7 @@ impl Node {
             ready: self.ready(),
             devices: self.fit_devices(),
             hears: self.heard_nodes(),
+            able: self.able_peers(),
             lets_in: self.let_in(),
             device_reports: self.device_reports(),
             room: self.own_room(),
@@ -222,6 +226,10 @@ impl Node {
             peer.idle_since.or(Some(now))
         };
         if state.hears.contains(me) {
+            let is_same = (peer.linked_since).is_some_and(|(_, run)| run == state.incarnation);
+            if !is_same || now.since(peer.linked_at) >= lease_span {
+                peer.linked_since = Some((now, state.incarnation));
+            }
             peer.linked_at = now;
         }
         if lease {
@@ -406,6 +414,12 @@ impl Node {
         let restarted = self.restarted(node);
         let since = peer.idle_since.map(|since| since.max(self.opened_at));
         restarted || since.is_some_and(|since| self.now.since(since) >= self.settings.lease)
+    }
+
+    /// Each has heard the other for so long that it has heard everybody else as well whom it can hear.
+    pub(in crate::protocol) fn linked_for_a_lease(&self, node: NodeId) -> bool {
+        let since = self.peers.get(&node).and_then(|peer| peer.linked_since);
+        since.is_some_and(|(since, _)| self.now.since(since) >= self.settings.lease)
     }
 
     /// This run of it is not the one that the configuration opened with.

@@ -70,6 +70,20 @@ impl View<'_> {
         self.leaned_on(self.known.devices, next).intersection(joiners)
     }
 
+    /// Those of these that can be members together, as far as that depends on who hears whom.
+    fn hearing(&self, staying: NodeSet, joiners: NodeSet) -> (NodeSet, NodeSet) {
+        let devices = self.known.devices.union(self.usable);
+        let fell_out = |node: NodeId| self.of(node).fell_out;
+        let lacks_lease = self.without_lease(staying, devices);
+        // A member that serves holds one.
+        let staying = if lacks_lease.iter().any(fell_out) {
+            self.meshed(staying, devices)
+        } else {
+            staying
+        };
+        (staying, self.joined(staying, joiners))
+    }
+
     /// Nodes that could become members if a device could be used together with them.
     pub(in crate::protocol) fn held_out(&self) -> NodeSet {
         let lacking = self.followers().filter(|(_, facts)| self.lacks_device(facts));
@@ -117,6 +131,7 @@ pub(super) fn improve(view: &View) -> Plan {
         view.goes_on_with(members, view.devices_of(members, joiners))
     };
     let staying = if goes_on(steady) { steady } else { all_staying };
+    let (staying, joiners) = view.hearing(staying, joiners);
     let serves = |node: &NodeId| view.of(*node).linked && !view.of(*node).fell_out;
     let acts = |node: &NodeId| staying.contains(*node) && (*node == view.me || serves(node));
     let acting = known.master().filter(acts).or_else(|| staying.iter().find(acts));

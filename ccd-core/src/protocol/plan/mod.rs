@@ -5,10 +5,12 @@
 //! ```text
 //! go_on.rs     not serving, or a member is gone: form a new cluster, or go on
 //! improve.rs   serving: does the configuration still fit what is here?
+//! mesh.rs      serving: who can hold a lease, by who hears whom
 //! ```
 
 mod go_on;
 mod improve;
+mod mesh;
 
 use crate::configuration::votes::{self, Voters};
 use crate::configuration::{Configuration, RestoreFlag};
@@ -56,6 +58,9 @@ pub(super) struct Facts {
     pub slow: bool,
     /// It came and went so often that it is not taken in anew without a pause.
     pub flapping: bool,
+    /// The nodes that it hears, and that it has been linked for a lease: so it has heard all that it can.
+    pub hears: NodeSet,
+    pub lasting: bool,
     /// Devices that are proven to be the same ones for both.
     pub shares: DeviceSet,
     /// The same by their ids, as far as one of them cannot write there yet, or by what was shown when it became a member.
@@ -86,6 +91,8 @@ static UNSEEN: Facts = Facts {
     held_back: false,
     slow: false,
     flapping: false,
+    hears: NodeSet::EMPTY,
+    lasting: false,
     shares: DeviceSet::EMPTY,
     may_share: DeviceSet::EMPTY,
     undecided: DeviceSet::EMPTY,

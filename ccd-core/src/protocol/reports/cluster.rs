@@ -58,6 +58,7 @@ impl Node {
             }));
             all.extend(self.node_problem(node));
         }
+        all.extend(self.cut_links());
         for role in self.settings.devices.iter() {
             if !self.known.devices.contains(role) {
                 let text = format!("without the {role}: it is out of sync");
@@ -128,6 +129,44 @@ impl Node {
             .any(|node| self.refuses(node))
     }
 
+    /// Nodes that this one hears, and that do not hear each other.
+    fn cut_links(&self) -> Vec<Problem> {
+        let heard: Vec<NodeId> = (self.cluster_nodes().without(self.me()).iter())
+            .filter(|node| self.facts(*node).linked)
+            .collect();
+        let pairs = (heard.iter().enumerate()).flat_map(|(at, one)| {
+            heard
+                .iter()
+                .skip(at.saturating_add(1))
+                .map(move |other| (*one, *other))
+        });
+        let cut = pairs.filter(|(one, other)| !self.hear_each_other(*one, *other));
+        cut.map(|(one, other)| {
+            let text = format!(
+                "the network between node {one} and node {other} is cut: both are heard here, and do not hear each other"
+            );
+            Problem::new(Cause::NetworkCut, text).next(MEND_THE_NETWORK)
+        })
+        .collect()
+    }
+
+    fn member_apart_from(&self, node: NodeId) -> Option<NodeId> {
+        let mut members = self.other_members().without(node).iter();
+        members.find(|member| !self.hear_each_other(node, *member))
+    }
+
+    /// A node that is heard here hears it.
+    pub(in crate::protocol) fn is_heard_by_another(&self, node: NodeId) -> bool {
+        let others = self.cluster_nodes().without(self.me()).without(node);
+        let tells = |other: NodeId| {
+            self.linked(other)
+                && self
+                    .peer_state(other)
+                    .is_some_and(|state| state.hears.contains(node))
+        };
+        others.iter().any(tells)
+    }
+
     /// Why a node is no member, or is about to be none.
     fn node_problem(&self, node: NodeId) -> Option<Problem> {
         let facts = self.facts(node);
@@ -135,11 +174,12 @@ impl Node {
         if is_member && facts.linked {
             return None;
         }
+        let is_cut = facts.alive_apart || !self.linked(node) && self.is_heard_by_another(node);
         let without = if is_member { "node" } else { "without node" };
         let of = |cause, why: &str| Problem::new(cause, format!("{without} {node}: {why}"));
-        Some(if facts.alive_apart && self.refuses(node) {
+        Some(if is_cut && self.refuses(node) {
             return None;
-        } else if facts.alive_apart {
+        } else if is_cut {
             of(
                 Cause::NetworkCut,
                 "the network between it and another node is cut: it is alive, and is not heard, or does not hear",
@@ -184,6 +224,9 @@ impl Node {
             let but = (facts.no_vote).map_or_else(String::new, |why| format!(", but {}", why.name()));
             let why = format!("it follows{but}: it is taken in once a device can be used together with it");
             of(Cause::NodeOut, &why)
+        } else if let Some(member) = self.member_apart_from(node) {
+            let why = format!("it and node {member} do not hear each other, and it is taken in once they do");
+            of(Cause::NetworkCut, &why).next(MEND_THE_NETWORK)
         } else {
             of(Cause::NodeOut, "it is catching up, to join")
         })

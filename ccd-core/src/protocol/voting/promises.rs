@@ -31,7 +31,9 @@ impl Node {
         } else {
             NodeSet::EMPTY
         };
-        let voters = Voters::new(heard.union(own), usable);
+        // One that has been silent for a lease may have been heard for the last time a moment less than that ago.
+        let answers: NodeSet = heard.iter().filter(|node| !self.apart(*node)).collect();
+        let voters = Voters::new(answers.union(own), usable);
         let fences = !self.fences.is_empty();
         let Some(proposal) = &mut self.proposal else {
             return;

@@ -1,0 +1,64 @@
+//! Links between others: a member that too few of the others hear holds no lease. It would stop as soon as the configuration has opened, be taken
+//! for one that has started again, and so on without end. So one of the two that do not hear each other is left out until they do.
+
+use super::{Facts, View};
+use crate::configuration::votes::{self, Voters};
+use crate::configuration::{Configuration, Mode};
+use crate::ids::{DeviceSet, NodeId, NodeSet};
+
+impl View<'_> {
+    /// These members without those, the highest-numbered first, that would hold no lease with these devices.
+    pub(super) fn meshed(&self, members: NodeSet, devices: DeviceSet) -> NodeSet {
+        let mut left = members;
+        while let Some(last) = self.without_lease(left, devices).iter().last() {
+            left = left.without(last);
+        }
+        left
+    }
+
+    /// Members that are heard here, and that too few of the others hear.
+    pub(super) fn without_lease(&self, members: NodeSet, devices: DeviceSet) -> NodeSet {
+        if members.count() < 3 {
+            // With this node alone, which hears them.
+            return NodeSet::EMPTY;
+        }
+        let next = Configuration {
+            mode: Mode::Paired,
+            members,
+            devices,
+            ..self.known.clone()
+        };
+        let lacks = |node: &NodeId| {
+            let grants = |other: &NodeId| other == node || self.hear_each_other(*node, *other);
+            let grants = members.iter().filter(grants).collect();
+            !votes::decide(&next, Voters::new(grants, DeviceSet::EMPTY))
+        };
+        let is_heard = |node: &NodeId| *node != self.me && self.of(*node).linked;
+        members.iter().filter(is_heard).filter(lacks).collect()
+    }
+
+    /// Those of these joiners that hear the members that stay and each other, and are heard: one that does not would leave others out.
+    pub(super) fn joined(&self, staying: NodeSet, joiners: NodeSet) -> NodeSet {
+        let mut joined = NodeSet::EMPTY;
+        for node in joiners.iter() {
+            let everybody = staying.union(joined);
+            if everybody.iter().all(|other| self.hear_each_other(node, other)) {
+                joined = joined.with(node);
+            }
+        }
+        joined
+    }
+
+    fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
+        let is_me = |node: NodeId| node == self.me;
+        if is_me(one) || is_me(other) {
+            return [one, other]
+                .iter()
+                .all(|node| is_me(*node) || self.of(*node).linked);
+        }
+        let (first, second): (&Facts, &Facts) = (self.of(one), self.of(other));
+        // Of one that has just come the others' last heartbeats say nothing yet.
+        let is_known = first.lasting && second.lasting;
+        !is_known || first.hears.contains(other) && second.hears.contains(one)
+    }
+}
