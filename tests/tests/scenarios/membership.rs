@@ -364,6 +364,43 @@ fn two_operators_at_once_make_one_change_after_the_other_or_are_told() {
     assert!(cluster.add_within(A, "on it goes", TIMEOUT));
 }
 
+/// Each operator removes the other one's node, so each change has a node of its own that sees to it.
+#[test]
+fn of_two_that_remove_each_other_at_once_one_is_left_with_its_own_init_database() {
+    for devices in [1, 2] {
+        for first in [A, B] {
+            for micros in (0..4_000).step_by(40) {
+                let mut cluster = Cluster::serving(Shape { nodes: 2, devices });
+                let second = 1 - first;
+                let asked = cluster.begin(first, removal(second));
+                cluster.run_for(Duration::from_micros(micros));
+                let other = cluster.begin(second, removal(first));
+                let ends = [cluster.await_end(asked), cluster.await_end(other)];
+                cluster.run_for(LEASE * 4);
+                let known = cluster.configuration().clone();
+                let what = format!("{devices} devices, n{first} first by {micros} us: {ends:?}, {known}");
+                let Some(left) = [A, B].into_iter().find(|node| known.nodes == set(&[*node])) else {
+                    // Neither was made; a text that was stored for it may be left over.
+                    assert_eq!(known.nodes, set(&[A, B]), "{what}");
+                    assert!(
+                        cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED),
+                        "{what}"
+                    );
+                    continue;
+                };
+                assert!(cluster.serves(left), "{what}");
+                let inits = &cluster.servers[left].inits;
+                assert_eq!(
+                    inits.file.nodes,
+                    set(&[left]),
+                    "{what}: the file of the one that is left"
+                );
+                assert!(inits.staged.is_none(), "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_cluster_grows_from_three_to_seven_and_shrinks_to_one_under_updates() {
     let mut cluster = Cluster::serving_with_spares(THREE, 4);

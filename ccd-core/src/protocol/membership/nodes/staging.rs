@@ -57,6 +57,8 @@ impl Node {
                     None
                 } else if let Some(other) = self.voted_for_other_nodes(digest) {
                     Some(other)
+                } else if let Some(other) = self.sees_to_another_change(digest) {
+                    Some(other)
                 } else if self.is_about_to_adopt() {
                     // It is wanted no more, or is sent again once this node goes by what it has.
                     return;
@@ -78,6 +80,17 @@ impl Node {
             && self.settings.init.digest != decided
             && self.known.nodes.contains(self.me())
             && !self.number_is_anothers()
+    }
+
+    /// A node has room for one text, and goes by its own once that is decided: nobody else may hold it.
+    fn sees_to_another_change(&self, digest: Digest) -> Option<String> {
+        let change = self.changes.change.as_ref()?;
+        (change.init.digest != digest).then(|| {
+            format!(
+                "it sees to another change of the nodes (to {{{}}})",
+                change.init.nodes
+            )
+        })
     }
 
     /// Its text must stay until it is decided, or something else is.
