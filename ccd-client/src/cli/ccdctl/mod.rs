@@ -56,7 +56,8 @@ Examples:
 const LEAVE: &str = "\
 The others go on at once, with no lease to wait for, and the command returns when they do. The
 daemon goes on running, and answers only queries with --stale. During maintenance nothing is
-handed over, and the cluster waits for this node.
+handed over, and the cluster waits for this node. Where the others could not go on without this
+node, leave is refused (exit code 106) and nothing changes.
 
 Examples:
   ccdctl leave
