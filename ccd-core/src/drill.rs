@@ -85,36 +85,42 @@ pub enum Rehearsed {
     },
 }
 
-/// What the vote rule makes of each single loss and each lone start, with these nodes at hand today. Whoever is left must go on with
-/// the devices that `devices_of` says it can use itself; `None`: it is not heard.
+/// What the vote rule makes of each single loss and each lone start, with these nodes at hand today. A node that is left must go on with
+/// the nodes that it hears and the devices that it can use itself, which `voters_of` says; `None`: it is not heard.
 pub fn rehearse(
     configuration: &Configuration,
     live: NodeSet,
-    devices_of: impl Fn(NodeId) -> Option<DeviceSet>,
+    voters_of: impl Fn(NodeId) -> Option<Voters>,
 ) -> Vec<Rehearsal> {
     let mut rehearsals = Vec::new();
-    let voters = |node| Voters::new(live, devices_of(node).unwrap_or_default());
+    let voters = |node| voters_of(node).unwrap_or_default();
     for node in configuration.members.iter() {
         let left = live.without(node);
         let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Node(node));
-        let devices = |other| voters(other).devices;
+        let rest = |other| {
+            let all: Voters = voters(other);
+            Voters::new(all.nodes.without(node), all.devices)
+        };
         rehearsals.push(Rehearsal {
             event: Rehearsed::NodeDies(node),
             goes_on: left.iter().any(goes_on),
-            missing: missing(configuration, left, devices),
+            missing: missing(configuration, left, rest),
         });
     }
     for role in configuration.devices.iter() {
         let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Device(role));
-        let devices = |other| voters(other).devices.without(role);
+        let rest = |other| {
+            let all: Voters = voters(other);
+            Voters::new(all.nodes, all.devices.without(role))
+        };
         rehearsals.push(Rehearsal {
             event: Rehearsed::DeviceFails(role),
             goes_on: live.iter().any(goes_on),
-            missing: missing(configuration, live, devices),
+            missing: missing(configuration, live, rest),
         });
     }
     for node in configuration.nodes.iter() {
-        let Some(all) = devices_of(node) else {
+        let Some(Voters { devices: all, .. }) = voters_of(node) else {
             rehearsals.push(Rehearsal {
                 event: Rehearsed::LoneStart {
                     node,
@@ -141,9 +147,12 @@ pub fn rehearse(
 }
 
 /// What those that are left lack, as the one of them sees it that can use most.
-fn missing(configuration: &Configuration, left: NodeSet, devices: impl Fn(NodeId) -> DeviceSet) -> String {
-    let most = left.iter().map(devices).max_by_key(|devices| devices.count());
-    votes::missing(configuration, Voters::new(left, most.unwrap_or_default()))
+fn missing(configuration: &Configuration, left: NodeSet, rest: impl Fn(NodeId) -> Voters) -> String {
+    let most = left
+        .iter()
+        .map(rest)
+        .max_by_key(|rest| (rest.nodes.count(), rest.devices.count()));
+    votes::missing(configuration, most.unwrap_or_default())
 }
 
 fn lone_start(configuration: &Configuration, node: NodeId, devices: DeviceSet) -> Rehearsal {
@@ -189,7 +198,7 @@ mod tests {
 
     fn goes_on(configuration: &Configuration, live: Voters, event: Rehearsed) -> bool {
         rehearse(configuration, live.nodes, |node| {
-            live.nodes.contains(node).then_some(live.devices)
+            live.nodes.contains(node).then_some(live)
         })
         .into_iter()
         .find(|rehearsal| rehearsal.event == event)
@@ -201,7 +210,7 @@ mod tests {
     fn a_healthy_pair_survives_every_single_loss_and_starts_alone_with_the_arbiter() {
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
         let only = |role| DeviceSet::EMPTY.with(role);
-        for rehearsal in rehearse(&pair(), live.nodes, |_| Some(live.devices)) {
+        for rehearsal in rehearse(&pair(), live.nodes, |_| Some(live)) {
             let expected = !matches!(
                 rehearsal.event,
                 Rehearsed::LoneStart { devices, .. } if devices == only(DeviceRole::Secondary)
@@ -240,7 +249,10 @@ mod tests {
     #[test]
     fn whoever_is_left_must_go_on_with_the_devices_that_it_can_use_itself() {
         let live = NodeSet::of(A).with(B);
-        let only_a_sees_them = |node| Some(if node == A { BOTH } else { DeviceSet::EMPTY });
+        let only_a_sees_them = |node| {
+            let devices = if node == A { BOTH } else { DeviceSet::EMPTY };
+            Some(Voters::new(live, devices))
+        };
         for rehearsal in rehearse(&pair(), live, only_a_sees_them) {
             let expected = match rehearsal.event {
                 Rehearsed::NodeDies(node) => node == B,
@@ -258,7 +270,7 @@ mod tests {
             ..pair()
         };
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
-        let lone = rehearse(&flagged, live.nodes, |_| Some(live.devices))
+        let lone = rehearse(&flagged, live.nodes, |_| Some(live))
             .into_iter()
             .find(|rehearsal| {
                 rehearsal.event

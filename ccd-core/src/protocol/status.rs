@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::interface::{DeviceElsewhere, DeviceStatus, NodeStatus, Part, ServingState, Status};
+use crate::configuration::Quorum;
 use crate::configuration::votes::{self, Lost, Voters};
 use crate::ids::{DeviceRole, DeviceSet, NodeId, NodeSet, Replica};
 use crate::problem::{Cause, Problem};
@@ -77,16 +78,49 @@ impl Node {
     }
 
     fn survives_loss(&self, lost: Lost) -> bool {
-        let able = self.able_nodes();
-        // A solo owner's devices can be taken over by one that has no vote.
-        let votes = |node: &NodeId| self.known.owner().is_some() || self.is_taken_to_vote(*node);
         let may_go_on = |node: &NodeId| lost != Lost::Node(*node);
-        able.iter().filter(may_go_on).any(|node| {
-            let joined = |other: &NodeId| node == *other || self.hear_each_other(node, *other);
-            let nodes = able.iter().filter(joined).filter(votes).collect();
-            let live = Voters::new(nodes, self.devices_of(node).unwrap_or_default());
-            votes::survives_loss(&self.known, live, lost)
+        self.able_nodes().iter().filter(may_go_on).any(|node| {
+            let devices = self.devices_of(node).unwrap_or_default();
+            let live = Voters::new(self.nodes_with(node), devices);
+            let rest = live.nodes.iter().filter(may_go_on).collect();
+            votes::survives_loss(&self.known, live, lost) && self.can_serve_together(node, rest)
         })
+    }
+
+    /// Without devices it takes a majority of which each hears so many others that it holds a lease.
+    fn can_serve_together(&self, node: NodeId, nodes: NodeSet) -> bool {
+        let known = &self.known;
+        if !known.devices.is_empty() || known.quorum == Quorum::Waived {
+            return true;
+        }
+        let mut left = nodes;
+        let all = self.cluster_nodes().count();
+        while left.is_more_than_half_of(all) {
+            let lacks_lease = |one: &NodeId| {
+                let joined = |other: &NodeId| other == one || self.hear_each_other(*one, *other);
+                let grants = left.iter().filter(joined).collect();
+                !votes::decide(known, Voters::new(grants, DeviceSet::EMPTY))
+            };
+            match left.without(node).iter().filter(lacks_lease).last() {
+                Some(last) => left = left.without(last),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// The voters with which a node can go on; `None`: it is not heard.
+    pub(super) fn voters_with(&self, node: NodeId) -> Option<Voters> {
+        let devices = self.devices_of(node)?;
+        Some(Voters::new(self.nodes_with(node), devices))
+    }
+
+    /// The able nodes that have a vote and that it hears, itself among them.
+    fn nodes_with(&self, node: NodeId) -> NodeSet {
+        // A solo owner's devices can be taken over by one that has no vote.
+        let votes = |other: &NodeId| self.known.owner().is_some() || self.is_taken_to_vote(*other);
+        let joined = |other: &NodeId| node == *other || self.hear_each_other(node, *other);
+        self.able_nodes().iter().filter(joined).filter(votes).collect()
     }
 
     fn is_taken_to_vote(&self, node: NodeId) -> bool {

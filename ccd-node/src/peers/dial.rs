@@ -211,7 +211,7 @@ fn note_disowned(calling: &Calling, by: NodeId, error: &DialError) {
 /// The event loop hears how far the cluster has come by a peer that does not talk to this node.
 fn note_progress(calling: &Calling, by: NodeId, error: &DialError) {
     if let DialError::Refused(HandshakeError::Mismatch(mismatch, theirs)) = error
-        && mismatch.is_of_the_cluster()
+        && mismatch.is_of_the_cluster(calling.identity.me)
     {
         let mut refusals = calling.progress_of_others.borrow_mut();
         // As above.

@@ -136,13 +136,12 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    /// The listener is of the dialer's cluster, and its progress says something of it.
-    pub fn is_of_the_cluster(&self) -> bool {
+    /// The listener is of the dialer's cluster, and its progress says something of it. One that is another server than the dialer takes it for
+    /// may have been removed.
+    pub fn is_of_the_cluster(&self, dialer: NodeId) -> bool {
         match self {
-            Self::InitDigest { .. }
-            | Self::NotInInit(_)
-            | Self::NumberReused(_)
-            | Self::OtherServer { .. } => true,
+            Self::InitDigest { .. } | Self::NotInInit(_) | Self::NumberReused(_) => true,
+            Self::OtherServer { node, .. } => *node == dialer,
             Self::Cluster { .. }
             | Self::WrongNode { .. }
             | Self::SameNumber(_)

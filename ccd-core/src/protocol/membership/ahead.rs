@@ -52,6 +52,12 @@ impl Node {
         }
     }
 
+    /// That node talks to this one after all, and tells of an earlier epoch: it was another server, or was put back itself.
+    pub(in crate::protocol) fn forget_ahead(&mut self, node: NodeId, epoch: Epoch) {
+        self.ahead
+            .take_if(|ahead| ahead.by == node && epoch < ahead.epoch);
+    }
+
     /// Why this node takes part in nothing.
     pub(in crate::protocol) fn ahead_text(&self) -> Option<String> {
         let Ahead { epoch, by } = self.ahead.filter(|ahead| ahead.epoch > self.known.epoch)?;

@@ -35,7 +35,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cmp::{Ordering, Reverse};
+use core::cmp::Ordering;
 use core::time::Duration;
 
 /// For so many leases a node may serve that has not heard of a later epoch: longer than any lease that it holds. A node that begins to
@@ -185,8 +185,21 @@ impl Node {
         self.tenure.stopped_at = Some(self.now);
     }
 
+    /// Members of one configuration have served for as long as the first of them.
+    fn serve_together(&mut self, node: NodeId, state: &PeerState) {
+        let are_together = state.serving
+            && self.serving == Some(state.epoch)
+            && self.known.members.contains(node)
+            && !self.is_at_odds_with(node);
+        let theirs = Duration::from_millis(state.served_ms);
+        if are_together && theirs > self.served_for() {
+            self.tenure.since = Some(self.now - theirs);
+        }
+    }
+
     /// Takes note of a node that serves for itself, as `state` says: nobody can serve an earlier epoch for long, nor one beside this one.
     pub(in crate::protocol) fn note_serving(&mut self, node: NodeId, state: &PeerState) {
+        self.serve_together(node, state);
         let (known, epoch) = (&self.known, state.epoch);
         let is_apart = match epoch.cmp(&known.epoch) {
             Ordering::Less => !may_be_overruled(epoch, known.epoch),
@@ -199,7 +212,15 @@ impl Node {
             return;
         }
         let (theirs, ours) = (Duration::from_millis(state.served_ms), self.served_for());
-        let outlasts = (theirs, Reverse(epoch)) > (ours, Reverse(known.epoch));
+        let lease = self.settings.lease;
+        // Both say so as of the moment when they say it, and two that went apart at once have served for as long.
+        let outlasts = if theirs > ours.saturating_add(lease) {
+            true
+        } else if ours > theirs.saturating_add(lease) {
+            false
+        } else {
+            (epoch, node) < (known.epoch, self.me())
+        };
         Contradiction::note(&mut self.apart, node, epoch, self.now, self.settings.lease);
         if let Some(told) = self.apart.get_mut(&node) {
             told.outlasts = outlasts;

@@ -201,14 +201,16 @@ impl Node {
         self.beat();
     }
 
-    /// The other members outweigh this node, or can use a device. Of those that are silent it is not known, and they are waited for.
+    /// The other members that are heard outweigh this node, or one of them can use a device.
     fn can_others_go_on(&self) -> bool {
         let others = self.other_members();
-        let stays = |node: &NodeId| self.peer_state(*node).is_none_or(|state| state.willing);
+        let stays = |node: &NodeId| {
+            self.heard_lately(*node) && self.peer_state(*node).is_some_and(|state| state.willing)
+        };
         let staying: NodeSet = others.iter().filter(stays).collect();
         let has_device = |node: NodeId| {
             self.peer_state(node)
-                .is_none_or(|state| !state.devices.is_empty())
+                .is_some_and(|state| !state.devices.is_empty())
         };
         staying.is_more_than_half_of(self.cluster_nodes().count())
             || self.known.quorum == Quorum::Waived && !staying.is_empty()
@@ -219,8 +221,8 @@ impl Node {
         let others = self.other_members();
         Refusal::NoQuorum {
             why: format!(
-                "node {others} could not go on without this node: it takes more than half of the {} nodes, or a device that one of them can \
-                 use. This node goes on; look at `ccdadm status`, or stop the daemon if the cluster may stop with it",
+                "node {others} could not go on without this node, or did not in time: it takes more than half of the {} nodes, or a device that \
+                 one of them can use. This node goes on; look at `ccdadm status`, or stop the daemon if the cluster may stop with it",
                 self.cluster_nodes().count()
             ),
         }

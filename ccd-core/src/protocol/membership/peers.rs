@@ -213,6 +213,7 @@ impl Node {
         state.willing &= self.agrees_with(from, &state);
         let is_elsewhere = self.note_epoch(from, state.epoch);
         self.note_serving(from, &state);
+        self.forget_ahead(from, state.epoch);
         state.willing &= self.known.members.contains(from) || !is_elsewhere;
         let lease = state.epoch == self.known.epoch && self.lends_to(from);
         let lease_span = self.settings.lease;

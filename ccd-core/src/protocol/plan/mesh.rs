@@ -49,6 +49,15 @@ impl View<'_> {
         joined
     }
 
+    /// A member that `peer` hears, and this node does not, although it has been here for long enough.
+    pub(super) fn member_apart(&self, peer: NodeId) -> Option<NodeId> {
+        let facts = self.of(peer);
+        let is_apart = |node: &NodeId| {
+            *node != peer && facts.hears.contains(*node) && !self.of(*node).linked && facts.lasting
+        };
+        self.others(self.known.members).find(is_apart)
+    }
+
     fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
         let is_me = |node: NodeId| node == self.me;
         if is_me(one) || is_me(other) {

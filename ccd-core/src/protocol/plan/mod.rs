@@ -193,10 +193,14 @@ pub(super) fn plan(view: &View) -> Plan {
             return improve(view);
         }
     } else if let Some(peer) = view.serving_peer() {
-        return Plan::Wait(if view.willing {
-            format!("node {peer} serves: catching up with it, to join")
-        } else {
+        return Plan::Wait(if !view.willing {
             view.why_unwilling().to_string()
+        } else if let Some(member) = view.member_apart(peer) {
+            format!(
+                "node {peer} serves; this node and node {member} do not hear each other, and it is taken in once they do"
+            )
+        } else {
+            format!("node {peer} serves: catching up with it, to join")
         });
     }
     if !view.willing {
@@ -238,7 +242,14 @@ impl View<'_> {
     fn why_left(&self, nodes: NodeSet) -> &'static str {
         let facts = |node| self.nodes.get(&node);
         let trouble = (self.others(nodes)).find_map(|node| facts(node)?.trouble);
-        trouble.map_or("leaves", CopyTrouble::name)
+        let stays = |facts: &Facts| facts.willing && facts.ready;
+        if let Some(trouble) = trouble {
+            CopyTrouble::name(trouble)
+        } else if self.others(nodes).any(|node| facts(node).is_some_and(stays)) {
+            "and another member do not hear each other"
+        } else {
+            "leaves"
+        }
     }
 
     fn serving_peer(&self) -> Option<NodeId> {

@@ -50,9 +50,10 @@ impl Proof {
         self.lacks.is_some()
     }
 
-    /// The number of this run in that region; zero if it wrote nothing there.
-    pub fn run_number(&self, region: RegionId) -> u64 {
-        if self.run.0 == region { self.run.1 } else { 0 }
+    /// A run wrote it that began after this one, or that goes on: nothing so new of it was found there before.
+    pub fn is_by_later_run(&self, region: RegionId, heartbeat: &Heartbeat) -> bool {
+        let number = if self.run.0 == region { self.run.1 } else { 0 };
+        heartbeat.run > number || !self.before.covers(&Trace::of(region, heartbeat))
     }
 
     /// It was opened anew: its name may lead to another disk, and what was written before an error is not known to be durable.
@@ -92,7 +93,7 @@ impl Node {
             .map(|trace| trace.run.saturating_add(1))
             .max()
             .unwrap_or(1);
-        let known = proof.run_number(region);
+        let known = if proof.run.0 == region { proof.run.1 } else { 0 };
         proof.run = (region, next.max(known));
         proof.run.1
     }

@@ -539,6 +539,7 @@ impl Node {
                 view.is_forgiven = false;
                 view.own_area.durable = None;
                 view.own_area.lacks_durable = false;
+                view.voted = Default::default();
                 self.note_another_region(replica);
             }
             if let Replica::Device(role) = replica {

@@ -8,7 +8,7 @@
 //! A region that is corrupted elsewhere, or that another program writes to, is left out as well, until it is made anew; but not where its
 //! vote may be needed.
 //!
-//! Owns `ReplicaView::{was_overwritten, damage, condemned}` and `OwnArea::found_last`.
+//! Owns `ReplicaView::{was_overwritten, damage, condemned, voted}` and `OwnArea::{found_last, durable, lacks_durable}`.
 
 use crate::configuration::{Ballot, BallotBlock};
 use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
@@ -20,6 +20,7 @@ use crate::protocol::{DecisionKind, Node};
 use crate::replica::{
     AreaSurvey, Heartbeat, RegionDamage, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
 };
+use crate::time::Time;
 use alloc::format;
 use alloc::string::String;
 
@@ -34,13 +35,16 @@ impl Node {
         purpose: &Purpose,
         answer: ReplicaAnswer,
     ) -> Result<ReplicaAnswer, ReplicaError> {
-        if let (Purpose::Heartbeat { .. }, Replica::Device(role), ReplicaAnswer::Survey(survey)) =
+        if let (Purpose::Heartbeat { begun }, Replica::Device(role), ReplicaAnswer::Survey(survey)) =
             (purpose, replica, &answer)
         {
-            let keeps_votes = self.keeps_votes(role, survey);
-            let keeps_beat = self.finds_last_beat(role, survey);
-            if !(keeps_votes && keeps_beat) && self.area_is_clean(role) {
-                self.replica_mut(replica).was_overwritten = true;
+            let keeps_votes = self.keeps_votes(role, *begun, survey);
+            let is_kept = self.finds_last_beat(role, survey) && keeps_votes;
+            if !is_kept && self.area_is_clean(role) {
+                let view = self.replica_mut(replica);
+                view.was_overwritten = true;
+                // That is said now.
+                view.voted = Voted::default();
                 return Err(ReplicaError {
                     kind: ReplicaErrorKind::Damaged,
                     text: format!(
@@ -194,7 +198,7 @@ impl Node {
         is_kept || is_by_another
     }
 
-    /// The device was opened anew. It still shows the last heartbeat of this run that was durable there, or a later run's; else its name leads
+    /// The device was opened anew. It still shows the last heartbeat of this run that was durable there, or what another one wrote since; else its name leads
     /// to a copy now, or it was put back meanwhile. Until it shows that, or a configuration without it serves, nothing more is written
     /// there: that would look like what is missing.
     pub(super) fn look_for_durable_beat(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
@@ -203,12 +207,12 @@ impl Node {
         let (Some(durable), Some(area)) = (view.own_area.durable, area.filter(|area| !area.damaged)) else {
             return;
         };
-        let number = view.proof.run_number(view.region);
         let shows = |found: &Heartbeat| {
             if found.incarnation == run {
                 found.sequence >= durable
             } else {
-                found.run > number
+                // Another run of this node, a copy of its server, writes there as well.
+                view.proof.is_by_later_run(view.region, found)
             }
         };
         let mut blocks = [&area.heartbeat, &area.heartbeat_before].into_iter().flatten();
@@ -230,32 +234,61 @@ impl Node {
     }
 
     /// False if this node's area holds less than it did before of what was voted and decided. Asked before `finds_last_beat`.
-    fn keeps_votes(&self, role: DeviceRole, survey: &Survey) -> bool {
+    fn keeps_votes(&self, role: DeviceRole, begun: Time, survey: &Survey) -> bool {
         let view = self.replica(Replica::Device(role));
-        let is_own = |area: &&AreaSurvey| area.node == self.me();
-        let (Some(before), Some(now)) = (
-            view.survey.areas.iter().find(is_own),
-            survey.areas.iter().find(is_own),
-        ) else {
+        let own = survey.areas.iter().find(|area| area.node == self.me());
+        // Another run of this node writes votes of its own, and heartbeats beside them.
+        let run = self.settings.incarnation;
+        let is_of_this_run = |area: &&AreaSurvey| {
+            let beats = [&area.heartbeat, &area.heartbeat_before].into_iter();
+            beats.flatten().all(|found| found.incarnation == run)
+        };
+        let is_seen = view.own_area.found_last.is_some();
+        let Some(own) = own.filter(|area| is_seen && !area.damaged && is_of_this_run(area)) else {
             return true;
         };
-        view.own_area.found_last.is_none()
-            || now.damaged
-            || rank(now.ballot.as_ref()) >= rank(view.own_ballot.as_ref())
-                && epoch_of(now) >= epoch_of(before)
+        // A claim may have been written and read while this was under way.
+        let (found, most) = (Voted::of(own), view.voted.most);
+        begun < view.voted.at || found.ballot >= most.ballot && found.epoch >= most.epoch
     }
 }
 
-/// A voter's block only rises.
-fn rank(block: Option<&BallotBlock>) -> Option<(Epoch, Ballot, Option<Ballot>)> {
-    block.map(|block| {
-        let accepted = block.accepted.as_ref().map(|(ballot, _)| *ballot);
-        (block.instance, block.promised, accepted)
-    })
+/// What a node's own area on a device has shown of its votes and of what was decided. Neither goes back.
+#[derive(Debug, Default)]
+pub(super) struct Voted {
+    most: Progress,
+    /// When it was raised last.
+    at: Time,
 }
 
-fn epoch_of(area: &AreaSurvey) -> Option<Epoch> {
-    area.configuration
-        .as_ref()
-        .map(|configuration| configuration.epoch)
+/// A voter's block, then the newest configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    ballot: Option<(Epoch, Ballot, Option<Ballot>)>,
+    epoch: Option<Epoch>,
+}
+
+impl Voted {
+    fn of(area: &AreaSurvey) -> Progress {
+        let rank = |block: &BallotBlock| {
+            let accepted = block.accepted.as_ref().map(|(ballot, _)| *ballot);
+            (block.instance, block.promised, accepted)
+        };
+        Progress {
+            ballot: area.ballot.as_ref().map(rank),
+            epoch: (area.configuration.as_ref()).map(|configuration| configuration.epoch),
+        }
+    }
+
+    /// What was read; some reads leave out the configuration.
+    pub fn note(&mut self, area: &AreaSurvey, now: Time) {
+        let found = Self::of(area);
+        let most = Progress {
+            ballot: found.ballot.max(self.most.ballot),
+            epoch: found.epoch.max(self.most.epoch),
+        };
+        if most != self.most {
+            *self = Self { most, at: now };
+        }
+    }
 }

@@ -167,6 +167,12 @@ impl Node {
 
     /// The device has been opened: what was known of the area is looked at anew.
     pub(in crate::protocol) fn open_own_area(&mut self, role: DeviceRole, area: Option<&AreaSurvey>) {
+        let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+        if !matches!(own.state, State::Ours | State::Suspect) {
+            // Another run has written there since.
+            own.durable = None;
+            own.lacks_durable = false;
+        }
         self.look_for_durable_beat(role, area);
         let newest = area.and_then(|area| area.heartbeat.as_ref());
         let is_old = newest.is_none_or(|found| self.is_mine(role, found) || self.is_of_ended_run(found));
@@ -300,6 +306,8 @@ impl Node {
                 let moves = seen != own.foreign;
                 own.foreign = seen;
                 own.state = State::Suspect;
+                // What this run wrote there may be gone.
+                own.durable = None;
                 // What an earlier run on this machine began may land late; another machine has lived after this run began.
                 let is_alive = !is_first && moves || found.host.is_other_machine(&self.settings.host);
                 if is_alive {
@@ -355,6 +363,7 @@ impl Node {
         let other = OtherRun::new(role, found, now);
         for role in self.device_roles() {
             let own = &mut self.replica_mut(Replica::Device(role)).own_area;
+            own.durable = None;
             if matches!(own.state, State::Ours | State::Suspect | State::Marked { .. }) {
                 own.state = State::Watched {
                     still_since: now,

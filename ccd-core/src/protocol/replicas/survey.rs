@@ -26,7 +26,12 @@ impl Node {
             self.leave_area_alone();
         }
         let own = survey.areas.iter().find(|area| area.node == self.settings.me);
-        self.replica_mut(replica).own_ballot = own.and_then(|area| area.ballot.clone());
+        let now = self.now;
+        let view = self.replica_mut(replica);
+        view.own_ballot = own.and_then(|area| area.ballot.clone());
+        if let Some(own) = own {
+            view.voted.note(own, now);
+        }
         if let (Replica::Device(role), Some(own)) = (replica, own) {
             self.note_earlier_runs(role, survey.region, own);
         }
@@ -142,6 +147,7 @@ impl Node {
                 view.was_overwritten = false;
                 view.own_area.durable = None;
                 view.own_area.lacks_durable = false;
+                view.voted = Default::default();
                 view.is_forgiven = true;
             }
         }

@@ -1,6 +1,7 @@
 //! What this node knows of one of its replicas.
 
 use super::lacking::Proof;
+use super::overwritten::Voted;
 use super::own_area::OwnArea;
 use super::track::{Track, WORKED_LEASES};
 use crate::configuration::BallotBlock;
@@ -77,6 +78,8 @@ pub(in crate::protocol) struct ReplicaView {
     pub(super) claims_in_flight: usize,
     /// This node's newest ballot block there, as it was last read.
     pub own_ballot: Option<BallotBlock>,
+    /// The most that was found there of what this node voted and decided.
+    pub(super) voted: Voted,
     pub(super) last_claim: Option<BallotBlock>,
     /// It is being brought nearer to what is committed: a device that is to come back, or the local copy of a solo owner.
     pub prewrite_in_flight: bool,
@@ -135,6 +138,7 @@ impl ReplicaView {
             checkpoint_in_flight: false,
             claims_in_flight: 0,
             own_ballot: None,
+            voted: Voted::default(),
             last_claim: None,
             prewrite_in_flight: false,
         }

@@ -129,10 +129,16 @@ impl Node {
             .any(|node| self.refuses(node))
     }
 
-    /// Nodes that this one hears, and that do not hear each other.
+    /// Nodes that this one hears, and that do not hear each other. One that has just come has not heard all others yet, and one that has died
+    /// is no longer heard by one before the other; where a connection is refused both say so.
     fn cut_links(&self) -> Vec<Problem> {
+        let is_steady = |node: &NodeId| self.linked_for_a_lease(*node) && self.heard_lately(*node);
+        let refuses = |node: &NodeId| {
+            let mut reported = self.reported(*node).iter();
+            reported.any(|problem| problem.cause == Cause::Refused)
+        };
         let heard: Vec<NodeId> = (self.cluster_nodes().without(self.me()).iter())
-            .filter(|node| self.facts(*node).linked)
+            .filter(|node| self.facts(*node).linked && is_steady(node) && !refuses(node))
             .collect();
         let pairs = (heard.iter().enumerate()).flat_map(|(at, one)| {
             heard

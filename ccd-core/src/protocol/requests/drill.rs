@@ -195,7 +195,7 @@ impl Node {
         }
         DrillReport {
             devices,
-            rehearsals: rehearse(&flagged, self.able_nodes(), |node| self.devices_of(node)),
+            rehearsals: rehearse(&flagged, self.able_nodes(), |node| self.voters_with(node)),
         }
     }
 }
