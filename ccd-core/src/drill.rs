@@ -85,41 +85,41 @@ pub enum Rehearsed {
     },
 }
 
-/// What the vote rule makes of each single loss and each lone start, with these nodes at hand today. A node that is left must go on with
-/// the nodes that it hears and the devices that it can use itself, which `voters_of` says; `None`: it is not heard.
+/// What would come of each single loss and each lone start, with these nodes at hand today. `survives` says it of a loss. `voters_of` has the
+/// nodes that a node hears and the devices that it can use itself; `None`: it is not heard.
 pub fn rehearse(
     configuration: &Configuration,
     live: NodeSet,
+    survives: impl Fn(Lost) -> bool,
     voters_of: impl Fn(NodeId) -> Option<Voters>,
 ) -> Vec<Rehearsal> {
     let mut rehearsals = Vec::new();
     let voters = |node| voters_of(node).unwrap_or_default();
     for node in configuration.members.iter() {
         let left = live.without(node);
-        let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Node(node));
+
         let rest = |other| {
             let all: Voters = voters(other);
             Voters::new(all.nodes.without(node), all.devices)
         };
         rehearsals.push(Rehearsal {
             event: Rehearsed::NodeDies(node),
-            goes_on: left.iter().any(goes_on),
+            goes_on: survives(Lost::Node(node)),
             missing: missing(configuration, left, rest),
         });
     }
     for role in configuration.devices.iter() {
-        let goes_on = |other| votes::survives_loss(configuration, voters(other), Lost::Device(role));
         let rest = |other| {
             let all: Voters = voters(other);
             Voters::new(all.nodes, all.devices.without(role))
         };
         rehearsals.push(Rehearsal {
             event: Rehearsed::DeviceFails(role),
-            goes_on: live.iter().any(goes_on),
+            goes_on: survives(Lost::Device(role)),
             missing: missing(configuration, live, rest),
         });
     }
-    for node in configuration.nodes.iter() {
+    for node in configuration.cluster.iter() {
         let Some(Voters { devices: all, .. }) = voters_of(node) else {
             rehearsals.push(Rehearsal {
                 event: Rehearsed::LoneStart {
@@ -152,12 +152,21 @@ fn missing(configuration: &Configuration, left: NodeSet, rest: impl Fn(NodeId) -
         .iter()
         .map(rest)
         .max_by_key(|rest| (rest.nodes.count(), rest.devices.count()));
-    votes::missing(configuration, most.unwrap_or_default())
+    let missing = votes::missing(configuration, most.unwrap_or_default());
+    if !missing.is_empty() {
+        missing
+    } else if configuration.maintenance {
+        String::from("maintenance: no node is replaced until it ends")
+    } else if !configuration.devices.is_empty() {
+        String::from("a node that can serve with the devices that are left")
+    } else {
+        String::from("links between those that are left: too few of them hear each other")
+    }
 }
 
 fn lone_start(configuration: &Configuration, node: NodeId, devices: DeviceSet) -> Rehearsal {
     let ayes = Voters::new(NodeSet::of(node), devices);
-    let others = configuration.nodes.without(node);
+    let others = configuration.cluster.without(node);
     let flagged = configuration.restore == RestoreFlag::NotAllActive && !others.is_empty();
     // Somebody must be left who can be written to: the node itself, or devices it owns.
     let serves = !devices.is_empty() || configuration.mode == Mode::Paired && others.is_empty();
@@ -196,8 +205,23 @@ mod tests {
         }
     }
 
+    /// With a loss survived where the vote rule says so.
+    fn rehearsed(
+        configuration: &Configuration,
+        live: NodeSet,
+        voters_of: impl Fn(NodeId) -> Option<Voters>,
+    ) -> Vec<Rehearsal> {
+        let survives = |lost: Lost| {
+            (live.iter())
+                .filter(|node| lost != Lost::Node(*node))
+                .filter_map(&voters_of)
+                .any(|voters| votes::survives_loss(configuration, voters, lost))
+        };
+        rehearse(configuration, live, survives, &voters_of)
+    }
+
     fn goes_on(configuration: &Configuration, live: Voters, event: Rehearsed) -> bool {
-        rehearse(configuration, live.nodes, |node| {
+        rehearsed(configuration, live.nodes, |node| {
             live.nodes.contains(node).then_some(live)
         })
         .into_iter()
@@ -210,7 +234,7 @@ mod tests {
     fn a_healthy_pair_survives_every_single_loss_and_starts_alone_with_the_arbiter() {
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
         let only = |role| DeviceSet::EMPTY.with(role);
-        for rehearsal in rehearse(&pair(), live.nodes, |_| Some(live)) {
+        for rehearsal in rehearsed(&pair(), live.nodes, |_| Some(live)) {
             let expected = !matches!(
                 rehearsal.event,
                 Rehearsed::LoneStart { devices, .. } if devices == only(DeviceRole::Secondary)
@@ -253,7 +277,7 @@ mod tests {
             let devices = if node == A { BOTH } else { DeviceSet::EMPTY };
             Some(Voters::new(live, devices))
         };
-        for rehearsal in rehearse(&pair(), live, only_a_sees_them) {
+        for rehearsal in rehearsed(&pair(), live, only_a_sees_them) {
             let expected = match rehearsal.event {
                 Rehearsed::NodeDies(node) => node == B,
                 Rehearsed::DeviceFails(_) => true,
@@ -270,7 +294,7 @@ mod tests {
             ..pair()
         };
         let live = Voters::new(NodeSet::of(A).with(B), BOTH);
-        let lone = rehearse(&flagged, live.nodes, |_| Some(live))
+        let lone = rehearsed(&flagged, live.nodes, |_| Some(live))
             .into_iter()
             .find(|rehearsal| {
                 rehearsal.event

@@ -83,8 +83,10 @@ pub struct Configuration {
     pub mode: Mode,
     /// The nodes that serve. In solo mode the owner alone.
     pub members: NodeSet,
-    /// All nodes of the cluster when this was decided, members or not.
+    /// The nodes that have a vote, members or not: all of the cluster, or after an override the members alone.
     pub nodes: NodeSet,
+    /// All nodes of the cluster, by the init database of `init_digest`.
+    pub cluster: NodeSet,
     /// Paired: the devices that vote. Solo: the devices that also hold every update.
     pub devices: DeviceSet,
     /// The regions on these devices, and on those that `base_writers` names: every member has shown that it sees the same ones. A
@@ -128,6 +130,7 @@ impl Configuration {
             mode: Mode::Paired,
             members: NodeSet::EMPTY,
             nodes,
+            cluster: nodes,
             devices,
             regions: Regions::default(),
             base: Position::EMPTY,

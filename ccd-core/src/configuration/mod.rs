@@ -3,12 +3,14 @@
 //! ```text
 //! configuration.rs  the agreed facts: epoch, mode, members, devices in sync
 //! votes.rs          THE rule (DESIGN §7): weights, arbiter, "do these voters decide?"
+//! mesh.rs           who can hold a lease, by who hears whom
 //! ballot.rs         Paxos ballots: what a voter has promised and accepted
 //! ```
 
 mod ballot;
 #[allow(clippy::module_inception)]
 mod configuration;
+pub(crate) mod mesh;
 pub mod votes;
 
 pub use ballot::{Ballot, BallotBlock, Claim};

@@ -324,7 +324,9 @@ impl Bounds {
             return Err(Incredible::Base { epoch: of, base });
         }
         // Another init database may name other nodes: its text is asked for before anything is voted on.
-        let unnamed = configuration.nodes.union(configuration.members).minus(self.nodes);
+        let unnamed = (configuration.nodes.union(configuration.cluster))
+            .union(configuration.members)
+            .minus(self.nodes);
         if configuration.init_digest == self.init_digest && !unnamed.is_empty() {
             return Err(Incredible::Nodes {
                 epoch: of,

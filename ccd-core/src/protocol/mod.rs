@@ -8,7 +8,7 @@
 //!   ↓
 //! requests/     what clients wait for
 //! plan/         pure: what to do next, from what is seen      view.rs  what is seen, and what is done about it
-//! reports/      what is wrong with this node and with the others      status.rs  tells people
+//! reports/      what is wrong with this node and with the others      status.rs  tells people      survival.rs  which losses would be survived
 //! membership/   who is there, and who shall be: heartbeats, leases, nodes added and removed, what operators ask
 //! voting/       how a successor of the configuration is decided (§7)
 //! copies/       from decided to open: every member gets the same database (Figs. 4 and 5)
@@ -37,6 +37,7 @@ mod reports;
 mod requests;
 pub mod rules;
 mod status;
+mod survival;
 mod updates;
 mod view;
 mod voting;

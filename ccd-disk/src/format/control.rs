@@ -206,8 +206,9 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::configuration::{
-        CONFIGURATION_BYTES_WITHOUT_FOLDERS, CONFIGURATION_BYTES_WITHOUT_REGIONS,
-        CONFIGURATION_BYTES_WITHOUT_REPLACED, CONFIGURATION_BYTES_WITHOUT_SERVERS,
+        CONFIGURATION_BYTES_WITHOUT_CLUSTER, CONFIGURATION_BYTES_WITHOUT_FOLDERS,
+        CONFIGURATION_BYTES_WITHOUT_REGIONS, CONFIGURATION_BYTES_WITHOUT_REPLACED,
+        CONFIGURATION_BYTES_WITHOUT_SERVERS,
     };
     use super::heartbeat::{
         HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_FOLDER, HEARTBEAT_BYTES_WITHOUT_HOST,
@@ -233,13 +234,14 @@ mod tests {
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
             waived: bool, designated in proptest::option::of(node()), maintenance: bool, init_digest: [u8; 32],
-            regions: [u8; 16], servers in any::<[u64; NODES_MAX]>(), replaced: u32,
+            regions: [u8; 16], servers in any::<[u64; NODES_MAX]>(), replaced: u32, cluster in 1u32..,
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
                 mode: solo.map_or(Mode::Paired, Mode::Solo),
                 members: NodeSet::from_bits(members),
                 nodes: NodeSet::from_bits(nodes),
+                cluster: NodeSet::from_bits(cluster),
                 devices: DeviceSet { primary, secondary },
                 regions: Regions::from_bytes([regions, [writer_devices; 16]]),
                 base: Position {
@@ -345,6 +347,7 @@ mod tests {
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
             CONFIGURATION_BYTES_WITHOUT_REPLACED,
+            CONFIGURATION_BYTES_WITHOUT_CLUSTER,
         ] {
             let earlier = &configuration.encode()[..short];
             assert_eq!(Configuration::decode(earlier), Some(configuration.clone()));

@@ -151,6 +151,17 @@ impl World {
         inits.staged = None;
     }
 
+    /// The administrator appends a row to the init database of a server that is down.
+    pub fn edit_init(&mut self, index: usize, row: &str) {
+        assert!(
+            self.servers[index].process.is_none(),
+            "it reads it when it starts"
+        );
+        let text = format!("{}{row}\n", self.servers[index].inits.file.text);
+        let file = InitFile::parse(&text).expect("the row is a good one");
+        self.servers[index].inits = Inits::new(file);
+    }
+
     /// The administrator copies one server's init database to another.
     pub fn copy_init(&mut self, from: usize, to: usize) {
         let file = self.servers[from].inits.file.clone();

@@ -199,6 +199,89 @@ fn nodes_that_were_put_back_behind_a_change_of_the_init_database_serve_nothing_b
     }
 }
 
+/// An option was edited on one server of a pair. What that one proposes names an init database that nobody else has, and may be voted for.
+#[test]
+fn what_a_node_with_an_edited_option_proposes_stops_nobody_for_good() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for (restarts, is_forced) in [(false, true), (true, false), (true, true)] {
+            for step in 0..24 {
+                let mut cluster = Cluster::serving_with(Shape::PAIR, fencing);
+                cluster.crash(B, true);
+                assert!(cluster.add_within(A, "alone", SETTLED));
+                cluster.edit_init(B, "OPTION:sync_timeout_ms:7000");
+                cluster.start(B);
+                cluster.run_for(LEASE * 3);
+                let asked = is_forced.then(|| cluster.begin(B, OVERRULE));
+                cluster.run_for(LEASE * step / 8);
+                if restarts {
+                    cluster.crash(A, false);
+                    cluster.run_for(LEASE * 9 / 8);
+                    cluster.start(A);
+                }
+                let end = asked.map(|asked| cluster.await_end(asked));
+                cluster.run_for(LEASE * 4);
+                let what = format!("{fencing:?}, restarts: {restarts}, step {step}: {end:?}");
+                let serving = [A, B].into_iter().find(|node| cluster.serves(*node));
+                let serving = serving.unwrap_or_else(|| {
+                    let verdicts = [A, B].map(|node| cluster.verdict(node));
+                    panic!("{what}: nobody serves: {verdicts:?}")
+                });
+
+                // It is put right, and both are started again.
+                for node in [A, B] {
+                    cluster.crash(node, true);
+                }
+                cluster.copy_init(A, B);
+                for node in [A, B] {
+                    cluster.start(node);
+                }
+                let both = cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED);
+                assert!(
+                    both,
+                    "{what}, n{serving} served: {} | {}",
+                    cluster.verdict(A),
+                    cluster.verdict(B)
+                );
+            }
+        }
+    }
+}
+
+/// It stops in the middle of an override: what it has voted for on the devices names an init database that nobody else has.
+#[test]
+fn an_override_that_a_node_with_an_edited_option_leaves_half_done_stops_nobody_for_good() {
+    for fencing in [Fencing::Lease, Fencing::Scsi] {
+        for restarts in [false, true] {
+            for step in 0..80 {
+                let mut cluster = Cluster::serving_with(Shape::PAIR, fencing);
+                cluster.crash(B, true);
+                assert!(cluster.add_within(A, "alone", SETTLED));
+                cluster.edit_init(B, "OPTION:sync_timeout_ms:7000");
+                cluster.start(B);
+                cluster.run_for(LEASE * 3);
+                cluster.begin(B, OVERRULE);
+                cluster.run_for(LEASE * step / 800);
+                cluster.crash(B, true);
+                if restarts {
+                    cluster.crash(A, false);
+                    cluster.run_for(LEASE * 2);
+                    cluster.start(A);
+                }
+                let what = format!("{fencing:?}, restarts: {restarts}, step {step}");
+                let serves = cluster.add_within(A, "still", SETTLED);
+                let verdict = cluster.verdict(A);
+                // It was carried out: nobody starts alone.
+                let waits = verdict.contains("operator's override");
+                assert!(serves || waits, "{what}: {verdict}");
+                cluster.copy_init(A, B);
+                cluster.start(B);
+                let both = cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED);
+                assert!(both, "{what}: {} | {}", cluster.verdict(A), cluster.verdict(B));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_node_that_serves_stops_when_it_is_told_of_a_later_epoch_by_one_that_refuses_it() {
     let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 0 });
@@ -208,4 +291,6 @@ fn a_node_that_serves_stops_when_it_is_told_of_a_later_epoch_by_one_that_refuses
     cluster.refused_by(A, NodeId::new(2).unwrap(), epoch.next(), Stamp::default());
     assert!(!cluster.serves(A));
     assert_eq!(alarms(&cluster, A, "the others have gone on").len(), 1);
+    // It talks to this node all the same, and knows no later epoch.
+    assert!(cluster.serves_within(A, SETTLED), "{}", cluster.verdict(A));
 }

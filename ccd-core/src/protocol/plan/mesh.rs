@@ -2,39 +2,31 @@
 //! for one that has started again, and so on without end. So one of the two that do not hear each other is left out until they do.
 
 use super::{Facts, View};
-use crate::configuration::votes::{self, Voters};
-use crate::configuration::{Configuration, Mode};
+use crate::configuration::mesh::Mesh;
 use crate::ids::{DeviceSet, NodeId, NodeSet};
 
 impl View<'_> {
     /// These members without those, the highest-numbered first, that would hold no lease with these devices.
     pub(super) fn meshed(&self, members: NodeSet, devices: DeviceSet) -> NodeSet {
-        let mut left = members;
-        while let Some(last) = self.without_lease(left, devices).iter().last() {
-            left = left.without(last);
-        }
-        left
+        self.mesh(devices).serving(members, self.heard(members))
     }
 
     /// Members that are heard here, and that too few of the others hear.
     pub(super) fn without_lease(&self, members: NodeSet, devices: DeviceSet) -> NodeSet {
-        if members.count() < 3 {
-            // With this node alone, which hears them.
-            return NodeSet::EMPTY;
-        }
-        let next = Configuration {
-            mode: Mode::Paired,
-            members,
+        self.mesh(devices).without_lease(members, self.heard(members))
+    }
+
+    fn mesh(&self, devices: DeviceSet) -> Mesh<'_, impl Fn(NodeId, NodeId) -> bool> {
+        Mesh {
+            configuration: self.known,
             devices,
-            ..self.known.clone()
-        };
-        let lacks = |node: &NodeId| {
-            let grants = |other: &NodeId| other == node || self.hear_each_other(*node, *other);
-            let grants = members.iter().filter(grants).collect();
-            !votes::decide(&next, Voters::new(grants, DeviceSet::EMPTY))
-        };
+            joined: |one, other| self.may_hear_each_other(one, other),
+        }
+    }
+
+    fn heard(&self, members: NodeSet) -> NodeSet {
         let is_heard = |node: &NodeId| *node != self.me && self.of(*node).linked;
-        members.iter().filter(is_heard).filter(lacks).collect()
+        members.iter().filter(is_heard).collect()
     }
 
     /// Those of these joiners that hear the members that stay and each other, and are heard: one that does not would leave others out.
@@ -42,7 +34,10 @@ impl View<'_> {
         let mut joined = NodeSet::EMPTY;
         for node in joiners.iter() {
             let everybody = staying.union(joined);
-            if everybody.iter().all(|other| self.hear_each_other(node, other)) {
+            if everybody
+                .iter()
+                .all(|other| self.may_hear_each_other(node, other))
+            {
                 joined = joined.with(node);
             }
         }
@@ -58,7 +53,8 @@ impl View<'_> {
         self.others(self.known.members).find(is_apart)
     }
 
-    fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
+    /// Unless they are known not to.
+    fn may_hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
         let is_me = |node: NodeId| node == self.me;
         if is_me(one) || is_me(other) {
             return [one, other]

@@ -195,7 +195,12 @@ impl Node {
         }
         DrillReport {
             devices,
-            rehearsals: rehearse(&flagged, self.able_nodes(), |node| self.voters_with(node)),
+            rehearsals: rehearse(
+                &flagged,
+                self.able_nodes(),
+                |lost| self.survives_loss(lost),
+                |node| self.voters_with(node),
+            ),
         }
     }
 }

@@ -236,13 +236,14 @@ impl Node {
         };
         let alone = members.count() == 1 && !devices.is_empty();
         let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);
-        let (nodes, init_digest) = match settles.nodes {
-            // After an override the others have no vote until they are members again.
-            _ if proposal.forced => (members, self.settings.init.digest),
+        let (cluster, init_digest) = match settles.nodes {
+            _ if proposal.forced => (self.settings.nodes, self.settings.init.digest),
             Some(decided) => decided,
             None => (self.cluster_nodes(), self.cluster_digest()),
         };
-        let servers = self.next_servers(nodes, &settles);
+        // After an override the others have no vote until they are members again.
+        let nodes = if proposal.forced { members } else { cluster };
+        let servers = self.next_servers(cluster, &settles);
         // An override that was given up half-way may have left its vote: this one is another configuration.
         let voted_for = (proposal.accepted.iter())
             .chain(self.accepted_on_devices(known.epoch).iter())
@@ -273,6 +274,7 @@ impl Node {
             },
             members,
             nodes,
+            cluster,
             devices,
             regions,
             base,

@@ -22,7 +22,7 @@ pub fn may_hold_leases(known: &Configuration, next: &Configuration, served: bool
     } else if has_opened(known, next.base, served) {
         known.members
     } else {
-        known.nodes.union(next.nodes).union(known.replaced)
+        known.cluster.union(next.cluster).union(known.replaced)
     };
     holders.minus(staying(next))
 }

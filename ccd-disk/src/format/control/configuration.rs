@@ -45,18 +45,20 @@ struct RawConfiguration {
     /// By number; zero where it is not known.
     folders: [U64; NODES_MAX],
     replaced: U32,
+    cluster: U32,
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_REPLACED + 4);
+const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_CLUSTER + 4);
 
-/// Bytes of a configuration as earlier programs wrote it: without regions, without servers, without state folders, and without those
-/// that were replaced.
+/// Bytes of a configuration as earlier programs wrote it: without regions, without servers, without state folders, without those
+/// that were replaced, and without the nodes of the cluster.
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_FOLDERS: usize =
     CONFIGURATION_BYTES_WITHOUT_SERVERS + 8 * NODES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REPLACED: usize =
     CONFIGURATION_BYTES_WITHOUT_FOLDERS + 8 * NODES_MAX;
+pub(super) const CONFIGURATION_BYTES_WITHOUT_CLUSTER: usize = CONFIGURATION_BYTES_WITHOUT_REPLACED + 4;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -88,6 +90,7 @@ impl RawConfiguration {
             servers: by_number(configuration.servers.iter().map(|server| server.0)),
             folders: by_number(configuration.folders.iter().map(|folder| folder.0)),
             replaced: configuration.replaced.bits().into(),
+            cluster: configuration.cluster.bits().into(),
         }
     }
 
@@ -102,6 +105,11 @@ impl RawConfiguration {
             },
             members: NodeSet::from_bits(self.members.get()),
             nodes: NodeSet::from_bits(self.nodes.get()),
+            cluster: NodeSet::from_bits(match self.cluster.get() {
+                // As an earlier program wrote it.
+                0 => self.nodes.get(),
+                nodes => nodes,
+            }),
             devices: devices_from_bits(self.devices)?,
             regions: Regions::from_bytes(self.regions),
             base: self.base.into(),
@@ -157,6 +165,7 @@ impl Control for Configuration {
             CONFIGURATION_BYTES_WITHOUT_SERVERS,
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
             CONFIGURATION_BYTES_WITHOUT_REPLACED,
+            CONFIGURATION_BYTES_WITHOUT_CLUSTER,
         ];
         padded::<RawConfiguration>(payload, &shorter)?.parse()
     }

@@ -185,7 +185,7 @@ impl Node {
                  another node here and restart ccdd",
                 self.me(),
                 self.settings.nodes,
-                self.known.nodes
+                self.known.cluster
             ));
         }
         if let Some(node) = self.misplaced_in(&self.settings.init) {

@@ -6,7 +6,8 @@
 //!      → whoever learns it goes by the stored text from its next heartbeat on       (adopted)
 //! ```
 //!
-//! What counts for votes is `Configuration.nodes` alone. The init database says where the nodes are and how they are called;
+//! What counts for votes is `Configuration.nodes` alone; `cluster` are all nodes, with those that an override went on without. The init
+//! database says where the nodes are and how they are called;
 //! it is the configuration's if the digests agree. A node votes for a new set of nodes only if it holds its text, so whatever
 //! is decided can be read somewhere; a node that comes to know of a decision without the text asks the others for it.
 //!
@@ -76,12 +77,12 @@ impl Node {
         let agreed = known.is_genesis()
             || known.init_digest == [0; 32]
             || known.init_digest == settings.init.digest
-            || known.nodes == settings.nodes;
+            || known.cluster == settings.nodes;
         if agreed {
             settings.nodes
         } else {
             // Edited by hand, or its text is not here yet: what was decided counts.
-            known.nodes.union(known.members)
+            known.cluster.union(known.members)
         }
     }
 
@@ -97,7 +98,7 @@ impl Node {
     /// An operator took this node out of the cluster.
     pub(in crate::protocol) fn removed(&self) -> bool {
         let known = &self.known;
-        !known.nodes.contains(self.me())
+        !known.cluster.contains(self.me())
             && known.init_digest != [0; 32]
             && known.init_digest != self.settings.init.digest
     }
@@ -115,7 +116,7 @@ impl Node {
     /// Every node that is named anywhere has an entry among the peers.
     pub(in crate::protocol) fn note_nodes(&mut self) {
         let (known, now) = (&self.known, self.now);
-        let named = (self.settings.nodes.union(known.nodes).union(known.members)).without(self.settings.me);
+        let named = (self.settings.nodes.union(known.cluster).union(known.members)).without(self.settings.me);
         for node in named.iter() {
             self.peers.entry(node).or_insert_with(|| Peer::new(now));
         }
@@ -149,7 +150,7 @@ impl Node {
         let now = self.now;
         self.changes.former.retain(|_, until| *until > now);
         let decided = self.known.init_digest;
-        let nodes = self.known.nodes;
+        let nodes = self.known.cluster;
         // A node that is removed keeps the file in which it is one.
         if decided == self.settings.init.digest || !nodes.contains(self.me()) || self.number_is_anothers() {
             return;
@@ -184,13 +185,17 @@ impl Node {
     /// A number was given to another server than the one that this node's init database has.
     fn names_other_servers(&self) -> bool {
         let (file, decided) = (&self.settings.init.servers, &self.known.servers);
-        (self.known.nodes.iter()).any(|node| file.get(node).differs_from(decided.get(node)))
+        (self.known.cluster.iter()).any(|node| file.get(node).differs_from(decided.get(node)))
     }
 
-    /// Whether this node may vote for it: a new set of nodes is of no use without its text.
+    /// Whether this node may vote for it: a new set of nodes is of no use without its text. Where the nodes stay the same, the proposer's
+    /// file differs in something else, and nobody else may ever have it.
     pub(in crate::protocol) fn holds_init_of(&self, configuration: &Configuration) -> bool {
         let digest = configuration.init_digest;
-        digest == [0; 32]
+        let keeps_nodes =
+            configuration.cluster == self.known.cluster && configuration.servers == self.known.servers;
+        keeps_nodes
+            || digest == [0; 32]
             || digest == self.known.init_digest
             || digest == self.settings.init.digest
             || self

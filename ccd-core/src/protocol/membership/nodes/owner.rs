@@ -171,7 +171,7 @@ impl Node {
         for node in NodeId::all() {
             // A number that is given anew belongs to another server.
             let was_removed = settles.nodes.is_some_and(|(nodes, _)| !nodes.contains(node));
-            if was_removed || !self.known.nodes.contains(node) && settles.nodes.is_some() {
+            if was_removed || !self.known.cluster.contains(node) && settles.nodes.is_some() {
                 folders.set(node, FolderId::default());
             }
             let here = if node == self.me() {
@@ -198,7 +198,7 @@ impl Node {
         for node in NodeId::all() {
             let kept = known.servers.get(node);
             let given = text.map_or(ServerId::default(), |init| init.servers.get(node));
-            let (is_node, was_node) = (nodes.contains(node), known.nodes.contains(node));
+            let (is_node, was_node) = (nodes.contains(node), known.cluster.contains(node));
             let server = match change {
                 Some(_) if !is_node => ServerId::default(),
                 Some(_) if !was_node => given,
@@ -220,7 +220,7 @@ impl Node {
     /// A node whose server is not the one that the newest configuration gives its number to by this init database.
     pub(super) fn misplaced_in(&self, init: &InitFile) -> Option<NodeId> {
         let decided = |node: NodeId| self.known.servers.get(node);
-        (self.known.nodes.intersection(init.nodes).iter())
+        (self.known.cluster.intersection(init.nodes).iter())
             .find(|node| decided(*node).differs_from(init.servers.get(*node)))
     }
 }

@@ -78,7 +78,7 @@ impl Node {
         let staged = self.settings.staged.as_ref();
         staged.is_some_and(|staged| staged.digest == decided)
             && self.settings.init.digest != decided
-            && self.known.nodes.contains(self.me())
+            && self.known.cluster.contains(self.me())
             && !self.number_is_anothers()
     }
 
@@ -100,7 +100,7 @@ impl Node {
         (changes && configuration.init_digest != digest).then(|| {
             format!(
                 "it has voted for another set of nodes ({{{}}}, by node {}) that may still be decided",
-                configuration.nodes, ballot.node
+                configuration.cluster, ballot.node
             )
         })
     }
