@@ -110,6 +110,12 @@ fn histories_of_a_copy_of_a_disk_at_one_server_are_sound() {
 }
 
 #[test]
+fn histories_of_servers_with_an_edited_init_database_are_sound() {
+    let (count, report) = sound_part(Family::Edits, 10);
+    reconfigures(count, &report);
+}
+
+#[test]
 fn histories_of_servers_that_are_moved_are_sound() {
     let (count, report) = sound_part(Family::Moves, 10);
     reconfigures(count, &report);
@@ -225,6 +231,12 @@ const FOUND: &[(u64, &str)] = &[
     ),
 ];
 
+/// The same for servers with an edited init database.
+const FOUND_IN_EDITS: &[(u64, &str)] = &[(
+    46_000_163_806,
+    "a refusal told of what an owner had begun to write, and was taken for what had been acked: nobody started any more",
+)];
+
 /// The same for groups.
 const FOUND_IN_GROUPS: &[(u64, &str)] = &[
     (
@@ -300,7 +312,8 @@ const FOUND_IN_GROUPS: &[(u64, &str)] = &[
 fn seeds_that_once_found_something_are_sound() {
     let pairs = FOUND.iter().map(|found| (Family::Pairs, found));
     let groups = FOUND_IN_GROUPS.iter().map(|found| (Family::Groups, found));
-    for (family, &(number, what)) in pairs.chain(groups) {
+    let edits = FOUND_IN_EDITS.iter().map(|found| (Family::Edits, found));
+    for (family, &(number, what)) in pairs.chain(groups).chain(edits) {
         for fencing in [Fencing::Lease, Fencing::Scsi] {
             let seed = Seed {
                 number,

@@ -385,9 +385,9 @@ impl Node {
         self.known.epoch
     }
 
-    /// The newest state that is known to have been committed, or may have been: this node's copy holds it.
+    /// The newest state that is known to have been committed. What a copy holds beyond that may never have been.
     pub fn newest_stamp(&self) -> Stamp {
-        self.bound.stamp().max(self.head.position().stamp)
+        self.bound.stamp().max(self.committed.position().stamp)
     }
 
     /// Which server has each number by that configuration.

@@ -29,8 +29,8 @@ struct Arguments {
     #[arg(long, value_parser = |name: &str| Fencing::named(name).ok_or("it is scsi or lease"))]
     fencing: Option<Fencing>,
     /// Draw clusters of this kind: pairs (mostly two nodes with two devices), groups (one to seven nodes), replicas (that are set back
-    /// to an earlier moment, or made anew), clones (a copy of a disk at one server) or moves (copies of servers have their network). Without it, of four seeds in a row two are pairs and two are groups.
-    #[arg(long, value_parser = |name: &str| Family::named(name).ok_or("it is pairs, groups, replicas, clones or moves"))]
+    /// to an earlier moment, or made anew), clones (a copy of a disk at one server), moves (copies of servers have their network) or edits (an option is edited on one server). Without it, of four seeds in a row two are pairs and two are groups.
+    #[arg(long, value_parser = |name: &str| Family::named(name).ok_or("it is pairs, groups, replicas, clones, moves or edits"))]
     family: Option<Family>,
     /// With --seed: print the event log too.
     #[arg(long, requires = "seed")]

@@ -163,7 +163,7 @@ impl World {
             return;
         }
         if !self.are_connected(from, to) {
-            self.disown(from, to);
+            self.refuse(from, to);
             return;
         }
         let run = self.servers[to].run;

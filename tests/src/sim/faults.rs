@@ -51,6 +51,10 @@ impl World {
             self.move_begins(first);
             return;
         }
+        if kind == FaultKind::Edit {
+            self.edit_begins(first, lasts);
+            return;
+        }
         if kind == FaultKind::Replace {
             self.replace_begins(first, self.now + lasts);
             return;
@@ -103,6 +107,7 @@ impl World {
             | FaultKind::DateJump
             | FaultKind::Clone
             | FaultKind::Move
+            | FaultKind::Edit
             | FaultKind::Replace => unreachable!("begun before"),
         }
         self.at(until, Happening::FaultEnds { kind, first, second });
@@ -143,6 +148,7 @@ impl World {
             | FaultKind::Replace => unreachable!("these end by events of their own"),
             FaultKind::Leave => self.operator_tells(first, RequestBody::Join),
             FaultKind::Copy => self.end_copy(second, first),
+            FaultKind::Edit => self.edit_ends(first),
         }
     }
 
@@ -180,6 +186,7 @@ impl World {
         self.end_copies();
         for index in 0..self.shape.nodes {
             self.resume(index);
+            self.edit_ends(index);
             self.start(index);
             if self.servers[index].has_left {
                 self.operator_tells(index, RequestBody::Join);

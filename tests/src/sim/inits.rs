@@ -61,6 +61,11 @@ impl Inits {
         }
     }
 
+    /// The administrator writes another file while the server is down.
+    pub fn replace(&mut self, file: InitFile) {
+        *self = Self::new(file);
+    }
+
     /// The process of this server is gone.
     pub fn forget(&mut self) {
         self.before = None;
@@ -115,10 +120,10 @@ impl World {
             .unwrap_or(node.index())
     }
 
-    /// A server whose number another one has by the init database of that server is refused, and told so.
-    pub(super) fn disown(&mut self, from: usize, by: usize) {
+    /// A server is refused by one that is up. It is told how far the cluster has come, if that one is the node that it means, and which server
+    /// has its number, if that is another one.
+    pub(super) fn refuse(&mut self, from: usize, by: usize) {
         let (dialer, listener) = (&self.servers[from], &self.servers[by]);
-        let server = listener.inits.file.servers.get(dialer.id);
         let is_cut = self.network.is_cut(from, by) || self.network.is_cut(by, from);
         let Some(process) = listener
             .process
@@ -127,10 +132,27 @@ impl World {
         else {
             return;
         };
-        if server.differs_from(dialer.server_id()) {
+        let (id, epoch) = (listener.id, process.node.epoch());
+        let newest = process.node.newest_stamp();
+        let server = listener.inits.file.servers.get(dialer.id);
+        let is_disowned = server.differs_from(dialer.server_id());
+        let means = dialer.inits.file.servers.get(id);
+        let is_meant = !means.differs_from(listener.inits.file.servers.get(id));
+        if is_meant {
+            self.answer(
+                from,
+                HANDSHAKE,
+                Event::RefusedBy {
+                    by: id,
+                    epoch,
+                    newest,
+                },
+            );
+        }
+        if is_disowned {
             let event = Event::Disowned {
-                by: listener.id,
-                epoch: process.node.epoch(),
+                by: id,
+                epoch,
                 server,
             };
             self.answer(from, HANDSHAKE, event);
@@ -159,7 +181,7 @@ impl World {
         );
         let text = format!("{}{row}\n", self.servers[index].inits.file.text);
         let file = InitFile::parse(&text).expect("the row is a good one");
-        self.servers[index].inits = Inits::new(file);
+        self.servers[index].inits.replace(file);
     }
 
     /// The administrator copies one server's init database to another.

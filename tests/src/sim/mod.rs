@@ -18,6 +18,8 @@
 //!                                                       strangers    copies of a server, disks that are not shared
 //!                                                       clones       a copy of a disk at one server, while the other one owns it
 //!                                                       moves        copies of servers have their network in turn
+//!                                                       edits        an init database that is edited by hand
+
 //!                                                       replaced     a removed server beside the new owner of its number
 //! commands            synchronization commands, and what was run
 //! network             delay, loss, repetition, order, cuts
@@ -42,6 +44,7 @@ pub mod commands;
 mod disks;
 mod drive;
 mod durable;
+mod edits;
 mod episodes;
 mod faults;
 mod faults_of_many;

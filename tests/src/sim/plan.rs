@@ -115,6 +115,8 @@ pub enum FaultKind {
     Clone,
     /// A copy of a server has its network for a while, or to the end.
     Move,
+    /// An option is edited in a server's init database, and put right later.
+    Edit,
     /// Several processes die at once.
     CrashSome,
     /// The nodes fall into groups that do not hear each other.
@@ -313,15 +315,18 @@ pub enum Family {
     Clones,
     /// Two to five nodes; copies of servers have their network in turn.
     Moves,
+    /// Pairs and groups; an option is edited on one server.
+    Edits,
 }
 
 impl Family {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Pairs,
         Self::Groups,
         Self::Replicas,
         Self::Clones,
         Self::Moves,
+        Self::Edits,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -331,6 +336,7 @@ impl Family {
             Self::Replicas => "replicas",
             Self::Clones => "clones",
             Self::Moves => "moves",
+            Self::Edits => "edits",
         }
     }
 
@@ -506,6 +512,22 @@ impl Plan {
                 reservations(&mut faults, shape, &draws);
                 let (propagation, update_propagation) = draw_ways(&draws);
                 let load = super::moves::load(&mut draws, shape);
+                Self {
+                    seed,
+                    propagation,
+                    update_propagation,
+                    shape,
+                    faults,
+                    load,
+                }
+            }
+            Family::Edits => {
+                let mut draws = draws.fork("edits");
+                let shape = super::edits::shape(&mut draws);
+                let mut faults = super::edits::faults(&mut draws, shape);
+                reservations(&mut faults, shape, &draws);
+                let (propagation, update_propagation) = draw_ways(&draws);
+                let load = groups::load(&mut draws, shape);
                 Self {
                     seed,
                     propagation,
