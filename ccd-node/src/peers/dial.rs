@@ -214,7 +214,7 @@ fn note_progress(calling: &Calling, by: NodeId, error: &DialError) {
         && mismatch.is_of_the_cluster(calling.identity.me)
     {
         let mut refusals = calling.progress_of_others.borrow_mut();
-        // As above.
+        // Each is told once, and again with the next attempt.
         refusals.retain(|(other, _)| *other != by);
         refusals.push_back((by, *theirs));
         calling.bell.notify_one();

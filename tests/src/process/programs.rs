@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,18 @@ impl Finished {
     pub fn rows(&self) -> Vec<&str> {
         self.out.lines().collect()
     }
+}
+
+/// Copies a program of the build into a folder, where users without rights can run it; returns where it is. Another process copies it: a
+/// child that a test beside this one starts meanwhile would hold it open for writing for a moment, and what is open so cannot be run.
+///
+/// # Panics
+/// When there is no room.
+pub fn copy_program(name: &str, folder: &Path) -> PathBuf {
+    let copied = folder.join(name);
+    let words = [program(name), copied.clone()].map(|path| path.display().to_string());
+    run("cp", &words.each_ref().map(String::as_str)).done();
+    copied
 }
 
 /// Runs a program to its end.

@@ -2,7 +2,7 @@
 //! enter.
 
 use super::Cluster;
-use super::programs::{Finished, command, program, run_command};
+use super::programs::{Finished, command, copy_program, run_command};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl Door {
             fs::set_permissions(path, Permissions::from_mode(0o755)).expect("the folder is ours");
         }
         for name in ["ccdadm", "ccdctl"] {
-            fs::copy(program(name), folder.join(name)).expect("there is room");
+            copy_program(name, &folder);
         }
         Self { folder, run }
     }

@@ -2,7 +2,7 @@
 //! INTERFACES. What needs no cluster is tested with each program. Needs root.
 
 use ccd_tests::process::cluster::{ALPHA, BETA};
-use ccd_tests::process::programs::{command, program, run_command};
+use ccd_tests::process::programs::{command, copy_program, program, run_command};
 use ccd_tests::process::{Cluster, until};
 use std::fs;
 use std::process::Stdio;
@@ -405,8 +405,7 @@ fn a_user_without_rights_reads_and_changes_nothing() {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(path, open).expect("the folder is ours");
     }
-    let ccdadm = folder.join("ccdadm");
-    fs::copy(program("ccdadm"), &ccdadm).expect("there is room");
+    let ccdadm = copy_program("ccdadm", &folder);
     let words = [
         "--run",
         run.to_str().expect("the path is ours"),

@@ -6,7 +6,7 @@ use ccd_client::wire::{self, Ask, PREAMBLE, ToDaemon, Told, WatchAsk, WatchFrom,
 use ccd_client::{Places, Transaction, WatchEvent};
 use ccd_core::database::{Op, Pattern, Row};
 use ccd_tests::process::follower::{Follower, Heard};
-use ccd_tests::process::programs::{command, program, run_command};
+use ccd_tests::process::programs::{command, copy_program, run_command};
 use ccd_tests::process::{Cluster, until};
 use std::fs;
 use std::io::{Read, Write};
@@ -90,8 +90,7 @@ fn a_user_is_told_of_the_keys_that_it_may_read_and_of_no_others() {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(path, open).expect("the folder is ours");
     }
-    let ccdadm = folder.join("ccdadm");
-    fs::copy(program("ccdadm"), &ccdadm).expect("there is room");
+    let ccdadm = copy_program("ccdadm", &folder);
     let run = run.to_str().expect("the path is ours").to_owned();
     let ask = |uid: u32, words: &[&str]| {
         let words: Vec<&str> = ["--run", &run].iter().chain(words).copied().collect();

@@ -87,7 +87,7 @@ impl Node {
             return;
         }
         if configuration.names_another_folder(self.me(), self.folder.id) {
-            // That one may have been installed, and have voted on the successor: the proposer decides on another configuration.
+            // The member may have been installed, and have voted on the successor: the proposer decides on another configuration.
             return;
         }
         if self.blank {

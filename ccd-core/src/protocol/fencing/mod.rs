@@ -56,7 +56,7 @@ pub(in crate::protocol) struct Fence {
     pub(in crate::protocol) asked: Option<Ticket>,
     /// What was asked for was to take the reservation, or a key.
     takes: bool,
-    /// That was done, and nothing has changed.
+    /// The operation was done, and nothing has changed.
     in_vain: bool,
     /// What is under way was asked for too early to tell what must be known now.
     pub(in crate::protocol) look_again: bool,

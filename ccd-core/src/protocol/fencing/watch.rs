@@ -38,7 +38,7 @@ impl Node {
         }
     }
 
-    /// That node lets this one in: it registers now, and not at its next heartbeat.
+    /// A node lets this one in: it registers now, and not at its next heartbeat.
     pub(in crate::protocol) fn enter_where_let_in(&mut self, by: NodeId) {
         let me = self.me();
         if !self

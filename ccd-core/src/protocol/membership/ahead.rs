@@ -52,7 +52,8 @@ impl Node {
         }
     }
 
-    /// That node talks to this one after all, and tells of an earlier epoch: it was another server, or was put back itself.
+    /// A node that was ahead talks to this one after all, and tells of an earlier epoch: another server had refused, or the node was put back
+    /// itself.
     pub(in crate::protocol) fn forget_ahead(&mut self, node: NodeId, epoch: Epoch) {
         self.ahead
             .take_if(|ahead| ahead.by == node && epoch < ahead.epoch);

@@ -61,7 +61,7 @@ pub(in crate::protocol) struct Contradiction {
 }
 
 impl Contradiction {
-    /// That node tells of it. After a lease of silence it counts anew.
+    /// A node tells of its service. After a lease of silence the time counts anew.
     fn note(all: &mut BTreeMap<NodeId, Self>, node: NodeId, epoch: Epoch, now: Time, lease: Duration) {
         let told = all.get(&node).filter(|told| told.is_fresh(now, lease));
         let told = Self {

@@ -346,7 +346,7 @@ impl Node {
         }
     }
 
-    /// That is what a restart waits for now.
+    /// Whether a restart waits for this now.
     pub(in crate::protocol) fn waits_for_all_nodes(&self) -> bool {
         self.needs_all_nodes() && self.serving.is_none()
     }

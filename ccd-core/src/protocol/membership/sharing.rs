@@ -46,14 +46,14 @@ pub(in crate::protocol) enum Share {
     Undecided,
     /// The other node cannot use it.
     Absent,
-    /// The same id, and at least one of them may not write there yet.
+    /// Both see the same id, and at least one of them may not write there yet.
     Unwritten {
         is_early: bool,
     },
     Proven,
     /// The other node has another region in its place.
     Other(RegionId),
-    /// The same id, and what one writes does not reach the other: a copy of the disk.
+    /// Both see the same id, and what one writes does not reach the other: a copy of the disk.
     Copied,
 }
 
@@ -168,7 +168,7 @@ impl Node {
         }
     }
 
-    /// That node says that it has written to the device, and this one has not seen it yet.
+    /// A node says that it has written to the device, and this one has not seen it yet.
     pub(super) fn look_for_heartbeat(&mut self, node: NodeId) {
         for role in self.device_roles() {
             let is_missed = (self.peers.get(&node)).is_some_and(|peer| {

@@ -139,7 +139,7 @@ impl Node {
         differ(&self.known, configuration)
     }
 
-    /// That node proposes a successor of an epoch by which it means something else.
+    /// A node proposes a successor of an epoch, and means another configuration by that epoch than this one does.
     pub(in crate::protocol) fn means_another(&self, node: NodeId, instance: Epoch) -> bool {
         let state = self.peers.get(&node).and_then(|peer| peer.state.as_ref());
         let mark = mark_of(&self.known);
@@ -147,7 +147,7 @@ impl Node {
             && state.is_none_or(|state| state.epoch != instance || state.mark != mark)
     }
 
-    /// That node has written this configuration to a device.
+    /// A node has written this configuration to a device.
     pub(in crate::protocol) fn note_written(&mut self, node: NodeId, configuration: &Configuration) {
         if self.differs(configuration) {
             self.note_twice(node);
@@ -160,7 +160,7 @@ impl Node {
         nodes.any(|node| wrote_for_another(&self.known, survey, node))
     }
 
-    /// That node is of the other side of an epoch that was decided twice.
+    /// Whether a node is of the other side of an epoch that was decided twice.
     pub(in crate::protocol) fn is_at_odds_with(&self, node: NodeId) -> bool {
         self.sides().is_some_and(|twice| twice.nodes.contains(node))
     }

@@ -54,7 +54,7 @@ pub(super) struct Facts {
     pub called_gone: bool,
     /// It did not keep up, or came and went too often: it is not to become a member yet.
     pub held_back: bool,
-    /// The same, because it did not get ready or ack in time.
+    /// Held back because it did not get ready or ack in time.
     pub slow: bool,
     /// It came and went so often that it is not taken in anew without a pause.
     pub flapping: bool,
@@ -178,7 +178,7 @@ pub(super) enum Plan {
     /// A node is about to join: the local copy of the solo owner catches up first.
     PrewriteLocal,
     Propose(Want),
-    /// The same without the votes, which an operator has waived.
+    /// Proposes it without the votes, which an operator has waived.
     Override(Want),
 }
 

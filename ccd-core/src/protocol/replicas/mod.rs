@@ -8,7 +8,7 @@
 //! bring.rs       writing them up to a state      own_area.rs   another run of this node that writes its area
 //! each.rs        one view for every replica that can be named
 //! folder.rs      which state folder this is, and whether this node is counted by it
-//! overwritten.rs what another program wrote over
+//! overwritten.rs what another program wrote over      voted.rs how far votes and decisions had come there
 //! lacking.rs     what another device proves to have been written to one
 //! signing.rs     a heartbeat of this run stands on each device before the first configuration is opened
 //! ```
@@ -28,6 +28,7 @@ mod signing;
 mod survey;
 pub(super) mod track;
 mod view;
+mod voted;
 
 pub(in crate::protocol) use bring::Brought;
 pub(in crate::protocol) use folder::Folder;
@@ -537,8 +538,7 @@ impl Node {
             view.region = survey.region;
             if is_another {
                 view.is_forgiven = false;
-                view.own_area.durable = None;
-                view.own_area.lacks_durable = false;
+                view.own_area.forget_durable();
                 view.voted = Default::default();
                 self.note_another_region(replica);
             }

@@ -8,14 +8,14 @@
 //! A region that is corrupted elsewhere, or that another program writes to, is left out as well, until it is made anew; but not where its
 //! vote may be needed.
 //!
-//! Owns `ReplicaView::{was_overwritten, damage, condemned, voted}` and `OwnArea::{found_last, durable, lacks_durable}`.
+//! Owns `ReplicaView::{was_overwritten, damage, condemned}` and `OwnArea::{found_last, durable, lacks_durable}`.
 
-use crate::configuration::{Ballot, BallotBlock};
-use crate::ids::{DeviceRole, Epoch, NodeId, Replica};
+use crate::ids::{DeviceRole, NodeId, Replica};
 use crate::protocol::message::PeerState;
 use crate::protocol::replicas::Purpose;
 use crate::protocol::replicas::survey::is_of_a_new_region;
 use crate::protocol::replicas::view::Condemned;
+use crate::protocol::replicas::voted::Voted;
 use crate::protocol::{DecisionKind, Node};
 use crate::replica::{
     AreaSurvey, Heartbeat, RegionDamage, ReplicaAnswer, ReplicaError, ReplicaErrorKind, ReplicaOp, Survey,
@@ -43,7 +43,7 @@ impl Node {
             if !is_kept && self.area_is_clean(role) {
                 let view = self.replica_mut(replica);
                 view.was_overwritten = true;
-                // That is said now.
+                // What is missing has been said; from here on less is to be found.
                 view.voted = Voted::default();
                 return Err(ReplicaError {
                     kind: ReplicaErrorKind::Damaged,
@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Nothing counts on it any more: whoever is to make it anew must have it for himself.
+    /// Closes a device on which nothing counts any more: whoever is to make it anew must have it for himself.
     pub(super) fn close_overwritten(&mut self, replica: Replica) {
         let Replica::Device(role) = replica else {
             return;
@@ -228,7 +228,7 @@ impl Node {
         }
     }
 
-    /// The same, known since it was opened.
+    /// Whether the device lacks what was durable there, known since it was opened.
     pub(in crate::protocol) fn lacks_durable_beat(&self, role: DeviceRole) -> bool {
         self.replica(Replica::Device(role)).own_area.lacks_durable
     }
@@ -247,48 +247,6 @@ impl Node {
         let Some(own) = own.filter(|area| is_seen && !area.damaged && is_of_this_run(area)) else {
             return true;
         };
-        // A claim may have been written and read while this was under way.
-        let (found, most) = (Voted::of(own), view.voted.most);
-        begun < view.voted.at || found.ballot >= most.ballot && found.epoch >= most.epoch
-    }
-}
-
-/// What a node's own area on a device has shown of its votes and of what was decided. Neither goes back.
-#[derive(Debug, Default)]
-pub(super) struct Voted {
-    most: Progress,
-    /// When it was raised last.
-    at: Time,
-}
-
-/// A voter's block, then the newest configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    ballot: Option<(Epoch, Ballot, Option<Ballot>)>,
-    epoch: Option<Epoch>,
-}
-
-impl Voted {
-    fn of(area: &AreaSurvey) -> Progress {
-        let rank = |block: &BallotBlock| {
-            let accepted = block.accepted.as_ref().map(|(ballot, _)| *ballot);
-            (block.instance, block.promised, accepted)
-        };
-        Progress {
-            ballot: area.ballot.as_ref().map(rank),
-            epoch: (area.configuration.as_ref()).map(|configuration| configuration.epoch),
-        }
-    }
-
-    /// What was read; some reads leave out the configuration.
-    pub fn note(&mut self, area: &AreaSurvey, now: Time) {
-        let found = Self::of(area);
-        let most = Progress {
-            ballot: found.ballot.max(self.most.ballot),
-            epoch: found.epoch.max(self.most.epoch),
-        };
-        if most != self.most {
-            *self = Self { most, at: now };
-        }
+        view.voted.is_kept(own, begun)
     }
 }

@@ -47,6 +47,14 @@ pub(in crate::protocol) struct OwnArea {
     elsewhere: Option<Heartbeat>,
 }
 
+impl OwnArea {
+    /// The device is another one now, or is taken in anew: it need not show what an earlier one held.
+    pub(super) fn forget_durable(&mut self) {
+        self.durable = None;
+        self.lacks_durable = false;
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// It was not looked at yet.
@@ -58,7 +66,7 @@ enum State {
     Marked { since: Option<Time> },
     /// This run writes there.
     Ours,
-    /// The same, and something was found that this run has not written.
+    /// This run writes there, and something was found that it has not written.
     Suspect,
 }
 
@@ -170,8 +178,7 @@ impl Node {
         let own = &mut self.replica_mut(Replica::Device(role)).own_area;
         if !matches!(own.state, State::Ours | State::Suspect) {
             // Another run has written there since.
-            own.durable = None;
-            own.lacks_durable = false;
+            own.forget_durable();
         }
         self.look_for_durable_beat(role, area);
         let newest = area.and_then(|area| area.heartbeat.as_ref());
@@ -350,8 +357,7 @@ impl Node {
         own.state = State::Ours;
         // What this run wrote there before another one did is not to be found any more.
         own.found_last = None;
-        own.durable = None;
-        own.lacks_durable = false;
+        own.forget_durable();
         self.forget_other_run(role);
         self.look = true;
     }

@@ -145,8 +145,7 @@ impl Node {
                 let view = self.replica_mut(Replica::Device(role));
                 view.is_new = false;
                 view.was_overwritten = false;
-                view.own_area.durable = None;
-                view.own_area.lacks_durable = false;
+                view.own_area.forget_durable();
                 view.voted = Default::default();
                 view.is_forgiven = true;
             }

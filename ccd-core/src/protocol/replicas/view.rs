@@ -1,9 +1,9 @@
 //! What this node knows of one of its replicas.
 
 use super::lacking::Proof;
-use super::overwritten::Voted;
 use super::own_area::OwnArea;
 use super::track::{Track, WORKED_LEASES};
+use super::voted::Voted;
 use crate::configuration::BallotBlock;
 use crate::ids::{Epoch, Position, RegionId};
 use crate::replica::Survey;

@@ -204,7 +204,7 @@ impl Node {
             )
             .next(format!("on node {node}: systemctl status ccdd"))
         } else if self.is_at_odds_with(node) || self.tells_of_elsewhere(node) {
-            // That an epoch was decided twice, or on copies of the devices, is said already, and why.
+            // An epoch that was decided twice, or on copies of the devices, is said already, and why.
             return None;
         } else if !facts.willing {
             return Some(
