@@ -5,7 +5,7 @@ use super::*;
 use crate::door::Door;
 use crate::outlet::{self, Bell};
 use ccd_client::wire::LinkState;
-use ccd_core::ids::{Position, Servers};
+use ccd_core::ids::{ClusterId, NodeSet, Position, Servers};
 use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -213,6 +213,30 @@ fn a_node_with_another_key_gets_no_connection_and_its_status_says_why() {
         assert_eq!(link.state, LinkState::Down);
         assert!(link.trouble.contains("authkey differs"), "{}", link.trouble);
     });
+}
+
+#[test]
+fn a_node_that_is_refused_is_told_how_far_the_cluster_has_come_and_a_stranger_is_not() {
+    type Change = fn(&mut Identity);
+    #[rustfmt::skip]
+    let table: [(&str, Change, bool); 4] = [
+        ("another init database",   |one| one.roster.get_mut().digest = Digest([77; 32]), true),
+        ("no node of the listener", |one| one.roster.get_mut().nodes = NodeSet::of(node(1)), true),
+        ("another cluster",         |one| one.cluster = ClusterId([77; 16]), false),
+        ("another authkey",         |one| *one.keys.get_mut() = Authkeys::of(key(1)), false),
+    ];
+    for (what, change, is_told) in table {
+        on_one_thread(async move {
+            let keys = || Authkeys::of(key(9));
+            let mut listener = identity(1, keys());
+            change(&mut listener);
+            listener.progress.set(at_epoch(7));
+            let pair = pair_of(identity(0, keys()), listener);
+            until(|| !pair.peers.report()[0].trouble.is_empty()).await;
+            let told = pair.peers.take_progress();
+            assert_eq!(told, is_told.then(|| (node(1), at_epoch(7))), "{what}");
+        });
+    }
 }
 
 #[test]
