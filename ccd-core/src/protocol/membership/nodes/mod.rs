@@ -192,9 +192,7 @@ impl Node {
     /// file differs in something else, and nobody else may ever have it.
     pub(in crate::protocol) fn holds_init_of(&self, configuration: &Configuration) -> bool {
         let digest = configuration.init_digest;
-        let keeps_nodes =
-            configuration.cluster == self.known.cluster && configuration.servers == self.known.servers;
-        keeps_nodes
+        self.keeps_nodes(configuration)
             || digest == [0; 32]
             || digest == self.known.init_digest
             || digest == self.settings.init.digest
@@ -204,6 +202,11 @@ impl Node {
                 .as_ref()
                 .is_some_and(|staged| staged.digest == digest)
     }
+
+    fn keeps_nodes(&self, configuration: &Configuration) -> bool {
+        configuration.cluster == self.known.cluster && configuration.servers == self.known.servers
+    }
+
     pub(in crate::protocol) fn repeat_changes(&mut self) {
         self.repeat_staging();
         self.repeat_forwarded_changes();

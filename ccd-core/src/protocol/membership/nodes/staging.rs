@@ -96,8 +96,7 @@ impl Node {
     /// Its text must stay until it is decided, or something else is.
     fn voted_for_other_nodes(&self, digest: Digest) -> Option<String> {
         let (ballot, configuration) = self.accepted_in(self.known.epoch)?;
-        let changes = configuration.init_digest != self.known.init_digest;
-        (changes && configuration.init_digest != digest).then(|| {
+        (!self.keeps_nodes(&configuration) && configuration.init_digest != digest).then(|| {
             format!(
                 "it has voted for another set of nodes ({{{}}}, by node {}) that may still be decided",
                 configuration.cluster, ballot.node
