@@ -35,7 +35,7 @@ pub fn of_decision(decision: &Decision) -> Level {
 }
 
 fn leaves_out(configuration: &Configuration) -> bool {
-    configuration.members != configuration.nodes
+    configuration.members != configuration.cluster
 }
 
 /// Severity of the state that the node is in and sees.

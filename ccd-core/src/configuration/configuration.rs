@@ -85,7 +85,7 @@ pub struct Configuration {
     pub members: NodeSet,
     /// The nodes that have a vote, members or not: all of the cluster, or after an override the members alone.
     pub nodes: NodeSet,
-    /// All nodes of the cluster, by the init database of `init_digest`.
+    /// All nodes of the cluster, with or without a vote. One that is not among them was removed.
     pub cluster: NodeSet,
     /// Paired: the devices that vote. Solo: the devices that also hold every update.
     pub devices: DeviceSet,

@@ -387,7 +387,11 @@ impl Node {
 
     /// The newest state that is known to have been committed. What a copy holds beyond that may never have been.
     pub fn newest_stamp(&self) -> Stamp {
-        self.bound.stamp().max(self.committed.position().stamp)
+        if self.serving.is_some() {
+            self.bound.stamp().max(self.committed.position().stamp)
+        } else {
+            self.bound.stamp()
+        }
     }
 
     /// Which server has each number by that configuration.

@@ -54,7 +54,7 @@ impl fmt::Debug for Digest {
 pub struct Progress {
     /// The newest reconfiguration that is decided.
     pub epoch: Epoch,
-    /// The newest state that was committed, as far as it knows, or that its copy holds.
+    /// The newest state that it knows to be committed.
     pub newest: Stamp,
 }
 

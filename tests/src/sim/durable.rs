@@ -8,7 +8,7 @@ use super::unsound::Unsound;
 use super::voters::Voter;
 use super::world::World;
 use ccd_core::database::RecordBody;
-use ccd_core::ids::Position;
+use ccd_core::ids::{Position, Stamp};
 use ccd_core::replica::ReplicaOp;
 use std::collections::{BTreeMap, HashSet};
 
@@ -80,5 +80,16 @@ impl World {
             "invariant_committed_before_it_is_said",
             format!("{who} names {position:?}{lacking}"),
         ))
+    }
+
+    /// The same of a stamp alone, which may be that of several versions.
+    pub(super) fn invariant_refusals_tell_of_what_was_committed(&self, newest: Stamp) -> Result<(), Unsound> {
+        let said = |position| self.invariant_committed_before_it_is_said(position, "a refusal");
+        let mut results = self.ledger.with_stamp(newest).map(said).peekable();
+        let first = results.peek().cloned();
+        if results.any(|result| result.is_ok()) {
+            return Ok(());
+        }
+        first.unwrap_or(Ok(()))
     }
 }

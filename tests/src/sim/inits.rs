@@ -138,6 +138,7 @@ impl World {
         let is_disowned = server.differs_from(dialer.server_id());
         let means = dialer.inits.file.servers.get(id);
         let is_meant = !means.differs_from(listener.inits.file.servers.get(id));
+        self.judge(self.invariant_refusals_tell_of_what_was_committed(newest));
         if is_meant {
             self.answer(
                 from,
@@ -181,6 +182,21 @@ impl World {
         );
         let text = format!("{}{row}\n", self.servers[index].inits.file.text);
         let file = InitFile::parse(&text).expect("the row is a good one");
+        self.servers[index].inits.replace(file);
+    }
+
+    /// The administrator deletes the rows of a node from the init database of a server that is down.
+    pub fn drop_node(&mut self, index: usize, node: usize) {
+        assert!(
+            self.servers[index].process.is_none(),
+            "it reads it when it starts"
+        );
+        let name = name(node);
+        let text: String = (self.servers[index].inits.file.text.lines())
+            .filter(|line| !line.split(':').any(|column| column == name))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let file = InitFile::parse(&text).expect("the other rows are good ones");
         self.servers[index].inits.replace(file);
     }
 

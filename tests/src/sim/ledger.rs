@@ -78,6 +78,12 @@ impl Ledger {
         self.places.get(&position).copied()
     }
 
+    /// The versions that have this stamp: several, if one of them was never acknowledged.
+    pub fn with_stamp(&self, stamp: Stamp) -> impl Iterator<Item = Position> {
+        let positions = self.places.keys().copied();
+        positions.filter(move |position| position.stamp == stamp)
+    }
+
     pub fn configuration(&self, epoch: Epoch) -> Option<&Configuration> {
         self.configurations.get(&epoch)
     }

@@ -2,13 +2,14 @@
 
 use ccd_core::client::{Answer, RequestBody};
 use ccd_core::ids::DeviceRole::{Primary, Secondary};
-use ccd_core::ids::{NodeId, Stamp};
+use ccd_core::ids::{DeviceRole, NodeId, Stamp};
 use ccd_core::init::Fencing;
 use ccd_core::protocol::{DecisionKind, ServingState};
 use ccd_tests::sim::asks::AskEnd;
 use ccd_tests::sim::plan::Shape;
 use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::LEASE;
+use core::time::Duration;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -277,6 +278,53 @@ fn an_override_that_a_node_with_an_edited_option_leaves_half_done_stops_nobody_f
                 cluster.start(B);
                 let both = cluster.serves_within(A, SETTLED) && cluster.serves_within(B, SETTLED);
                 assert!(both, "{what}: {} | {}", cluster.verdict(A), cluster.verdict(B));
+            }
+        }
+    }
+}
+
+/// The master prepares an update that reaches nobody else, and all power goes. It is started with an edited option, reaches no device, and
+/// refuses the others; then its server is lost.
+#[test]
+fn an_update_that_one_node_alone_prepared_holds_nobody_up_whom_it_refuses() {
+    for shape in [Shape::PAIR, Shape { nodes: 3, devices: 0 }] {
+        for is_edited in [false, true] {
+            let mut cluster = Cluster::serving(shape);
+            cluster.add(A, "first").unwrap();
+            cluster.settle();
+            for node in 1..shape.nodes {
+                cluster.cut_pair(A, node);
+            }
+            let (_, body) = cluster.addition("never acknowledged");
+            let asked = cluster.begin(A, body);
+            cluster.run_for(Duration::from_millis(5));
+            for node in 0..shape.nodes {
+                cluster.crash(node, true);
+            }
+            let end = cluster.await_end(asked);
+            assert!(!matches!(end, AskEnd::Reply(Ok(Answer::Committed { .. }))));
+            for node in 1..shape.nodes {
+                cluster.mend_pair(A, node);
+            }
+            for role in DeviceRole::ALL.into_iter().take(shape.devices) {
+                cluster.lose_path(A, role);
+            }
+            if is_edited {
+                cluster.edit_init(A, "OPTION:sync_timeout_ms:7000");
+                cluster.start(A);
+                cluster.run_for(LEASE);
+            }
+            for is_lost in [false, true] {
+                if is_lost {
+                    cluster.crash(A, true);
+                }
+                for node in 1..shape.nodes {
+                    cluster.crash(node, true);
+                    cluster.start(node);
+                }
+                let serves = cluster.serves_within(B, SETTLED * 4);
+                let what = format!("{shape:?}, edited: {is_edited}, lost: {is_lost}");
+                assert!(serves, "{what}: {}", cluster.verdict(B));
             }
         }
     }

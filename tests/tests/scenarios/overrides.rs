@@ -171,3 +171,29 @@ fn a_node_that_was_overruled_behind_a_cut_names_the_cut() {
         "{first:?}"
     );
 }
+
+/// The file of the server that overrules lacks a node by mistake, and is put right afterwards.
+#[test]
+fn an_override_by_a_file_that_lacks_a_node_removes_nobody() {
+    let mut cluster = Cluster::serving(Shape { nodes: 3, devices: 2 });
+    cluster.add(A, "first").unwrap();
+    cluster.settle();
+    for node in [A, B, C] {
+        cluster.crash(node, true);
+    }
+    cluster.drop_node(A, C);
+    cluster.lose_path(A, DeviceRole::Primary);
+    cluster.start(A);
+    cluster.run_for(LEASE * 3);
+    let end = cluster.command(A, OVERRULE);
+    assert!(is_done(&end), "{end:?}");
+    cluster.crash(A, true);
+    cluster.copy_init(B, A);
+    for node in [A, B, C] {
+        cluster.start(node);
+    }
+    for node in [A, B, C] {
+        let serves = cluster.serves_within(node, SETTLED * 2);
+        assert!(serves, "n{node}: {}", cluster.verdict(node));
+    }
+}

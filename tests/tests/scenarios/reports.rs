@@ -194,7 +194,6 @@ fn a_link_that_is_cut_in_a_group_leaves_a_cluster_that_comes_to_rest() {
     }
 }
 
-/// Every set of links that can be cut in a group of three, each link of a group of four, and then each node. What a node says that serves holds.
 /// What a drill on this server makes of the death of that member.
 fn rehearsed_death(cluster: &mut Cluster, server: usize, member: usize) -> Option<bool> {
     let AskEnd::Reply(Reply::Ok(Answer::Drilled(report))) = cluster.command(server, RequestBody::Drill)
@@ -210,6 +209,7 @@ fn rehearsed_death(cluster: &mut Cluster, server: usize, member: usize) -> Optio
     Some(found.goes_on)
 }
 
+/// Every set of links that can be cut in a group of three, each link of a group of four, and then each node. What a node says that serves holds.
 #[test]
 fn what_a_group_with_cut_links_is_said_to_survive_is_what_it_survives() {
     for (nodes, devices, cut_max) in [(3, 0, 3), (3, 2, 3), (4, 0, 1), (4, 2, 1)] {

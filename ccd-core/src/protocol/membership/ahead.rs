@@ -30,7 +30,10 @@ pub(in crate::protocol) struct Ahead {
 
 impl Node {
     pub(in crate::protocol) fn on_refused_by(&mut self, by: NodeId, epoch: Epoch, newest: Stamp) {
-        if epoch > Epoch::MAX || !self.settings.nodes.contains(by) || self.note_epoch(by, epoch) {
+        if epoch.max(newest.epoch) > Epoch::MAX
+            || !self.settings.nodes.contains(by)
+            || self.note_epoch(by, epoch)
+        {
             return;
         }
         self.bound.note(newest, Witness::Peer(by));

@@ -237,9 +237,8 @@ impl Node {
         let alone = members.count() == 1 && !devices.is_empty();
         let all = settles.nodes.map_or(self.cluster_nodes(), |(nodes, _)| nodes);
         let (cluster, init_digest) = match settles.nodes {
-            _ if proposal.forced => (self.settings.nodes, self.settings.init.digest),
-            Some(decided) => decided,
-            None => (self.cluster_nodes(), self.cluster_digest()),
+            Some(decided) if !proposal.forced => decided,
+            _ => (self.cluster_nodes(), self.cluster_digest()),
         };
         // After an override the others have no vote until they are members again.
         let nodes = if proposal.forced { members } else { cluster };
