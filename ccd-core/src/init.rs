@@ -23,8 +23,8 @@ mod text;
 pub use access::{AccessInit, AccessRight, AccessSubject};
 pub use file::{InitFile, NodeAddress, NodeEdit};
 pub use options::{
-    Fencing, LEASE_HEARTBEATS_MIN, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation, WORD_OPTIONS,
-    WordSpec,
+    Fencing, LEASE_HEARTBEATS_MIN, LEASE_MAX, NODE_PORT, OPTIONS, OptionSpec, Options, Propagation,
+    WORD_OPTIONS, WordSpec,
 };
 pub use rows::unsuited;
 pub use text::INIT_BYTES_MAX;

@@ -232,10 +232,20 @@ const FOUND: &[(u64, &str)] = &[
 ];
 
 /// The same for servers with an edited init database.
-const FOUND_IN_EDITS: &[(u64, &str)] = &[(
-    46_000_163_806,
-    "a refusal told of what an owner had begun to write, and was taken for what had been acked: nobody started any more",
-)];
+const FOUND_IN_EDITS: &[(u64, &str)] = &[
+    (
+        46_000_163_806,
+        "a refusal told of what an owner had begun to write, and was taken for what had been acked: nobody started any more",
+    ),
+    (
+        46_000_194_186,
+        "the first configuration was voted for with an edited init database, put right since: nobody could repeat the vote",
+    ),
+    (
+        46_000_194_322,
+        "a node was not believed that waited for a lease from before an edit",
+    ),
+];
 
 /// The same for groups.
 const FOUND_IN_GROUPS: &[(u64, &str)] = &[

@@ -8,6 +8,7 @@ use crate::time::Date;
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of a configuration's reason.
@@ -115,6 +116,10 @@ pub struct Configuration {
     /// folder before may hold a lease, and nobody may have waited for its end.
     #[serde(default)]
     pub replaced: NodeSet,
+    /// How long a lease lasts at most that a member holds by this configuration; zero: an earlier program decided it. A node that is
+    /// started with a shorter one waits for the end of these.
+    #[serde(default)]
+    pub lease: Duration,
     pub decider: Decider,
     /// Who proposed it, when by its clock, and why: for people.
     pub proposer: NodeId,
@@ -143,6 +148,7 @@ impl Configuration {
             servers: Box::default(),
             folders: Box::default(),
             replaced: NodeSet::EMPTY,
+            lease: Duration::ZERO,
             decider: Decider::Votes,
             proposer: nodes.lowest().unwrap_or(NodeId::FIRST),
             date: Date(0),

@@ -109,6 +109,12 @@ pub struct OptionSpec {
     pub about: &'static str,
 }
 
+/// The longest lease that any init database allows, in milliseconds.
+const LEASE_MS_MAX: u64 = 120_000;
+
+/// The same span. Other nodes may go by other init databases than this one.
+pub const LEASE_MAX: Duration = Duration::from_millis(LEASE_MS_MAX);
+
 /// Every numeric option.
 pub const OPTIONS: [OptionSpec; 12] = [
     OptionSpec {
@@ -121,7 +127,7 @@ pub const OPTIONS: [OptionSpec; 12] = [
     OptionSpec {
         name: "lease_ms",
         min: 40,
-        max: 120_000,
+        max: LEASE_MS_MAX,
         default: 1_000,
         about: "how long a node waits for a silent peer, in milliseconds; at least 4 heartbeats",
     },

@@ -20,6 +20,7 @@ use crate::ids::{
     DeviceRole, DeviceSet, Epoch, Generation, Incarnation, NODES_MAX, NodeId, NodeSet, Position, ROUND_MAX,
     Replica, Stamp,
 };
+use crate::init::LEASE_MAX;
 use crate::problem::{PROBLEM_TEXT_BYTES_MAX, Problem};
 use crate::replica::{AreaSurvey, Loaded, ReplicaAnswer, ReplicaError, ReplicaErrorKind};
 use crate::synchronization::COMMANDS_MAX;
@@ -38,7 +39,6 @@ pub(super) struct Bounds {
     /// The nodes that the init database with this digest names.
     pub nodes: NodeSet,
     pub init_digest: [u8; 32],
-    pub lease: Duration,
     pub incarnation: Incarnation,
     pub now: Time,
 }
@@ -68,7 +68,7 @@ pub(super) enum Incredible {
     Successor { instance: Epoch, epoch: Epoch },
     #[error("a text of {0} bytes is longer than any that a node writes")]
     Text(usize),
-    #[error("a lease of {0:?} is longer than the init database allows")]
+    #[error("a lease of {0:?} is longer than any init database allows")]
     Lease(Duration),
     #[error("{0} leases are more than there can be")]
     Leases(usize),
@@ -308,6 +308,9 @@ impl Bounds {
         if configuration.reason.len() > REASON_BYTES_MAX {
             return Err(Incredible::Text(configuration.reason.len()));
         }
+        if configuration.lease > LEASE_MAX {
+            return Err(Incredible::Lease(configuration.lease));
+        }
         if configuration.is_genesis() {
             return Ok(());
         }
@@ -359,7 +362,7 @@ impl Bounds {
         if promise.leases.len() > 2 * NODES_MAX {
             return Err(Incredible::Leases(promise.leases.len()));
         }
-        let too_long = promise.leases.iter().find(|(_, left)| *left > self.lease);
+        let too_long = promise.leases.iter().find(|(_, left)| *left > LEASE_MAX);
         too_long.map_or(Ok(()), |(_, left)| Err(Incredible::Lease(*left)))
     }
 
@@ -460,7 +463,6 @@ impl Node {
             devices: self.settings.devices,
             nodes: self.settings.nodes,
             init_digest: self.settings.init.digest,
-            lease: self.settings.lease,
             incarnation: self.settings.incarnation,
             now: self.now,
         }

@@ -207,8 +207,8 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::configuration::{
         CONFIGURATION_BYTES_WITHOUT_CLUSTER, CONFIGURATION_BYTES_WITHOUT_FOLDERS,
-        CONFIGURATION_BYTES_WITHOUT_REGIONS, CONFIGURATION_BYTES_WITHOUT_REPLACED,
-        CONFIGURATION_BYTES_WITHOUT_SERVERS,
+        CONFIGURATION_BYTES_WITHOUT_LEASE, CONFIGURATION_BYTES_WITHOUT_REGIONS,
+        CONFIGURATION_BYTES_WITHOUT_REPLACED, CONFIGURATION_BYTES_WITHOUT_SERVERS,
     };
     use super::heartbeat::{
         HEARTBEAT_BYTES_WITH_ONE_HOST, HEARTBEAT_BYTES_WITHOUT_FOLDER, HEARTBEAT_BYTES_WITHOUT_HOST,
@@ -223,6 +223,7 @@ mod tests {
     use ccd_core::replica::{Heartbeat, Host, Trace};
     use ccd_core::time::Date;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn node() -> impl Strategy<Value = NodeId> {
         (0u8..32).prop_map(|number| NodeId::new(number).unwrap())
@@ -234,7 +235,7 @@ mod tests {
             primary: bool, secondary: bool, generation: u64, lineage: [u8; 32], all_active: bool,
             operator: bool, writer_nodes: u32, writer_devices in 0u8..4, proposer in node(), date: u64, reason in ".{0,100}",
             waived: bool, designated in proptest::option::of(node()), maintenance: bool, init_digest: [u8; 32],
-            regions: [u8; 16], servers in any::<[u64; NODES_MAX]>(), replaced: u32, cluster in 1u32..,
+            regions: [u8; 16], servers in any::<[u64; NODES_MAX]>(), replaced: u32, cluster in 1u32.., lease_ms: u32,
         ) -> Configuration {
             Configuration {
                 epoch: Epoch(epoch),
@@ -260,6 +261,7 @@ mod tests {
                 servers: Box::new(Servers::new(servers.map(ServerId))),
                 folders: Box::new(Folders::new(servers.map(|server| FolderId(!server)))),
                 replaced: NodeSet::from_bits(replaced),
+                lease: Duration::from_millis(lease_ms.into()),
                 decider: if operator { Decider::Operator } else { Decider::Votes },
                 proposer,
                 date: Date(date),
@@ -348,6 +350,8 @@ mod tests {
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
             CONFIGURATION_BYTES_WITHOUT_REPLACED,
             CONFIGURATION_BYTES_WITHOUT_CLUSTER,
+            CONFIGURATION_BYTES_WITHOUT_LEASE,
+            CONFIGURATION_BYTES_WITHOUT_LEASE,
         ] {
             let earlier = &configuration.encode()[..short];
             assert_eq!(Configuration::decode(earlier), Some(configuration.clone()));

@@ -9,8 +9,13 @@ use super::world::World;
 use ccd_core::init::InitFile;
 use core::time::Duration;
 
-/// Two servers may have the same edit, and talk to each other.
-const ROWS: [&str; 2] = ["OPTION:sync_timeout_ms:7000\n", "OPTION:sync_timeout_ms:8000\n"];
+/// Two servers may have the same edit, and talk to each other. Some leases are shorter than the others', and some longer.
+const ROWS: [&str; 4] = [
+    "OPTION:sync_timeout_ms:7000\n",
+    "OPTION:sync_timeout_ms:8000\n",
+    "OPTION:lease_ms:400\n",
+    "OPTION:lease_ms:2500\n",
+];
 
 pub(super) fn shape(random: &mut Random) -> Shape {
     if random.chance(500) {

@@ -2,7 +2,7 @@
 //! two servers have a connection, as the handshake of the daemon does.
 
 use super::plan::Shape;
-use super::world::{CLUSTER, World};
+use super::world::{CLUSTER, LEASE, World};
 use ccd_core::configuration::Configuration;
 use ccd_core::ids::NodeId;
 use ccd_core::init::InitFile;
@@ -64,6 +64,14 @@ impl Inits {
     /// The administrator writes another file while the server is down.
     pub fn replace(&mut self, file: InitFile) {
         *self = Self::new(file);
+    }
+
+    /// What the option says, or the simulator's own.
+    pub fn lease(&self) -> Duration {
+        let said = (self.file.text.lines()).find_map(|row| row.strip_prefix("OPTION:lease_ms:"));
+        said.map_or(LEASE, |ms| {
+            Duration::from_millis(ms.parse().expect("the file was read"))
+        })
     }
 
     /// The process of this server is gone.

@@ -4,7 +4,7 @@ use super::asks::AskEnd;
 use super::commands::SYNC_TIMEOUT;
 use super::drive::Drive;
 use super::server::{Process, Stopped};
-use super::world::{CLUSTER, HEARTBEAT, LEASE, World};
+use super::world::{CLUSTER, HEARTBEAT, World};
 use ccd_core::database::RECORD_BYTES_MAX;
 use ccd_core::ids::Incarnation;
 use ccd_core::init::Fencing;
@@ -38,7 +38,7 @@ impl World {
             incarnation: Incarnation(self.chance.draw() >> 24),
             host: server.host(),
             heartbeat: HEARTBEAT,
-            lease: LEASE,
+            lease: server.inits.lease(),
             fencing: self.fencing,
             disk_deadline: self.faults.disk_deadline,
             propagation: self.propagation,

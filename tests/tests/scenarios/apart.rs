@@ -248,6 +248,35 @@ fn what_a_node_with_an_edited_option_proposes_stops_nobody_for_good() {
     }
 }
 
+/// Servers are started again with a shorter lease while one that they have promised a longer one is cut off.
+#[test]
+fn a_lease_that_was_longer_before_a_restart_is_waited_for() {
+    for (shape, restarted) in [(Shape::PAIR, &[B][..]), (Shape { nodes: 3, devices: 0 }, &[B, 2])] {
+        for fencing in [Fencing::Lease, Fencing::Scsi] {
+            for edited in ["OPTION:lease_ms:400", "OPTION:lease_ms:3000"] {
+                let mut cluster = Cluster::serving_with(shape, fencing);
+                cluster.isolate(A);
+                for server in restarted {
+                    cluster.crash(*server, false);
+                    cluster.edit_init(*server, edited);
+                    cluster.start(*server);
+                }
+                for step in 0..400 {
+                    cluster.run_for(LEASE / 50);
+                    let both = cluster.serves(A) && restarted.iter().any(|server| cluster.serves(*server));
+                    assert!(!both, "{shape:?}, {fencing:?}, {edited}, step {step}");
+                }
+                // An owner of devices is not taken over from while it lives.
+                assert!(
+                    [A, B].iter().any(|server| cluster.serves(*server)),
+                    "{shape:?}, {fencing:?}, {edited}: {}",
+                    cluster.verdict(B)
+                );
+            }
+        }
+    }
+}
+
 /// It stops in the middle of an override: what it has voted for on the devices names an init database that nobody else has.
 #[test]
 fn an_override_that_a_node_with_an_edited_option_leaves_half_done_stops_nobody_for_good() {

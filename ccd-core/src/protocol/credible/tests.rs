@@ -24,7 +24,6 @@ fn bounds() -> Bounds {
         devices: DeviceSet::EMPTY,
         nodes: NodeSet::of(A).with(B),
         init_digest: OURS,
-        lease: LEASE,
         incarnation: Incarnation(3),
         now: Time::from_millis(1000),
     }
@@ -204,6 +203,13 @@ fn bad_configurations() -> Vec<(Configuration, Incredible)> {
             },
             Incredible::Text(REASON_BYTES_MAX + 1),
         ),
+        (
+            Configuration {
+                lease: Duration::from_secs(121),
+                ..good()
+            },
+            Incredible::Lease(Duration::from_secs(121)),
+        ),
     ]
 }
 
@@ -337,6 +343,8 @@ fn a_message_with_an_impossible_number_device_text_or_ballot_is_refused() {
         (promised(Promise { rolled_back: Some(at(1, FAR)), ..promise() }), Err(generation.clone())),
         (promised(Promise { settled: at(1, FAR).stamp, ..promise() }), Err(generation.clone())),
         (promised(Promise { leases: vec![(A, Duration::MAX)], ..promise() }), Err(Incredible::Lease(Duration::MAX))),
+        // Another node's init database may allow a longer one.
+        (promised(Promise { leases: vec![(A, LEASE * 100)], ..promise() }), Ok(())),
         (promised(Promise { leases: vec![(A, LEASE); 65], ..promise() }), Err(Incredible::Leases(65))),
         (Message::BallotRefused { instance, ballot, obstacle: Obstacle::Promised(by(A, FAR)) }, Err(Incredible::Round(FAR))),
         (Message::BallotRefused { instance, ballot, obstacle: Obstacle::Behind { epoch: Epoch(FAR) } }, Err(far(FAR))),

@@ -109,9 +109,20 @@ impl Peer {
 }
 
 impl Node {
+    /// How long a lease may last that another node holds: one that goes by the same configuration, and perhaps by another init database.
+    pub(in crate::protocol) fn longest_lease(&self) -> Duration {
+        self.settings.lease.max(self.known.lease)
+    }
+
+    /// How long this node's lease lasts: no longer than others will wait for its end.
+    fn own_lease(&self) -> Duration {
+        let (own, known) = (self.settings.lease, self.known.lease);
+        if known.is_zero() { own } else { own.min(known) }
+    }
+
     /// A node that starts again does not remember whom it promised what: it waits as if it had promised everybody.
     pub(in crate::protocol) fn promise_left(&self, to: NodeId) -> Duration {
-        let assumed = self.started + self.settings.lease;
+        let assumed = self.started + self.longest_lease();
         let peer = (self.peers.get(&to)).map(|peer| peer.promised_until.max(assumed).since(self.now));
         let former = self
             .former_leases()
@@ -216,7 +227,8 @@ impl Node {
         self.forget_ahead(from, state.epoch);
         state.willing &= self.known.members.contains(from) || !is_elsewhere;
         let lease = state.epoch == self.known.epoch && self.lends_to(from);
-        let lease_span = self.settings.lease;
+        let (lease_span, longest) = (self.settings.lease, self.longest_lease());
+
         let (now, me) = (self.now, self.me());
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
@@ -234,7 +246,7 @@ impl Node {
             peer.linked_at = now;
         }
         if lease {
-            peer.promised_until = now + lease_span;
+            peer.promised_until = now + longest;
         }
         let (incarnation, echo, epoch) = (state.incarnation, state.echo, self.known.epoch);
         let (told, position, serving) = (state.epoch, state.position, state.serving);
@@ -334,8 +346,9 @@ impl Node {
     /// What each voter has granted, and until when.
     fn grants(&self) -> impl Iterator<Item = (Time, Voters)> {
         let configuration = &self.known;
-        let margin = (self.settings.lease.checked_div(DRIFT_MARGIN_DIVISOR)).unwrap_or_default();
-        let span = self.settings.lease.saturating_sub(margin);
+        let lease = self.own_lease();
+        let margin = (lease.checked_div(DRIFT_MARGIN_DIVISOR)).unwrap_or_default();
+        let span = lease.saturating_sub(margin);
         let of_nodes = self.peers.iter().filter_map(|(node, peer)| {
             let (sent, epoch) = peer.granted?;
             let voter = Voters::new(NodeSet::of(*node), DeviceSet::EMPTY);

@@ -68,7 +68,7 @@ impl Node {
             && self.head.position().stamp.epoch == known.epoch
             && !self.needs_all_nodes()
             && self.newer_copy().is_none()
-            && self.now >= since + self.settings.lease
+            && self.now >= since + self.longest_lease()
             && self.read_lease_holds()
     }
 

@@ -248,7 +248,7 @@ impl Node {
             .find(|found| !self.is_mine(role, found))
             .cloned();
         let is_there = (blocks.into_iter().flatten()).any(|found| self.is_mine(role, found));
-        let (lease, run) = (self.settings.lease, self.settings.incarnation);
+        let (lease, run) = (self.longest_lease(), self.settings.incarnation);
         let view = self.replica_mut(Replica::Device(role));
         let own = &mut view.own_area;
         let seen = foreign.as_ref().map(|found| (found.incarnation, found.sequence));

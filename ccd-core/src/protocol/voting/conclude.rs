@@ -292,6 +292,7 @@ impl Node {
             servers: Box::new(servers),
             replaced: replaced(known, base, &folders, self.opened == Some(known.epoch)),
             folders: Box::new(folders),
+            lease: self.settings.lease,
             decider: if proposal.forced {
                 Decider::Operator
             } else {
@@ -384,7 +385,7 @@ impl Node {
         let ends = holders.iter().map(|node| {
             let promised = self.promised_until(node);
             if is_unknown(node) || proposal.forced {
-                promised.max(proposal.claimed_at + self.settings.lease)
+                promised.max(proposal.claimed_at + self.longest_lease())
             } else {
                 promised
             }

@@ -6,6 +6,7 @@ use crate::format::header::Kind;
 use ccd_core::configuration::{Configuration, Decider, Mode, Quorum, REASON_BYTES_MAX, RestoreFlag, Writers};
 use ccd_core::ids::{Epoch, FolderId, Folders, NODES_MAX, NodeId, NodeSet, Regions, ServerId, Servers};
 use ccd_core::time::Date;
+use std::time::Duration;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -46,12 +47,13 @@ struct RawConfiguration {
     folders: [U64; NODES_MAX],
     replaced: U32,
     cluster: U32,
+    lease_ms: U32,
 }
 
-const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_CLUSTER + 4);
+const _: () = assert!(size_of::<RawConfiguration>() == CONFIGURATION_BYTES_WITHOUT_LEASE + 4);
 
 /// Bytes of a configuration as earlier programs wrote it: without regions, without servers, without state folders, without those
-/// that were replaced, and without the nodes of the cluster.
+/// that were replaced, without the nodes of the cluster, and without the lease.
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REGIONS: usize = 120 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_SERVERS: usize = 152 + REASON_BYTES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_FOLDERS: usize =
@@ -59,6 +61,7 @@ pub(super) const CONFIGURATION_BYTES_WITHOUT_FOLDERS: usize =
 pub(super) const CONFIGURATION_BYTES_WITHOUT_REPLACED: usize =
     CONFIGURATION_BYTES_WITHOUT_FOLDERS + 8 * NODES_MAX;
 pub(super) const CONFIGURATION_BYTES_WITHOUT_CLUSTER: usize = CONFIGURATION_BYTES_WITHOUT_REPLACED + 4;
+pub(super) const CONFIGURATION_BYTES_WITHOUT_LEASE: usize = CONFIGURATION_BYTES_WITHOUT_CLUSTER + 4;
 
 impl RawConfiguration {
     fn new(configuration: &Configuration) -> Self {
@@ -91,6 +94,9 @@ impl RawConfiguration {
             folders: by_number(configuration.folders.iter().map(|folder| folder.0)),
             replaced: configuration.replaced.bits().into(),
             cluster: configuration.cluster.bits().into(),
+            lease_ms: u32::try_from(configuration.lease.as_millis())
+                .unwrap_or(u32::MAX)
+                .into(),
         }
     }
 
@@ -136,6 +142,7 @@ impl RawConfiguration {
             servers: Box::new(Servers::new(self.servers.map(|server| ServerId(server.get())))),
             folders: Box::new(Folders::new(self.folders.map(|folder| FolderId(folder.get())))),
             replaced: NodeSet::from_bits(self.replaced.get()),
+            lease: Duration::from_millis(self.lease_ms.get().into()),
             decider: if bool_from(self.decider)? {
                 Decider::Operator
             } else {
@@ -166,6 +173,7 @@ impl Control for Configuration {
             CONFIGURATION_BYTES_WITHOUT_FOLDERS,
             CONFIGURATION_BYTES_WITHOUT_REPLACED,
             CONFIGURATION_BYTES_WITHOUT_CLUSTER,
+            CONFIGURATION_BYTES_WITHOUT_LEASE,
         ];
         padded::<RawConfiguration>(payload, &shorter)?.parse()
     }

@@ -204,7 +204,13 @@ impl Node {
     }
 
     fn keeps_nodes(&self, configuration: &Configuration) -> bool {
-        configuration.cluster == self.known.cluster && configuration.servers == self.known.servers
+        // Before the first configuration each goes by its own file.
+        let servers = if self.known.is_genesis() {
+            &self.settings.init.servers
+        } else {
+            &*self.known.servers
+        };
+        configuration.cluster == self.known.cluster && *configuration.servers == *servers
     }
 
     pub(in crate::protocol) fn repeat_changes(&mut self) {
