@@ -47,10 +47,10 @@
 //! itself, a flush that lies, clocks whose rates differ by more than the protocol's margin, and operators who
 //! overrule the votes. Directed scenarios have some of them.
 
-use super::groups;
 use super::network::Weather;
 use super::random::Random;
 use super::world::DISK_DEADLINE;
+use super::{edits, groups, moves};
 use ccd_core::ids::{DeviceRole, DeviceSet, NodeId, NodeSet};
 use ccd_core::init::{Fencing, Propagation};
 use core::fmt;
@@ -208,6 +208,13 @@ impl FaultBudget {
         } else {
             0
         };
+    }
+
+    /// Drawn apart, so that the same number has the same other faults without reservations.
+    fn draw_reservations_of(&mut self, seed: Seed, shape: Shape, draws: &Random) {
+        if seed.fencing == Fencing::Scsi && shape.devices > 0 {
+            self.draw_for_reservations(&mut draws.clone().fork("reservations"));
+        }
     }
 
     pub(super) fn draw(random: &mut Random, shape: Shape) -> Self {
@@ -440,16 +447,11 @@ impl Plan {
     pub fn draw(seed: Seed) -> (Self, Random) {
         let mut random = Random::new(seed.number);
         let mut draws = random.fork("plan");
-        let reservations = |faults: &mut FaultBudget, shape: Shape, draws: &Random| {
-            if seed.fencing == Fencing::Scsi && shape.devices > 0 {
-                faults.draw_for_reservations(&mut draws.clone().fork("reservations"));
-            }
-        };
         let plan = match seed.family {
             Family::Pairs => {
                 let shape = Shape::draw(&mut draws);
                 let mut faults = FaultBudget::draw(&mut draws, shape);
-                reservations(&mut faults, shape, &draws);
+                faults.draw_reservations_of(seed, shape, &draws);
                 let (propagation, update_propagation) = draw_ways(&draws);
                 let command = groups::draws_command(&draws);
                 let load = Load {
@@ -505,55 +507,50 @@ impl Plan {
                     load,
                 }
             }
-            Family::Moves => {
-                let mut draws = draws.fork("moves");
-                let shape = super::moves::shape(&mut draws);
-                let mut faults = super::moves::faults(&mut draws, shape);
-                reservations(&mut faults, shape, &draws);
-                let (propagation, update_propagation) = draw_ways(&draws);
-                let load = super::moves::load(&mut draws, shape);
-                Self {
-                    seed,
-                    propagation,
-                    update_propagation,
-                    shape,
-                    faults,
-                    load,
-                }
-            }
-            Family::Edits => {
-                let mut draws = draws.fork("edits");
-                let shape = super::edits::shape(&mut draws);
-                let mut faults = super::edits::faults(&mut draws, shape);
-                reservations(&mut faults, shape, &draws);
-                let (propagation, update_propagation) = draw_ways(&draws);
-                let load = groups::load(&mut draws, shape);
-                Self {
-                    seed,
-                    propagation,
-                    update_propagation,
-                    shape,
-                    faults,
-                    load,
-                }
-            }
-            Family::Groups => {
-                let mut draws = draws.fork("groups");
-                let shape = groups::shape(&mut draws);
-                let mut faults = groups::faults(&mut draws, shape);
-                reservations(&mut faults, shape, &draws);
-                let (propagation, update_propagation) = draw_ways(&draws);
-                let load = groups::load(&mut draws, shape);
-                Self {
-                    seed,
-                    propagation,
-                    update_propagation,
-                    shape,
-                    faults,
-                    load,
-                }
-            }
+            Family::Moves => Self::of_a_group(
+                seed,
+                draws.fork("moves"),
+                moves::shape,
+                moves::faults,
+                moves::load,
+            ),
+            Family::Edits => Self::of_a_group(
+                seed,
+                draws.fork("edits"),
+                edits::shape,
+                edits::faults,
+                groups::load,
+            ),
+            Family::Groups => Self::of_a_group(
+                seed,
+                draws.fork("groups"),
+                groups::shape,
+                groups::faults,
+                groups::load,
+            ),
         };
         (plan, random)
+    }
+
+    /// Of a family that draws its own shapes, faults and loads.
+    fn of_a_group(
+        seed: Seed,
+        mut draws: Random,
+        shape: fn(&mut Random) -> Shape,
+        faults: fn(&mut Random, Shape) -> FaultBudget,
+        load: fn(&mut Random, Shape) -> Load,
+    ) -> Self {
+        let shape = shape(&mut draws);
+        let mut faults = faults(&mut draws, shape);
+        faults.draw_reservations_of(seed, shape, &draws);
+        let (propagation, update_propagation) = draw_ways(&draws);
+        Self {
+            seed,
+            propagation,
+            update_propagation,
+            shape,
+            faults,
+            load: load(&mut draws, shape),
+        }
     }
 }

@@ -200,18 +200,24 @@ fn nodes_that_were_put_back_behind_a_change_of_the_init_database_serve_nothing_b
     }
 }
 
+/// A owns the devices, and B has been started again with an option that A has not: they do not talk.
+fn beside_one_with_an_edited_option(fencing: Fencing) -> Cluster {
+    let mut cluster = Cluster::serving_with(Shape::PAIR, fencing);
+    cluster.crash(B, true);
+    assert!(cluster.add_within(A, "alone", SETTLED));
+    cluster.edit_init(B, "OPTION:sync_timeout_ms:7000");
+    cluster.start(B);
+    cluster.run_for(LEASE * 3);
+    cluster
+}
+
 /// An option was edited on one server of a pair. What that one proposes names an init database that nobody else has, and may be voted for.
 #[test]
 fn what_a_node_with_an_edited_option_proposes_stops_nobody_for_good() {
     for fencing in [Fencing::Lease, Fencing::Scsi] {
         for (restarts, is_forced) in [(false, true), (true, false), (true, true)] {
             for step in 0..24 {
-                let mut cluster = Cluster::serving_with(Shape::PAIR, fencing);
-                cluster.crash(B, true);
-                assert!(cluster.add_within(A, "alone", SETTLED));
-                cluster.edit_init(B, "OPTION:sync_timeout_ms:7000");
-                cluster.start(B);
-                cluster.run_for(LEASE * 3);
+                let mut cluster = beside_one_with_an_edited_option(fencing);
                 let asked = is_forced.then(|| cluster.begin(B, OVERRULE));
                 cluster.run_for(LEASE * step / 8);
                 if restarts {
@@ -227,7 +233,6 @@ fn what_a_node_with_an_edited_option_proposes_stops_nobody_for_good() {
                     let verdicts = [A, B].map(|node| cluster.verdict(node));
                     panic!("{what}: nobody serves: {verdicts:?}")
                 });
-
                 // It is put right, and both are started again.
                 for node in [A, B] {
                     cluster.crash(node, true);
@@ -283,12 +288,7 @@ fn an_override_that_a_node_with_an_edited_option_leaves_half_done_stops_nobody_f
     for fencing in [Fencing::Lease, Fencing::Scsi] {
         for restarts in [false, true] {
             for step in (0..80).step_by(2) {
-                let mut cluster = Cluster::serving_with(Shape::PAIR, fencing);
-                cluster.crash(B, true);
-                assert!(cluster.add_within(A, "alone", SETTLED));
-                cluster.edit_init(B, "OPTION:sync_timeout_ms:7000");
-                cluster.start(B);
-                cluster.run_for(LEASE * 3);
+                let mut cluster = beside_one_with_an_edited_option(fencing);
                 cluster.begin(B, OVERRULE);
                 cluster.run_for(LEASE * step / 800);
                 cluster.crash(B, true);
