@@ -180,6 +180,13 @@ impl Identity {
         if dialer.run == self.run {
             return Err(Mismatch::Reflected { to: dialer.to });
         }
+        // What else differs follows from it. One that has this node's number is another case.
+        if dialer.to != self.me && dialer.from != self.me {
+            return Err(Mismatch::WrongNode {
+                wanted: dialer.to,
+                answered: self.me,
+            });
+        }
         let roster = *self.roster.borrow();
         // Before the digest: a node that was removed has an init database of its own.
         if !roster.nodes.contains(dialer.from) {
@@ -213,12 +220,6 @@ impl Identity {
         }
         if dialer.from == self.me {
             return Err(Mismatch::SameNumber(self.me));
-        }
-        if dialer.to != self.me {
-            return Err(Mismatch::WrongNode {
-                wanted: dialer.to,
-                answered: self.me,
-            });
         }
         Ok(())
     }
