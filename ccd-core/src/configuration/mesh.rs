@@ -17,6 +17,8 @@ impl<J: Fn(NodeId, NodeId) -> bool> Mesh<'_, J> {
     pub fn without_lease(&self, group: NodeSet, asked: NodeSet) -> NodeSet {
         let next = Configuration {
             mode: Mode::Paired,
+            // A vote that an override has taken comes back with it.
+            nodes: self.configuration.cluster,
             members: group,
             devices: self.devices,
             ..self.configuration.clone()

@@ -62,6 +62,8 @@ pub(super) enum Incredible {
     Owner { epoch: Epoch, owner: NodeId },
     #[error("the configuration of epoch {epoch} counts node {nodes}, which its init database does not name")]
     Nodes { epoch: Epoch, nodes: NodeSet },
+    #[error("the configuration of epoch {epoch} counts node {nodes}, which is not in its cluster")]
+    NotInCluster { epoch: Epoch, nodes: NodeSet },
     #[error("the configuration of epoch {epoch} starts from {base}, which is not before it")]
     Base { epoch: Epoch, base: Stamp },
     #[error("a successor of epoch {instance} has epoch {epoch}")]
@@ -325,6 +327,16 @@ impl Bounds {
         if configuration.base.stamp.epoch >= of {
             let base = configuration.base.stamp;
             return Err(Incredible::Base { epoch: of, base });
+        }
+        let outside = configuration
+            .nodes
+            .union(configuration.members)
+            .minus(configuration.cluster);
+        if !outside.is_empty() {
+            return Err(Incredible::NotInCluster {
+                epoch: of,
+                nodes: outside,
+            });
         }
         // Another init database may name other nodes: its text is asked for before anything is voted on.
         let unnamed = (configuration.nodes.union(configuration.cluster))

@@ -27,7 +27,10 @@ impl Node {
             return false;
         }
         let may_go_on = |node: &NodeId| lost != Lost::Node(*node);
-        self.able_nodes().iter().filter(may_go_on).any(|node| {
+        // With such a flag only those that serve go on without all nodes.
+        let may_decide = |node: &NodeId| !self.needs_all_nodes() || self.known.members.contains(*node);
+        let able = self.able_nodes();
+        able.iter().filter(may_go_on).filter(may_decide).any(|node| {
             let devices = self.devices_of(node).unwrap_or_default();
             let live = Voters::new(self.nodes_with(node), devices);
             let rest = live.nodes.iter().filter(may_go_on).collect();

@@ -355,6 +355,11 @@ impl World {
                     committed: Some(generation),
                 }),
             ) => self.ledger.on_outcome(*request, *generation),
+            (RequestBody::Leave, Ok(Answer::Done)) => {
+                self.servers[server].left_in = Some(self.servers[server].run);
+                Ok(())
+            }
+
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! Makes the faults of the budget happen, and ends them all.
 
+use super::Unsound;
 use super::asks::Asker;
 use super::happening::Happening;
 use super::plan::FaultKind;
@@ -7,7 +8,7 @@ use super::store::Fault;
 use super::world::World;
 use ccd_core::client::RequestBody;
 use ccd_core::ids::DeviceRole;
-use ccd_core::protocol::Event;
+use ccd_core::protocol::{Event, ServingState};
 use core::time::Duration;
 
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -168,6 +169,24 @@ impl World {
         self.ask(index, Asker::Nobody, body, OPERATOR_PATIENCE);
     }
 
+    /// A leave that was said to be done holds until an operator says otherwise.
+    pub fn invariant_who_left_does_not_serve_alone(&self) -> Result<(), Unsound> {
+        for server in self
+            .servers
+            .iter()
+            .filter(|server| server.left_in == Some(server.run))
+        {
+            let Some(process) = &server.process else { continue };
+            let status = process.node.status(server.clock.show(self.now));
+            let is_alone = (status.configuration).is_some_and(|known| known.members.count() == 1);
+            if status.state == ServingState::Serving && is_alone {
+                let text = format!("n{} left, and serves: {}", server.id, status.verdict);
+                return Err(Unsound::new("invariant_who_left_does_not_serve_alone", text));
+            }
+        }
+        Ok(())
+    }
+
     /// One direction is whole again, and who sends there knows it: a driver has made a new connection.
     fn mend(&mut self, from: usize, to: usize) {
         self.network.mend(from, to);
@@ -178,6 +197,9 @@ impl World {
     /// All faults end: the network is whole, devices answer, processes run, and whoever left joins again.
     pub fn heal(&mut self) {
         self.log.line(self.now, format_args!("HEALED"));
+        let result = self.invariant_who_left_does_not_serve_alone();
+        self.judge(result);
+
         self.faulty = false;
         self.end_clone();
         self.network.mend_all();

@@ -84,6 +84,8 @@ pub struct Server {
     pub knows: Stamp,
     /// An operator has told it to leave at some time, and perhaps to join again.
     pub has_left: bool,
+    /// The run that was told so and has said that it is done.
+    pub left_in: Option<u64>,
 }
 
 impl Server {
@@ -108,6 +110,7 @@ impl Server {
             gaps: 0,
             knows: Stamp::default(),
             has_left: false,
+            left_in: None,
         }
     }
 

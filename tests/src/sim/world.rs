@@ -24,6 +24,7 @@ use super::store::Store;
 use super::telling::Tellings;
 use super::unsound::Unsound;
 use super::voters::Voters;
+use ccd_core::client::RequestBody;
 use ccd_core::configuration::Configuration;
 use ccd_core::ids::{ClusterId, Epoch, NodeId};
 use ccd_core::init::{Fencing, Propagation};
@@ -379,6 +380,11 @@ impl World {
         let Some(process) = &mut server.process else {
             return;
         };
+        if let Event::Client { request, .. } = &event
+            && matches!(request.body, RequestBody::Join | RequestBody::Takeover { .. })
+        {
+            server.left_in = None;
+        }
         if self.log.is_recording() {
             self.log.line(
                 self.now,

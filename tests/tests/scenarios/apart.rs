@@ -57,6 +57,63 @@ fn of_two_that_serve_apart_the_one_that_has_served_for_longer_goes_on() {
     }
 }
 
+/// One has served for longer than the other, by about one lease or two: what each hears of the other is a little late.
+#[test]
+fn of_two_that_have_served_apart_for_about_as_long_exactly_one_goes_on() {
+    for (first, second) in [(A, B), (B, A)] {
+        for (leases, late_ms) in (1..=2).flat_map(|leases| (0..9).map(move |late_ms| (leases, late_ms))) {
+            let mut cluster = Cluster::serving_with(Shape::PAIR, Fencing::Lease);
+            cluster.crash(A, true);
+            assert!(cluster.add_within(B, "alone", SETTLED));
+            let epoch = cluster.configuration().epoch;
+            // What is decided on the copies is none of the simulator's.
+            cluster.promise_nothing(epoch);
+            cluster.cut_pair(A, B);
+            for role in [Primary, Secondary] {
+                cluster.separate_device(A, role, true);
+            }
+            cluster.run_for(LEASE * 4);
+            cluster.start(A);
+            cluster.run_for(SETTLED);
+            for server in [A, B] {
+                cluster.crash(server, false);
+            }
+            cluster.run_for(LEASE * 4);
+            // How long the start takes is not known before.
+            let starts = |cluster: &mut Cluster, server| {
+                cluster.start(server);
+                let mut took = Duration::ZERO;
+                while cluster.status(server).unwrap().state != ServingState::Serving {
+                    let step = Duration::from_millis(1);
+                    cluster.run_for(step);
+                    took += step;
+                }
+                took
+            };
+            let took = starts(&mut cluster, first);
+            cluster.run_for(
+                (LEASE * leases + Duration::from_millis(late_ms))
+                    .saturating_sub(took + Duration::from_millis(4)),
+            );
+            starts(&mut cluster, second);
+            cluster.run_for(LEASE);
+            cluster.mend_pair(A, B);
+            cluster.run_for(LEASE * 20);
+            let states = [A, B].map(|server| cluster.status(server).unwrap().state);
+            let serve = states
+                .iter()
+                .filter(|state| **state == ServingState::Serving)
+                .count();
+            let what = format!(
+                "{leases} leases, {late_ms} ms: {} | {}",
+                cluster.verdict(A),
+                cluster.verdict(B)
+            );
+            assert_eq!(serve, 1, "n{first} first, {what}");
+        }
+    }
+}
+
 #[test]
 fn two_overrides_on_both_sides_of_a_cut_are_not_taken_for_copies_of_the_devices() {
     for without_device in [A, B] {

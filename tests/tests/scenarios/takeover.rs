@@ -5,10 +5,10 @@ use DeviceRole::{Primary, Secondary};
 use ccd_core::client::{Answer, Refusal, RequestBody};
 use ccd_core::configuration::{Decider, Mode, RestoreFlag};
 use ccd_core::ids::{DeviceRole, DeviceSet, Epoch, NodeId};
-use ccd_core::protocol::DecisionKind;
-use ccd_tests::sim::asks::AskEnd;
+use ccd_core::protocol::{DecisionKind, Part, ServingState};
+use ccd_tests::sim::asks::{AskEnd, is_done};
 use ccd_tests::sim::plan::Shape;
-use ccd_tests::sim::scenario::{Cluster, SETTLED};
+use ccd_tests::sim::scenario::{Cluster, SETTLED, set};
 use ccd_tests::sim::world::LEASE;
 use core::time::Duration;
 
@@ -273,6 +273,82 @@ fn a_leave_after_which_nobody_could_go_on_is_refused_at_once() {
     }
 }
 
+/// How one node comes to serve alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Taken {
+    FromTheDead,
+    AcrossACut,
+    AtTheStart,
+}
+
+/// The leave comes at any moment of a takeover: it is refused, and the node goes on, or it is done, and the node serves nothing.
+#[test]
+fn a_leave_in_the_middle_of_a_takeover_is_done_or_refused() {
+    let (mut done, mut refused) = (0, 0);
+    let begun = |how| {
+        let mut cluster = pair();
+        match how {
+            Taken::FromTheDead => cluster.crash(B, false),
+            Taken::AcrossACut => cluster.network.cut(B, A),
+            Taken::AtTheStart => {
+                cluster.crash(B, false);
+                cluster.crash(A, false);
+                cluster.run_for(LEASE * 2);
+                cluster.start(A);
+            }
+        }
+        cluster
+    };
+    for how in [Taken::FromTheDead, Taken::AcrossACut, Taken::AtTheStart] {
+        let mut cluster = begun(how);
+        let serves_alone = |cluster: &Cluster| {
+            let status = cluster.status(A).unwrap();
+            status.state == ServingState::Serving && status.configuration.unwrap().members == set(&[A])
+        };
+        let taken_at = (0..2 * LEASE.as_millis() as u64)
+            .find(|_| {
+                cluster.run_for(Duration::from_millis(1));
+                serves_alone(&cluster)
+            })
+            .unwrap_or(LEASE.as_millis() as u64);
+        let coarse = (0..taken_at).step_by(100);
+        let moments = coarse.chain(taken_at.saturating_sub(40)..taken_at + 10);
+        // Somebody who waits for the end of it, and somebody who soon does not.
+        for (after, patience) in moments.flat_map(|after| [(after, 5_000), (after, 4)]) {
+            let mut cluster = begun(how);
+            cluster.run_for(Duration::from_millis(after));
+            let end = cluster.call(A, RequestBody::Leave, Duration::from_millis(patience));
+            let what = format!("{how:?}, after {after} ms, patience {patience} ms: {end:?}");
+            cluster.run_for(LEASE * 2);
+            (cluster.invariant_who_left_does_not_serve_alone())
+                .unwrap_or_else(|unsound| panic!("{what}: {unsound}"));
+            let left = cluster.status(A).unwrap().state == ServingState::Left;
+            assert!(left || !is_done(&end), "{what}");
+            if left {
+                done += 1;
+                assert_eq!(cluster.rows(A), None, "{what}");
+            } else {
+                refused += 1;
+                // Whom the cut lets go on is not the leave's to say.
+                let goes_on = cluster.add_within(A, "second", SETTLED)
+                    || how == Taken::AcrossACut && cluster.add_within(B, "second", SETTLED);
+                assert!(goes_on, "{what}");
+            }
+            cluster.settle();
+            cluster.mend_pair(A, B);
+            cluster.start(B);
+            if left {
+                let end = cluster.command(A, RequestBody::Join);
+                assert!(is_done(&end), "{what}: {end:?}");
+            }
+            for server in [A, B] {
+                assert!(cluster.serves_within(server, SETTLED), "n{server} {what}");
+            }
+        }
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+}
+
 #[test]
 fn when_the_network_is_cut_the_lowest_node_takes_over_and_the_other_rejoins_by_itself() {
     let mut cluster = pair();
@@ -338,6 +414,37 @@ fn one_node_with_two_devices_restarts_alone() {
     assert_eq!(cluster.rows(A).unwrap(), ["first", "second"]);
 }
 
+/// Only all nodes together go on with it, or who serves: nobody takes over.
+#[test]
+fn as_long_as_a_restore_flag_is_set_the_loss_of_the_owner_is_not_said_to_be_survived() {
+    let mut cluster = pair();
+    cluster.crash(A, false);
+    assert!(cluster.add_within(B, "solo", SETTLED));
+    cluster.crash(B, false);
+    cluster.lose_device(Primary);
+    cluster.start(A);
+    cluster.run_for(SETTLED);
+    let end = cluster.command(A, RequestBody::Takeover { force: true });
+    assert!(is_done(&end), "{end:?}");
+    cluster.start(B);
+    let lost = Part::Node(NodeId::new(A as u8).unwrap());
+    let mut looked = 0;
+    while looked < 2000 {
+        let status = cluster.status(A).unwrap();
+        if status.configuration.unwrap().restore == RestoreFlag::AllActive {
+            break;
+        }
+        assert!(
+            status.survives.contains(&(lost, false)),
+            "{looked}: {:?}",
+            status.survives
+        );
+        cluster.run_for(Duration::from_millis(1));
+        looked += 1;
+    }
+    assert!((1..2000).contains(&looked), "looked {looked} times");
+}
+
 #[test]
 fn a_forced_takeover_is_recorded_and_sets_the_restore_flag() {
     let mut cluster = pair();
@@ -353,6 +460,7 @@ fn a_forced_takeover_is_recorded_and_sets_the_restore_flag() {
     assert!(!cluster.decisions(A, DecisionKind::Override).is_empty());
     let configuration = cluster.status(A).and_then(|status| status.configuration).unwrap();
     assert_eq!(configuration.restore, RestoreFlag::NotAllActive);
+
     assert!(cluster.servers[A].decisions.iter().any(|decision| {
         decision
             .configuration

@@ -181,13 +181,24 @@ fn bad_configurations() -> Vec<(Configuration, Incredible)> {
                 nodes: good().nodes.with(STRANGER),
                 ..good()
             },
-            Incredible::Nodes {
+            Incredible::NotInCluster {
                 epoch: Epoch(5),
                 nodes: NodeSet::of(STRANGER),
             },
         ),
         (
             Configuration {
+                members: good().members.with(STRANGER),
+                ..good()
+            },
+            Incredible::NotInCluster {
+                epoch: Epoch(5),
+                nodes: NodeSet::of(STRANGER),
+            },
+        ),
+        (
+            Configuration {
+                cluster: good().cluster.with(STRANGER),
                 members: good().members.with(STRANGER),
                 ..good()
             },
@@ -267,6 +278,7 @@ fn a_configuration_that_does_not_fit_the_init_database_is_refused_in_whatever_it
     // The init database with other nodes is not here yet.
     let grown = Configuration {
         nodes: good().nodes.with(STRANGER),
+        cluster: good().cluster.with(STRANGER),
         init_digest: [8; 32],
         ..good()
     };

@@ -213,13 +213,12 @@ impl Node {
         }
         let (theirs, ours) = (Duration::from_millis(state.served_ms), self.served_for());
         let lease = self.settings.lease;
-        // Both say so as of the moment when they say it, and two that went apart at once have served for as long.
-        let outlasts = if theirs > ours.saturating_add(lease) {
-            true
-        } else if ours > theirs.saturating_add(lease) {
-            false
+        // Two that went apart at once have served for as long. Each hears what the other has served a little later: whoever loses
+        // the tie needs so much more that not both go on.
+        let outlasts = if (epoch, node) < (known.epoch, self.me()) {
+            ours <= theirs.saturating_add(lease.saturating_mul(APART_LEASES))
         } else {
-            (epoch, node) < (known.epoch, self.me())
+            theirs > ours.saturating_add(lease)
         };
         Contradiction::note(&mut self.apart, node, epoch, self.now, self.settings.lease);
         if let Some(told) = self.apart.get_mut(&node) {

@@ -35,6 +35,7 @@ pub(in crate::protocol) enum Wish {
 
 impl Node {
     pub(in crate::protocol) fn drive_operator(&mut self) {
+        self.end_leave();
         if self.requests.operator.is_empty() {
             return;
         }
@@ -44,30 +45,18 @@ impl Node {
             let late = now >= operator.deadline;
             let open = self.is_open() && self.lease_holds();
             let reply = match operator.wish {
-                Wish::Out => {
-                    let takes_part =
-                        self.serving.is_some() || self.member.is_some() || self.install.is_some();
-                    let member = self.known.members.contains(self.me()) && takes_part;
-                    // During maintenance nobody takes over: the others wait for this node.
-                    let alone = self.known.members.count() <= 1 || self.known.maintenance;
-                    if member && alone {
-                        // Nobody to hand over to: the replicas stay as they are, and prove it at the next start.
-                        self.stop_serving("left by request; `ccdctl join` takes part again");
-                    }
-                    if !member || alone {
-                        Some(Ok(Answer::Done))
-                    } else if late || self.is_open() && !self.can_others_go_on() {
-                        let me = self.me();
-                        let says = |configuration: &Configuration| !configuration.members.contains(me);
-                        let undecided = self.undecided(says);
-                        // What may still be decided is not taken back.
-                        self.willing = undecided.is_none();
-                        self.beat();
-                        Some(Err(undecided.unwrap_or_else(|| self.why_no_leave())))
-                    } else {
-                        None
-                    }
+                Wish::Out if !self.may_serve() => Some(Ok(Answer::Done)),
+                Wish::Out if late || self.is_open() && self.keeps_the_others_going() => {
+                    let me = self.me();
+                    let says = |configuration: &Configuration| !configuration.members.contains(me);
+                    let undecided = self.undecided(says);
+                    // What may still be decided is not taken back.
+                    self.willing = undecided.is_none();
+                    self.beat();
+                    Some(Err(undecided.unwrap_or_else(|| self.why_no_leave())))
                 }
+                Wish::Out => None,
+
                 Wish::Match(view) if self.matches_view(view) => Some(Ok(Answer::Done)),
                 Wish::Match(view) if view != self.external => {
                     let why = "another view came from the external membership monitor".to_string();
@@ -186,19 +175,57 @@ impl Node {
     /// A node that serves beside others leaves, and they take over at once; or it stays, for they could not go on.
     pub(in crate::protocol) fn begin_to_leave(&mut self, client: ClientToken, deadline: Time) {
         self.look = true;
-        let hands_over = self.is_open() && self.known.members.count() > 1 && !self.known.maintenance;
-        if hands_over && !self.can_others_go_on() {
+        if self.may_serve() && self.keeps_the_others_going() {
             let refusal = self.why_no_leave();
             self.reply(client, Err(refusal));
             return;
         }
         self.willing = false;
+        if (self.proposal.as_ref()).is_some_and(|proposal| !proposal.is_voting()) {
+            self.abandon("left by request");
+        }
         self.requests.operator.push(Operator {
             client,
             deadline,
             wish: Wish::Out,
         });
         self.beat();
+    }
+
+    /// It serves, or may in a moment: also by what it has put to the vote itself.
+    fn may_serve(&self) -> bool {
+        let is_member = self.known.members.contains(self.me());
+        is_member && (self.serving.is_some() || self.member.is_some() || self.install.is_some())
+            || self.proposal.is_some()
+    }
+
+    /// There is nobody to hand over to. During maintenance nobody takes over: the others wait for this node.
+    fn leaves_alone(&self) -> bool {
+        self.known.members.count() <= 1 || self.known.maintenance
+    }
+
+    /// Other members are left, and could not go on if this node left now.
+    fn keeps_the_others_going(&self) -> bool {
+        !self.leaves_alone() && !self.can_others_go_on()
+    }
+
+    /// What was decided while this node was leaving may have it as a member: it does not serve on by that.
+    fn end_leave(&mut self) {
+        if self.willing || self.serving.is_none() {
+            return;
+        }
+        if self.leaves_alone() {
+            // The replicas stay as they are, and prove it at the next start.
+            self.stop_serving("left by request; `ccdctl join` takes part again");
+        } else if !self.is_leaving() && self.is_open() && !self.can_others_go_on() {
+            self.willing = true;
+            self.beat();
+        }
+    }
+
+    /// An operator waits until this node has left.
+    fn is_leaving(&self) -> bool {
+        (self.requests.operator.iter()).any(|operator| operator.wish == Wish::Out)
     }
 
     /// The other members that are heard outweigh this node, or one of them can use a device.
@@ -219,6 +246,10 @@ impl Node {
 
     fn why_no_leave(&self) -> Refusal {
         let others = self.other_members();
+        if others.is_empty() {
+            let why = String::from("what this node has put to the vote is not decided yet: ask again");
+            return Refusal::NotServing { why };
+        }
         Refusal::NoQuorum {
             why: format!(
                 "node {others} could not go on without this node, or did not in time: it takes more than half of the {} nodes, or a device that \

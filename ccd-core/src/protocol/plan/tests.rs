@@ -402,6 +402,7 @@ fn a_member_that_this_nodes_init_database_does_not_name_is_planned_for_as_one_th
     let grown = Configuration {
         members: pair().members.with(STRANGER),
         nodes: pair().nodes.with(STRANGER),
+        cluster: pair().cluster.with(STRANGER),
         ..pair()
     };
     for (serving, expected) in [(true, "serve"), (false, "wait")] {
@@ -419,6 +420,7 @@ fn of_those_who_fell_out_none_is_left_out_without_whom_nobody_goes_on() {
     let all: NodeSet = (0..4).map(node).collect();
     let bare = Configuration {
         nodes: all,
+        cluster: all,
         members: all,
         devices: DeviceSet::EMPTY,
         ..pair()

@@ -97,6 +97,8 @@ impl Node {
             .is_some_and(|owner| owner != self.me() && is_cut(owner))
         {
             MEND_THE_NETWORK
+        } else if !self.willing && self.serving.is_none() {
+            "ccdctl join"
         } else if self.valid_but_closed()
             || self.closed_for_long()
             || self.lacks_majority()

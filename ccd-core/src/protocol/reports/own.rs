@@ -33,9 +33,10 @@ impl Node {
             Cause::Fenced,
             self.shut_out_text().filter(|_| self.serving.is_some()),
         ));
-        for role in self.settings.devices.iter() {
-            all.extend(self.device_problem(role));
-        }
+        // Who has left looks at no device, and what it found before may be mended.
+        let has_left = !self.willing && self.serving.is_none();
+        let looked_at = self.settings.devices.iter().filter(|_| !has_left);
+        all.extend(looked_at.filter_map(|role| self.device_problem(role)));
         all.into_iter().map(|problem| problem.on(me)).collect()
     }
 

@@ -222,7 +222,9 @@ impl Node {
     pub(super) fn on_client_gone(&mut self, client: ClientToken) {
         let requests = &mut self.requests;
         requests.reads.retain(|read| read.client != client);
-        requests.operator.retain(|operator| operator.client != client);
+        // A leave goes on to its end, so that no node is left half-way.
+        (requests.operator).retain(|operator| operator.client != client || operator.wish == Wish::Out);
+
         self.end_unwanted_takeover();
         let requests = &mut self.requests;
         self.changes.on_client_gone(client);
