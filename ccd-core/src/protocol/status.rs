@@ -13,7 +13,7 @@ impl Node {
     /// What the node is and sees.
     pub fn status(&self, now: Time) -> Status {
         let serving = self.is_open() && now < self.lease_until();
-        let state = if !self.willing && self.serving.is_none() {
+        let state = if self.has_left() {
             ServingState::Left
         } else if serving {
             ServingState::Serving

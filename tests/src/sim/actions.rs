@@ -359,7 +359,6 @@ impl World {
                 self.servers[server].left_in = Some(self.servers[server].run);
                 Ok(())
             }
-
             _ => Ok(()),
         }
     }

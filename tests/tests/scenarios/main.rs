@@ -11,6 +11,7 @@
 //!   room.rs           replicas that are too small, or take no writes
 //! who decides
 //!   takeover.rs       the table of who may go on
+//!   leaving.rs        a node leaves by request
 //!   overrides.rs      an operator overrules the votes
 //!   branches.rs       what an override goes on without
 //!   quorum.rs         clusters without shared disks
@@ -34,6 +35,7 @@ mod clocks;
 mod evidence;
 mod fencing;
 mod identity;
+mod leaving;
 mod loading;
 mod membership;
 mod nodes;

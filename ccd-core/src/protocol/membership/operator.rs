@@ -56,7 +56,6 @@ impl Node {
                     Some(Err(undecided.unwrap_or_else(|| self.why_no_leave())))
                 }
                 Wish::Out => None,
-
                 Wish::Match(view) if self.matches_view(view) => Some(Ok(Answer::Done)),
                 Wish::Match(view) if view != self.external => {
                     let why = "another view came from the external membership monitor".to_string();
@@ -197,6 +196,11 @@ impl Node {
         let is_member = self.known.members.contains(self.me());
         is_member && (self.serving.is_some() || self.member.is_some() || self.install.is_some())
             || self.proposal.is_some()
+    }
+
+    /// It takes part in nothing until an operator says otherwise.
+    pub(in crate::protocol) fn has_left(&self) -> bool {
+        !self.willing && self.serving.is_none()
     }
 
     /// There is nobody to hand over to. During maintenance nobody takes over: the others wait for this node.

@@ -97,7 +97,7 @@ impl Node {
             .is_some_and(|owner| owner != self.me() && is_cut(owner))
         {
             MEND_THE_NETWORK
-        } else if !self.willing && self.serving.is_none() {
+        } else if self.has_left() {
             "ccdctl join"
         } else if self.valid_but_closed()
             || self.closed_for_long()

@@ -34,8 +34,7 @@ impl Node {
             self.shut_out_text().filter(|_| self.serving.is_some()),
         ));
         // Who has left looks at no device, and what it found before may be mended.
-        let has_left = !self.willing && self.serving.is_none();
-        let looked_at = self.settings.devices.iter().filter(|_| !has_left);
+        let looked_at = self.settings.devices.iter().filter(|_| !self.has_left());
         all.extend(looked_at.filter_map(|role| self.device_problem(role)));
         all.into_iter().map(|problem| problem.on(me)).collect()
     }

@@ -224,7 +224,6 @@ impl Node {
         requests.reads.retain(|read| read.client != client);
         // A leave goes on to its end, so that no node is left half-way.
         (requests.operator).retain(|operator| operator.client != client || operator.wish == Wish::Out);
-
         self.end_unwanted_takeover();
         let requests = &mut self.requests;
         self.changes.on_client_gone(client);
